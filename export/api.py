@@ -1,0 +1,7 @@
+"""The exporter's functions, together; importing them imports TensorFlow."""
+
+from export.reverify import verify_artifact
+from export.to_onnx import export_onnx
+from export.to_savedmodel import export_savedmodel
+
+__all__ = ["export_onnx", "export_savedmodel", "verify_artifact"]

@@ -1,0 +1,113 @@
+"""What a converted graph may contain: standard operators, no control flow, a CUDA kernel for each node.
+
+tf2onnx leaves an operator it cannot convert in the graph and only logs it. So every export looks at every node.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import onnx
+
+from export.errors import ConversionError
+
+CONTROL_FLOW = ("Loop", "If", "Scan")
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What the audit counted; goes into the verdict.
+
+    Attributes:
+        nodes: All nodes.
+        operators: Nodes by operator type.
+    """
+
+    nodes: int
+    operators: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
+    """Check a graph, or refuse it.
+
+    Raises:
+        ConversionError: A non-standard or control flow operator, one without a CUDA kernel, external
+            data, or a graph that the ONNX checker refuses.
+    """
+    domains = sorted({node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if domains or any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import if domains):
+        raise ConversionError(f"the graph has operators of the domain {domains[0]!r}: only standard ONNX is allowed")
+    operators = Counter(node.op_type for node in model.graph.node)
+    for operator in operators:
+        if operator in CONTROL_FLOW:
+            raise ConversionError(f"the graph has {operators[operator]} {operator} nodes: no control flow is allowed")
+        if not onnx.defs.has(operator, max_inclusive_version=opset):
+            raise ConversionError(f"{operator} is not an ONNX operator of opset {opset}: it was not converted")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ConversionError("the graph keeps weights in other files: an artifact is one file")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from error
+    without_kernel = nodes_without_cuda_kernel(inferred, opset)
+    if without_kernel:
+        raise ConversionError(
+            f"{', '.join(without_kernel)} has no CUDA kernel at opset {opset} in ONNX Runtime: "
+            "it would run on the CPU and copy data back and forth"
+        )
+    return GraphFacts(sum(operators.values()), dict(sorted(operators.items())))
+
+
+def nodes_without_cuda_kernel(model: onnx.ModelProto, opset: int) -> list[str]:
+    """Operators, with their element type, for which ONNX Runtime's CUDA provider has no kernel.
+
+    Nodes that only compute shapes are left out: ONNX Runtime keeps them on the CPU by design.
+
+    Args:
+        model: With inferred types.
+        opset: Of the graph.
+    """
+    types = _element_types(model.graph)
+    table = cuda_kernels()
+    on_host = {tensor.name for tensor in model.graph.initializer}
+    missing = set()
+    for node in model.graph.node:
+        if node.op_type in ("Shape", "Size") or all(name in on_host or not name for name in node.input):
+            on_host.update(node.output)
+            continue
+        since = onnx.defs.get_schema(node.op_type, opset, "").since_version
+        kind = types.get(node.input[_DATA_INPUT.get(node.op_type, 0)], "unknown")
+        if not any(_covers(kernel, since, kind) for kernel in table.get(node.op_type, [])):
+            missing.add(f"{node.op_type} ({kind})")
+    return sorted(missing)
+
+
+_DATA_INPUT = {"Where": 1}  # its first input is the condition
+
+Kernel = tuple[int, int | None, list[str]]
+
+
+def _covers(kernel: Kernel, since: int, kind: str) -> bool:
+    """Whether a kernel serves an operator version; an open range only serves the version it was registered for."""
+    first, last, kinds = kernel
+    return kind in kinds and (first == since if last is None else first <= since <= last)
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, str]:
+    values = [*graph.input, *graph.output, *graph.value_info]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return {name: onnx.TensorProto.DataType.Name(kind).lower() for name, kind in types.items()}
+
+
+def cuda_kernels() -> dict[str, list[Kernel]]:
+    """Kernels per operator: first opset, last opset or None, element types; the file says where they are from."""
+    text = resources.files("export").joinpath("cuda_kernels.json").read_text(encoding="utf-8")
+    return {name: [tuple(row) for row in rows] for name, rows in json.loads(text)["kernels"].items()}  # type: ignore[misc]

@@ -1,0 +1,116 @@
+"""Two runs compared: border tensors, and detections row by row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export import tolerances
+from export.tolerances import Tolerance
+from runtime import artifact as names
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def difference(reference: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: Tolerance) -> float:
+    """Largest difference between two tensors, in the tolerance's unit; infinite when shapes differ or not finite."""
+    if reference.shape != other.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    worst = float(np.abs(reference.astype(np.float64) - other.astype(np.float64)).max())
+    if not np.isfinite(worst):
+        return float("inf")
+    scale = float(np.abs(reference).max()) if tolerance.relative else 1.0
+    return worst / scale if scale else worst
+
+
+@dataclass(frozen=True)
+class RowDifferences:
+    """Detections of one picture, reference against artifact.
+
+    Attributes:
+        expected: Rows of the reference.
+        found: Rows of the artifact.
+        boxes: Largest difference in input pixels over rows of the same rank (or matched rows).
+        scores: Largest difference.
+        masks: Largest difference of a probability.
+        swapped: Rows found at another rank.
+        unmatched: Rows of either side without a counterpart.
+    """
+
+    expected: int
+    found: int
+    boxes: float
+    scores: float
+    masks: float
+    swapped: int
+    unmatched: int
+
+    @property
+    def within(self) -> bool:
+        """Whether counts and all values agree, whatever the order of rows."""
+        return (
+            self.expected == self.found
+            and self.unmatched == 0
+            and self.boxes <= tolerances.BOXES.bound
+            and self.scores <= tolerances.SCORES.bound
+            and self.masks <= tolerances.MASKS.bound
+        )
+
+
+def compare_rows(reference: Arrays, other: Arrays) -> RowDifferences:
+    """Compare one picture's artifact outputs (without the batch axis).
+
+    Rows of equal class are paired one to one: same rank first, else the nearest row within tolerance.
+    """
+    expected, found = int(reference[names.NUM_DETECTIONS]), int(other[names.NUM_DETECTIONS])
+    pairs = _pair_rows(reference, other, expected, found)
+    rows, partners = (np.array(side, np.int64) for side in (list(pairs), list(pairs.values())))
+
+    def worst(name: str) -> float:
+        if not len(rows):
+            return 0.0
+        delta = reference[name][rows].astype(np.float64) - other[name][partners].astype(np.float64)
+        largest = float(np.abs(delta).max())
+        return largest if np.isfinite(largest) else float("inf")
+
+    return RowDifferences(
+        expected,
+        found,
+        worst(names.BOXES),
+        worst(names.SCORES),
+        worst(names.MASKS),
+        swapped=int((rows != partners).sum()),
+        unmatched=expected + found - 2 * len(rows),
+    )
+
+
+def _pair_rows(reference: Arrays, other: Arrays, expected: int, found: int) -> dict[int, int]:
+    free = set(range(found))
+    pairs: dict[int, int] = {}
+    for row in range(expected):
+        if row in free and _same(reference, other, row, row):
+            pairs[row] = row
+            free.remove(row)
+    for row in range(expected):
+        if row in pairs:
+            continue
+        candidates = [partner for partner in free if _same(reference, other, row, partner)]
+        if candidates:
+            pairs[row] = min(candidates, key=lambda partner: abs(partner - row))
+            free.remove(pairs[row])
+    return pairs
+
+
+def _same(reference: Arrays, other: Arrays, row: int, partner: int) -> bool:
+    """Whether two rows can stand for one detection: class, box and score (masks are judged afterwards)."""
+    boxes = np.abs(reference[names.BOXES][row] - other[names.BOXES][partner]).max()
+    score = abs(float(reference[names.SCORES][row]) - float(other[names.SCORES][partner]))
+    return bool(
+        reference[names.CLASS_IDS][row] == other[names.CLASS_IDS][partner]
+        and boxes <= tolerances.BOXES.bound
+        and score <= tolerances.SCORES.bound
+    )

@@ -1,0 +1,154 @@
+"""Why two runs chose different boxes: the decision that hung on less than a margin, named.
+
+Cuts, arg-max and non-maximum suppression turn a difference of 1e-7 into another set of boxes. When an artifact's
+detections differ from the model's, the difference is accepted only if it can be traced to such a decision. Everything
+is computed in float64 from the border tensors of one picture.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.tolerances import DECISION_MARGIN
+from maskrcnn.config import Config
+
+Array = npt.NDArray[Any]
+
+_SAME_BOX = 1e-4  # normalised units; two engines place one box within 1e-6
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Boxes a stage kept: [N, 4] normalised, [N] scores, [N] classes."""
+
+    boxes: Array
+    scores: Array
+    class_ids: Array
+
+
+def explain(
+    reference: Mapping[str, Array],
+    other: Mapping[str, Array],
+    anchors: Array,
+    config: Config,
+    thresholds: tuple[float, float],
+) -> list[str]:
+    """Name the near decisions behind a difference between two runs on one picture.
+
+    Args:
+        reference: Border tensors of the model, without the batch axis.
+        other: Border tensors of the artifact's own run.
+        anchors: float32 [A, 4] normalised.
+        config: The model's configuration.
+        thresholds: `score_threshold` and `nms_threshold` of the run.
+
+    Returns:
+        One sentence per decision; empty when the difference has no such cause.
+    """
+    proposals = config.proposals
+    sides = [_proposals(run, anchors, config) for run in (reference, other)]
+    missing, extra = _only_in_one(*sides)
+    if len(missing.boxes) or len(extra.boxes):
+        reasons = _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
+        return reasons + _suppression("proposals", missing, extra, sides, proposals.nms_threshold)
+    score_threshold, nms_threshold = thresholds
+    found = [_detections(run) for run in (reference, other)]
+    missing, extra = _only_in_one(*found)
+    reasons = _classes(reference["class_probs"], score_threshold)
+    reasons += _suppression("detection", missing, extra, found, nms_threshold)
+    return reasons + _order(found[0].scores)
+
+
+def _proposals(run: Mapping[str, Array], anchors: Array, config: Config) -> _Chosen:
+    """A run's proposals with the scores of the anchors they came from."""
+    boxes = run["proposals"][np.any(run["proposals"] != 0, axis=1)].astype(np.float64)
+    deltas = run["rpn_deltas"].astype(np.float64) * np.asarray(config.model.rpn_box_std)
+    sizes = (anchors[:, 2:] - anchors[:, :2]).astype(np.float64)
+    centers = anchors[:, :2] + 0.5 * sizes + deltas[:, :2] * sizes
+    sizes *= np.exp(np.minimum(deltas[:, 2:], 20.0))
+    refined = np.clip(np.concatenate([centers - 0.5 * sizes, centers + 0.5 * sizes], axis=1), 0.0, 1.0)
+    limit = min(config.proposals.pre_nms_limit + 1, len(refined))
+    candidates = np.argsort(-run["rpn_probs"][:, 1], kind="stable")[:limit]
+    nearest = [
+        candidates[np.abs(refined[candidates] - box).max(axis=1).argmin()] for box in boxes
+    ]
+    scores = run["rpn_probs"][:, 1].astype(np.float64)[np.array(nearest, np.int64)]
+    return _Chosen(boxes, scores, np.zeros(len(boxes), np.int32))
+
+
+def _detections(run: Mapping[str, Array]) -> _Chosen:
+    count = int(run["num_detections"])
+    boxes = run["detected_boxes"][:count].astype(np.float64)
+    return _Chosen(boxes, run["scores"][:count].astype(np.float64), run["class_ids"][:count])
+
+
+def _only_in_one(reference: _Chosen, other: _Chosen) -> tuple[_Chosen, _Chosen]:
+    near = np.abs(reference.boxes[:, None] - other.boxes[None]).max(axis=-1) <= _SAME_BOX
+    near &= reference.class_ids[:, None] == other.class_ids[None]
+    return _pick(reference, ~near.any(axis=1)), _pick(other, ~near.any(axis=0))
+
+
+def _pick(chosen: _Chosen, rows: Array) -> _Chosen:
+    return _Chosen(chosen.boxes[rows], chosen.scores[rows], chosen.class_ids[rows])
+
+
+def _anchor_cut(scores: Array, limit: int) -> list[str]:
+    if len(scores) <= limit:
+        return []
+    ordered = np.sort(scores.astype(np.float64))[::-1]
+    gap = ordered[limit - 1] - ordered[limit]
+    if gap >= DECISION_MARGIN:
+        return []
+    return [f"proposals: anchors {limit} and {limit + 1} by score differ by {gap:.1e}, only one enters"]
+
+
+def _suppression(
+    stage: str, missing: _Chosen, extra: _Chosen, sides: list[_Chosen], threshold: float
+) -> list[str]:
+    """Boxes of one side only that overlap a kept box by nearly the threshold, or tie with one of the other."""
+    reasons = []
+    for lost, winners in ((missing, sides[1]), (extra, sides[0])):
+        overlaps = _iou(lost.boxes, winners.boxes)
+        comparable = lost.class_ids[:, None] == winners.class_ids[None]
+        for i, j in np.argwhere(comparable & (np.abs(overlaps - threshold) < DECISION_MARGIN)):
+            reasons.append(f"{stage}: two boxes overlap by {overlaps[i, j]:.7f}, the threshold is {threshold}")
+    gaps = np.abs(missing.scores[:, None] - extra.scores[None])
+    reasons += [
+        f"{stage}: two boxes of which one is kept differ in score by {gaps[i, j]:.1e}"
+        for i, j in np.argwhere(gaps < DECISION_MARGIN)
+    ]
+    return reasons
+
+
+def _classes(probs: Array, score_threshold: float) -> list[str]:
+    probs = probs.astype(np.float64)
+    ordered = np.sort(probs, axis=-1)
+    reasons = [
+        f"detection: two classes of proposal {row} have the score {ordered[row, -1]:.6f}"
+        for row in np.flatnonzero(ordered[:, -1] - ordered[:, -2] < DECISION_MARGIN)
+    ]
+    near = (np.abs(ordered[:, -1] - score_threshold) < DECISION_MARGIN) & (probs.argmax(-1) > 0)
+    return reasons + [
+        f"detection: proposal {row} scores {ordered[row, -1]:.7f}, the threshold is {score_threshold}"
+        for row in np.flatnonzero(near)
+    ]
+
+
+def _order(scores: Array) -> list[str]:
+    gaps = -np.diff(scores)
+    return [
+        f"detection: rows {row} and {row + 1} differ in score by {gaps[row]:.1e}"
+        for row in np.flatnonzero(gaps < DECISION_MARGIN)
+    ]
+
+
+def _iou(boxes: Array, others: Array) -> Array:
+    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    intersection = np.prod(np.maximum(bottom_right - top_left, 0.0), axis=-1)
+    areas, other_areas = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
+    union = areas[:, None] + other_areas[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

@@ -1,0 +1,58 @@
+"""What an artifact says about itself: metadata from a model's configuration."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.model import MaskRCNN
+from runtime.artifact import ArtifactFormat, Metadata
+
+# RoiAlign with half-pixel coordinates has a CUDA kernel from this version on.
+_MINIMUM_ORT = "1.25"
+
+
+def describe(
+    model: MaskRCNN,
+    artifact_format: ArtifactFormat,
+    checkpoint: Mapping[str, str],
+    opset: int | None = None,
+    verdict: Mapping[str, Any] | None = None,
+) -> Metadata:
+    """Metadata of an artifact made from a model."""
+    config = model.config
+    packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx"] if artifact_format == "onnx" else [])
+    minimum = {"onnxruntime": _MINIMUM_ORT} if artifact_format == "onnx" else {"tensorflow": version("tensorflow")}
+    return Metadata(
+        format=artifact_format,
+        name=config.name,
+        class_names=config.model.class_names,
+        image_channels=config.model.image_channels,
+        resize=config.resize,
+        mask_paste=config.detection.mask_paste,
+        max_detections=config.detection.max_detections,
+        mask_size=config.model.mask_size,
+        score_threshold=config.detection.min_score,
+        nms_threshold=config.detection.nms_threshold,
+        opset=opset,
+        engine_minimum=minimum,
+        producer={"maskrcnn-export": _own_version()} | {name: version(name) for name in packages},
+        checkpoint=dict(checkpoint),
+        verdict=dict(verdict or {}),
+    )
+
+
+def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
+    """Name and SHA-256 of a checkpoint; None is the demo model."""
+    if path is None:
+        return {"name": "demo model"}
+    with Path(path).open("rb") as file:
+        return {"name": Path(path).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _own_version() -> str:
+    try:
+        return version("maskrcnn-export")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

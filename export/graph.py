@@ -1,0 +1,87 @@
+"""The traced function that both exports use, and the borders between its stages."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from maskrcnn.model import MaskRCNN, Stages
+from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
+
+STAGE_PREFIX = "stage_"
+
+
+class Stage(NamedTuple):
+    """A part of the graph between named border tensors (fields of `maskrcnn.model.Stages`)."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+_LEVELS = ("p2", "p3", "p4", "p5", "p6")
+
+STAGES = (
+    Stage("backbone", (), _LEVELS),
+    Stage("rpn", _LEVELS, ("rpn_probs", "rpn_deltas")),
+    Stage("proposals", ("rpn_probs", "rpn_deltas"), ("proposals",)),
+    Stage("box roi align", (*_LEVELS[:4], "proposals"), ("box_rois",)),
+    Stage("box head", ("box_rois",), ("class_probs", "box_deltas")),
+    Stage(
+        "detection",
+        ("proposals", "class_probs", "box_deltas"),
+        ("detected_boxes", "scores", "class_ids", "num_detections"),
+    ),
+    Stage("mask roi align", (*_LEVELS[:4], "detected_boxes"), ("mask_rois",)),
+    Stage("mask head", ("mask_rois", "class_ids"), ("masks",)),
+)
+
+
+def border(name: str) -> str:
+    """Name of a border tensor in a graph."""
+    return STAGE_PREFIX + name
+
+
+def input_signature(channels: int) -> list[tf.TensorSpec]:
+    """The artifact's inputs, with dynamic batch and size."""
+    return [
+        tf.TensorSpec([None, None, None, channels], tf.uint8, name=IMAGES),
+        tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
+        tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
+        tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
+    ]
+
+
+def trace(model: MaskRCNN, with_borders: bool = False) -> Any:
+    """Trace the model into a `tf.function` over the artifact's inputs.
+
+    Every border tensor passes through an identity of its own name, so that stages can be cut out of the graph.
+
+    Args:
+        model: The model.
+        with_borders: Whether the border tensors are returned too, under `border(name)`.
+
+    Returns:
+        The function; its result is the artifact's outputs by name.
+    """
+
+    detection = model.config.detection
+
+    # Defaults that are tensors become defaults of a SavedModel's signature too.
+    @tf.function(input_signature=input_signature(model.config.model.image_channels), autograph=False)
+    def detect(
+        images: tf.Tensor,
+        windows: tf.Tensor,
+        score_threshold: tf.Tensor = tf.constant(detection.min_score, tf.float32),  # noqa: B008
+        nms_threshold: tf.Tensor = tf.constant(detection.nms_threshold, tf.float32),  # noqa: B008
+    ) -> dict[str, tf.Tensor]:
+        stages = model.stages(images, windows, score_threshold, nms_threshold, _tap)
+        outputs = model.contract(stages, images)
+        if with_borders:
+            outputs |= {border(name): getattr(stages, name) for name in Stages._fields}
+        return outputs
+
+    return detect
+
+
+def _tap(name: str, tensor: tf.Tensor) -> tf.Tensor:
+    return tf.identity(tensor, name=border(name))

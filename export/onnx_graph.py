@@ -1,0 +1,110 @@
+"""Small operations on an ONNX graph: prune, cut stages out, name axes, give inputs defaults."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from export.graph import STAGE_PREFIX
+from runtime.artifact import IMAGES, WINDOWS
+
+
+@dataclass(frozen=True)
+class Border:
+    """Where a border tensor lives in the graph.
+
+    Attributes:
+        tensor: Name of the tensor that later stages read.
+        permutation: Axes order that turns the border's layout into the tensor's; the converter keeps
+            feature maps as [B, C, H, W].
+    """
+
+    tensor: str
+    permutation: tuple[int, ...] | None
+
+
+def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
+    """Borders by their name without the prefix, from a graph converted with its borders as outputs."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    borders = {}
+    for output in model.graph.output:
+        if not output.name.startswith(STAGE_PREFIX):
+            continue
+        tensor, permutation = output.name, None
+        while (node := producers[tensor]).op_type in ("Identity", "Transpose"):
+            if node.op_type == "Transpose":
+                if permutation is not None:
+                    break
+                order = list(helper.get_node_attr_value(node, "perm"))
+                permutation = tuple(order.index(axis) for axis in range(len(order)))
+            tensor = node.input[0]
+        borders[output.name.removeprefix(STAGE_PREFIX)] = Border(tensor, permutation)
+    return borders
+
+
+def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy with only these outputs and what they need, outputs in the given order."""
+    outputs = {output.name: output for output in model.graph.output}
+    graph = model.graph
+    return _build(model, _ancestors(graph, names, set()), list(graph.input), [outputs[n] for n in names])
+
+
+def cut_stage(
+    model: onnx.ModelProto, inputs: Mapping[str, onnx.ValueInfoProto], outputs: Iterable[str]
+) -> onnx.ModelProto:
+    """A model from some tensors of the graph to others; graph inputs it still needs stay inputs.
+
+    Args:
+        model: The whole graph.
+        inputs: Tensors to feed, by name, described.
+        outputs: Graph outputs to compute.
+    """
+    nodes = _ancestors(model.graph, outputs, set(inputs))
+    read = {name for node in nodes for name in node.input}
+    # Defaults are left behind, so that the stage takes every input it has.
+    graph_inputs = [i for i in model.graph.input if i.name in read and i.name not in inputs]
+    wanted = set(outputs)
+    described = [output for output in model.graph.output if output.name in wanted]
+    return _build(model, nodes, [*inputs.values(), *graph_inputs], described)
+
+
+def _ancestors(graph: onnx.GraphProto, outputs: Iterable[str], stop: set[str]) -> list[onnx.NodeProto]:
+    """Nodes that `outputs` depend on, in graph order; tensors in `stop` are taken as given."""
+    needed = set(outputs)
+    kept = []
+    for node in reversed(graph.node):  # sorted, so one backward pass is enough
+        if any(output in needed and output not in stop for output in node.output):
+            kept.append(node)
+            needed.update(name for name in node.input if name not in stop)
+    return kept[::-1]
+
+
+def _build(
+    model: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    read = {name for node in nodes for name in node.input}
+    given = {value.name for value in inputs}
+    initializers = [t for t in model.graph.initializer if t.name in read and t.name not in given]
+    graph = helper.make_graph(nodes, model.graph.name, inputs, outputs, initializers)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def name_axes(model: onnx.ModelProto) -> None:
+    """Give the dynamic axes of inputs and outputs readable names, in place."""
+    axes = {IMAGES: ("batch", "height", "width"), WINDOWS: ("batch",)}
+    for value in [*model.graph.input, *model.graph.output]:
+        for axis, name in enumerate(axes.get(value.name, ("batch",))):
+            shape = value.type.tensor_type.shape
+            if axis < len(shape.dim) and not shape.dim[axis].HasField("dim_value"):
+                shape.dim[axis].dim_param = name
+
+
+def set_defaults(model: onnx.ModelProto, defaults: Mapping[str, float]) -> None:
+    """Give scalar float inputs a default: an initializer of the same name, which a feed overrides."""
+    for name, value in defaults.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))

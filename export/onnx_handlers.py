@@ -1,0 +1,149 @@
+"""How TensorFlow operators without a good ONNX counterpart are lowered: ROIAlign, NMS, edge padding.
+
+tf2onnx would turn `CropAndResize` into a Loop of one Resize per box, and cannot batch non-maximum suppression. Each
+handler here gives standard operators with the same result. Registered in `HANDLERS` at the bottom.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from export.errors import ConversionError
+
+_NHWC_TO_NCHW = [0, 3, 1, 2]
+_NCHW_TO_NHWC = [0, 2, 3, 1]
+
+
+def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """`CropAndResize` to `RoiAlign` (opset 16, half_pixel).
+
+    `CropAndResize` takes P samples from y1 to y2 of the grid 0..H-1, s = (y2 - y1) / (P - 1) apart. `RoiAlign`
+    with one sample per bin takes them in the middle of P bins, and counts from the cell's border, half a
+    cell earlier. So the box grows by s / 2 on either side and moves by 0.5. Worked, P = 3: samples at
+    4, 5, 6 (s = 1) are the middles of the bins of 3.5..6.5 on the grid, which is the box 4..7 here.
+
+    A 2 x 2 mean that follows (sampling "roi_align") is the operator's own `sampling_ratio` 2.
+    """
+    image, boxes, box_indices, crop_size = node.input
+    height, width = (int(n) for n in node.inputs[3].get_tensor_value())
+    if height != width or height < 2 or node.get_attr_str("method") != "bilinear":
+        raise ConversionError(f"{node.name}: only square bilinear crops of 2 cells and more become RoiAlign")
+    pooling = _following_mean(ctx, node)
+    samples = height if pooling is None else height // 2
+    rois = _rois_in_cells(ctx, image, boxes, height)
+    features = _make(ctx, "Transpose", [image], perm=_NHWC_TO_NCHW)
+    aligned = _make(
+        ctx,
+        "RoiAlign",
+        [features, rois, _make(ctx, "Cast", [box_indices], to=TensorProto.INT64)],
+        mode="avg",
+        output_height=samples,
+        output_width=samples,
+        sampling_ratio=1 if pooling is None else 2,
+        spatial_scale=1.0,
+        coordinate_transformation_mode="half_pixel",
+    )
+    if pooling is not None:  # already listed for conversion, so it stays, without effect
+        pooling.type, pooling.skip_conversion = "Identity", True
+        for name in list(pooling.attr):
+            del pooling.attr[name]
+    _replace(ctx, node, _make(ctx, "Transpose", [aligned], perm=_NCHW_TO_NHWC))
+
+
+def _rois_in_cells(ctx: Any, image: str, boxes: str, samples: int) -> str:
+    """Normalised y1, x1, y2, x2 to RoiAlign's x1, y1, x2, y2 in cells, grown by half a step."""
+    shape = _make(ctx, "Shape", [image])
+    sides = _make(ctx, "Gather", [shape, _const(ctx, [1, 2, 1, 2], np.int64)])
+    sides = _make(ctx, "Cast", [sides], to=TensorProto.FLOAT)
+    last = _make(ctx, "Sub", [sides, _const(ctx, [1.0], np.float32)])
+    grid = _make(ctx, "Mul", [boxes, last])  # [N, 4]
+    first, end = (
+        _make(ctx, "Gather", [grid, _const(ctx, axes, np.int64)], axis=1) for axes in ([1, 0], [3, 2])
+    )  # x, y
+    step = _make(ctx, "Sub", [end, first])
+    half_step = _make(ctx, "Mul", [step, _const(ctx, [0.5 / (samples - 1)], np.float32)])
+    half_cell = _const(ctx, [0.5], np.float32)
+    low = _make(ctx, "Add", [_make(ctx, "Sub", [first, half_step]), half_cell])
+    high = _make(ctx, "Add", [_make(ctx, "Add", [end, half_step]), half_cell])
+    return _make(ctx, "Concat", [low, high], axis=1)
+
+
+def _following_mean(ctx: Any, node: Any) -> Any | None:
+    consumers = ctx.find_output_consumers(node.output[0])
+    if len(consumers) != 1 or consumers[0].type != "AvgPool":
+        return None
+    pooling = consumers[0]
+    window = [1, 2, 2, 1]
+    if pooling.get_attr_value("ksize") == window and pooling.get_attr_value("strides") == window:
+        return pooling
+    return None
+
+
+def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """`CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
+
+    Only the output `nmsed_scores` is given: `maskrcnn.nms` uses no other. The kept scores are scattered into
+    zeros and the best are taken; `max_total_size` zeros are appended so that there always are enough.
+    """
+    boxes, scores, per_class, total, iou_threshold, score_threshold = node.input
+    if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
+        raise ConversionError(f"{node.name}: only nmsed_scores of CombinedNonMaxSuppression is lowered")
+    if ctx.get_shape(boxes)[2] != 1 or node.get_attr_value("clip_boxes") or node.get_attr_value("pad_per_class"):
+        raise ConversionError(f"{node.name}: boxes must be shared by all classes, neither clipped nor padded")
+    one = _const(ctx, [1], np.int64)
+    scores = _make(ctx, "Transpose", [scores], perm=[0, 2, 1])  # [B, K, N]
+    selected = _make(
+        ctx,
+        "NonMaxSuppression",
+        [
+            _make(ctx, "Squeeze", [boxes, _const(ctx, [2], np.int64)]),
+            scores,
+            _make(ctx, "Reshape", [_make(ctx, "Cast", [per_class], to=TensorProto.INT64), one]),
+            _make(ctx, "Reshape", [iou_threshold, one]),
+            _make(ctx, "Reshape", [score_threshold, one]),
+        ],
+    )  # [M, 3]: image, class, row
+    zeros = _make(ctx, "Mul", [scores, _const(ctx, 0.0, np.float32)])
+    kept = _make(ctx, "ScatterND", [zeros, selected, _make(ctx, "GatherND", [scores, selected])])
+    kept = _make(ctx, "Flatten", [kept], axis=1)  # [B, K * N]
+    count = int(node.inputs[3].get_tensor_value())
+    padded = _make(ctx, "Pad", [kept, _const(ctx, [0, 0, 0, count], np.int64)], mode="constant")
+    best = ctx.make_node("TopK", [padded, _const(ctx, [count], np.int64)], output_count=2, attr={"axis": 1})
+    _replace(ctx, node, best.output[0], index=1)
+
+
+def lower_mirror_pad(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """`MirrorPad` SYMMETRIC by one cell to `Pad` with mode "edge", which repeats the same cell."""
+    paddings = np.asarray(node.inputs[1].get_tensor_value())
+    if node.get_attr_str("mode") != "SYMMETRIC" or paddings.max() > 1:
+        raise ConversionError(f"{node.name}: only SYMMETRIC padding by one cell is lowered")
+    pads = _const(ctx, paddings.transpose().ravel(), np.int64)
+    _replace(ctx, node, _make(ctx, "Pad", [node.input[0], pads], mode="edge"))
+
+
+def _make(ctx: Any, op: str, inputs: list[str], **attributes: Any) -> str:
+    return str(ctx.make_node(op, inputs, attr=attributes).output[0])
+
+
+def _const(ctx: Any, value: Any, dtype: type[np.generic]) -> str:
+    from tf2onnx import utils  # noqa: PLC0415  (tf2onnx imports TensorFlow; handlers run when it is loaded)
+
+    return str(ctx.make_const(utils.make_name("const"), np.asarray(value, dtype)).output[0])
+
+
+def _replace(ctx: Any, node: Any, replacement: str, index: int = 0) -> None:
+    """Hand `replacement` to everything that read output `index` of `node`, and drop `node`."""
+    output = node.output[index]
+    ctx.copy_shape(output, replacement)
+    ctx.copy_dtype(output, replacement)
+    ctx.replace_all_inputs(output, replacement)
+    ctx.remove_node(node.name)
+
+
+HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
+    "CropAndResize": (lower_crop_and_resize, []),
+    "CombinedNonMaxSuppression": (lower_combined_nms, []),
+    "MirrorPad": (lower_mirror_pad, []),
+}

@@ -1,0 +1,71 @@
+"""Pictures for a verification: those of the user, or bundled ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.demo import demo_picture
+from runtime.errors import ImageError
+from runtime.images import read_image
+from runtime.letterbox import ResizePolicy, plan_letterbox
+
+Image = npt.NDArray[np.uint8]
+
+MAX_PICTURES = 8  # each costs several runs of both models
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class LetterboxedPicture:
+    """A picture as the graph takes it.
+
+    Attributes:
+        name: For the verdict.
+        image: uint8 [H, W, C].
+        window: y1, x1, y2, x2 of the picture inside the padding.
+    """
+
+    name: str
+    image: Image
+    window: tuple[int, int, int, int]
+
+
+def verification_pictures(
+    folder: str | Path | None, channels: int, resize: ResizePolicy
+) -> list[LetterboxedPicture]:
+    """Pictures of a folder, at most `MAX_PICTURES` in the order of their names; None takes bundled ones.
+
+    Raises:
+        ImageError: The folder is not one, holds no picture, or one cannot be read.
+    """
+    named = _bundled(channels) if folder is None else _of_folder(Path(folder), channels)
+    pictures = []
+    for name, image in named:
+        if resize.mode == "none":
+            image = image[: max(64, image.shape[0] // 64 * 64), : max(64, image.shape[1] // 64 * 64)]  # noqa: PLW2901
+        letterbox = plan_letterbox((image.shape[0], image.shape[1]), resize)
+        pictures.append(LetterboxedPicture(name, letterbox.apply(image), letterbox.window))
+    return pictures
+
+
+def _of_folder(folder: Path, channels: int) -> Sequence[tuple[str, Image]]:
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder: give one with pictures")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise ImageError(f"{folder} has no pictures: expected files ending in {', '.join(_SUFFIXES)}")
+    return [(path.name, read_image(path, channels)) for path in paths[:MAX_PICTURES]]
+
+
+def _bundled(channels: int) -> Sequence[tuple[str, Image]]:
+    """The demo picture, a portrait cut, and a strip: two shapes of letterbox, odd sides."""
+    picture = demo_picture()
+    if channels != picture.shape[2]:
+        picture = np.ascontiguousarray(picture[..., np.arange(channels) % picture.shape[2]])
+    height, width = picture.shape[:2]
+    portrait = picture[:, width // 4 : width // 4 + height // 2 | 1]
+    strip = picture[height // 3 : height // 3 + 97]
+    return [("demo picture", picture), ("portrait cut", portrait), ("strip", strip)]

@@ -1,0 +1,39 @@
+"""The order in which an artifact comes to be: draft, judgement, final bytes, rename, verdict beside."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from export.verdict import Verdict
+from runtime.atomic import atomic_write
+from runtime.backends import read_metadata
+
+VERDICT_SUFFIX = ".verdict.json"
+
+
+def publish(
+    output: Path,
+    write: Callable[[Path, Verdict | None], None],
+    judge: Callable[[Path], Verdict],
+    *,
+    overwrite: bool,
+    directory: bool,
+) -> Verdict:
+    """Write an artifact under a temporary name, judge it there, and only then put it in place.
+
+    Args:
+        output: Where the artifact shall stand.
+        write: Writes the artifact, without a verdict first and with it afterwards.
+        judge: Compares what was written with the model; raises when it does not pass.
+        overwrite: Whether something at `output` may be replaced.
+        directory: Whether the artifact is a folder.
+    """
+    with atomic_write(output, overwrite=overwrite, directory=directory) as temporary:
+        write(temporary, None)
+        verdict = judge(temporary)
+        write(temporary, verdict)
+        read_metadata(temporary)  # what applications will do first
+    beside = output.with_name(output.name + VERDICT_SUFFIX)
+    with atomic_write(beside, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(verdict.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return verdict

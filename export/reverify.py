@@ -1,0 +1,49 @@
+"""An artifact against a checkpoint again: later, on another machine, or with another engine version."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.pictures import verification_pictures
+from export.verdict import Verdict
+from export.verify import Reference, verify
+from maskrcnn.errors import CheckpointMismatchError
+from maskrcnn.model import MaskRCNN
+from runtime.backends import open_backend, read_metadata
+
+
+def verify_artifact(
+    path: str | Path,
+    model: MaskRCNN,
+    *,
+    device: str = "cpu",
+    verify_images: str | Path | None = None,
+    progress: Callable[[str], None] = lambda _message: None,
+) -> Verdict:
+    """Compare whole runs of an artifact with a model; the artifact's file is not changed.
+
+    Args:
+        path: The artifact.
+        model: What it shall be equal to.
+        device: Where the artifact runs.
+        verify_images: Folder of pictures; None takes bundled ones.
+        progress: Called with a sentence before each part.
+
+    Returns:
+        The verdict, passed or not. It has no stages: they are judged when the graph is made.
+
+    Raises:
+        CheckpointMismatchError: The model is of another kind than the artifact.
+        ArtifactError: The artifact cannot be used.
+        DeviceError: The device cannot be used.
+    """
+    path = Path(path)
+    metadata, config = read_metadata(path), model.config
+    if metadata.class_names != config.model.class_names or metadata.resize != config.resize:
+        raise CheckpointMismatchError(
+            f"{path} was exported from {metadata.name!r} with {len(metadata.class_names)} classes, the checkpoint is "
+            f"{config.name!r} with {config.model.num_classes}: class names and resize policy must be equal"
+        )
+    backend = open_backend(path, metadata, device)
+    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
+    engine = f"{metadata.format}, {backend.device}"
+    return verify(Reference(model), backend, None, pictures, engine, progress)

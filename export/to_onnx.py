@@ -1,0 +1,84 @@
+"""Model to a verified `.onnx` artifact."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from export.describe import describe
+from export.errors import ConversionError, ParityError
+from export.onnx_convert import DEFAULT_OPSET, convert
+from export.onnx_stages import OnnxStages
+from export.pictures import verification_pictures
+from export.publish import publish
+from export.verdict import Verdict
+from export.verify import Reference, verify
+from maskrcnn.model import MaskRCNN
+from runtime.atomic import check_output
+from runtime.backends import open_backend
+from runtime.onnx_file import seal
+
+# Protocol buffers cannot be larger; one file is part of the contract.
+_LARGEST_MODEL = 2**31 - 2**20
+
+
+def export_onnx(
+    model: MaskRCNN,
+    output: str | Path,
+    *,
+    checkpoint: Mapping[str, str],
+    opset: int = DEFAULT_OPSET,
+    verify_images: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda _message: None,
+) -> Verdict:
+    """Convert, verify against the model, and write; or write nothing.
+
+    Args:
+        model: The model.
+        output: The `.onnx` file; the verdict goes to `<output>.verdict.json` besides.
+        checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
+        opset: Of the graph.
+        verify_images: Folder of pictures to compare on; None takes bundled ones.
+        overwrite: Whether an existing artifact may be replaced.
+        progress: Called with a sentence before each part.
+
+    Returns:
+        The verdict, which passed.
+
+    Raises:
+        ParityError: The artifact is not equal to the model.
+        ConversionError: The graph cannot be converted.
+        OutputError: The output exists, or cannot be written.
+        ImageError: A verification picture cannot be used.
+    """
+    output = Path(output)
+    check_output(output, overwrite=overwrite)
+    config = model.config
+    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
+    progress("converting to ONNX")
+    converted = convert(model, opset)
+    if converted.artifact.ByteSize() > _LARGEST_MODEL:
+        raise ConversionError("the model is larger than 2 GiB, which one ONNX file cannot hold")
+    graph = converted.artifact.SerializeToString()
+    draft = describe(model, "onnx", checkpoint, opset)
+
+    def write(path: Path, verdict: Verdict | None) -> None:
+        values = {} if verdict is None else verdict.to_dict()
+        path.write_bytes(seal(graph, replace(draft, verdict=values).to_json()))
+
+    def judge(path: Path) -> Verdict:
+        backend = open_backend(path, draft, "cpu")
+        engine = f"onnxruntime {_engine_version()}, cpu"
+        verdict = verify(Reference(model), backend, OnnxStages(converted), pictures, engine, progress)
+        verdict = replace(verdict, graph=converted.facts.to_dict())
+        if not verdict.passed:
+            raise ParityError(verdict)
+        return verdict
+
+    return publish(output, write, judge, overwrite=overwrite, directory=False)
+
+
+def _engine_version() -> str:
+    import onnxruntime  # noqa: PLC0415  (loaded by the backend already)
+
+    return str(onnxruntime.__version__)

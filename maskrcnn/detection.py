@@ -1,0 +1,58 @@
+"""From proposals and the box head's output to the final detections."""
+
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn import nms
+from maskrcnn.config import DetectionConfig
+
+
+def detect(
+    proposals: tf.Tensor,
+    probs: tf.Tensor,
+    deltas: tf.Tensor,
+    windows: tf.Tensor,
+    config: DetectionConfig,
+    box_std: tuple[float, ...],
+    score_threshold: tf.Tensor | float,
+    nms_threshold: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Give each proposal its best class, refine, clip, suppress per class, keep the best.
+
+    Args:
+        proposals: float32 [B, N, 4] normalised; zero rows take part as in the original.
+        probs: float32 [B, N, K], class 0 the background.
+        deltas: float32 [B, N, K, 4] in units of `box_std`.
+        windows: float32 [B, 4] normalised, the real picture inside the padding.
+        config: Limits.
+        box_std: Scale of the deltas.
+        score_threshold: Scalar, lowest score kept.
+        nms_threshold: Scalar, largest IoU within a class.
+
+    Returns:
+        Boxes float32 [B, D, 4] normalised, scores float32 [B, D], class ids int32 [B, D], all zero in
+        unused rows, and the number of used rows int32 [B]; best first, equal scores in the order of the proposals.
+    """
+    class_ids = tf.argmax(probs, axis=-1, output_type=tf.int32)
+    scores = tf.reduce_max(probs, axis=-1)
+    best_deltas = tf.gather(deltas, class_ids, batch_dims=2) * tf.constant(box_std, tf.float32)
+    refined = box_ops.clip(box_ops.decode(proposals, best_deltas), windows[:, None, :])
+
+    kept = (class_ids > 0) & (scores >= score_threshold)
+    if config.drop_empty_boxes:
+        kept &= box_ops.areas(refined) > 0.0
+    _, order = tf.math.top_k(tf.where(kept, scores, -1.0), k=tf.shape(scores)[1])
+    # One float table, gathered once: ONNX Runtime has no CUDA kernel that gathers int32 or bool by batch.
+    flags = tf.where(kept, tf.cast(class_ids, tf.float32), 0.0)
+    table = tf.gather(tf.concat([refined, flags[..., None], scores[..., None]], axis=-1), order, batch_dims=1)
+
+    boxes, kept_ids = table[..., :4], table[..., 4:5]
+    of_class = kept_ids == tf.range(1.0, tf.cast(tf.shape(probs)[-1], tf.float32))  # [B, N, K - 1], no background
+    rows, used = nms.suppress(boxes, of_class, config.max_detections, nms_threshold)
+    table = tf.where(used[..., None], tf.gather(table, rows, batch_dims=1), 0.0)
+    return (
+        table[..., :4],
+        table[..., 5],
+        tf.cast(table[..., 4], tf.int32),
+        tf.reduce_sum(tf.cast(used, tf.int32), axis=1),
+    )

@@ -1,0 +1,210 @@
+"""Mask R-CNN: the parts wired together. No mathematics here."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn.anchors import pyramid_anchors
+from maskrcnn.backbone import build_backbone
+from maskrcnn.box_head import build_box_head
+from maskrcnn.config import Config
+from maskrcnn.detection import detect
+from maskrcnn.errors import ConfigError
+from maskrcnn.fpn import build_fpn
+from maskrcnn.mask_head import build_mask_head, masks_of_class
+from maskrcnn.roi_align import build_atlas, pyramid_roi_align
+from maskrcnn.rpn import apply_rpn, build_rpn, propose
+
+
+class Stages(NamedTuple):
+    """Every tensor at a border between two stages, in the order of computation.
+
+    Batch leads; boxes are y1, x1, y2, x2 normalised to the padded image. `rois` are crops.
+    """
+
+    p2: tf.Tensor
+    p3: tf.Tensor
+    p4: tf.Tensor
+    p5: tf.Tensor
+    p6: tf.Tensor
+    rpn_probs: tf.Tensor  # [B, A, 2]
+    rpn_deltas: tf.Tensor  # [B, A, 4]
+    proposals: tf.Tensor  # [B, N, 4]
+    box_rois: tf.Tensor  # [B * N, 7, 7, C]
+    class_probs: tf.Tensor  # [B, N, K]
+    box_deltas: tf.Tensor  # [B, N, K, 4]
+    detected_boxes: tf.Tensor  # [B, D, 4]
+    scores: tf.Tensor  # [B, D]
+    class_ids: tf.Tensor  # [B, D]
+    num_detections: tf.Tensor  # [B]
+    mask_rois: tf.Tensor  # [B * D, 14, 14, C]
+    masks: tf.Tensor  # [B, D, 28, 28]
+
+
+class MaskRCNN(keras.Model):
+    """Mask R-CNN with a ResNet-FPN, for inference and training.
+
+    Args:
+        config: What to build.
+        backbone: A Keras model from [B, H, W, C] to C2..C5, for a configuration with backbone "custom".
+
+    Raises:
+        ConfigError: The backbone and the configuration do not fit.
+    """
+
+    def __init__(self, config: Config, backbone: keras.Model | None = None) -> None:
+        super().__init__(name="mask_rcnn")
+        if (backbone is not None) != (config.model.backbone == "custom"):
+            raise ConfigError(
+                f"backbone is {config.model.backbone!r} and a Keras backbone was "
+                f"{'given' if backbone is not None else 'not given'}: give one exactly with 'custom'"
+            )
+        model, train_bn = config.model, config.training.train_batch_norm
+        self.config = config
+        self.backbone = backbone if backbone is not None else build_backbone(model, train_bn)
+        outputs = self.backbone.outputs
+        if len(outputs) != 4:
+            raise ConfigError(f"the backbone has {len(outputs)} outputs: expected four, C2 to C5")
+        self.fpn = build_fpn([output.shape[-1] for output in outputs], model.fpn_channels)
+        self.rpn = build_rpn(model)
+        self.box_head = build_box_head(model, train_bn)
+        self.mask_head = build_mask_head(model, train_bn)
+        self.built = True  # every part has its weights from the start
+
+    @property
+    def parts(self) -> tuple[keras.Model, ...]:
+        """The sub-models that hold all weights."""
+        return self.backbone, self.fpn, self.rpn, self.box_head, self.mask_head
+
+    def mold(self, images: tf.Tensor) -> tf.Tensor:
+        """Subtract the mean from uint8 [B, H, W, C]; float32, rounded once, as NumPy does it."""
+        mean = tf.constant(self.config.model.mean_pixel, tf.float64)
+        return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
+
+    def anchors(self, image_size: tf.Tensor) -> tf.Tensor:
+        """Anchors float32 [A, 4], normalised, for an image of int32 [2] height, width."""
+        model = self.config.model
+        return pyramid_anchors(
+            image_size,
+            model.backbone_strides,
+            model.anchor_scales,
+            model.anchor_ratios,
+            model.anchor_stride,
+        )
+
+    def features(self, molded: tf.Tensor) -> list[tf.Tensor]:
+        """P2..P6 of molded images."""
+        return list(self.fpn(self.backbone(molded)))
+
+    def region_probs(self, features: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6."""
+        logits, deltas = apply_rpn(self.rpn, features)
+        return tf.nn.softmax(logits), deltas
+
+    def proposals(self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
+        """Proposals [B, N, 4] from the RPN's output."""
+        limits = self.config.proposals
+        std = self.config.model.rpn_box_std
+        return propose(probs, deltas, self.anchors(image_size), limits, std, limits.post_nms_inference)
+
+    def crops(
+        self,
+        atlas: tuple[tf.Tensor, tf.Tensor],
+        boxes: tf.Tensor,
+        image_size: tf.Tensor,
+        pool_size: int,
+    ) -> tf.Tensor:
+        """ROIAlign of boxes [B, N, 4]: [B * N, pool_size, pool_size, C]."""
+        return pyramid_roi_align(atlas, boxes, image_size, pool_size, self.config.model.roi_sampling)
+
+    def classify(self, rois: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Class probabilities [B, N, K] and deltas [B, N, K, 4] of crops [B * N, ...]."""
+        logits, deltas = self.box_head(rois)
+        classes = self.config.model.num_classes
+        probs = tf.reshape(tf.nn.softmax(logits), tf.stack([batch, -1, classes]))
+        return probs, tf.reshape(deltas, tf.stack([batch, -1, classes, 4]))
+
+    def segment(self, rois: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
+        """Mask probabilities [B, D, 28, 28] of crops [B * D, ...] and their classes [B, D]."""
+        masks = masks_of_class(self.mask_head, rois, tf.reshape(class_ids, [-1]))
+        side = self.config.model.mask_size
+        return tf.reshape(masks, tf.concat([tf.shape(class_ids), [side, side]], axis=0))
+
+    def stages(
+        self,
+        images: tf.Tensor,
+        windows: tf.Tensor,
+        score_threshold: tf.Tensor | float,
+        nms_threshold: tf.Tensor | float,
+        tap: Callable[[str, tf.Tensor], tf.Tensor] = lambda _name, tensor: tensor,
+    ) -> Stages:
+        """Run inference and return every border tensor.
+
+        Args:
+            images: uint8 [B, H, W, C], H and W multiples of 64.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the real picture, input pixels.
+            score_threshold: Scalar, see `detection.detect`.
+            nms_threshold: Scalar.
+            tap: Called with the name and value of each border tensor; what it returns is used from there on.
+        """
+        model, detection = self.config.model, self.config.detection
+        image_size, batch = tf.shape(images)[1:3], tf.shape(images)[0]
+        levels = self.features(self.mold(images))
+        levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
+        rpn_probs, rpn_deltas = self.region_probs(levels)
+        rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
+        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size))
+        atlas = build_atlas(levels[:4])
+        box_rois = tap("box_rois", self.crops(atlas, proposals, image_size, model.box_pool_size))
+        class_probs, box_deltas = self.classify(box_rois, batch)
+        class_probs, box_deltas = tap("class_probs", class_probs), tap("box_deltas", box_deltas)
+        boxes, scores, class_ids, count = detect(
+            proposals,
+            class_probs,
+            box_deltas,
+            box_ops.normalize(windows, image_size),
+            detection,
+            model.box_std,
+            score_threshold,
+            nms_threshold,
+        )
+        boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
+        class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
+        mask_rois = tap("mask_rois", self.crops(atlas, boxes, image_size, model.mask_pool_size))
+        masks = tap("masks", self.segment(mask_rois, class_ids))
+        heads = (class_probs, box_deltas, boxes, scores, class_ids, count, mask_rois, masks)
+        return Stages(*levels, rpn_probs, rpn_deltas, proposals, box_rois, *heads)
+
+    def detect(
+        self,
+        images: tf.Tensor,
+        windows: tf.Tensor,
+        score_threshold: tf.Tensor | float,
+        nms_threshold: tf.Tensor | float,
+    ) -> dict[str, tf.Tensor]:
+        """The artifact contract: the one function that every export traces.
+
+        Args and their frames are those of `stages`.
+
+        Returns:
+            `num_detections` int32 [B]; `boxes` float32 [B, D, 4] x1, y1, x2, y2 in input pixels;
+            `scores` float32 [B, D]; `class_ids` int32 [B, D]; `masks` float32 [B, D, 28, 28].
+            Rows from `num_detections` on are zero.
+        """
+        return self.contract(self.stages(images, windows, score_threshold, nms_threshold), images)
+
+    def contract(self, stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Border tensors to the artifact's outputs. The only place that turns y, x into x, y."""
+        pixels = box_ops.denormalize(stages.detected_boxes, tf.shape(images)[1:3])
+        rows = tf.range(tf.shape(stages.scores)[1])[None, :]
+        used = rows < stages.num_detections[:, None]  # [B, D]
+        return {
+            "num_detections": stages.num_detections,
+            "boxes": tf.where(used[..., None], tf.gather(pixels, [1, 0, 3, 2], axis=-1), 0.0),
+            "scores": stages.scores,
+            "class_ids": stages.class_ids,
+            "masks": tf.where(used[..., None, None], stages.masks, 0.0),
+        }

@@ -1,0 +1,80 @@
+"""Region proposal network (Faster R-CNN, section 3): the head, and the proposals it makes."""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from maskrcnn import boxes as box_ops
+from maskrcnn import nms
+from maskrcnn.config import ModelConfig, ProposalConfig
+
+UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)
+
+
+def build_rpn(config: ModelConfig) -> keras.Model:
+    """One pyramid level float32 [B, H, W, C] to class logits [B, H, W, 2A] and deltas [B, H, W, 4A].
+
+    Channels are anchor-major: (background, object) and (dy, dx, log dh, log dw) of each anchor.
+    """
+    anchors = len(config.anchor_ratios)
+    features = keras.Input((None, None, config.fpn_channels), name="rpn_features")
+    x = layers.Conv2D(
+        config.rpn_channels,
+        3,
+        strides=config.anchor_stride,
+        padding="same",
+        activation="relu",
+        name="rpn_conv_shared",
+    )(features)
+    logits = layers.Conv2D(2 * anchors, 1, name="rpn_class_raw")(x)
+    deltas = layers.Conv2D(4 * anchors, 1, name="rpn_bbox_pred")(x)
+    return keras.Model(features, [logits, deltas], name="rpn_model")
+
+
+def apply_rpn(rpn: keras.Model, features: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Run the head on P2..P6 and join the levels in the order of the anchors.
+
+    Returns:
+        Class logits float32 [B, A, 2] (background, object) and deltas [B, A, 4].
+    """
+    levels = [rpn(feature) for feature in features]
+    # The anchor count is read off the tensor so that a stride or ratio slip fails here, not silently.
+    logits = tf.concat([_rows(logits, 2) for logits, _ in levels], axis=1)
+    deltas = tf.concat([_rows(deltas, 4) for _, deltas in levels], axis=1)
+    return logits, deltas
+
+
+def _rows(level: tf.Tensor, width: int) -> tf.Tensor:
+    return tf.reshape(level, tf.stack([tf.shape(level)[0], -1, width]))
+
+
+def propose(
+    probs: tf.Tensor,
+    deltas: tf.Tensor,
+    anchors: tf.Tensor,
+    config: ProposalConfig,
+    box_std: tuple[float, ...],
+    count: int,
+) -> tf.Tensor:
+    """The `count` best anchors, refined, clipped to the image, without near duplicates.
+
+    Args:
+        probs: float32 [B, A, 2] background, object.
+        deltas: float32 [B, A, 4] in units of `box_std`.
+        anchors: float32 [A, 4] normalised.
+        config: Limits and threshold.
+        box_std: Scale of the deltas.
+        count: Proposals per image.
+
+    Returns:
+        float32 [B, count, 4] normalised, best first; zero rows where there are fewer.
+    """
+    limit = tf.minimum(config.pre_nms_limit, tf.shape(anchors)[0])
+    # All levels together, unlike Detectron; equal scores keep the anchors' order.
+    _, best = tf.math.top_k(probs[..., 1], k=limit)
+    best_deltas = tf.gather(deltas, best, batch_dims=1) * tf.constant(box_std, tf.float32)
+    refined = box_ops.decode(tf.gather(anchors, best), best_deltas)
+    refined = box_ops.clip(refined, tf.constant(UNIT_WINDOW))
+    valid = tf.ones_like(refined[..., :1], tf.bool)
+    rows, kept = nms.suppress(refined, valid, count, config.nms_threshold)
+    return tf.where(kept[..., None], tf.gather(refined, rows, batch_dims=1), 0.0)

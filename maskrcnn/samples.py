@@ -1,0 +1,91 @@
+"""Ready configurations: matterport's four samples and the demo model."""
+
+from dataclasses import replace
+
+from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig
+from maskrcnn.errors import ConfigError
+from runtime.letterbox import ResizePolicy
+
+# Internal ids are positions here; COCO's own category ids have gaps.
+COCO_CLASS_NAMES = (
+    "BG,person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
+    "parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,"
+    "handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,"
+    "surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,"
+    "broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,toilet,tv,laptop,"
+    "mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,"
+    "teddy bear,hair drier,toothbrush"
+).split(",")
+
+COCO = Config(name="coco", model=ModelConfig(class_names=tuple(COCO_CLASS_NAMES)))
+
+BALLOON = Config(
+    name="balloon",
+    model=ModelConfig(class_names=("BG", "balloon")),
+    detection=DetectionConfig(min_score=0.9),
+    training=TrainingConfig(steps_per_epoch=100),
+)
+
+NUCLEUS = Config(
+    name="nucleus",
+    model=ModelConfig(
+        class_names=("BG", "nucleus"),
+        backbone="resnet50",
+        anchor_scales=(8, 16, 32, 64, 128),
+        mean_pixel=(43.53, 39.56, 48.22),
+    ),
+    # The sample trains its proposals at 0.9 and infers at 0.7; the artifact needs the latter.
+    proposals=ProposalConfig(post_nms_training=1000, post_nms_inference=2000, nms_threshold=0.7),
+    detection=DetectionConfig(max_detections=400, min_score=0.0),
+    resize=ResizePolicy("pad64", 512, 512, 2.0),
+    training=TrainingConfig(
+        batch_size=6,
+        steps_per_epoch=105,
+        validation_steps=4,
+        anchors_per_image=64,
+        rois_per_image=128,
+        max_instances=200,
+        resize=ResizePolicy("crop", 512, 512, 2.0),
+    ),
+)
+
+SHAPES = Config(
+    name="shapes",
+    model=ModelConfig(class_names=("BG", "square", "circle", "triangle"), anchor_scales=(8, 16, 32, 64, 128)),
+    resize=ResizePolicy("square", 128, 128, 0),
+    training=TrainingConfig(batch_size=8, steps_per_epoch=100, validation_steps=5, rois_per_image=32),
+)
+
+# Small enough to ship and to run in a fraction of a second on a laptop.
+DEMO = Config(
+    name="demo",
+    model=ModelConfig(
+        class_names=("BG", "square", "circle", "triangle"),
+        backbone="resnet18",
+        backbone_width=16,
+        fpn_channels=64,
+        rpn_channels=64,
+        box_head_channels=128,
+        mask_head_channels=64,
+        anchor_scales=(16, 32, 64, 128, 256),
+    ),
+    proposals=ProposalConfig(post_nms_inference=200),
+    detection=DetectionConfig(max_detections=50, min_score=0.5, drop_empty_boxes=True),
+    resize=ResizePolicy("square", 256, 320, 0),
+)
+
+SAMPLES: dict[str, Config] = {c.name: c for c in (COCO, BALLOON, NUCLEUS, SHAPES, DEMO)}
+
+
+def sample_config(name: str, class_names: tuple[str, ...] | None = None) -> Config:
+    """A sample configuration, optionally for other classes (background first).
+
+    Raises:
+        ConfigError: There is no sample of that name.
+    """
+    if name not in SAMPLES:
+        raise ConfigError(f"there is no sample configuration {name!r}: known are {', '.join(SAMPLES)}")
+    config = SAMPLES[name]
+    if class_names is None:
+        return config
+    return replace(config, model=replace(config.model, class_names=class_names))

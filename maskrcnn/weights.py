@@ -1,0 +1,139 @@
+"""Arrays into a model and out of it, by name and with every shape checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.errors import CheckpointMismatchError
+from maskrcnn.model import MaskRCNN
+
+# Layers whose shape depends on the number of classes.
+HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint's arrays; names are "<layer>/<variable>".
+
+    Attributes:
+        loaded: In the file and in the model.
+        excluded: Left as initialised on request.
+        missing: In the model only.
+        leftover: In the file only.
+    """
+
+    loaded: tuple[str, ...]
+    excluded: tuple[str, ...]
+    missing: tuple[str, ...]
+    leftover: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} arrays loaded"]
+        for label in ("excluded", "missing", "leftover"):
+            names = getattr(self, label)
+            if names:
+                parts.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+        return ", ".join(parts)
+
+
+def named_variables(model: MaskRCNN) -> dict[str, Any]:
+    """Every weight of the model by "<layer>/<variable>", in the order of construction.
+
+    Raises:
+        CheckpointMismatchError: Two layers share a name (a plugged-in backbone may cause it).
+    """
+    named: dict[str, Any] = {}
+    for part in model.parts:
+        for layer in _leaf_layers(part):
+            for variable in layer.variables:
+                if "seed" in variable.name:  # state of a dropout layer, not a weight
+                    continue
+                key = f"{layer.name}/{variable.name}"
+                if key in named:
+                    raise CheckpointMismatchError(
+                        f"two layers are called {layer.name!r}: rename one in the backbone, weights go by name"
+                    )
+                named[key] = variable
+    return named
+
+
+def _leaf_layers(layer: keras.Layer) -> list[keras.Layer]:
+    if isinstance(layer, keras.Model):
+        return [leaf for child in layer.layers for leaf in _leaf_layers(child)]
+    return [layer] if layer.variables else []
+
+
+def get_arrays(model: MaskRCNN) -> dict[str, NDArray[np.float32]]:
+    """All weights as float32 arrays."""
+    return {key: np.asarray(variable.numpy(), np.float32) for key, variable in named_variables(model).items()}
+
+
+def set_arrays(
+    model: MaskRCNN,
+    arrays: Mapping[str, NDArray[np.float32]],
+    source: str,
+    exclude_heads: bool = False,
+    partial: bool = False,
+) -> LoadReport:
+    """Assign arrays to the variables of the same name. Nothing is assigned when anything does not fit.
+
+    Args:
+        model: To be filled.
+        arrays: By "<layer>/<variable>".
+        source: Where they come from, for messages.
+        exclude_heads: Leave the layers that depend on the number of classes as they are.
+        partial: Accept missing and leftover arrays, for instance a backbone alone; they are reported.
+
+    Raises:
+        CheckpointMismatchError: A shape differs, or (unless `partial`) a name is missing or left over.
+    """
+    variables = named_variables(model)
+    excluded = {k for k in variables if k.split("/")[0] in HEAD_LAYERS} if exclude_heads else set()
+    wrong = [
+        key
+        for key in variables.keys() & arrays.keys() - excluded
+        if tuple(variables[key].shape) != arrays[key].shape
+    ]
+    missing = [key for key in variables if key not in arrays and key not in excluded]
+    leftover = [key for key in arrays if key not in variables]
+    if not partial and (missing or leftover):
+        raise CheckpointMismatchError(_structure_message(source, missing, leftover))
+    if wrong:
+        raise CheckpointMismatchError(_shape_message(source, sorted(wrong), variables, arrays))
+    loaded = [key for key in variables if key in arrays and key not in excluded]
+    for key in loaded:
+        if not np.isfinite(arrays[key]).all():
+            raise CheckpointMismatchError(f"{source}: {key} has values that are not finite: the file is unusable")
+    for key in loaded:
+        variables[key].assign(arrays[key])
+    return LoadReport(tuple(loaded), tuple(sorted(excluded)), tuple(missing), tuple(leftover))
+
+
+def _structure_message(source: str, missing: list[str], leftover: list[str]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} arrays of the model are not in it (such as {missing[0]})")
+    if leftover:
+        parts.append(f"{len(leftover)} of its arrays have no place in the model (such as {leftover[0]})")
+    return f"{source} is of another architecture: {' and '.join(parts)}; check 'backbone' in the configuration"
+
+
+def _shape_message(
+    source: str, wrong: list[str], variables: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
+) -> str:
+    logits = "mrcnn_class_logits/kernel"
+    if all(key.split("/")[0] in HEAD_LAYERS for key in wrong) and logits in wrong:
+        theirs, ours = arrays[logits].shape[-1], variables[logits].shape[-1]
+        return (
+            f"{source} was trained for {theirs} classes (with background), the configuration has {ours}: "
+            "give a configuration with as many, or leave the heads out with --exclude-heads (exclude_heads=True)"
+        )
+    key = wrong[0]
+    return (
+        f"{source} does not fit the configuration: {key} is {list(arrays[key].shape)}, the model needs "
+        f"{list(variables[key].shape)} ({len(wrong)} arrays differ)"
+    )

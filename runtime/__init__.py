@@ -1,0 +1,38 @@
+"""Run an exported Mask R-CNN: `Predictor` in, `Detections` out. No engine is imported before one is opened."""
+
+from runtime.artifact import Metadata
+from runtime.backends import Placement, read_metadata
+from runtime.detections import Detections
+from runtime.errors import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    ArtifactVersionError,
+    DeviceError,
+    ForeignArtifactError,
+    ImageError,
+    InputError,
+    MissingPackageError,
+    OutputError,
+    RuntimeLibraryError,
+)
+from runtime.predictor import Predictor
+
+__all__ = [
+    "ArtifactCorruptError",
+    "ArtifactError",
+    "ArtifactNotFoundError",
+    "ArtifactVersionError",
+    "Detections",
+    "DeviceError",
+    "ForeignArtifactError",
+    "ImageError",
+    "InputError",
+    "Metadata",
+    "MissingPackageError",
+    "OutputError",
+    "Placement",
+    "Predictor",
+    "RuntimeLibraryError",
+    "read_metadata",
+]

@@ -1,0 +1,157 @@
+"""The artifact contract: tensor names and types, and the metadata every artifact carries.
+
+One home for both: `export` writes with these names, the backends read with them. `docs/artifact.md` explains each field.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from runtime.errors import ArtifactCorruptError, ArtifactVersionError, InputError
+from runtime.letterbox import ResizePolicy
+from runtime.paste import PasteMode
+
+SCHEMA_VERSION = 1
+
+IMAGES, WINDOWS = "images", "windows"
+SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
+NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS = "num_detections", "boxes", "scores", "class_ids", "masks"
+INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
+OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
+
+ArtifactFormat = Literal["onnx", "savedmodel"]
+SIZE_MULTIPLE = 64  # sides of `images` in pixels
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an artifact says about itself.
+
+    Attributes:
+        format: Which engine runs it.
+        name: Of the model's configuration.
+        class_names: Index is the class id; 0 is the background.
+        image_channels: Last axis of `images`.
+        resize: How a picture becomes an entry of `images`.
+        mask_paste: How mask probabilities become pixels.
+        max_detections: Rows of every output.
+        mask_size: Side of the masks.
+        score_threshold: Default of the input.
+        nms_threshold: Default of the input.
+        opset: Of the ONNX graph; None for a SavedModel.
+        engine_minimum: Lowest version per engine package.
+        producer: Versions of what wrote the artifact.
+        checkpoint: `name` and `sha256` of the file the weights came from.
+        verdict: What the comparison with the Keras model found, see `export.verdict`.
+    """
+
+    format: ArtifactFormat
+    name: str
+    class_names: tuple[str, ...]
+    image_channels: int
+    resize: ResizePolicy
+    mask_paste: PasteMode
+    max_detections: int
+    mask_size: int
+    score_threshold: float
+    nms_threshold: float
+    opset: int | None = None
+    engine_minimum: Mapping[str, str] = field(default_factory=dict)
+    producer: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Mapping[str, str] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Compact JSON with the schema version, the tensors, and the verdict's digest."""
+        values = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        values |= {
+            "schema_version": SCHEMA_VERSION,
+            "resize": self.resize.to_dict(),
+            "class_names": list(self.class_names),
+            "inputs": self.inputs(),
+            "outputs": self.outputs(),
+            "verdict_sha256": verdict_digest(self.verdict),
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Inverse of `to_json`; everything is checked.
+
+        Args:
+            text: JSON.
+            where: Path of the artifact, for messages.
+
+        Raises:
+            ArtifactVersionError: Another schema version.
+            ArtifactCorruptError: Not JSON, or a field missing or unusable.
+        """
+        try:
+            values = json.loads(text)
+            version = values["schema_version"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ArtifactCorruptError(f"{where}: its metadata cannot be read; export it again") from error
+        if version != SCHEMA_VERSION:
+            raise ArtifactVersionError(
+                f"{where} has schema version {version}, this package reads {SCHEMA_VERSION}: "
+                "install the matching maskrcnn-export, or export the model again"
+            )
+        try:
+            metadata = cls(
+                **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
+                class_names=tuple(str(name) for name in values["class_names"]),
+                resize=ResizePolicy.from_dict(values["resize"]),
+            )
+        except (KeyError, TypeError, InputError) as error:
+            raise ArtifactCorruptError(f"{where}: its metadata lacks or spoils a field: {error}") from error
+        if values.get("verdict_sha256") != verdict_digest(metadata.verdict):
+            raise ArtifactCorruptError(f"{where}: its verdict differs from the recorded digest; export it again")
+        metadata._check(where)
+        return metadata
+
+    def _check(self, where: str) -> None:
+        sound = (
+            self.format in get_args(ArtifactFormat)
+            and self.mask_paste in get_args(PasteMode)
+            and len(self.class_names) > 0
+            and all(
+                isinstance(n, int) and n > 0 for n in (self.image_channels, self.max_detections, self.mask_size)
+            )
+            and all(isinstance(t, float | int) for t in (self.score_threshold, self.nms_threshold))
+        )
+        if not sound:
+            raise ArtifactCorruptError(f"{where}: its metadata has a field out of range; export it again")
+
+    def inputs(self) -> dict[str, Any]:
+        """Input tensors: dtype, shape (None is dynamic), meaning."""
+        return {
+            IMAGES: _tensor("uint8", [None, None, None, self.image_channels], "letterboxed pictures, RGB"),
+            WINDOWS: _tensor("float32", [None, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
+            SCORE_THRESHOLD: _tensor("float32", [], f"lowest score kept; default {self.score_threshold}"),
+            NMS_THRESHOLD: _tensor("float32", [], f"largest IoU in a class; default {self.nms_threshold}"),
+        }
+
+    def outputs(self) -> dict[str, Any]:
+        """Output tensors: dtype, shape (None is dynamic), meaning."""
+        rows, side = self.max_detections, self.mask_size
+        return {
+            NUM_DETECTIONS: _tensor("int32", [None], "rows in use"),
+            BOXES: _tensor("float32", [None, rows, 4], "x1, y1, x2, y2 in input pixels"),
+            SCORES: _tensor("float32", [None, rows], "best first"),
+            CLASS_IDS: _tensor("int32", [None, rows], "index into class_names"),
+            MASKS: _tensor("float32", [None, rows, side, side], "probabilities of the predicted class"),
+        }
+
+
+_CONVERTED = ("class_names", "resize")
+
+
+def _tensor(dtype: str, shape: list[int | None], meaning: str) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "meaning": meaning}
+
+
+def verdict_digest(verdict: Mapping[str, Any]) -> str:
+    """SHA-256 of a verdict's canonical JSON."""
+    return hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,128 @@
+"""Files and folders that appear complete or not at all.
+
+Everything is written under a hidden sibling name, flushed to the disk, and renamed into place. A kill at any moment
+leaves what stood there before, or nothing, and a sibling that the next writer to the same path removes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime.errors import OutputError
+
+_SUFFIX = ".partial"
+
+
+@contextmanager
+def atomic_write(path: str | Path, *, overwrite: bool, directory: bool = False) -> Iterator[Path]:
+    """Give a temporary path to write to; rename it to `path` when the block ends without an error.
+
+    Args:
+        path: Where the file (or folder) shall appear. Its parent folders are made.
+        overwrite: Whether something that stands there may be replaced.
+        directory: The block writes a folder; it gets an existing empty one.
+
+    Raises:
+        OutputError: Something stands there, or the disk refuses: no permission, no space, too large.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        if directory:
+            temporary.mkdir()
+        yield temporary
+        _flush(temporary)
+        _move_into_place(temporary, path)
+    except OSError as error:
+        if isinstance(error, OutputError) or error.errno is None:
+            raise
+        raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}") from error
+    finally:
+        _remove(temporary)
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse an output path early, before minutes are spent on what to write there.
+
+    Raises:
+        OutputError: Something stands there and may not be replaced, or its folder cannot be written.
+    """
+    path = Path(path)
+    if not path.name:
+        raise OutputError(f"{str(path)!r} names no file: give the path to write")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: {parent} is a file, not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: no permission in {parent}")
+
+
+def _flush(path: Path) -> None:
+    for item in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # A folder cannot be renamed over a folder that is not empty: the old one steps aside first.
+        aside = path.with_name(f".{path.name}.{os.getpid()}.old{_SUFFIX}")
+        path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        _remove(aside)
+    elif temporary.is_dir():
+        path.unlink(missing_ok=True)
+        temporary.rename(path)
+    else:
+        temporary.replace(path)
+    with suppress(OSError):  # some file systems cannot flush a folder; the rename itself has happened
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a writer that was killed left beside `path`."""
+    for leftover in path.parent.glob(f".{path.name}.*{_SUFFIX}"):
+        owner = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            _remove(leftover)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,100 @@
+"""Engines behind one protocol; the only place that chooses between them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from runtime.artifact import Metadata
+from runtime.errors import ArtifactNotFoundError, DeviceError
+from runtime.onnx_file import read_sealed
+from runtime.savedmodel_folder import read_sealed_folder
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run landed.
+
+    Attributes:
+        device: Where the predictor was asked to run.
+        counts: Nodes by (provider or device, operator type).
+    """
+
+    device: str
+    counts: Mapping[tuple[str, str], int]
+
+    def nodes_on(self, place: str) -> int:
+        """Nodes whose provider or device name contains `place`, for instance "CUDA"."""
+        return sum(n for (where, _), n in self.counts.items() if place in where)
+
+    def __str__(self) -> str:
+        places: Counter[str] = Counter()
+        for (where, _), n in self.counts.items():
+            places[where] += n
+        lines = [f"device {self.device}"]
+        for where, total in places.most_common():
+            operators = sorted(((n, op) for (w, op), n in self.counts.items() if w == where), reverse=True)
+            lines.append(f"{where}: {total} nodes: " + ", ".join(f"{op} {n}" for n, op in operators))
+        return "\n".join(lines)
+
+
+class Backend(Protocol):
+    """An engine with an artifact loaded."""
+
+    device: str
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the graph; names and shapes are those of `runtime.artifact`."""
+
+    def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
+        """Run once and report where each node was executed."""
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Split "auto", "cpu", "cuda" or "cuda:N" into kind and index.
+
+    Raises:
+        DeviceError: Anything else.
+    """
+    kind, _, index = device.partition(":")
+    if kind in ("auto", "cpu") and not index:
+        return kind, 0
+    if kind == "cuda" and (index.isdigit() or (not index and ":" not in device)):
+        return kind, int(index or 0)
+    raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+
+
+def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
+    """Read and check an artifact's metadata; no engine is loaded.
+
+    Raises:
+        ArtifactError: No artifact, a foreign, damaged or too new one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactNotFoundError(f"there is no artifact at {path}")
+    text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
+    return Metadata.from_json(text, str(path))
+
+
+def open_backend(path: Path, metadata: Metadata, device: str) -> Backend:
+    """Load an artifact into its engine.
+
+    Raises:
+        DeviceError: The device does not exist or cannot be used.
+        MissingPackageError: The engine is not installed.
+        ArtifactError: The engine refuses the file.
+    """
+    kind, index = parse_device(device)
+    if metadata.format == "onnx":
+        from runtime.backends.ort import OrtBackend  # noqa: PLC0415  (only the engine that is used is imported)
+
+        return OrtBackend(path, kind, index, metadata.engine_minimum.get("onnxruntime"))
+    from runtime.backends.saved_model import SavedModelBackend  # noqa: PLC0415
+
+    return SavedModelBackend(path, kind, index)

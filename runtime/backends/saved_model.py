@@ -1,0 +1,93 @@
+"""TensorFlow SavedModel. The only file here that imports TensorFlow."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from runtime.artifact import OUTPUT_NAMES
+from runtime.backends import Arrays, Placement
+from runtime.errors import ArtifactError, DeviceError, MissingPackageError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
+
+_logger = logging.getLogger(__name__)
+
+
+class SavedModelBackend:
+    """A restored function on one device; anything else than the asked device is an error.
+
+    Args:
+        path: The SavedModel folder.
+        kind: "auto", "cpu" or "cuda".
+        index: Of the CUDA device.
+
+    Raises:
+        DeviceError: CUDA was asked for and cannot be used.
+        ArtifactError: TensorFlow refuses the folder.
+    """
+
+    def __init__(self, path: Path, kind: str, index: int) -> None:
+        self.device = _choose(kind, index)
+        self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
+        try:
+            with tf.device(self._tf_device):
+                self._module = tf.saved_model.load(str(path))
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise ArtifactError(f"tensorflow {tf.__version__} refuses {path}: {reason}") from error
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the graph."""
+        # The restored function checks its arguments; the signature would abort the process on a wrong rank.
+        with tf.device(self._tf_device):
+            outputs = self._module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
+        return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+
+    def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
+        """Run once with partition graphs recorded, and count nodes per device."""
+        # TensorFlow has no public call for where the nodes of a function were executed.
+        from tensorflow.python.eager import context  # noqa: PLC0415
+
+        recorder = context.context()
+        recorder.enable_run_metadata()
+        try:
+            self(inputs)
+            metadata = recorder.export_run_metadata()
+        finally:
+            recorder.disable_run_metadata()
+        counts: Counter[tuple[str, str]] = Counter()
+        for graph in metadata.partition_graphs:
+            for node in graph.node:
+                if node.device and node.op not in ("Const", "NoOp", "_Arg", "_Retval"):
+                    counts[node.device.rsplit("/", 1)[-1].removeprefix("device:"), node.op] += 1
+        return Placement(self.device, dict(counts))
+
+
+def _choose(kind: str, index: int) -> str:
+    if kind == "cpu":
+        return "cpu"
+    devices = tf.config.list_physical_devices("GPU")
+    if index < len(devices):
+        try:
+            tf.config.experimental.set_memory_growth(devices[index], True)
+        except RuntimeError:  # the device is in use already, with whatever was set then
+            _logger.debug("memory growth of %s stays as it is", devices[index].name)
+        return f"cuda:{index}"
+    if kind == "cuda":
+        why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"sees {len(devices)} CUDA devices"
+        raise DeviceError(
+            f"device 'cuda:{index}' was asked for, but tensorflow {tf.__version__} {why}: "
+            "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
+        )
+    _logger.info("device 'auto': running on the CPU, TensorFlow sees no CUDA device")
+    return "cpu"

@@ -1,0 +1,216 @@
+"""What a model found in one picture."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import formats
+from runtime.errors import InputError
+from runtime.images import ImageSource
+from runtime.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, place_crops
+from runtime.rle import RLE, encode_crop
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Index = int | slice | npt.NDArray[Any] | list[int] | list[bool]
+
+# Field, dtype, axes; N is the number of detections, M the side of a mask as the network gives it.
+_ARRAYS = (
+    ("boxes", np.float32, "N4"),
+    ("scores", np.float32, "N"),
+    ("class_ids", np.int32, "N"),
+    ("mask_probabilities", np.float32, "NMM"),
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections:
+    """The N objects found in one picture, in the order of the model: best score first.
+
+    Masks are kept as the network gave them and are pasted into the picture when asked for. The arrays are
+    read-only views; copy one to change it. Indexing takes an int, a slice, or an array of ints or bools
+    and gives `Detections` again, as iterating does.
+
+    Attributes:
+        boxes: float32 [N, 4], x1, y1, x2, y2 in picture pixels; x2, y2 exclusive.
+        scores: float32 [N].
+        class_ids: int32 [N], indices into `class_names`.
+        mask_probabilities: float32 [N, M, M], 0..1, each stretched over its box.
+        image_size: (height, width) of the picture.
+        class_names: name of each class id; 0 is the background.
+        paste_mode: how masks are brought into the picture, see `runtime.paste.paste_mask`.
+
+    Raises:
+        InputError: a field has the wrong type, dtype, shape or range.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int32]
+    mask_probabilities: npt.NDArray[np.float32]
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+    paste_mode: PasteMode = "matterport"
+
+    def __post_init__(self) -> None:
+        self._freeze_arrays()
+        size = tuple(self.image_size)
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise InputError(
+                f"image_size is {self.image_size!r}; expected (height, width), positive integers"
+            )
+        object.__setattr__(self, "image_size", size)
+        if not isinstance(self.class_names, tuple) or not all(isinstance(n, str) for n in self.class_names):
+            raise InputError(f"class_names is a {type(self.class_names).__name__}; expected a tuple of str")
+        check_boxes(self.boxes)
+        check_paste_mode(self.paste_mode)
+        if not np.isfinite(self.scores).all():
+            raise InputError("scores has a value that is not finite")
+        if len(self) and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
+            raise InputError(
+                f"class_ids run outside 0..{len(self.class_names) - 1}, the ids with a class name"
+            )
+        masks = self.mask_probabilities
+        if len(self) and not (masks.min() >= 0 and masks.max() <= 1):
+            raise InputError("mask_probabilities has a value outside 0..1")
+
+    def _freeze_arrays(self) -> None:
+        count = len(self.boxes) if isinstance(self.boxes, np.ndarray) and self.boxes.ndim else 0
+        side = self.mask_probabilities.shape[-1] if isinstance(self.mask_probabilities, np.ndarray) else 0
+        lengths = {"N": count, "4": 4, "M": side}
+        for name, dtype, axes in _ARRAYS:
+            array = getattr(self, name)
+            shape = tuple(lengths[axis] for axis in axes)
+            if (
+                not isinstance(array, np.ndarray)
+                or array.dtype != dtype
+                or array.shape != shape
+                or 0 in shape[1:]
+            ):
+                shown = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array)
+                wanted = f"{np.dtype(dtype)} [{', '.join(axes)}]"
+                raise InputError(f"{name} is {shown}; expected {wanted} with N = {count}")
+            view = array.view()  # the caller's own array stays writable
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Index) -> "Detections":
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"detection {index} of {len(self)}")
+            index = slice(index, index + 1 if index != -1 else None)
+        elif not isinstance(index, slice):
+            index = np.asarray(index)
+            if index.size == 0:
+                index = index.astype(np.intp)
+            if index.dtype.kind not in "iub" or index.ndim != 1:
+                raise InputError("detections are indexed by an int, a slice, or a 1-D array of ints or bools")
+            if index.dtype == np.bool_ and len(index) != len(self):
+                raise InputError(f"the bool index has length {len(index)}; there are {len(self)} detections")
+        return replace(self, **{name: getattr(self, name)[index] for name, _, _ in _ARRAYS})
+
+    def __iter__(self) -> Iterator["Detections"]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "0 detections"
+        shown = [name if name.isprintable() else ascii(name) for name in self.names]
+        counted = ", ".join(f"{number} {name}" for name, number in Counter(shown).most_common())
+        low, high = float(self.scores.min()), float(self.scores.max())
+        scores = f"score {high:.2f}" if len(self) == 1 else f"scores {low:.2f} to {high:.2f}"
+        return f"{len(self)} detection{'s' if len(self) > 1 else ''}: {counted} ({scores})"
+
+    def filter(
+        self, min_score: float | None = None, classes: str | int | Iterable[str | int] | None = None
+    ) -> "Detections":
+        """Keep the detections of at least `min_score` and of the given classes (names or ids).
+
+        Raises:
+            InputError: a class that the model does not have, or `min_score` is not finite.
+        """
+        keep = np.ones(len(self), np.bool_)
+        if min_score is not None:
+            if not np.isfinite(min_score):
+                raise InputError(f"min_score is {min_score!r}; expected a finite number")
+            keep &= self.scores >= min_score
+        if classes is not None:
+            wanted = [classes] if isinstance(classes, str | int | np.integer) else classes
+            keep &= np.isin(self.class_ids, [class_id for item in wanted for class_id in self._ids_of(item)])
+        return self[keep]
+
+    def _ids_of(self, item: str | int) -> list[int]:
+        ids = [i for i, name in enumerate(self.class_names) if item in (i, name)]
+        if not ids:
+            known = ", ".join(self.class_names[1:9]) + (", ..." if len(self.class_names) > 9 else "")
+            raise InputError(f"there is no class {item!r}; expected an id or one of: {known}")
+        return ids
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each detection."""
+        return tuple(self.class_names[class_id] for class_id in self.class_ids)
+
+    @property
+    def pixel_boxes(self) -> npt.NDArray[np.int32]:
+        """The `boxes` as int32 [N, 4], rounded half to even: where "matterport" masks are pasted."""
+        return np.rint(self.boxes).astype(np.int32)
+
+    @cached_property
+    def mask_crops(self) -> tuple[MaskCrop, ...]:
+        """Per detection a bool [h, w] and the (y, x) of its first pixel; the cheapest form of the masks."""
+        pairs = zip(self.mask_probabilities, self.boxes, strict=True)
+        return tuple(paste_mask(mask, box, self.image_size, self.paste_mode) for mask, box in pairs)
+
+    @cached_property
+    def masks(self) -> npt.NDArray[np.bool_]:
+        """Full-size masks, bool [N, height, width], made when first asked for: N bytes per pixel."""
+        return place_crops(self.mask_crops, self.image_size)
+
+    @cached_property
+    def rles(self) -> list[RLE]:
+        """The masks as COCO run-length encodings, made from the crops when first asked for."""
+        return [encode_crop(crop, origin, self.image_size) for crop, origin in self.mask_crops]
+
+    @property
+    def areas(self) -> npt.NDArray[np.int64]:
+        """Pixels of each mask, int64 [N]."""
+        return np.array([np.count_nonzero(crop) for crop, _ in self.mask_crops], np.int64)
+
+    def to_coco(
+        self, image_id: int | str, category_ids: Mapping[int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return COCO results; see `runtime.formats.to_coco`."""
+        return formats.to_coco(self, image_id, category_ids)
+
+    def to_json(self, path: str | PathLike[str] | None = None) -> str:
+        """Return, and write to `path` if given, one JSON document; see `runtime.formats.to_json`."""
+        return formats.to_json(self, path)
+
+    def to_supervision(self) -> Any:  # noqa: ANN401 - an optional package's class
+        """Return `supervision.Detections`; see `runtime.formats.to_supervision`."""
+        return formats.to_supervision(self)
+
+    def draw(
+        self,
+        image: ImageSource,
+        *,
+        masks: bool = True,
+        boxes: bool = True,
+        labels: bool = True,
+        opacity: float = 0.45,
+    ) -> "Image":
+        """Return `image` with the detections drawn on it; see `runtime.draw.draw_detections`."""
+        from runtime.draw import draw_detections  # noqa: PLC0415 - fonts only for those who draw
+
+        return draw_detections(image, self, masks=masks, boxes=boxes, labels=labels, opacity=opacity)

@@ -1,0 +1,68 @@
+"""Every error the runtime raises on purpose.
+
+    RuntimeLibraryError
+    ├── ImageError (ValueError)              a picture cannot be used: what, where, what to give instead
+    ├── InputError (ValueError)              an argument or tensor of the wrong type, shape or range
+    ├── ArtifactError (ValueError)           a model file cannot be used
+    │   ├── ArtifactNotFoundError (FileNotFoundError)
+    │   ├── ArtifactCorruptError             truncated, or its bytes differ from the recorded digest
+    │   ├── ArtifactVersionError             written by another schema version
+    │   └── ForeignArtifactError             a sound file that maskrcnn-export did not write
+    ├── DeviceError (RuntimeError)           the asked device cannot be used
+    ├── OutputError (OSError)                a file cannot be written where it was asked to be
+    └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
+
+Each message is one line: what was wrong, where, what was expected, what to do.
+"""
+
+
+class RuntimeLibraryError(Exception):
+    """Base of all errors raised by `runtime`; catch it to catch them all."""
+
+
+class ImageError(RuntimeLibraryError, ValueError):
+    """A picture cannot be read, or is of a kind that is not converted."""
+
+
+class InputError(RuntimeLibraryError, ValueError):
+    """An argument or a tensor has the wrong type, shape or range."""
+
+
+class ArtifactError(RuntimeLibraryError, ValueError):
+    """A model artifact cannot be used."""
+
+
+class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
+    """There is no artifact at the given path."""
+
+
+class ArtifactCorruptError(ArtifactError):
+    """The artifact is truncated or its bytes differ from the recorded digest."""
+
+
+class ArtifactVersionError(ArtifactError):
+    """The artifact was written with a schema version this package does not know."""
+
+
+class ForeignArtifactError(ArtifactError):
+    """A readable model file that was not written by maskrcnn-export."""
+
+
+class DeviceError(RuntimeLibraryError, RuntimeError):
+    """The asked device cannot be used; nothing falls back silently."""
+
+
+class OutputError(RuntimeLibraryError, OSError):
+    """A file cannot be written where it was asked to be; what stood there before is untouched."""
+
+
+class MissingPackageError(RuntimeLibraryError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f"pip install 'maskrcnn-export[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

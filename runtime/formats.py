@@ -1,0 +1,103 @@
+"""Detections in the formats of others: COCO results, JSON, supervision."""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.errors import InputError, MissingPackageError
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+
+
+def to_coco(
+    detections: "Detections", image_id: int | str, category_ids: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """Return COCO results, as `COCO.loadRes` reads them.
+
+    Args:
+        detections: of one picture.
+        image_id: the id of that picture in the data set.
+        category_ids: category id for each class id; by default the class id itself.
+
+    Returns:
+        Per detection a JSON serialisable dict: `image_id`, `category_id`, `bbox` [x, y, width, height] in
+        picture pixels with 2 decimals, `score`, `segmentation` as compressed RLE.
+
+    Raises:
+        InputError: `category_ids` lacks a class id that was detected.
+    """
+    results = []
+    rows = zip(detections.boxes, detections.scores, detections.class_ids, detections.rles, strict=True)
+    for box, score, class_id, rle in rows:
+        category_id = int(class_id) if category_ids is None else category_ids.get(int(class_id))
+        if category_id is None:
+            name = detections.class_names[class_id]
+            raise InputError(f"category_ids has no entry for class id {class_id} ({name!r}); add it")
+        x1, y1, x2, y2 = box.tolist()
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": int(category_id),
+                "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": float(score),
+                "segmentation": rle,
+            }
+        )
+    return results
+
+
+def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:
+    """Return one JSON document of a picture's detections.
+
+    Args:
+        detections: of one picture.
+        path: a file to write the document to as UTF-8; replaced if it exists.
+
+    Returns:
+        `{"image_size": [height, width], "detections": [{"class_id", "name", "score", "box": [x1, y1, x2, y2],
+        "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
+    """
+    rows = zip(detections.class_ids, detections.names, detections.scores, detections.boxes, strict=True)
+    document = {
+        "image_size": [int(side) for side in detections.image_size],
+        "detections": [
+            {
+                "class_id": int(class_id),
+                "name": name,
+                "score": float(score),
+                "box": [round(value, 2) for value in box.tolist()],
+                "mask": rle,
+            }
+            for (class_id, name, score, box), rle in zip(rows, detections.rles, strict=True)
+        ],
+    }
+    text = json.dumps(document, ensure_ascii=False)
+    if path is not None:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def to_supervision(detections: "Detections") -> Any:  # noqa: ANN401 - an optional package's class
+    """Return a `supervision.Detections` with boxes, full-size masks, scores, class ids and `class_name`.
+
+    Raises:
+        MissingPackageError: supervision is not installed.
+    """
+    try:
+        import supervision  # noqa: PLC0415 - optional, and slow to import
+    except ModuleNotFoundError as error:
+        if error.name != "supervision":
+            raise  # it is there, but something that it needs is not
+        raise MissingPackageError("supervision", "supervision", "Detections.to_supervision()") from error
+    return supervision.Detections(
+        xyxy=detections.boxes.copy(),  # copies, because supervision's own tools work in place
+        mask=detections.masks.copy(),
+        confidence=detections.scores.copy(),
+        class_id=detections.class_ids.astype(np.int64),
+        data={"class_name": np.array(detections.names, dtype=np.str_)},
+    )

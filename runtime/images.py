@@ -1,0 +1,167 @@
+"""Picture files, bytes, PIL images and arrays to uint8 [H, W, channels].
+
+Pictures become 8-bit RGB or luminance; a kind that has no honest conversion is refused by name.
+"""
+
+import os
+import warnings
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from runtime.errors import ImageError, InputError
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]
+
+# A file of some 100 KiB can declare 10 000 x 10 000 pixels and take 300 MB once decoded. 100 megapixels
+# leaves room for the largest cameras, and is checked on the header, before any pixel is decoded.
+MAX_PIXELS = 100_000_000
+
+# Pillow knows some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
+# "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+
+# Steps that `Image.convert` takes without loss of meaning. Palettes pass through RGBA, because a
+# transparent palette entry has a colour too; alpha is then dropped, not blended.
+_STEPS: dict[str, tuple[str, ...]] = {
+    "1": ("L",),
+    "L": (),
+    "LA": ("L",),
+    "La": ("LA", "L"),
+    "P": ("RGBA", "RGB"),
+    "PA": ("RGBA", "RGB"),
+    "RGB": (),
+    "RGBA": ("RGB",),
+    "RGBa": ("RGBA", "RGB"),
+    "RGBX": ("RGB",),
+    "CMYK": ("RGB",),
+    "YCbCr": ("RGB",),
+}
+
+_REMEDIES = {
+    "bool": "np.uint8(image) * 255",
+    "uint16": "np.uint8(image >> 8), if it uses all 16 bits",
+    "float": "np.uint8(np.clip(image, 0, 255)), after multiplying by 255 if it runs from 0 to 1",
+}
+
+
+def read_image(source: ImageSource, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """Read a picture into an array.
+
+    Files, bytes and PIL images: EXIF orientation is applied; grayscale is repeated to RGB, or RGB turned
+    into luminance (ITU-R 601) for `channels == 1`; palette, bilevel, CMYK and YCbCr pictures are
+    converted; alpha is dropped without blending; 16-bit samples keep their high byte. Of a file
+    with several frames the first is read, with a warning (not for MPO, whose first frame is the photo).
+
+    Args:
+        source: a path; an encoded picture as bytes (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM); a PIL image;
+            or a uint8 array [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA. An array that already
+            has `channels` channels is taken as it is.
+        channels: 3 for RGB, 1 for luminance; any other count is for arrays of exactly that many channels.
+
+    Returns:
+        uint8 [H, W, channels], C-contiguous; it shares memory with `source` where that is such an array.
+
+    Raises:
+        ImageError: `source` cannot be read, has over `MAX_PIXELS` pixels, or is of a kind not converted.
+        InputError: `channels` is not a positive integer.
+    """
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise InputError(f"channels is {channels!r}; expected a positive integer, 3 for RGB")
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channels)
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | Image.Image):
+        raise ImageError(
+            f"cannot read a picture from {type(source).__name__}; expected a path, bytes, a PIL image or "
+            f"a uint8 array: convert tensors with np.asarray(...)"
+        )
+    if channels not in (1, 3):
+        raise ImageError(
+            f"a model with {channels} input channels takes uint8 arrays [H, W, {channels}] only; "
+            f"files and PIL images give 1 or 3 channels"
+        )
+    if isinstance(source, Image.Image):
+        return _from_pil(source, channels, "the PIL image")
+    return _from_file(source, channels)
+
+
+def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.uint8]:
+    described = f"the array of dtype {array.dtype}, shape {list(array.shape)}"
+    if array.dtype != np.uint8:
+        kind = "float" if array.dtype.kind == "f" else array.dtype.name
+        remedy = _REMEDIES.get(kind, "scale it to 0..255, then astype(np.uint8)")
+        raise ImageError(f"{described} is not a picture: expected dtype uint8; convert it with {remedy}")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ImageError(f"{described} is not a picture: expected [H, W] or [H, W, C], none of them zero")
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    found = pixels.shape[2]
+    if found == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 3 and found == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if channels == 3 and found == 4:
+        return np.ascontiguousarray(pixels[:, :, :3])
+    expected = "1 (gray), 3 (RGB) or 4 (RGBA)" if channels == 3 else str(channels)
+    remedy = "; for channels first use np.moveaxis(image, 0, -1)" if pixels.shape[0] in (1, 3, 4) else ""
+    raise ImageError(f"{described} has {found} channels in its last axis; expected {expected}{remedy}")
+
+
+def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int) -> npt.NDArray[np.uint8]:
+    if isinstance(source, bytes | bytearray):
+        name = f"the picture of {len(source)} bytes"
+        stream: str | BytesIO = BytesIO(source)
+    else:
+        stream = os.fspath(source)
+        name = repr(stream)
+    try:
+        with _open(stream, name) as image:
+            pixels = _from_pil(image, channels, name)
+            several = image.format != "MPO" and getattr(image, "is_animated", False)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(_FORMATS)
+        raise ImageError(f"{name} is empty or not a picture in a known format ({kinds})") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} declares more than the {MAX_PIXELS} pixels allowed; shrink it") from error
+    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name} cannot be read as a picture: {reason}") from error
+    if several:
+        warnings.warn(f"{name} has several frames; only the first is used", stacklevel=3)
+    return pixels
+
+
+def _open(stream: str | BytesIO, name: str) -> Image.Image:
+    # Opening a directory says "Permission denied" on some systems, and a missing file repeats its path.
+    if isinstance(stream, str) and not os.path.isfile(stream):  # noqa: PTH113 - a str, kept as given
+        what = "is a directory" if os.path.isdir(stream) else "does not exist"  # noqa: PTH112
+        raise ImageError(f"{name} {what}; expected a picture file")
+    with warnings.catch_warnings():
+        # Between Pillow's limit and ours its warning would only say that our own check is needed.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(stream, formats=_FORMATS)
+
+
+def _from_pil(image: Image.Image, channels: int, name: str) -> npt.NDArray[np.uint8]:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS} are allowed: shrink it")
+    if width * height == 0:
+        raise ImageError(f"{name} has {width} x {height} pixels; expected at least one")
+    steps = _STEPS.get(image.mode)
+    if steps is None and not image.mode.startswith("I;16"):
+        raise ImageError(
+            f"{name} has mode {image.mode!r}, which has no agreed range of 0..255; "
+            f"scale it yourself and pass a uint8 array"
+        )
+    upright = ImageOps.exif_transpose(image)
+    if steps is None:
+        return _from_array((np.asarray(upright) >> 8).astype(np.uint8), channels)
+    for mode in steps:
+        upright = upright.convert(mode)
+    if channels == 1:
+        upright = upright.convert("L")
+    return _from_array(np.array(upright), channels)

@@ -1,0 +1,183 @@
+"""Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import artifact as names
+from runtime.artifact import SIZE_MULTIPLE, Metadata
+from runtime.backends import Arrays, Placement, open_backend, read_metadata
+from runtime.detections import Detections
+from runtime.errors import ImageError, InputError
+from runtime.images import ImageSource, read_image
+from runtime.letterbox import Letterbox, plan_letterbox
+
+Image = npt.NDArray[np.uint8]
+
+
+class Predictor:
+    """An exported Mask R-CNN, ready to run.
+
+    Args:
+        path: An `.onnx` file or SavedModel folder written by maskrcnn-export.
+        device: "auto" takes CUDA where it can be used, else the CPU, and logs which; "cpu", "cuda" and
+            "cuda:N" are used or refused.
+        score_threshold: Lowest score returned; None takes the artifact's default.
+        nms_threshold: Largest IoU within a class; None takes the artifact's default.
+        verify_digest: Whether the artifact's bytes are compared with the recorded SHA-256.
+
+    Raises:
+        ArtifactError: No artifact, or one that is foreign, damaged or too new.
+        DeviceError: The device cannot be used.
+        MissingPackageError: The engine is not installed.
+        InputError: A threshold out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        verify_digest: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.metadata: Metadata = read_metadata(self.path, verify_digest)
+        self.score_threshold = _threshold("score_threshold", score_threshold, self.metadata.score_threshold)
+        self.nms_threshold = _threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
+        self._backend = open_backend(self.path, self.metadata, device)
+
+    @property
+    def device(self) -> str:
+        """Where the graph runs: "cpu" or "cuda:N"."""
+        return self._backend.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id; 0 is the background."""
+        return self.metadata.class_names
+
+    def __call__(self, image: ImageSource) -> Detections:
+        """Detections in one picture.
+
+        Args:
+            image: Path, bytes, PIL image, or uint8 array [H, W, 3] RGB.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[ImageSource], batch_size: int = 4) -> list[Detections]:
+        """Detections in several pictures of any sizes, in their order.
+
+        Pictures whose letterboxes have one size run together, at most `batch_size` at a time.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            InputError: `batch_size` is not positive.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected at least 1")
+        by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
+        results: list[Detections | None] = [None] * len(images)
+        for index, source in enumerate(images):
+            picture = read_image(source, self.metadata.image_channels)
+            letterbox = self._plan(picture)
+            waiting = by_size[letterbox.input_size]
+            waiting.append((index, letterbox, letterbox.apply(picture)))
+            if len(waiting) == batch_size:
+                self._run_group(waiting, results)
+                waiting.clear()
+        for waiting in by_size.values():
+            if waiting:
+                self._run_group(waiting, results)
+        return [detections for detections in results if detections is not None]
+
+    def explain(self) -> Placement:
+        """Where each node of the graph is executed, found by a run on one small blank picture."""
+        side = 2 * SIZE_MULTIPLE
+        blank = np.zeros((1, side, side, self.metadata.image_channels), np.uint8)
+        return self._backend.explain(self._inputs(blank, np.array([[0, 0, side, side]], np.float32)))
+
+    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
+        """The graph itself on letterboxed pictures; outputs as in `runtime.artifact`.
+
+        Args:
+            images: uint8 [B, H, W, C], sides multiples of 64.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
+
+        Raises:
+            InputError: A wrong type, rank or size.
+        """
+        channels = self.metadata.image_channels
+        sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == channels
+        if not sound or any(side == 0 or side % SIZE_MULTIPLE for side in images.shape[1:3]) or not len(images):
+            raise InputError(
+                f"images is {images.dtype} {list(images.shape)}: expected uint8 [B, H, W, {channels}], "
+                f"B at least 1, H and W multiples of {SIZE_MULTIPLE}"
+            )
+        if windows.shape != (len(images), 4):
+            raise InputError(f"windows is {list(windows.shape)}: expected [{len(images)}, 4]")
+        return self._backend(self._inputs(images, np.asarray(windows, np.float32)))
+
+    def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+        return {
+            names.IMAGES: images,
+            names.WINDOWS: windows,
+            names.SCORE_THRESHOLD: np.asarray(self.score_threshold, np.float32),
+            names.NMS_THRESHOLD: np.asarray(self.nms_threshold, np.float32),
+        }
+
+    def _plan(self, picture: Image) -> Letterbox:
+        letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), self.metadata.resize)
+        height, width = letterbox.input_size
+        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+            raise ImageError(
+                f"a picture of {height} x {width} pixels: this artifact does not resize, "
+                f"give sides that are multiples of {SIZE_MULTIPLE}"
+            )
+        return letterbox
+
+    def _run_group(
+        self, group: Sequence[tuple[int, Letterbox, Image]], results: list[Detections | None]
+    ) -> None:
+        images = np.stack([image for _, _, image in group])
+        windows = np.array([letterbox.window for _, letterbox, _ in group], np.float32)
+        outputs = self.run(images, windows)
+        for row, (index, letterbox, _) in enumerate(group):
+            result = {name: array[row] for name, array in outputs.items()}
+            results[index] = to_detections(result, letterbox, self.metadata)
+
+
+def to_detections(
+    outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox, metadata: Metadata
+) -> Detections:
+    """One picture's graph outputs (without the batch axis) in the frame of the original picture.
+
+    Boxes that have no area after rounding to pixels are dropped.
+    """
+    count = int(outputs[names.NUM_DETECTIONS])
+    detections = Detections(
+        boxes=letterbox.boxes_to_image(outputs[names.BOXES][:count]).astype(np.float32),
+        scores=outputs[names.SCORES][:count],
+        class_ids=outputs[names.CLASS_IDS][:count],
+        mask_probabilities=outputs[names.MASKS][:count],
+        image_size=letterbox.image_size,
+        class_names=metadata.class_names,
+        paste_mode=metadata.mask_paste,
+    )
+    sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
+    return detections[(sides > 0).all(axis=1)]
+
+
+def _threshold(name: str, value: float | None, default: float) -> float:
+    value = default if value is None else float(value)
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} is {value}: expected 0 to 1")
+    return value

@@ -1,0 +1,67 @@
+"""Metadata and digests of a SavedModel folder, written and read without TensorFlow.
+
+`assets/artifact.json` holds the metadata and the SHA-256 of every other file, and of itself.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ArtifactCorruptError, ForeignArtifactError
+
+MANIFEST = "assets/artifact.json"
+_GRAPH = "saved_model.pb"
+
+
+def seal_folder(folder: Path, metadata: str) -> None:
+    """Write the manifest of a SavedModel folder."""
+    content: dict[str, Any] = {"metadata": json.loads(metadata), "files": _digests(folder)}
+    content["sha256"] = _self_digest(content)
+    path = folder / MANIFEST
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
+    """Check a sealed folder and return its metadata as JSON.
+
+    Raises:
+        ArtifactCorruptError: A file is missing, added, truncated or changed.
+        ForeignArtifactError: A folder that was not sealed by us.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        what = "a SavedModel" if (folder / _GRAPH).is_file() else "a folder"
+        raise ForeignArtifactError(
+            f"{folder} is {what} that maskrcnn-export did not write (it has no {MANIFEST}): "
+            "export the checkpoint with 'maskrcnn-export savedmodel'"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        expected, recorded = content["files"], content.pop("sha256")
+        metadata = json.dumps(content["metadata"], ensure_ascii=False)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactCorruptError(f"{path} is damaged: copy or export the artifact again") from error
+    if verify_digest:
+        if recorded != _self_digest(content):
+            raise ArtifactCorruptError(f"{path} was changed after the export: copy or export the artifact again")
+        found = _digests(folder)
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                state = "missing" if name not in found else "not part of it" if name not in expected else "changed"
+                raise ArtifactCorruptError(f"{folder}: {name} is {state}: copy or export the artifact again")
+    return metadata
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _self_digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
