@@ -60,6 +60,11 @@ class RowDifferences:
             and self.masks <= tolerances.MASKS.bound
         )
 
+    @property
+    def identical(self) -> bool:
+        """Whether values agree, and rows stand in the same order."""
+        return self.within and not self.swapped
+
 
 def compare_rows(reference: Arrays, other: Arrays) -> RowDifferences:
     """Compare one picture's artifact outputs (without the batch axis).

@@ -5,14 +5,14 @@ detections differ from the model's, the difference is accepted only if it can be
 is computed in float64 from the border tensors of one picture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from export.tolerances import DECISION_MARGIN
+from export.tolerances import DECISION_MARGIN, MASKS
 from maskrcnn.config import Config
 
 Array = npt.NDArray[Any]
@@ -33,8 +33,9 @@ def explain(
     reference: Mapping[str, Array],
     other: Mapping[str, Array],
     anchors: Array,
+    image_size: Sequence[int],
     config: Config,
-    thresholds: tuple[float, float],
+    thresholds: Sequence[float],
 ) -> list[str]:
     """Name the near decisions behind a difference between two runs on one picture.
 
@@ -42,6 +43,7 @@ def explain(
         reference: Border tensors of the model, without the batch axis.
         other: Border tensors of the artifact's own run.
         anchors: float32 [A, 4] normalised.
+        image_size: Height, width of the padded picture.
         config: The model's configuration.
         thresholds: `score_threshold` and `nms_threshold` of the run.
 
@@ -51,13 +53,14 @@ def explain(
     proposals = config.proposals
     sides = [_proposals(run, anchors, config) for run in (reference, other)]
     missing, extra = _only_in_one(*sides)
+    found = [_detections(run) for run in (reference, other)]
+    reasons = _levels(found, image_size) + _amplified(reference, other)
     if len(missing.boxes) or len(extra.boxes):
-        reasons = _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
+        reasons += _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
         return reasons + _suppression("proposals", missing, extra, sides, proposals.nms_threshold)
     score_threshold, nms_threshold = thresholds
-    found = [_detections(run) for run in (reference, other)]
     missing, extra = _only_in_one(*found)
-    reasons = _classes(reference["class_probs"], score_threshold)
+    reasons += _classes(reference["class_probs"], score_threshold)
     reasons += _suppression("detection", missing, extra, found, nms_threshold)
     return reasons + _order(found[0].scores)
 
@@ -72,9 +75,7 @@ def _proposals(run: Mapping[str, Array], anchors: Array, config: Config) -> _Cho
     refined = np.clip(np.concatenate([centers - 0.5 * sizes, centers + 0.5 * sizes], axis=1), 0.0, 1.0)
     limit = min(config.proposals.pre_nms_limit + 1, len(refined))
     candidates = np.argsort(-run["rpn_probs"][:, 1], kind="stable")[:limit]
-    nearest = [
-        candidates[np.abs(refined[candidates] - box).max(axis=1).argmin()] for box in boxes
-    ]
+    nearest = [candidates[np.abs(refined[candidates] - box).max(axis=1).argmin()] for box in boxes]
     scores = run["rpn_probs"][:, 1].astype(np.float64)[np.array(nearest, np.int64)]
     return _Chosen(boxes, scores, np.zeros(len(boxes), np.int32))
 
@@ -105,9 +106,7 @@ def _anchor_cut(scores: Array, limit: int) -> list[str]:
     return [f"proposals: anchors {limit} and {limit + 1} by score differ by {gap:.1e}, only one enters"]
 
 
-def _suppression(
-    stage: str, missing: _Chosen, extra: _Chosen, sides: list[_Chosen], threshold: float
-) -> list[str]:
+def _suppression(stage: str, missing: _Chosen, extra: _Chosen, sides: list[_Chosen], threshold: float) -> list[str]:
     """Boxes of one side only that overlap a kept box by nearly the threshold, or tie with one of the other."""
     reasons = []
     for lost, winners in ((missing, sides[1]), (extra, sides[0])):
@@ -142,6 +141,29 @@ def _order(scores: Array) -> list[str]:
     return [
         f"detection: rows {row} and {row + 1} differ in score by {gaps[row]:.1e}"
         for row in np.flatnonzero(gaps < DECISION_MARGIN)
+    ]
+
+
+def _levels(sides: Sequence[_Chosen], image_size: Sequence[int]) -> list[str]:
+    """Detections whose size lies between two pyramid levels, so that their mask may be cropped from either."""
+    boxes = np.concatenate([side.boxes for side in sides])
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    area = area[area > 0]
+    level = 4 + np.log2(np.sqrt(area * image_size[0] * image_size[1]) / 224.0)
+    distance = np.abs(level - np.floor(level) - 0.5)
+    near = (distance < DECISION_MARGIN) & (level > 2) & (level < 5)
+    return [f"mask roi align: a box lies {d:.1e} octaves from the border of two levels" for d in distance[near]]
+
+
+def _amplified(reference: Mapping[str, Array], other: Mapping[str, Array]) -> list[str]:
+    """Masks that differ by more than the tolerance because their boxes differ, within theirs, by rounding."""
+    count = min(int(reference["num_detections"]), int(other["num_detections"]))
+    boxes = np.abs(reference["detected_boxes"][:count] - other["detected_boxes"][:count]).max(axis=1)
+    masks = np.abs(reference["masks"][:count] - other["masks"][:count]).max(axis=(1, 2))
+    rows = np.flatnonzero((masks > MASKS.bound) & (boxes > 0) & (boxes < DECISION_MARGIN))
+    return [
+        f"mask head: the mask of row {row} differs by {masks[row]:.1e}, its box by {boxes[row]:.1e} of the picture"
+        for row in rows
     ]
 
 

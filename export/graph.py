@@ -8,6 +8,7 @@ from maskrcnn.model import MaskRCNN, Stages
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 
 STAGE_PREFIX = "stage_"
+SIGNATURE = "serving_default"  # of a SavedModel
 
 
 class Stage(NamedTuple):
@@ -63,7 +64,6 @@ def trace(model: MaskRCNN, with_borders: bool = False) -> Any:
     Returns:
         The function; its result is the artifact's outputs by name.
     """
-
     detection = model.config.detection
 
     # Defaults that are tensors become defaults of a SavedModel's signature too.

@@ -8,7 +8,7 @@ import onnx
 from export.audit import GraphFacts, audit
 from export.errors import ConversionError
 from export.graph import input_signature, trace
-from export.onnx_graph import Border, find_borders, keep_outputs, name_axes, set_defaults
+from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, name_axes, set_defaults
 from export.onnx_handlers import HANDLERS
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
@@ -23,13 +23,11 @@ class Converted:
 
     Attributes:
         artifact: The graph to ship.
-        staged: The same graph with every border tensor as an output besides.
-        borders: Where they live.
+        borders: Where the border tensors live in it.
         facts: What the audit counted.
     """
 
     artifact: onnx.ModelProto
-    staged: onnx.ModelProto
     borders: dict[str, Border]
     facts: GraphFacts
 
@@ -53,10 +51,16 @@ def convert(model: MaskRCNN, opset: int = DEFAULT_OPSET) -> Converted:
         opset=opset,
         custom_op_handlers=dict(HANDLERS),
     )
+    cancel_transposes(staged)
     name_axes(staged)
+    borders = find_borders(staged)
     artifact = keep_outputs(staged, OUTPUT_NAMES)
+    kept = {tensor for node in artifact.graph.node for tensor in node.output}
+    lost = [name for name, place in borders.items() if place.tensor not in kept]
+    if lost:
+        raise ConversionError(f"the converted graph has no border tensor {lost[0]!r}: its stages cannot be verified")
     detection = model.config.detection
     set_defaults(artifact, {SCORE_THRESHOLD: detection.min_score, NMS_THRESHOLD: detection.nms_threshold})
     artifact.producer_name = "maskrcnn-export"
     artifact.graph.name = model.config.name
-    return Converted(artifact, staged, find_borders(staged), audit(artifact, opset))
+    return Converted(artifact, borders, audit(artifact, opset))

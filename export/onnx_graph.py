@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -23,6 +25,14 @@ class Border:
 
     tensor: str
     permutation: tuple[int, ...] | None
+
+    def lay_out(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The border's layout to the graph's."""
+        return array if self.permutation is None else np.ascontiguousarray(array.transpose(self.permutation))
+
+    def restore(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Inverse of `lay_out`."""
+        return array if self.permutation is None else array.transpose(np.argsort(self.permutation))
 
 
 def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
@@ -44,6 +54,27 @@ def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
     return borders
 
 
+def cancel_transposes(model: onnx.ModelProto) -> None:
+    """Let readers of a transposition that undoes another read the original, in place.
+
+    The converter leaves such pairs around every border tensor.
+    """
+    orders = {
+        node.output[0]: (node.input[0], list(helper.get_node_attr_value(node, "perm")))
+        for node in model.graph.node
+        if node.op_type == "Transpose" and len(node.attribute)
+    }
+    original = {}
+    for output, (source, order) in orders.items():
+        if source in orders:
+            first_source, first_order = orders[source]
+            if [first_order[axis] for axis in order] == sorted(order):
+                original[output] = first_source
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = original.get(name, name)
+
+
 def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """A copy with only these outputs and what they need, outputs in the given order."""
     outputs = {output.name: output for output in model.graph.output}
@@ -52,22 +83,25 @@ def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
 
 
 def cut_stage(
-    model: onnx.ModelProto, inputs: Mapping[str, onnx.ValueInfoProto], outputs: Iterable[str]
+    model: onnx.ModelProto,
+    inputs: Mapping[str, np.dtype[Any]],
+    outputs: Mapping[str, np.dtype[Any]],
 ) -> onnx.ModelProto:
     """A model from some tensors of the graph to others; graph inputs it still needs stay inputs.
 
     Args:
         model: The whole graph.
-        inputs: Tensors to feed, by name, described.
-        outputs: Graph outputs to compute.
+        inputs: Tensors to feed, with their types.
+        outputs: Tensors to compute, with their types.
     """
     nodes = _ancestors(model.graph, outputs, set(inputs))
     read = {name for node in nodes for name in node.input}
-    # Defaults are left behind, so that the stage takes every input it has.
     graph_inputs = [i for i in model.graph.input if i.name in read and i.name not in inputs]
-    wanted = set(outputs)
-    described = [output for output in model.graph.output if output.name in wanted]
-    return _build(model, nodes, [*inputs.values(), *graph_inputs], described)
+    described = [
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(t), None) for n, t in side.items()]
+        for side in (inputs, outputs)
+    ]
+    return _build(model, nodes, [*described[0], *graph_inputs], described[1])
 
 
 def _ancestors(graph: onnx.GraphProto, outputs: Iterable[str], stop: set[str]) -> list[onnx.NodeProto]:

@@ -1,4 +1,4 @@
-"""How TensorFlow operators without a good ONNX counterpart are lowered: ROIAlign, NMS, edge padding.
+"""How TensorFlow operators without a good ONNX counterpart are lowered: ROIAlign, NMS, edge padding, nearest.
 
 tf2onnx would turn `CropAndResize` into a Loop of one Resize per box, and cannot batch non-maximum suppression. Each
 handler here gives standard operators with the same result. Registered in `HANDLERS` at the bottom.
@@ -26,7 +26,7 @@ def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> N
 
     A 2 x 2 mean that follows (sampling "roi_align") is the operator's own `sampling_ratio` 2.
     """
-    image, boxes, box_indices, crop_size = node.input
+    image, boxes, box_indices, _crop_size = node.input
     height, width = (int(n) for n in node.inputs[3].get_tensor_value())
     if height != width or height < 2 or node.get_attr_str("method") != "bilinear":
         raise ConversionError(f"{node.name}: only square bilinear crops of 2 cells and more become RoiAlign")
@@ -87,7 +87,7 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None
     Only the output `nmsed_scores` is given: `maskrcnn.nms` uses no other. The kept scores are scattered into
     zeros and the best are taken; `max_total_size` zeros are appended so that there always are enough.
     """
-    boxes, scores, per_class, total, iou_threshold, score_threshold = node.input
+    boxes, scores, per_class, _total, iou_threshold, score_threshold = node.input
     if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
         raise ConversionError(f"{node.name}: only nmsed_scores of CombinedNonMaxSuppression is lowered")
     if ctx.get_shape(boxes)[2] != 1 or node.get_attr_value("clip_boxes") or node.get_attr_value("pad_per_class"):
@@ -123,6 +123,29 @@ def lower_mirror_pad(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
     _replace(ctx, node, _make(ctx, "Pad", [node.input[0], pads], mode="edge"))
 
 
+def lower_resize_nearest(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """`ResizeNearestNeighbor` with half-pixel centres to `Resize`.
+
+    The source of cell x is floor((x + 0.5) * scale), which is ONNX' half_pixel position
+    (x + 0.5) * scale - 0.5 rounded half up. tf2onnx would use an attribute that opset 13 deprecated.
+    """
+    if not node.get_attr_value("half_pixel_centers") or node.get_attr_value("align_corners"):
+        raise ConversionError(f"{node.name}: only nearest resizing with half-pixel centres is lowered")
+    image, size = node.input
+    features = _make(ctx, "Transpose", [image], perm=_NHWC_TO_NCHW)
+    kept = _make(ctx, "Slice", [_make(ctx, "Shape", [features]), *(_const(ctx, [n], np.int64) for n in (0, 2))])
+    sizes = _make(ctx, "Concat", [kept, _make(ctx, "Cast", [size], to=TensorProto.INT64)], axis=0)
+    resized = _make(
+        ctx,
+        "Resize",
+        [features, "", "", sizes],
+        mode="nearest",
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil",
+    )
+    _replace(ctx, node, _make(ctx, "Transpose", [resized], perm=_NCHW_TO_NHWC))
+
+
 def _make(ctx: Any, op: str, inputs: list[str], **attributes: Any) -> str:
     return str(ctx.make_node(op, inputs, attr=attributes).output[0])
 
@@ -146,4 +169,5 @@ HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "CropAndResize": (lower_crop_and_resize, []),
     "CombinedNonMaxSuppression": (lower_combined_nms, []),
     "MirrorPad": (lower_mirror_pad, []),
+    "ResizeNearestNeighbor": (lower_resize_nearest, []),
 }

@@ -33,9 +33,7 @@ class LetterboxedPicture:
     window: tuple[int, int, int, int]
 
 
-def verification_pictures(
-    folder: str | Path | None, channels: int, resize: ResizePolicy
-) -> list[LetterboxedPicture]:
+def verification_pictures(folder: str | Path | None, channels: int, resize: ResizePolicy) -> list[LetterboxedPicture]:
     """Pictures of a folder, at most `MAX_PICTURES` in the order of their names; None takes bundled ones.
 
     Raises:

@@ -3,11 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+
+from export.onnx_graph import Border
+from export.onnx_stages import OnnxStages
 from export.pictures import verification_pictures
+from export.reference import Reference, StageRunner
+from export.tensorflow_stages import TensorFlowStages
 from export.verdict import Verdict
-from export.verify import Reference, verify
+from export.verify import verify
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
+from runtime.artifact import Metadata
 from runtime.backends import open_backend, read_metadata
 
 
@@ -19,7 +26,7 @@ def verify_artifact(
     verify_images: str | Path | None = None,
     progress: Callable[[str], None] = lambda _message: None,
 ) -> Verdict:
-    """Compare whole runs of an artifact with a model; the artifact's file is not changed.
+    """Compare an artifact with a model, stage by stage and whole; the artifact is not changed.
 
     Args:
         path: The artifact.
@@ -29,7 +36,7 @@ def verify_artifact(
         progress: Called with a sentence before each part.
 
     Returns:
-        The verdict, passed or not. It has no stages: they are judged when the graph is made.
+        The verdict, passed or not.
 
     Raises:
         CheckpointMismatchError: The model is of another kind than the artifact.
@@ -46,4 +53,11 @@ def verify_artifact(
     backend = open_backend(path, metadata, device)
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
     engine = f"{metadata.format}, {backend.device}"
-    return verify(Reference(model), backend, None, pictures, engine, progress)
+    return verify(Reference(model), backend, _stages(path, metadata), pictures, engine, progress)
+
+
+def _stages(path: Path, metadata: Metadata) -> StageRunner:
+    if metadata.format == "savedmodel":
+        return TensorFlowStages.of_savedmodel(path)
+    borders = {name: Border(**place) for name, place in metadata.borders.items()}
+    return OnnxStages(onnx.load(path), borders)

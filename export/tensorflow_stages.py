@@ -1,13 +1,14 @@
 """A TensorFlow function as the verification sees it: with borders, and stage by stage."""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from export.graph import STAGES, Stage, border
+from export.graph import SIGNATURE, STAGES, Stage, border
 from runtime.artifact import INPUT_NAMES
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -27,10 +28,16 @@ class TensorFlowStages:
         # A restored function is inlined under a scope of its own, so borders are found by their last part;
         # inputs of a signature are called after its key.
         self._tensors = {
-            node.name.rsplit("/", 1)[-1].removeprefix("serving_default_"): f"{node.name}:0"
+            node.name.rsplit("/", 1)[-1].removeprefix(f"{SIGNATURE}_"): f"{node.name}:0"
             for node in definition.node
             if node.op in ("Identity", "Placeholder")
         }
+
+    @classmethod
+    def of_savedmodel(cls, path: Path) -> Self:
+        """Stages of a SavedModel folder."""
+        loaded = tf.saved_model.load(str(path))  # owns the variables while the graph is frozen
+        return cls(loaded.signatures[SIGNATURE])
 
     def run_stage(self, stage: Stage, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute one stage from border tensors and graph inputs."""

@@ -1,7 +1,7 @@
 """Model to a verified `.onnx` artifact."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from export.describe import describe
@@ -10,8 +10,9 @@ from export.onnx_convert import DEFAULT_OPSET, convert
 from export.onnx_stages import OnnxStages
 from export.pictures import verification_pictures
 from export.publish import publish
+from export.reference import Reference
 from export.verdict import Verdict
-from export.verify import Reference, verify
+from export.verify import verify
 from maskrcnn.model import MaskRCNN
 from runtime.atomic import check_output
 from runtime.backends import open_backend
@@ -60,7 +61,8 @@ def export_onnx(
     if converted.artifact.ByteSize() > _LARGEST_MODEL:
         raise ConversionError("the model is larger than 2 GiB, which one ONNX file cannot hold")
     graph = converted.artifact.SerializeToString()
-    draft = describe(model, "onnx", checkpoint, opset)
+    borders = {name: asdict(place) for name, place in converted.borders.items()}
+    draft = replace(describe(model, "onnx", checkpoint, opset), borders=borders)
 
     def write(path: Path, verdict: Verdict | None) -> None:
         values = {} if verdict is None else verdict.to_dict()
@@ -69,7 +71,8 @@ def export_onnx(
     def judge(path: Path) -> Verdict:
         backend = open_backend(path, draft, "cpu")
         engine = f"onnxruntime {_engine_version()}, cpu"
-        verdict = verify(Reference(model), backend, OnnxStages(converted), pictures, engine, progress)
+        stages = OnnxStages(converted.artifact, converted.borders)
+        verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
         verdict = replace(verdict, graph=converted.facts.to_dict())
         if not verdict.passed:
             raise ParityError(verdict)

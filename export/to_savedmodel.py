@@ -8,18 +8,17 @@ import tensorflow as tf
 
 from export.describe import describe
 from export.errors import ParityError
-from export.graph import trace
+from export.graph import SIGNATURE, trace
 from export.pictures import verification_pictures
 from export.publish import publish
+from export.reference import Reference
 from export.tensorflow_stages import TensorFlowStages
 from export.verdict import Verdict
-from export.verify import Reference, verify
+from export.verify import verify
 from maskrcnn.model import MaskRCNN
 from runtime.atomic import check_output
 from runtime.backends import open_backend
 from runtime.savedmodel_folder import seal_folder
-
-SIGNATURE = "serving_default"
 
 
 def export_savedmodel(
@@ -67,8 +66,7 @@ def export_savedmodel(
 
     def judge(path: Path) -> Verdict:
         backend = open_backend(path, draft, "cpu")
-        loaded = tf.saved_model.load(str(path))  # owns the variables while the stages are cut out
-        stages = TensorFlowStages(loaded.signatures[SIGNATURE])
+        stages = TensorFlowStages.of_savedmodel(path)
         engine = f"tensorflow {tf.__version__}, cpu"
         verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
         if not verdict.passed:

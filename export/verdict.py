@@ -45,6 +45,7 @@ class CaseResult:
         masks: Largest difference of a probability.
         passed: Within tolerance, or different for a named reason.
         decisions: The reasons, where rows differ or changed places.
+        objections: Why the reasons do not excuse it.
     """
 
     case: str
@@ -55,6 +56,7 @@ class CaseResult:
     masks: float
     passed: bool
     decisions: tuple[str, ...] = ()
+    objections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

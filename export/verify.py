@@ -1,20 +1,17 @@
 """Does the artifact compute what the model computes? Stage by stage on equal inputs, then whole."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export import tolerances
-from export.compare import RowDifferences, compare_rows, difference
-from export.decisions import explain
-from export.graph import STAGES, Stage, border, trace
+from export.compare import compare_rows
 from export.pictures import LetterboxedPicture
-from export.verdict import CaseResult, StageResult, Verdict
-from maskrcnn.model import MaskRCNN, Stages
+from export.reference import Difference, Reference, StageRunner, compare_stages
+from export.verdict import CaseResult, Verdict
 from runtime import artifact as names
 from runtime.backends import Backend
 
@@ -22,36 +19,14 @@ Arrays = dict[str, npt.NDArray[Any]]
 Progress = Callable[[str], None]
 
 NO_DETECTIONS = 2.0  # a score threshold above every score
-
-
-class StageRunner(Protocol):
-    """The artifact's graph, cut at its borders."""
-
-    def run_stage(self, stage: Stage, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute one stage from border tensors and graph inputs."""
-
-    def run_borders(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run the whole graph and return its border tensors."""
-
-
-class Reference:
-    """The Keras model, run eagerly compiled, with its border tensors."""
-
-    def __init__(self, model: MaskRCNN) -> None:
-        self.model = model
-        self._function = trace(model, with_borders=True)
-
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Arrays, Arrays]:
-        """Artifact outputs and border tensors."""
-        results = self._function(**{name: tf.constant(array) for name, array in feeds.items()})
-        outputs = {name: results[name].numpy() for name in names.OUTPUT_NAMES}
-        return outputs, {name: results[border(name)].numpy() for name in Stages._fields}
+MOST_DECISIONS = 12
+NOTHING_NEAR = "no selection hangs on less than the margin"
 
 
 def verify(
     reference: Reference,
     artifact: Backend,
-    stages: StageRunner | None,
+    stages: StageRunner,
     pictures: Sequence[LetterboxedPicture],
     engine: str,
     progress: Progress = lambda _message: None,
@@ -61,26 +36,26 @@ def verify(
     Args:
         reference: The model.
         artifact: The artifact, loaded as an application would load it.
-        stages: Its graph for the stage-wise part; None leaves that out.
+        stages: Its graph, cut at its borders.
         pictures: At least one.
         engine: Name and version, for the verdict.
         progress: Called with a sentence before each part.
     """
     detection = reference.model.config.detection
     thresholds = (detection.min_score, detection.nms_threshold)
-    first = _feeds(pictures[:1], thresholds)
+    first = make_feeds(pictures[:1], thresholds)
     progress("comparing stage by stage")
     borders = reference.run(first)[1]
     if not borders["num_detections"].any():  # nothing to compare at the model's own threshold
         thresholds = (0.0, detection.nms_threshold)
-        first = _feeds(pictures[:1], thresholds)
+        first = make_feeds(pictures[:1], thresholds)
         borders = reference.run(first)[1]
-    stage_results = [] if stages is None else list(_compare_stages(stages, borders | first))
-    cases = []
+    stage_results = list(compare_stages(stages, borders | first, borders))
+    cases: list[CaseResult] = []
     for name, group, score_threshold in _cases(pictures, thresholds[0]):
         progress(f"comparing whole runs: {name}")
-        feeds = _feeds(group, (score_threshold, thresholds[1]))
-        cases += _compare_whole(reference, artifact, stages, feeds, name, group)
+        feeds = make_feeds(group, (score_threshold, thresholds[1]))
+        cases += compare_run(reference, artifact, stages, feeds, name, group)
     return Verdict(
         reference=f"keras {keras.__version__}, tensorflow {tf.__version__}",
         engine=engine,
@@ -91,7 +66,8 @@ def verify(
     )
 
 
-def _feeds(pictures: Sequence[LetterboxedPicture], thresholds: tuple[float, float]) -> Arrays:
+def make_feeds(pictures: Sequence[LetterboxedPicture], thresholds: tuple[float, float]) -> Arrays:
+    """Graph inputs for pictures of one size; thresholds are those of score and non-maximum suppression."""
     return {
         names.IMAGES: np.stack([picture.image for picture in pictures]),
         names.WINDOWS: np.array([picture.window for picture in pictures], np.float32),
@@ -113,62 +89,52 @@ def _cases(
     yield "no detections", pictures[:1], NO_DETECTIONS
 
 
-def _compare_stages(stages: StageRunner, known: Arrays) -> Iterator[StageResult]:
-    for stage in STAGES:
-        results = stages.run_stage(stage, known)
-        for name in stage.outputs:
-            tolerance = tolerances.STAGES[name]
-            worst = difference(known[name], results[name], tolerance)
-            yield StageResult(stage.name, name, worst, *tolerance)
-
-
-def _compare_whole(
+def compare_run(
     reference: Reference,
     artifact: Backend,
-    stages: StageRunner | None,
+    stages: StageRunner,
     feeds: Arrays,
     name: str,
     pictures: Sequence[LetterboxedPicture],
 ) -> Iterator[CaseResult]:
+    """Run model and artifact on the same inputs and compare picture by picture.
+
+    Args:
+        reference: The model.
+        artifact: The artifact, loaded.
+        stages: The artifact's graph, for examining a difference.
+        feeds: Graph inputs.
+        name: Of the run, for the verdict.
+        pictures: What `feeds` was made of.
+    """
     expected, borders = reference.run(feeds)
     found = artifact(feeds)
-    other_borders: Arrays | None = None
-    for row, picture in enumerate(pictures):
-        rows = compare_rows(_at(expected, row), _at(found, row))
-        decisions: list[str] = []
-        if not rows.within or rows.swapped:
-            # A difference is excused only where every stage agrees on equal inputs, on this very picture.
-            if stages is not None and all(r.passed for r in _compare_stages(stages, borders | feeds)):
-                other_borders = other_borders or stages.run_borders(feeds)
-                decisions = _explain(reference, borders, other_borders, feeds, row)
-        yield _case(f"{picture.name} ({name}, {len(pictures)})", rows, decisions)
+    compared = [compare_rows(_at(expected, row), _at(found, row)) for row in range(len(pictures))]
+    examined = None
+    if not all(rows.identical for rows in compared):
+        examined = Difference(reference, stages, feeds, borders)
+    for row, (picture, rows) in enumerate(zip(pictures, compared, strict=True)):
+        decisions, objections = [], []
+        if not rows.identical and examined is not None:
+            decisions = examined.decisions(row)
+            objections = examined.objections or ([] if decisions else [NOTHING_NEAR])
+        yield CaseResult(
+            case=f"{picture.name} ({name}, {len(pictures)})",
+            expected=rows.expected,
+            found=rows.found,
+            boxes=rows.boxes,
+            scores=rows.scores,
+            masks=rows.masks,
+            passed=rows.identical or not objections,
+            decisions=_shorten(decisions),
+            objections=tuple(objections),
+        )
 
 
-def _case(name: str, rows: RowDifferences, decisions: list[str]) -> CaseResult:
-    same = rows.within and not rows.swapped
-    # Rows that have a counterpart must agree even where a decision made other rows differ.
-    excused = bool(decisions) and rows.masks <= tolerances.MASKS.bound
-    return CaseResult(
-        case=name,
-        expected=rows.expected,
-        found=rows.found,
-        boxes=rows.boxes,
-        scores=rows.scores,
-        masks=rows.masks,
-        passed=same or excused,
-        decisions=tuple(decisions),
-    )
-
-
-def _explain(reference: Reference, borders: Arrays, other: Arrays, feeds: Arrays, row: int) -> list[str]:
-    model = reference.model
-    anchors = model.anchors(tf.constant(feeds[names.IMAGES].shape[1:3])).numpy()
-    thresholds = (float(feeds[names.SCORE_THRESHOLD]), float(feeds[names.NMS_THRESHOLD]))
-    # Crops have rois, not pictures, on their first axis; no decision is made on them.
-    sides = [
-        {key: tensor[row] for key, tensor in side.items() if not key.endswith("rois")} for side in (borders, other)
-    ]
-    return explain(sides[0], sides[1], anchors, model.config, thresholds)
+def _shorten(decisions: Sequence[str]) -> tuple[str, ...]:
+    """A picture with even borders ties thousands of anchors; a verdict names the first few."""
+    rest = len(decisions) - MOST_DECISIONS
+    return tuple(decisions) if rest <= 0 else (*decisions[:MOST_DECISIONS], f"and {rest} more")
 
 
 def _at(outputs: Mapping[str, npt.NDArray[Any]], row: int) -> Arrays:

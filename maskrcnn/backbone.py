@@ -7,6 +7,7 @@ four feature maps of strides 4, 8, 16, 32 can take its place.
 from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from maskrcnn.config import ModelConfig
@@ -20,10 +21,25 @@ _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 
 Block = Callable[..., keras.KerasTensor]
 
 
-def batch_norm(name: str, train: bool | None) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
+class _FixedBatchNorm(layers.BatchNormalization):
+    """A batch normalisation in one mode, whatever mode the model around it is called in.
+
+    Keras lets the mode of the outermost call win over one given when layers are connected.
+    """
+
+    def __init__(self, train: bool, name: str) -> None:
+        super().__init__(epsilon=BATCH_NORM_EPSILON, name=name)
+        self._train = train
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:  # noqa: ARG002
+        return super().call(inputs, training=self._train, mask=mask)
+
+
+def batch_norm(name: str, train: bool | None) -> layers.BatchNormalization:
     """A batch normalisation; `train` as `TrainingConfig.train_batch_norm`."""
-    layer = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=name)
-    return layer if train is None else lambda x: layer(x, training=train)
+    if train is None:
+        return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=name)
+    return _FixedBatchNorm(train, name)
 
 
 def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:

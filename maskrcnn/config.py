@@ -5,6 +5,7 @@ Four sections, one per reader: the network (`ModelConfig`), the two selections (
 `docs/configuration.md` says where each field of matterport's `Config` lives.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class ModelConfig:
         )
         strides = self.backbone_strides
         _require(
-            len(strides) == 5 and all(b == 2 * a for a, b in zip(strides, strides[1:], strict=False)),
+            len(strides) == 5 and all(b == 2 * a for a, b in itertools.pairwise(strides)),
             f"backbone_strides is {strides}: expected five, each the double of the one before",
         )
         _require(
@@ -114,6 +115,7 @@ class ModelConfig:
 
 _POSITIVE_MODEL_FIELDS = (
     "backbone_width",
+    "backbone_strides",
     "fpn_channels",
     "anchor_scales",
     "anchor_ratios",
@@ -257,8 +259,7 @@ class Config:
             side = policy.max_dim if policy.mode == "square" else policy.min_dim
             _require(
                 side is not None and side % SIZE_MULTIPLE == 0,
-                f"resize to {side} pixels (mode {policy.mode!r}): "
-                f"the network needs a multiple of {SIZE_MULTIPLE}",
+                f"resize to {side} pixels (mode {policy.mode!r}): the network needs a multiple of {SIZE_MULTIPLE}",
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,24 @@
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 from keras import layers
+
+
+class NearestUpsampling(layers.Layer):
+    """Double height and width by repeating cells.
+
+    Keras' own layer repeats by tiling and transposing, which stays in an exported graph as such.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] to [B, 2H, 2W, C]."""
+        return tf.image.resize(inputs, 2 * tf.shape(inputs)[1:3], method="nearest")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the result."""
+        batch, height, width, channels = input_shape
+        return batch, height and 2 * height, width and 2 * width, channels
 
 
 def build_fpn(in_channels: Sequence[int], channels: int) -> keras.Model:
@@ -25,9 +42,7 @@ def build_fpn(in_channels: Sequence[int], channels: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="fpn")
 
 
-def _merge(
-    coarse: keras.KerasTensor, fine: keras.KerasTensor, level: int, channels: int
-) -> keras.KerasTensor:
-    upsampled = layers.UpSampling2D(2, name=f"fpn_p{level + 1}upsampled")(coarse)
+def _merge(coarse: keras.KerasTensor, fine: keras.KerasTensor, level: int, channels: int) -> keras.KerasTensor:
+    upsampled = NearestUpsampling(name=f"fpn_p{level + 1}upsampled")(coarse)
     lateral = layers.Conv2D(channels, 1, name=f"fpn_c{level}p{level}")(fine)
     return layers.Add(name=f"fpn_p{level}add")([upsampled, lateral])

@@ -93,8 +93,7 @@ def _mask_shape(_ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     expected = 2 * theirs.get("MASK_POOL_SIZE", 14)
     if list(theirs["MASK_SHAPE"]) != [expected, expected]:
         raise ConfigError(
-            f"MASK_SHAPE is {theirs['MASK_SHAPE']}: the mask head gives {expected} x {expected}, "
-            "twice MASK_POOL_SIZE"
+            f"MASK_SHAPE is {theirs['MASK_SHAPE']}: the mask head gives {expected} x {expected}, twice MASK_POOL_SIZE"
         )
 
 
@@ -159,7 +158,10 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
             _set(ours, path, values[theirs_name])
     for theirs_name, convert in _CONVERTED.items():
         if theirs_name in values:
-            convert(ours, values)
+            try:
+                convert(ours, values)
+            except TypeError as error:
+                raise ConfigError(f"{theirs_name} is {values[theirs_name]!r}: wrong type ({error})") from error
     return Config.from_dict(ours)
 
 

@@ -48,10 +48,10 @@ def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, str]]:
     """
     path = Path(path)
     with _open(path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = _member(path, file, "model_weights") if "model_weights" in set(file) else file
         arrays: Arrays = {}
         for group_name in root:
-            group = root[group_name]
+            group = _member(path, root, group_name)
             if not isinstance(group, h5py.Group) or "weight_names" not in group.attrs:
                 continue
             for raw in group.attrs["weight_names"]:
@@ -126,7 +126,9 @@ def _open(path: Path) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        except CheckpointFormatError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever h5py makes of damage
             raise CheckpointFormatError(f"{path} is truncated or damaged: {error}".split("\n")[0]) from error
 
 
@@ -135,6 +137,13 @@ def _split(group_name: str, weight_name: str) -> tuple[str, str]:
     parts = weight_name.split("/")
     layer = parts[-2] if group_name == RPN_GROUP and len(parts) > 1 else group_name
     return layer, parts[-1].split(":")[0]
+
+
+def _member(path: Path, group: h5py.Group, name: str) -> Any:
+    """What a group holds under a name; links, which may lead to other files, are not followed."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise CheckpointFormatError(f"{path} has a link at {group.name}/{name} in place of a group: refused")
+    return group[name]
 
 
 def _read_dataset(path: Path, group: h5py.Group, name: str) -> NDArray[np.float32]:
@@ -163,5 +172,5 @@ def _digest(arrays: Mapping[str, NDArray[np.float32]], attributes: Mapping[str, 
         digest.update(f"{key}={attributes[key]}\n".encode())
     for key in sorted(arrays):
         digest.update(f"{key}{arrays[key].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[key], "<f4"))
+        digest.update(np.ascontiguousarray(arrays[key], "<f4").data)
     return digest.hexdigest()

@@ -175,8 +175,9 @@ class MaskRCNN(keras.Model):
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
         mask_rois = tap("mask_rois", self.crops(atlas, boxes, image_size, model.mask_pool_size))
         masks = tap("masks", self.segment(mask_rois, class_ids))
+        p2, p3, p4, p5, p6 = levels
         heads = (class_probs, box_deltas, boxes, scores, class_ids, count, mask_rois, masks)
-        return Stages(*levels, rpn_probs, rpn_deltas, proposals, box_rois, *heads)
+        return Stages(p2, p3, p4, p5, p6, rpn_probs, rpn_deltas, proposals, box_rois, *heads)
 
     def detect(
         self,

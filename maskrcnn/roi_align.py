@@ -1,7 +1,8 @@
 """ROIAlign over a feature pyramid through an atlas: all levels in one canvas, one operator for all boxes.
 
-Sorting boxes by level costs a gather, a scatter and a host synchronisation per level. Here all four lie
-side by side in a canvas; a box is moved to where its level lies, and a single `crop_and_resize` samples every box of every image. `export` lowers that operator to ONNX `RoiAlign`.
+Sorting boxes by level costs a gather, a scatter and a host synchronisation per level. Here all four lie side by side
+in a canvas; a box is moved to where its level lies, and a single `crop_and_resize` samples every box of every image.
+`export` lowers that operator to ONNX `RoiAlign`.
 
 Each level is surrounded by a gutter of one cell that repeats its edge. A sample that leaves the level by less than a
 cell, by rounding or by half a cell at the border, thus reads the edge value: it is clamped, in every engine alike.

@@ -94,9 +94,7 @@ def set_arrays(
     variables = named_variables(model)
     excluded = {k for k in variables if k.split("/")[0] in HEAD_LAYERS} if exclude_heads else set()
     wrong = [
-        key
-        for key in variables.keys() & arrays.keys() - excluded
-        if tuple(variables[key].shape) != arrays[key].shape
+        key for key in variables.keys() & arrays.keys() - excluded if tuple(variables[key].shape) != arrays[key].shape
     ]
     missing = [key for key in variables if key not in arrays and key not in excluded]
     leftover = [key for key in arrays if key not in variables]

@@ -1,11 +1,11 @@
 """The artifact contract: tensor names and types, and the metadata every artifact carries.
 
-One home for both: `export` writes with these names, the backends read with them. `docs/artifact.md` explains each field.
+One home for both: `export` writes with these names, the backends read with them. `docs/artifact.md` explains fields.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -45,6 +45,8 @@ class Metadata:
         producer: Versions of what wrote the artifact.
         checkpoint: `name` and `sha256` of the file the weights came from.
         verdict: What the comparison with the Keras model found, see `export.verdict`.
+        borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
+            `permutation` of its axes (None where it has the usual layout).
     """
 
     format: ArtifactFormat
@@ -62,6 +64,7 @@ class Metadata:
     producer: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Mapping[str, str] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    borders: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -91,7 +94,7 @@ class Metadata:
         try:
             values = json.loads(text)
             version = values["schema_version"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
             raise ArtifactCorruptError(f"{where}: its metadata cannot be read; export it again") from error
         if version != SCHEMA_VERSION:
             raise ArtifactVersionError(
@@ -101,7 +104,7 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                class_names=tuple(str(name) for name in values["class_names"]),
+                class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
         except (KeyError, TypeError, InputError) as error:
@@ -112,17 +115,26 @@ class Metadata:
         return metadata
 
     def _check(self, where: str) -> None:
-        sound = (
-            self.format in get_args(ArtifactFormat)
-            and self.mask_paste in get_args(PasteMode)
-            and len(self.class_names) > 0
-            and all(
-                isinstance(n, int) and n > 0 for n in (self.image_channels, self.max_detections, self.mask_size)
-            )
-            and all(isinstance(t, float | int) for t in (self.score_threshold, self.nms_threshold))
-        )
-        if not sound:
-            raise ArtifactCorruptError(f"{where}: its metadata has a field out of range; export it again")
+        sound = {
+            "format": self.format in get_args(ArtifactFormat),
+            "name": isinstance(self.name, str),
+            "class_names": len(self.class_names) > 0 and _are_texts(self.class_names),
+            "mask_paste": self.mask_paste in get_args(PasteMode),
+            "opset": self.opset is None or _is_positive(self.opset),
+            "verdict": isinstance(self.verdict, Mapping),
+            "borders": isinstance(self.borders, Mapping),
+        }
+        for name in ("image_channels", "max_detections", "mask_size"):
+            sound[name] = _is_positive(getattr(self, name))
+        for name in ("score_threshold", "nms_threshold"):
+            value = getattr(self, name)
+            sound[name] = isinstance(value, float | int) and 0 <= value <= 1
+        for name in ("engine_minimum", "producer", "checkpoint"):
+            value = getattr(self, name)
+            sound[name] = isinstance(value, Mapping) and _are_texts(value.values())
+        spoiled = ", ".join(name for name, is_sound in sound.items() if not is_sound)
+        if spoiled:
+            raise ArtifactCorruptError(f"{where}: its metadata has {spoiled} out of range; export it again")
 
     def inputs(self) -> dict[str, Any]:
         """Input tensors: dtype, shape (None is dynamic), meaning."""
@@ -146,6 +158,19 @@ class Metadata:
 
 
 _CONVERTED = ("class_names", "resize")
+
+
+def _tuple(value: object) -> tuple[Any, ...]:
+    """A JSON list; empty, which is refused, for anything else: a text would fall into its letters."""
+    return tuple(value) if isinstance(value, list) else ()
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _tensor(dtype: str, shape: list[int | None], meaning: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ leaves what stood there before, or nothing, and a sibling that the next writer t
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,9 +54,13 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         OutputError: Something stands there and may not be replaced, or its folder cannot be written.
     """
     path = Path(path)
-    if not path.name:
+    if not path.name or "\0" in path.name:
         raise OutputError(f"{str(path)!r} names no file: give the path to write")
-    if path.exists() and not overwrite:
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    if exists and not overwrite:
         raise OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
     parent = path.parent
     while not parent.exists():
@@ -104,24 +109,28 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112  (False, not an error, for a name too long)
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # clean-up never hides the error that led to it
+            path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what a writer that was killed left beside `path`."""
-    for leftover in path.parent.glob(f".{path.name}.*{_SUFFIX}"):
-        owner = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not _is_running(int(owner)):
+    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)(\.old)?{re.escape(_SUFFIX)}")
+    for leftover in path.parent.iterdir():
+        match = ours.fullmatch(leftover.name)
+        if match and not _is_writing(int(match[1])):
             _remove(leftover)
 
 
-def _is_running(process_id: int) -> bool:
+def _is_writing(process_id: int) -> bool:
+    if process_id == os.getpid():  # an earlier process had our id, as happens in containers
+        return False
     try:
         os.kill(process_id, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -63,9 +63,7 @@ class Detections:
         self._freeze_arrays()
         size = tuple(self.image_size)
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-            raise InputError(
-                f"image_size is {self.image_size!r}; expected (height, width), positive integers"
-            )
+            raise InputError(f"image_size is {self.image_size!r}; expected (height, width), positive integers")
         object.__setattr__(self, "image_size", size)
         if not isinstance(self.class_names, tuple) or not all(isinstance(n, str) for n in self.class_names):
             raise InputError(f"class_names is a {type(self.class_names).__name__}; expected a tuple of str")
@@ -74,9 +72,7 @@ class Detections:
         if not np.isfinite(self.scores).all():
             raise InputError("scores has a value that is not finite")
         if len(self) and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
-            raise InputError(
-                f"class_ids run outside 0..{len(self.class_names) - 1}, the ids with a class name"
-            )
+            raise InputError(f"class_ids run outside 0..{len(self.class_names) - 1}, the ids with a class name")
         masks = self.mask_probabilities
         if len(self) and not (masks.min() >= 0 and masks.max() <= 1):
             raise InputError("mask_probabilities has a value outside 0..1")
@@ -88,12 +84,7 @@ class Detections:
         for name, dtype, axes in _ARRAYS:
             array = getattr(self, name)
             shape = tuple(lengths[axis] for axis in axes)
-            if (
-                not isinstance(array, np.ndarray)
-                or array.dtype != dtype
-                or array.shape != shape
-                or 0 in shape[1:]
-            ):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape or 0 in shape[1:]:
                 shown = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array)
                 wanted = f"{np.dtype(dtype)} [{', '.join(axes)}]"
                 raise InputError(f"{name} is {shown}; expected {wanted} with N = {count}")
@@ -187,9 +178,7 @@ class Detections:
         """Pixels of each mask, int64 [N]."""
         return np.array([np.count_nonzero(crop) for crop, _ in self.mask_crops], np.int64)
 
-    def to_coco(
-        self, image_id: int | str, category_ids: Mapping[int, int] | None = None
-    ) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
         """Return COCO results; see `runtime.formats.to_coco`."""
         return formats.to_coco(self, image_id, category_ids)
 
@@ -197,7 +186,7 @@ class Detections:
         """Return, and write to `path` if given, one JSON document; see `runtime.formats.to_json`."""
         return formats.to_json(self, path)
 
-    def to_supervision(self) -> Any:  # noqa: ANN401 - an optional package's class
+    def to_supervision(self) -> Any:
         """Return `supervision.Detections`; see `runtime.formats.to_supervision`."""
         return formats.to_supervision(self)
 

@@ -61,8 +61,7 @@ class MissingPackageError(RuntimeLibraryError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"pip install 'maskrcnn-export[{extra}]'"
+            f"{purpose} needs the package {package!r}, which is not installed: pip install 'maskrcnn-export[{extra}]'"
         )
         self.package = package
         self.extra = extra

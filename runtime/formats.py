@@ -82,7 +82,7 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
     return text
 
 
-def to_supervision(detections: "Detections") -> Any:  # noqa: ANN401 - an optional package's class
+def to_supervision(detections: "Detections") -> Any:
     """Return a `supervision.Detections` with boxes, full-size masks, scores, class ids and `class_name`.
 
     Raises:

@@ -46,9 +46,7 @@ class ResizePolicy:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ResizeMode):
-            raise InputError(
-                f"resize mode is {self.mode!r}; expected one of {', '.join(get_args(ResizeMode))}"
-            )
+            raise InputError(f"resize mode is {self.mode!r}; expected one of {', '.join(get_args(ResizeMode))}")
         for name in ("min_dim", "max_dim"):
             value = getattr(self, name)
             if value is not None and not (_is_int(value) and value > 0):
@@ -198,9 +196,7 @@ def plan_letterbox(
             f"{policy.mode!r}, over {MAX_PIXELS} pixels; cut it into parts or use mode 'square'"
         )
     if (crop_origin is not None) != (policy.mode == "crop"):
-        raise InputError(
-            f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; it belongs to 'crop'"
-        )
+        raise InputError(f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; it belongs to 'crop'")
     if crop_origin is not None and policy.min_dim is not None:
         return _crop_plan((height, width), resized, policy.min_dim, crop_origin, scale)
     if policy.mode == "square" and policy.max_dim is not None:

@@ -80,10 +80,10 @@ class Predictor:
 
         Raises:
             ImageError: A picture cannot be used.
-            InputError: `batch_size` is not positive.
+            InputError: `batch_size` is not a positive integer.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: expected at least 1")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
         by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
         results: list[Detections | None] = [None] * len(images)
         for index, source in enumerate(images):
@@ -113,8 +113,11 @@ class Predictor:
             windows: float32 [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
 
         Raises:
-            InputError: A wrong type, rank or size.
+            InputError: A wrong type, rank or size, or a window that is not finite.
         """
+        for name, array in ((names.IMAGES, images), (names.WINDOWS, windows)):
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{name} is a {type(array).__name__}: expected a NumPy array")
         channels = self.metadata.image_channels
         sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == channels
         if not sound or any(side == 0 or side % SIZE_MULTIPLE for side in images.shape[1:3]) or not len(images):
@@ -122,8 +125,10 @@ class Predictor:
                 f"images is {images.dtype} {list(images.shape)}: expected uint8 [B, H, W, {channels}], "
                 f"B at least 1, H and W multiples of {SIZE_MULTIPLE}"
             )
-        if windows.shape != (len(images), 4):
-            raise InputError(f"windows is {list(windows.shape)}: expected [{len(images)}, 4]")
+        if windows.shape != (len(images), 4) or windows.dtype.kind not in "fiu":
+            raise InputError(f"windows is {windows.dtype} {list(windows.shape)}: expected float32 [{len(images)}, 4]")
+        if not np.isfinite(windows).all():
+            raise InputError(f"windows is {windows.tolist()}: expected finite numbers")
         return self._backend(self._inputs(images, np.asarray(windows, np.float32)))
 
     def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
@@ -135,7 +140,10 @@ class Predictor:
         }
 
     def _plan(self, picture: Image) -> Letterbox:
-        letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), self.metadata.resize)
+        try:
+            letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), self.metadata.resize)
+        except InputError as error:  # a long, thin picture would become too large
+            raise ImageError(str(error)) from error
         height, width = letterbox.input_size
         if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ImageError(
@@ -144,9 +152,7 @@ class Predictor:
             )
         return letterbox
 
-    def _run_group(
-        self, group: Sequence[tuple[int, Letterbox, Image]], results: list[Detections | None]
-    ) -> None:
+    def _run_group(self, group: Sequence[tuple[int, Letterbox, Image]], results: list[Detections | None]) -> None:
         images = np.stack([image for _, _, image in group])
         windows = np.array([letterbox.window for _, letterbox, _ in group], np.float32)
         outputs = self.run(images, windows)
@@ -155,9 +161,7 @@ class Predictor:
             results[index] = to_detections(result, letterbox, self.metadata)
 
 
-def to_detections(
-    outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox, metadata: Metadata
-) -> Detections:
+def to_detections(outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox, metadata: Metadata) -> Detections:
     """One picture's graph outputs (without the batch axis) in the frame of the original picture.
 
     Boxes that have no area after rounding to pixels are dropped.
@@ -173,7 +177,7 @@ def to_detections(
         paste_mode=metadata.mask_paste,
     )
     sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
-    return detections[(sides > 0).all(axis=1)]
+    return detections[np.all(sides > 0, axis=1)]
 
 
 def _threshold(name: str, value: float | None, default: float) -> float:

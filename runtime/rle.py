@@ -50,9 +50,7 @@ def encode_crop(crop: npt.NDArray[np.bool_], origin: tuple[int, int], image_size
     }
 
 
-def _crop_counts(
-    crop: npt.NDArray[np.bool_], y: int, x: int, height: int, width: int
-) -> npt.NDArray[np.int64]:
+def _crop_counts(crop: npt.NDArray[np.bool_], y: int, x: int, height: int, width: int) -> npt.NDArray[np.int64]:
     rows, columns = crop.shape
     # A False after each column ends its runs there, so that a flat scan sees each column apart.
     flat = np.zeros(columns * (rows + 1) + 1, np.bool_)
@@ -124,16 +122,12 @@ def read_counts(text: str | bytes) -> npt.NDArray[np.int64]:
     try:
         data = text.encode("ascii") if isinstance(text, str) else text
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"RLE counts have the character {text[error.start]!r}; expected ASCII 48..111"
-        ) from error
+        raise InputError(f"RLE counts have the character {text[error.start]!r}; expected ASCII 48..111") from error
     codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
     if codes.size == 0:
         return codes
     if codes.min() < 0 or codes.max() > 63:
-        raise InputError(
-            "RLE counts have a character outside ASCII 48..111; expected COCO's compressed string"
-        )
+        raise InputError("RLE counts have a character outside ASCII 48..111; expected COCO's compressed string")
     ends = np.flatnonzero((codes & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     if ends.size == 0 or ends[-1] != codes.size - 1 or (ends - starts).max() >= _MAX_GROUPS:

@@ -40,16 +40,17 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         expected, recorded = content["files"], content.pop("sha256")
+        listed = set(expected.keys())
         metadata = json.dumps(content["metadata"], ensure_ascii=False)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactCorruptError(f"{path} is damaged: copy or export the artifact again") from error
     if verify_digest:
         if recorded != _self_digest(content):
             raise ArtifactCorruptError(f"{path} was changed after the export: copy or export the artifact again")
         found = _digests(folder)
-        for name in sorted(expected.keys() | found.keys()):
+        for name in sorted(listed | found.keys()):
             if expected.get(name) != found.get(name):
-                state = "missing" if name not in found else "not part of it" if name not in expected else "changed"
+                state = "missing" if name not in found else "not part of it" if name not in listed else "changed"
                 raise ArtifactCorruptError(f"{folder}: {name} is {state}: copy or export the artifact again")
     return metadata
 

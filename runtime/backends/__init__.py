@@ -1,5 +1,6 @@
 """Engines behind one protocol; the only place that chooses between them."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from runtime.artifact import Metadata
-from runtime.errors import ArtifactNotFoundError, DeviceError
+from runtime.errors import ArtifactError, ArtifactNotFoundError, DeviceError
 from runtime.onnx_file import read_sealed
 from runtime.savedmodel_folder import read_sealed_folder
 
@@ -61,12 +62,27 @@ def parse_device(device: str) -> tuple[str, int]:
     Raises:
         DeviceError: Anything else.
     """
-    kind, _, index = device.partition(":")
-    if kind in ("auto", "cpu") and not index:
-        return kind, 0
-    if kind == "cuda" and (index.isdigit() or (not index and ":" not in device)):
-        return kind, int(index or 0)
-    raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    match = re.fullmatch("(auto|cpu|cuda)|(cuda):([0-9]{1,4})", str(device))
+    if match is None:
+        raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return match[1] or match[2], int(match[3] or 0)
+
+
+def check_engine(path: Path, package: str, installed: str, minimum: str | None) -> None:
+    """Refuse an engine that is older than the artifact at `path` needs.
+
+    Raises:
+        ArtifactError: It is.
+    """
+    if minimum and _version(installed) < _version(minimum):
+        raise ArtifactError(
+            f"{path} needs {package} {minimum}, installed is {installed}: pip install -U {package}"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers = re.findall("[0-9]+", text.split("+", maxsplit=1)[0])
+    return tuple(int(number) for number in [*numbers, 0, 0, 0][:3])
 
 
 def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
@@ -76,9 +92,14 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
         ArtifactError: No artifact, a foreign, damaged or too new one.
     """
     path = Path(path)
-    if not path.exists():
-        raise ArtifactNotFoundError(f"there is no artifact at {path}")
-    text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
+    try:
+        if not path.exists():
+            raise ArtifactNotFoundError(f"there is no artifact at {path}")
+        text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
+    except OSError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error
     return Metadata.from_json(text, str(path))
 
 
@@ -88,7 +109,7 @@ def open_backend(path: Path, metadata: Metadata, device: str) -> Backend:
     Raises:
         DeviceError: The device does not exist or cannot be used.
         MissingPackageError: The engine is not installed.
-        ArtifactError: The engine refuses the file.
+        ArtifactError: The engine is too old, or refuses the file.
     """
     kind, index = parse_device(device)
     if metadata.format == "onnx":
@@ -97,4 +118,4 @@ def open_backend(path: Path, metadata: Metadata, device: str) -> Backend:
         return OrtBackend(path, kind, index, metadata.engine_minimum.get("onnxruntime"))
     from runtime.backends.saved_model import SavedModelBackend  # noqa: PLC0415
 
-    return SavedModelBackend(path, kind, index)
+    return SavedModelBackend(path, kind, index, metadata.engine_minimum.get("tensorflow"))

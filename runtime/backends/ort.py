@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.artifact import OUTPUT_NAMES
-from runtime.backends import Arrays, Placement
+from runtime.backends import Arrays, Placement, check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 
 try:
@@ -39,14 +39,17 @@ class OrtBackend:
     """
 
     def __init__(self, path: Path, kind: str, index: int, minimum_version: str | None) -> None:
-        if minimum_version and _version(ort.__version__) < _version(minimum_version):
-            raise ArtifactError(
-                f"{path} needs onnxruntime {minimum_version}, installed is {ort.__version__}: "
-                "pip install -U onnxruntime"
-            )
+        check_engine(path, "onnxruntime", ort.__version__, minimum_version)
         self._path = path
         self._providers = self._choose(kind, index)
-        self._session = self._open(ort.SessionOptions())
+        try:
+            self._session = self._open(ort.SessionOptions())
+        except DeviceError as error:
+            if kind == "cuda":
+                raise
+            _logger.warning("device 'auto': running on the CPU, because %s", error)
+            self._providers = self._choose("cpu", 0)
+            self._session = self._open(ort.SessionOptions())
         actual = self._session.get_providers()[0]
         if self._providers[0][0] == _CUDA and actual != _CUDA:
             # ONNX Runtime only logs when the CUDA libraries do not load, and goes on with the CPU.
@@ -108,10 +111,6 @@ class OrtBackend:
     def _run(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         outputs = session.run(list(OUTPUT_NAMES), {k: np.asarray(v) for k, v in inputs.items()})
         return dict(zip(OUTPUT_NAMES, outputs, strict=True))
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdigit())
 
 
 def _cuda_version() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from runtime.artifact import OUTPUT_NAMES
-from runtime.backends import Arrays, Placement
+from runtime.backends import Arrays, Placement, check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
@@ -30,38 +30,35 @@ class SavedModelBackend:
         path: The SavedModel folder.
         kind: "auto", "cpu" or "cuda".
         index: Of the CUDA device.
+        minimum_version: Lowest TensorFlow that reads the folder.
 
     Raises:
         DeviceError: CUDA was asked for and cannot be used.
-        ArtifactError: TensorFlow refuses the folder.
+        ArtifactError: TensorFlow is too old, or refuses the folder.
     """
 
-    def __init__(self, path: Path, kind: str, index: int) -> None:
+    def __init__(self, path: Path, kind: str, index: int, minimum_version: str | None) -> None:
+        check_engine(path, "tensorflow", tf.__version__, minimum_version)
+        self._path = path
         self.device = _choose(kind, index)
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
-        try:
-            with tf.device(self._tf_device):
-                self._module = tf.saved_model.load(str(path))
-        except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise ArtifactError(f"tensorflow {tf.__version__} refuses {path}: {reason}") from error
+        self._module = self._load()
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
-        # The restored function checks its arguments; the signature would abort the process on a wrong rank.
-        with tf.device(self._tf_device):
-            outputs = self._module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
-        return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+        return self._run(self._module, inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run once with partition graphs recorded, and count nodes per device."""
         # TensorFlow has no public call for where the nodes of a function were executed.
         from tensorflow.python.eager import context  # noqa: PLC0415
 
+        module = self._load()  # the partition graphs of a function are recorded in its first run only
         recorder = context.context()
         recorder.enable_run_metadata()
         try:
-            self(inputs)
+            recorder.export_run_metadata()  # drops what other functions left there
+            self._run(module, inputs)
             metadata = recorder.export_run_metadata()
         finally:
             recorder.disable_run_metadata()
@@ -71,6 +68,20 @@ class SavedModelBackend:
                 if node.device and node.op not in ("Const", "NoOp", "_Arg", "_Retval"):
                     counts[node.device.rsplit("/", 1)[-1].removeprefix("device:"), node.op] += 1
         return Placement(self.device, dict(counts))
+
+    def _load(self) -> Any:
+        try:
+            with tf.device(self._tf_device):
+                return tf.saved_model.load(str(self._path))
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise ArtifactError(f"tensorflow {tf.__version__} refuses {self._path}: {reason}") from error
+
+    def _run(self, module: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        # The restored function checks its arguments; the signature would abort the process on a wrong rank.
+        with tf.device(self._tf_device):
+            outputs = module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
+        return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
 
 
 def _choose(kind: str, index: int) -> str:

@@ -1,0 +1,38 @@
+# Two commands on a fresh machine with Python 3.11 to 3.13 and make:
+#   make demo    sets up, exports the demo model to both formats, predicts, draws; says where the results are
+#   make test    sets up, and passes the tests
+# Without make: python scripts are not needed, see CONTRIBUTING.md for the same steps by hand.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.export
+	$(BIN)/maskrcnn-export demo -o demo-output
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/pytest benchmarks --benchmark-only --benchmark-sort=name
+
+$(VENV)/.export: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable ".[export]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.export pyproject.toml
+	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output

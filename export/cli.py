@@ -1,0 +1,177 @@
+"""`maskrcnn-export`: parses, calls one function, prints. Decides nothing, and imports no engine before it must.
+
+Exit codes: 0 done; 1 the artifact is not proven equal; 2 wrong usage; 3 a package or device is missing; 4 a
+checkpoint, configuration or artifact cannot be used; 5 a picture cannot be used; 6 the output cannot be written.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from export import report
+from export.errors import ExportError, ParityError
+from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+
+app = typer.Typer(
+    help="Export a Mask R-CNN to ONNX or SavedModel, with proof that it computes what was trained.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Argument(help="A matterport .h5 or our .weights.h5; left out, the demo model.", show_default=False),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="JSON that describes a checkpoint, with our or matterport's field names."),
+]
+ExcludeHeads = Annotated[
+    bool, typer.Option("--exclude-heads", help="Leave out layers made for another number of classes.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+VerifyImages = Annotated[
+    Path | None,
+    typer.Option("--verify-images", help="Folder of pictures with objects, to compare on; default: bundled ones."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands at the output path.")]
+
+
+@app.command()
+def onnx(
+    output: Output,
+    checkpoint: Checkpoint = None,
+    config: ConfigFile = None,
+    opset: Annotated[int, typer.Option(help="17 or 18.")] = 17,
+    exclude_heads: ExcludeHeads = False,
+    verify_images: VerifyImages = None,
+    force: Force = False,
+) -> None:
+    """Export to one .onnx file, verified against the checkpoint."""
+    with _errors():
+        from export.api import export_onnx  # noqa: PLC0415
+
+        model, facts = _load(checkpoint, config, exclude_heads)
+        options: dict[str, Any] = {"opset": opset, "verify_images": verify_images, "overwrite": force}
+        verdict = export_onnx(model, output, checkpoint=facts, progress=report.progress, **options)
+        report.verdict_table(verdict)
+        report.written(output)
+
+
+@app.command()
+def savedmodel(
+    output: Output,
+    checkpoint: Checkpoint = None,
+    config: ConfigFile = None,
+    exclude_heads: ExcludeHeads = False,
+    verify_images: VerifyImages = None,
+    force: Force = False,
+) -> None:
+    """Export to a SavedModel folder, verified against the checkpoint."""
+    with _errors():
+        from export.api import export_savedmodel  # noqa: PLC0415
+
+        model, facts = _load(checkpoint, config, exclude_heads)
+        options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
+        verdict = export_savedmodel(model, output, checkpoint=facts, progress=report.progress, **options)
+        report.verdict_table(verdict)
+        report.written(output)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")],
+    against: Annotated[Path | None, typer.Option("--against", help="The checkpoint; left out, the demo model.")] = None,
+    config: ConfigFile = None,
+    device: Annotated[str, typer.Option(help="Where the artifact runs: cpu, cuda, cuda:N, auto.")] = "cpu",
+    verify_images: VerifyImages = None,
+) -> None:
+    """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
+    with _errors():
+        from export.api import verify_artifact  # noqa: PLC0415
+
+        model, _ = _load(against, config, False)
+        verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
+        report.verdict_table(verdict)
+        if not verdict.passed:
+            raise ParityError(verdict)
+
+
+@app.command()
+def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")]) -> None:
+    """Show what is in an artifact, how it was made, and its verdict."""
+    with _errors():
+        from runtime.backends import read_metadata  # noqa: PLC0415
+
+        report.metadata(artifact, read_metadata(artifact))
+
+
+@app.command()
+def doctor() -> None:
+    """Tell which engines and devices work here, and why others do not."""
+    from export.doctor import examine  # noqa: PLC0415
+
+    raise typer.Exit(report.findings(examine()))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo-output"),
+) -> None:
+    """Export the demo model to both formats, predict a picture through both, and draw the results."""
+    with _errors():
+        from export.demo import run_demo  # noqa: PLC0415
+
+        for path in run_demo(output, report.progress, report.verdict_table):
+            report.written(path)
+
+
+def _load(checkpoint: Path | None, config: Path | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
+    """Model and provenance of a checkpoint argument."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
+    report.progress("loading TensorFlow and the checkpoint")
+    from export.describe import checkpoint_facts  # noqa: PLC0415
+    from maskrcnn import demo_model, load_checkpoint, read_config  # noqa: PLC0415
+
+    if checkpoint is None:
+        return demo_model(), checkpoint_facts(None)
+    described = None if config is None else read_config(config)
+    model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
+    report.progress(f"{checkpoint.name}: {loaded}")
+    return model, checkpoint_facts(checkpoint)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One line on stderr and an exit code for every error raised on purpose."""
+    try:
+        yield
+    except ParityError as error:
+        report.verdict_table(error.verdict)
+        _fail(error, 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        _fail(MissingPackageError(package, "export", "exporting"), 3)
+    except (MissingPackageError, DeviceError) as error:
+        _fail(error, 3)
+    except ImageError as error:
+        _fail(error, 5)
+    except OutputError as error:
+        _fail(error, 6)
+    except (ExportError, RuntimeLibraryError) as error:
+        _fail(error, 4)
+    except ValueError as error:
+        # Errors of `maskrcnn` are named here without importing it, which would import TensorFlow.
+        if type(error).__module__ != "maskrcnn.errors":
+            raise
+        _fail(error, 4)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(code) from None

@@ -1,0 +1,45 @@
+"""The whole way in one call: demo model to both formats, a picture through both, pictures of the results."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from export.verdict import Verdict
+from runtime.predictor import Predictor
+
+
+def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verdict], None]) -> Iterator[Path]:
+    """Write artifacts, verdicts, the input picture and one overlay per artifact; what stood there is replaced.
+
+    Args:
+        folder: Where to write.
+        progress: Called with a sentence before each part.
+        show: Called with each verdict.
+
+    Yields:
+        The path of each thing written.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    progress("loading TensorFlow")
+    from PIL import Image  # noqa: PLC0415
+
+    from export.api import export_onnx, export_savedmodel  # noqa: PLC0415
+    from export.publish import VERDICT_SUFFIX  # noqa: PLC0415
+    from maskrcnn.demo import demo_model, demo_picture  # noqa: PLC0415
+
+    model, facts = demo_model(), {"name": "demo model"}
+    picture_path = folder / "picture.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(demo_picture()).save(picture_path)
+    yield picture_path
+    for export_as, name in ((export_onnx, "demo.onnx"), (export_savedmodel, "demo_savedmodel")):
+        path = folder / name
+        show(export_as(model, path, checkpoint=facts, overwrite=True, progress=progress))
+        yield path
+        yield path.with_name(path.name + VERDICT_SUFFIX)
+        predictor = Predictor(path)
+        progress(f"predicting {picture_path.name} with {name} on {predictor.device}")
+        detections = predictor(picture_path)
+        overlay = folder / f"overlay_{path.stem}.png"
+        detections.draw(picture_path).save(overlay)
+        yield overlay

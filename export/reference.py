@@ -1,0 +1,112 @@
+"""The Keras model as reference: its runs, its stages, and the examination of a difference from it."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy.typing as npt
+import tensorflow as tf
+
+from export import tolerances
+from export.compare import difference
+from export.decisions import explain
+from export.graph import STAGES, Stage, border, trace
+from export.tensorflow_stages import TensorFlowStages
+from export.verdict import StageResult
+from maskrcnn.model import MaskRCNN, Stages
+from runtime import artifact as names
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class StageRunner(Protocol):
+    """A graph cut at its borders."""
+
+    def run_stage(self, stage: Stage, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Compute one stage from border tensors and graph inputs."""
+
+    def run_borders(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the whole graph and return its border tensors."""
+
+
+class Reference:
+    """The Keras model with its border tensors.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: MaskRCNN) -> None:
+        self.model = model
+        self._function = trace(model, with_borders=True)
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Arrays, Arrays]:
+        """Artifact outputs and border tensors."""
+        results = self._function(**{name: tf.constant(array) for name, array in feeds.items()})
+        outputs = {name: results[name].numpy() for name in names.OUTPUT_NAMES}
+        return outputs, {name: results[border(name)].numpy() for name in Stages._fields}
+
+    @cached_property
+    def stages(self) -> TensorFlowStages:
+        """The model's own stages; made when a difference has to be examined."""
+        return TensorFlowStages(self._function.get_concrete_function())
+
+
+def compare_stages(runner: StageRunner, feeds: Arrays, expected: Arrays) -> Iterator[StageResult]:
+    """Feed every stage of a graph and compare its outputs.
+
+    Args:
+        runner: The graph.
+        feeds: Graph inputs and border tensors to feed.
+        expected: Border tensors to find.
+    """
+    for stage in STAGES:
+        results = runner.run_stage(stage, feeds)
+        for name in stage.outputs:
+            tolerance = tolerances.STAGES[name]
+            worst = difference(expected[name], results[name], tolerance)
+            yield StageResult(stage.name, name, worst, *tolerance)
+
+
+class Difference:
+    """A run in which artifact and model disagree, and whether that can be excused.
+
+    It can, where rounding alone explains it: on this very run every stage of the artifact agrees with the
+    model on the model's tensors, every stage of the model agrees with the artifact on the artifact's
+    tensors, and what enters the first selection agrees. Then both compute one function, and some selection
+    hung on the rounding; `decisions` names it.
+
+    Args:
+        reference: The model.
+        stages: The artifact's graph.
+        feeds: Graph inputs of the run.
+        borders: The model's border tensors in it.
+
+    Attributes:
+        objections: What speaks against an excuse.
+    """
+
+    def __init__(self, reference: Reference, stages: StageRunner, feeds: Arrays, borders: Arrays) -> None:
+        self._model, self._feeds = reference.model, feeds
+        self._borders, self._other = borders, stages.run_borders(feeds)
+        self.objections = [
+            f"given {whose} tensors, stage {r.stage!r} differs in {r.tensor} by {r.worst:.1e}"
+            for whose, results in (
+                ("the model's", compare_stages(stages, borders | feeds, borders)),
+                ("the artifact's", compare_stages(reference.stages, self._other | feeds, self._other)),
+            )
+            for r in results
+            if not r.passed
+        ]
+
+    def decisions(self, row: int) -> list[str]:
+        """Name the near decisions behind the difference in one picture of the run."""
+        anchors = self._model.anchors(tf.constant(self._feeds[names.IMAGES].shape[1:3])).numpy()
+        thresholds = tuple(float(self._feeds[n]) for n in (names.SCORE_THRESHOLD, names.NMS_THRESHOLD))
+        # Crops have rois, not pictures, on their first axis; no decision is made on them.
+        sides = [
+            {name: tensor[row] for name, tensor in side.items() if not name.endswith("rois")}
+            for side in (self._borders, self._other)
+        ]
+        size = self._feeds[names.IMAGES].shape[1:3]
+        return explain(sides[0], sides[1], anchors, size, self._model.config, thresholds)

@@ -1,0 +1,97 @@
+"""What the commands print: progress on stderr, results on stdout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from runtime.artifact import Metadata
+
+if TYPE_CHECKING:
+    from export.doctor import Finding
+    from export.verdict import Verdict
+
+
+def progress(message: str) -> None:
+    """Say what is being done."""
+    typer.echo(f"... {message}", err=True)
+
+
+def written(path: Path) -> None:
+    """Say what was written."""
+    typer.echo(f"wrote {path}")
+
+
+def verdict_table(verdict: "Verdict") -> None:
+    """Print a verdict as a short table."""
+    lines = [f"{verdict.engine} against {verdict.reference}"]
+    lines += _stage_lines(verdict)
+    width = max((len(case.case) for case in verdict.cases), default=0)
+    lines.append(f"  {'whole runs':<{width}}  found  boxes px   scores    masks")
+    for case in verdict.cases:
+        count = f"{case.found}" if case.found == case.expected else f"{case.found}/{case.expected}"
+        values = f"{case.boxes:8.1e}  {case.scores:7.1e}  {case.masks:7.1e}"
+        lines.append(f"  {case.case:<{width}}  {count:>5}  {values}  {_mark(case.passed)}")
+        lines += [f"    hangs on {reason}" for reason in case.decisions[:3]]
+        if len(case.decisions) > 3:
+            lines.append(f"    and on {len(case.decisions) - 3} more: see the verdict")
+        lines += [f"    but {objection}" for objection in case.objections]
+    if verdict.graph:
+        operators = verdict.graph["operators"]
+        lines.append(
+            f"  graph: {verdict.graph['nodes']} nodes, {operators.get('Transpose', 0)} Transpose, no control flow"
+        )
+    outcome = "proven equal" if verdict.passed else "NOT proven equal"
+    lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
+    typer.echo("\n".join(lines))
+
+
+def _stage_lines(verdict: "Verdict") -> list[str]:
+    """One line per stage: its worst tensor, measured against its tolerance."""
+    stages: dict[str, list[str]] = {}
+    failed: dict[str, bool] = {}
+    for result in verdict.stages:
+        stages.setdefault(result.stage, []).append(f"{result.tensor} {result.worst:.1e}")
+        failed[result.stage] = failed.get(result.stage, False) or not result.passed
+    return [f"  {name:<14}  {_mark(not failed[name]):<4}  {', '.join(parts)}" for name, parts in stages.items()]
+
+
+def _mark(passed: bool) -> str:
+    return "ok" if passed else "FAIL"
+
+
+def metadata(path: Path, found: Metadata) -> None:
+    """Print what an artifact says about itself."""
+    names = ", ".join(found.class_names[:6]) + (", ..." if len(found.class_names) > 6 else "")
+    resize = ", ".join(f"{key} {value}" for key, value in found.resize.to_dict().items())
+    lines = [
+        f"{path}: {found.format}, model {found.name!r}" + (f", opset {found.opset}" if found.opset else ""),
+        f"  classes     {len(found.class_names)}: {names}",
+        f"  resize      {resize}",
+        f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} (defaults, settable per run)",
+        f"  made by     {_pairs(found.producer)}",
+        f"  made from   {_pairs(found.checkpoint)}",
+        f"  needs       {_pairs(found.engine_minimum)} or later",
+    ]
+    for title, tensors in (("inputs", found.inputs()), ("outputs", found.outputs())):
+        lines.append(f"  {title}")
+        for name, tensor in tensors.items():
+            shape = "x".join("?" if side is None else str(side) for side in tensor["shape"]) or "scalar"
+            lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
+    verdict = found.verdict
+    state = "proven equal" if verdict.get("passed") else "not proven equal"
+    lines.append(f"  verdict     {state} by {verdict.get('engine')} against {verdict.get('reference')}")
+    typer.echo("\n".join(lines))
+
+
+def _pairs(values: object) -> str:
+    return ", ".join(f"{key} {value}" for key, value in dict(values).items())  # type: ignore[call-overload]
+
+
+def findings(found: "Sequence[Finding]") -> int:
+    """Print a doctor's findings; returns the exit code."""
+    width = max(len(finding.subject) for finding in found)
+    for finding in found:
+        typer.echo(f"{finding.state:<7}  {finding.subject:<{width}}  {finding.detail}")
+    return 3 if any(finding.state == "problem" for finding in found) else 0

@@ -1,0 +1,96 @@
+"""What every test folder shares: the demo model, its two artifacts, its picture, and the GPU probe."""
+
+import os
+from functools import cache
+from importlib import metadata
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
+
+import numpy as np
+import pytest
+
+_PACKAGES = ("tensorflow", "keras", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "pillow")
+_CHECKPOINT = {"name": "demo model"}
+
+
+def pytest_report_header():
+    """Versions of what the results depend on; nothing is imported for it."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "engines: " + ", ".join(found)
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _why_no_cuda() if marked else None
+    if reason:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@cache
+def _why_no_cuda():
+    """None where ONNX Runtime really computes on a CUDA device, else what is missing."""
+    try:
+        import onnxruntime as ort
+        from onnx import TensorProto, helper
+    except ImportError as error:
+        return f"gpu: {error}"
+    provider = "CUDAExecutionProvider"
+    if provider not in ort.get_available_providers():
+        return f"gpu: onnxruntime {ort.__version__} is a build without CUDA"
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls(directory="")
+    value, twice = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [value], [twice])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), providers=[provider])
+        (result,) = session.run(None, {"x": np.ones(3, np.float32)})
+    except Exception as error:
+        return f"gpu: CUDA cannot be used: {str(error).splitlines()[0]}"
+    if session.get_providers()[0] != provider:
+        return f"gpu: the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded"
+    return None if result.tolist() == [2, 2, 2] else "gpu: the CUDA device computes 1 + 1 wrongly"
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo model; its weights are the same in every run."""
+    from maskrcnn import demo_model
+
+    return demo_model()
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """The demo picture, uint8 [360, 480, 3]; read-only, because all tests share it."""
+    from maskrcnn import demo_picture
+
+    pixels = demo_picture()
+    pixels.flags.writeable = False
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def onnx_artifact(demo, tmp_path_factory):
+    """Path of the demo model as a verified `.onnx` file; copy it before you change it."""
+    from export.api import export_onnx
+
+    path = tmp_path_factory.mktemp("onnx") / "demo.onnx"
+    export_onnx(demo, path, checkpoint=_CHECKPOINT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def savedmodel_artifact(demo, tmp_path_factory):
+    """Path of the demo model as a verified SavedModel folder; copy it before you change it."""
+    from export.api import export_savedmodel
+
+    path = tmp_path_factory.mktemp("savedmodel") / "demo"
+    export_savedmodel(demo, path, checkpoint=_CHECKPOINT)
+    return path

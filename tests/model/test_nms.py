@@ -1,0 +1,122 @@
+"""Non-maximum suppression against a greedy float64 loop, and on the cases that engines disagree about.
+
+Random boxes have small whole coordinates: areas are exact then, so no IoU hangs on rounding, while many are equal
+to the threshold, which is where `>` and `>=` differ.
+"""
+
+import golden
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskrcnn import nms
+
+GOLDEN = golden.load("boxes_seed0")
+
+coordinate = st.integers(0, 6)
+box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda b: [min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])]
+)
+
+
+def suppress(boxes, valid=None, max_output=10, threshold=0.5):
+    """Indices kept for one image, and the raw output."""
+    boxes = np.asarray(boxes, np.float32).reshape(1, -1, 4)
+    valid = np.ones((boxes.shape[1], 1), bool) if valid is None else np.asarray(valid, bool)
+    rows, kept = nms.suppress(tf.constant(boxes), tf.constant(valid[None]), max_output, threshold)
+    return rows.numpy()[0][kept.numpy()[0]].tolist(), rows.numpy()[0], kept.numpy()[0]
+
+
+@pytest.mark.parametrize("digit", ["3", "5", "7"])
+def test_suppression_is_matterports(digit):
+    order = np.array(oracles.by_score(GOLDEN["nms_scores"]))
+    kept, _, _ = suppress(GOLDEN["nms_boxes"][order], max_output=60, threshold=int(digit) / 10)
+    assert order[kept].tolist() == GOLDEN[f"nms_np_{digit}"].tolist()
+
+
+@given(
+    st.lists(st.tuples(box, st.integers(0, 3)), min_size=1, max_size=14),
+    st.sampled_from([0.0, 0.2, 0.25, 0.3, 1 / 3, 0.5, 0.7, 1.0]),
+    st.integers(1, 16),
+)
+@settings(deadline=None, max_examples=200, derandomize=True)
+def test_suppression_is_the_oracles(rows, threshold, max_output):
+    boxes = [row[0] for row in rows]
+    valid = np.array([[row[1] == k for k in range(1, 4)] for row in rows])  # 0: in no class
+    ranks = np.arange(len(rows), 0, -1)
+    kept, _, _ = suppress(boxes, valid, max_output, threshold)
+    assert kept == oracles.nms_per_class(boxes, ranks, valid, threshold, max_output)
+
+
+def test_a_row_is_dropped_only_above_the_threshold():
+    half = [[0, 0, 2, 2], [0, 0, 2, 1]]  # IoU exactly 1/2
+    assert suppress(half, threshold=0.5)[0] == [0, 1]
+    assert suppress(half, threshold=0.4999)[0] == [0]
+    third = [[0, 0, 1, 2], [0, 1, 1, 3]]  # exactly 1/3, which float32 rounds
+    assert suppress(third, threshold=1 / 3)[0] == [0, 1]
+    assert suppress(third, threshold=0.3333)[0] == [0]
+
+
+def test_equal_boxes_go_even_at_a_threshold_just_below_one():
+    assert suppress([[0, 0, 1, 1]] * 3, threshold=0.99)[0] == [0]
+    assert suppress([[0, 0, 1, 1]] * 3, threshold=1.0)[0] == [0, 1, 2]
+
+
+def test_boxes_without_area_neither_suppress_nor_are_suppressed():
+    point, line, square = [1, 1, 1, 1], [0, 0, 0, 4], [0, 0, 4, 4]
+    boxes = [point, square, point, line, line, square, point]
+    assert suppress(boxes, threshold=0.0)[0] == [0, 1, 2, 3, 4, 6]
+
+
+def test_a_suppressed_row_does_not_suppress():
+    # The second overlaps both others by more than half, they each other by none.
+    boxes = [[0, 0, 1, 4], [0, 1, 1, 5], [0, 4, 1, 8]]
+    assert suppress(boxes, threshold=0.5)[0] == [0, 2]
+
+
+def test_classes_do_not_see_each_other():
+    boxes = [[0, 0, 1, 1]] * 4
+    valid = [[True, False], [False, True], [True, False], [False, False]]
+    assert suppress(boxes, valid, threshold=0.0)[0] == [0, 1]
+
+
+def test_the_best_rows_of_all_classes_are_kept():
+    boxes = [[0, k, 1, k + 1] for k in range(6)]
+    valid = [[k % 2 == 0, k % 2 == 1] for k in range(6)]
+    assert suppress(boxes, valid, max_output=3)[0] == [0, 1, 2]
+
+
+def test_unused_rows_are_zero_and_unmarked():
+    kept, rows, marks = suppress([[0, 0, 1, 1], [2, 2, 3, 3]], max_output=5)
+    assert kept == [0, 1]
+    assert rows.tolist() == [0, 1, 0, 0, 0]
+    assert marks.tolist() == [True, True, False, False, False]
+
+
+def test_nothing_valid():
+    kept, rows, marks = suppress([[0, 0, 1, 1]] * 3, [[False, False]] * 3, max_output=4)
+    assert kept == []
+    assert rows.tolist() == [0] * 4
+    assert not marks.any()
+
+
+def test_no_rows():
+    kept, rows, _ = suppress(np.zeros((0, 4)), max_output=2)
+    assert kept == []
+    assert rows.tolist() == [0, 0]
+
+
+def test_images_of_a_batch_are_independent():
+    generator = np.random.default_rng(5)
+    corners = generator.integers(0, 4, (3, 12, 2))
+    boxes = np.concatenate([corners, corners + generator.integers(1, 5, (3, 12, 2))], axis=-1).astype(np.float32)
+    valid = generator.random((3, 12, 2)) < 0.8
+    valid[..., 1] &= ~valid[..., 0]
+    rows, kept = nms.suppress(tf.constant(boxes), tf.constant(valid), 12, 0.25)
+    ranks = np.arange(12, 0, -1)
+    expected = [oracles.nms_per_class(b, ranks, v, 0.25, 12) for b, v in zip(boxes, valid, strict=True)]
+    assert [rows[i].numpy()[kept[i].numpy()].tolist() for i in range(3)] == expected
+    assert len({tuple(row) for row in expected}) == 3

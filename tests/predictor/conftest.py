@@ -1,0 +1,43 @@
+"""Both artifacts as one parameter, and artifacts with other metadata around the same graph."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+
+from runtime import Predictor
+from runtime.artifact import verdict_digest
+from runtime.backends import read_metadata
+from runtime.onnx_file import seal
+from runtime.savedmodel_folder import seal_folder
+
+
+@pytest.fixture(scope="session", params=["onnx", "savedmodel"])
+def artifact(request):
+    """Path of the demo model's artifact, in one format after the other."""
+    return request.getfixturevalue(f"{request.param}_artifact")
+
+
+@pytest.fixture(scope="session")
+def predictor(artifact):
+    return Predictor(artifact, "cpu")
+
+
+@pytest.fixture
+def doctored(artifact, tmp_path):
+    """Write a copy of the artifact, properly sealed, with some of its metadata changed; return its path."""
+
+    def write(**changes):
+        values = json.loads(read_metadata(artifact).to_json()) | changes
+        metadata = json.dumps(values | {"verdict_sha256": verdict_digest(values["verdict"])})
+        path = tmp_path / f"doctored{artifact.suffix}"
+        if artifact.is_dir():
+            seal_folder(shutil.copytree(artifact, path, dirs_exist_ok=True), metadata)
+        else:
+            model = onnx.load(artifact)
+            del model.metadata_props[:]
+            path.write_bytes(seal(model.SerializeToString(), metadata))
+        return path
+
+    return write

@@ -1,0 +1,185 @@
+"""Metadata of an artifact: what is written is read back, and anything else is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, Metadata, verdict_digest
+from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError
+from runtime.letterbox import ResizePolicy
+
+METADATA = Metadata(
+    format="onnx",
+    name="fruit",
+    class_names=("BG", "pomme", "\N{GREEN APPLE}", 'a "quoted" one\n'),
+    image_channels=3,
+    resize=ResizePolicy("pad64", 128, None, 1.5),
+    mask_paste="aligned",
+    max_detections=7,
+    mask_size=28,
+    score_threshold=0.25,
+    nms_threshold=0.5,
+    opset=17,
+    engine_minimum={"onnxruntime": "1.25"},
+    producer={"maskrcnn-export": "0.1.0"},
+    checkpoint={"name": "fruit.h5", "sha256": "ab" * 32},
+    verdict={"passed": True, "cases": [{"boxes": 1e-05, "decisions": []}], "graph": None},
+)
+
+
+def changed(**changes):
+    """The metadata's JSON with some values replaced, and a digest that fits the verdict in it."""
+    values = json.loads(METADATA.to_json()) | changes
+    return json.dumps(values | {"verdict_sha256": verdict_digest(values["verdict"])})
+
+
+def without(name):
+    values = json.loads(METADATA.to_json())
+    del values[name]
+    return json.dumps(values)
+
+
+def refusal(text, kind=ArtifactCorruptError):
+    with pytest.raises(ArtifactError) as refused:
+        Metadata.from_json(text, "folder/model.onnx")
+    assert type(refused.value) is kind
+    message = str(refused.value)
+    assert "folder/model.onnx" in message
+    assert "\n" not in message
+    return message
+
+
+def test_round_trip():
+    assert Metadata.from_json(METADATA.to_json(), "here") == METADATA
+
+
+def test_round_trip_of_the_defaults():
+    plain = replace(METADATA, opset=None, engine_minimum={}, producer={}, checkpoint={}, verdict={})
+    assert Metadata.from_json(plain.to_json(), "here") == plain
+
+
+def test_json_describes_every_tensor_for_readers_without_this_package():
+    values = json.loads(METADATA.to_json())
+    assert values["schema_version"] == SCHEMA_VERSION
+    assert tuple(values["inputs"]) == INPUT_NAMES
+    assert tuple(values["outputs"]) == OUTPUT_NAMES
+    assert values["inputs"]["images"]["shape"] == [None, None, None, 3]
+    assert values["outputs"]["masks"]["shape"] == [None, 7, 28, 28]
+    assert values["outputs"]["boxes"]["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, -1, str(SCHEMA_VERSION), None])
+def test_another_schema_version(version):
+    message = refusal(changed(schema_version=version), ArtifactVersionError)
+    assert str(version) in message
+    assert str(SCHEMA_VERSION) in message
+
+
+def test_another_schema_version_is_named_even_when_its_fields_are_unknown():
+    message = refusal(json.dumps({"schema_version": 9, "layout": "new"}), ArtifactVersionError)
+    assert "9" in message
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"text"', "{}", "\x00", "[" * 100_000])
+def test_no_metadata_at_all(text):
+    assert "cannot be read" in refusal(text)
+
+
+@pytest.mark.parametrize("name", [f for f in Metadata.__dataclass_fields__])
+def test_missing_field(name):
+    assert repr(name) in refusal(without(name))
+
+
+def test_missing_verdict_digest():
+    assert "verdict" in refusal(without("verdict_sha256"))
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        {"passed": False, "cases": [{"boxes": 1e-05, "decisions": []}], "graph": None},
+        {"passed": True, "cases": [{"boxes": 2e-05, "decisions": []}], "graph": None},
+        {"passed": True, "cases": [], "graph": None},
+        {},
+    ],
+)
+def test_spoiled_verdict(verdict):
+    values = json.loads(METADATA.to_json())
+    assert "verdict differs" in refusal(json.dumps(values | {"verdict": verdict}))
+
+
+def test_verdict_digest_does_not_depend_on_the_order_of_keys():
+    first, second = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert verdict_digest(first) == verdict_digest(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", "tflite"),
+        ("format", None),
+        ("format", ["onnx"]),
+        ("name", 3),
+        ("class_names", []),
+        ("class_names", "BG"),
+        ("class_names", ["BG", 1]),
+        ("class_names", None),
+        ("image_channels", 0),
+        ("image_channels", 3.0),
+        ("image_channels", True),
+        ("max_detections", -1),
+        ("max_detections", "7"),
+        ("mask_size", None),
+        ("mask_paste", "nearest"),
+        ("mask_paste", {}),
+        ("score_threshold", "0.5"),
+        ("score_threshold", None),
+        ("score_threshold", 1.5),
+        ("score_threshold", -0.1),
+        ("score_threshold", float("nan")),
+        ("nms_threshold", 2),
+        ("nms_threshold", [0.5]),
+        ("nms_threshold", float("inf")),
+        ("opset", "17"),
+        ("resize", None),
+        ("resize", "square"),
+        ("resize", {}),
+        ("resize", {"mode": "stretch"}),
+        ("resize", {"mode": "square"}),
+        ("resize", {"mode": "square", "max_dim": -64}),
+        ("resize", {"mode": "none", "colour": "red"}),
+        ("engine_minimum", None),
+        ("engine_minimum", ["onnxruntime"]),
+        ("engine_minimum", {"onnxruntime": 1.25}),
+        ("producer", "me"),
+        ("checkpoint", 0),
+        ("verdict", []),
+    ],
+)
+def test_field_out_of_range(name, value):
+    refusal(changed(**{name: value}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(name=st.sampled_from(list(Metadata.__dataclass_fields__)), value=JSON)
+def test_any_value_in_any_field_is_read_soundly_or_refused(name, value):
+    try:
+        metadata = Metadata.from_json(changed(**{name: value}), "here")
+    except ArtifactError:
+        return
+    assert metadata.format in ("onnx", "savedmodel")
+    assert all(isinstance(n, str) for n in metadata.class_names)
+    assert 0 <= metadata.score_threshold <= 1
+    assert 0 <= metadata.nms_threshold <= 1
+    assert metadata.max_detections > 0
+    assert metadata.engine_minimum.get("onnxruntime", "") is not None
+    assert Metadata.from_json(metadata.to_json(), "here") == metadata

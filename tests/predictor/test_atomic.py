@@ -1,0 +1,372 @@
+"""Files and folders that appear complete or not at all, also after a kill or on a full disk."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from runtime.atomic import atomic_write, check_output
+from runtime.errors import OutputError
+
+OLD, NEW = b"old" * 1000, b"new" * 2000
+KINDS = pytest.mark.parametrize("directory", [False, True], ids=["file", "folder"])
+
+
+def put(path, content, directory):
+    """Write a file, or a folder with two files, at a path."""
+    if directory:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "part").mkdir()
+        (path / "part" / "data").write_bytes(content)
+        (path / "top").write_bytes(content)
+    else:
+        path.write_bytes(content)
+
+
+def read(path):
+    """The content of what `put` wrote, whole and of one piece."""
+    if path.is_dir():
+        inside = sorted(item.relative_to(path).as_posix() for item in path.rglob("*"))
+        assert inside == ["part", "part/data", "top"]
+        assert (path / "top").read_bytes() == (path / "part" / "data").read_bytes()
+        return (path / "top").read_bytes()
+    return path.read_bytes()
+
+
+def names_in(folder):
+    return sorted(item.name for item in folder.iterdir())
+
+
+def finished_process_id():
+    """The id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        return child.pid
+
+
+@KINDS
+def test_new_output_appears(tmp_path, directory):
+    path = tmp_path / "model"
+    with atomic_write(path, overwrite=False, directory=directory) as temporary:
+        if directory:
+            assert list(temporary.iterdir()) == []
+            temporary.rmdir()
+        put(temporary, NEW, directory)
+        assert not path.exists()
+    assert read(path) == NEW
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_parent_folders_are_made(tmp_path):
+    with atomic_write(tmp_path / "a" / "b" / "model", overwrite=False) as temporary:
+        put(temporary, NEW, False)
+    assert read(tmp_path / "a" / "b" / "model") == NEW
+
+
+def test_path_may_be_text_and_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_write("sub/model.onnx", overwrite=False) as temporary:
+        put(temporary, NEW, False)
+    assert read(tmp_path / "sub" / "model.onnx") == NEW
+
+
+@pytest.mark.parametrize("old_is_folder", [False, True])
+@KINDS
+def test_existing_output_is_refused(tmp_path, directory, old_is_folder):
+    path = tmp_path / "model"
+    put(path, OLD, old_is_folder)
+    with pytest.raises(OutputError, match=r"already exists.*--force"):
+        with atomic_write(path, overwrite=False, directory=directory):
+            pytest.fail("the block was entered")
+    assert read(path) == OLD
+    assert names_in(tmp_path) == ["model"]
+
+
+@KINDS
+def test_overwrite_replaces(tmp_path, directory):
+    path = tmp_path / "model"
+    put(path, OLD, directory)
+    with atomic_write(path, overwrite=True, directory=directory) as temporary:
+        if directory:
+            temporary.rmdir()
+        put(temporary, NEW, directory)
+        assert read(path) == OLD  # until the block ends
+    assert read(path) == NEW
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_a_folder_replaces_a_file(tmp_path):
+    path = tmp_path / "model"
+    put(path, OLD, False)
+    with atomic_write(path, overwrite=True, directory=True) as temporary:
+        temporary.rmdir()
+        put(temporary, NEW, True)
+    assert read(path) == NEW
+    assert path.is_dir()
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_a_link_is_replaced_not_followed(tmp_path):
+    target, path = tmp_path / "target", tmp_path / "model"
+    put(target, OLD, False)
+    path.symlink_to(target)
+    with atomic_write(path, overwrite=True) as temporary:
+        put(temporary, NEW, False)
+    assert not path.is_symlink()
+    assert (read(path), read(target)) == (NEW, OLD)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("judged unequal"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("old", [False, True], ids=["nothing before", "something before"])
+@KINDS
+def test_an_exception_leaves_what_stood_there(tmp_path, directory, old, error):
+    path = tmp_path / "model"
+    if old:
+        put(path, OLD, directory)
+    with pytest.raises(type(error)) as raised:
+        with atomic_write(path, overwrite=True, directory=directory) as temporary:
+            if directory:
+                temporary.rmdir()
+            put(temporary, NEW, directory)
+            raise error
+    assert raised.value is error
+    assert names_in(tmp_path) == (["model"] if old else [])
+    if old:
+        assert read(path) == OLD
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    path = tmp_path / "model"
+    put(path, OLD, False)
+    with pytest.raises(OutputError), atomic_write(path, overwrite=True):
+        pass
+    assert read(path) == OLD
+    assert names_in(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("below", ["model", "deeper/model"])
+def test_parent_that_is_a_file(tmp_path, below):
+    (tmp_path / "file").write_bytes(OLD)
+    path = tmp_path / "file" / below
+    for refuse in (lambda: check_output(path, overwrite=True), atomic_write(path, overwrite=True).__enter__):
+        with pytest.raises(OutputError, match="is a file, not a folder"):
+            refuse()
+    assert (tmp_path / "file").read_bytes() == OLD
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@KINDS
+def test_parent_that_cannot_be_written(tmp_path, directory):
+    parent = tmp_path / "locked"
+    parent.mkdir()
+    parent.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="no permission"):
+            check_output(parent / "model", overwrite=True)
+        with pytest.raises(OutputError, match="no permission"):
+            atomic_write(parent / "model", overwrite=True, directory=directory).__enter__()
+    finally:
+        parent.chmod(0o700)
+
+
+def test_parent_without_permission_is_refused_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"no permission in .*" + tmp_path.name):
+        check_output(tmp_path / "new" / "model", overwrite=False)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_path_that_names_nothing(path):
+    with pytest.raises(OutputError, match="names no file"):
+        check_output(path, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 250, "nul\0byte"])
+@KINDS
+def test_name_that_the_file_system_refuses(tmp_path, name, directory):
+    with pytest.raises(OutputError) as refused:
+        with atomic_write(tmp_path / name, overwrite=False, directory=directory) as temporary:
+            put(temporary / "inside" if directory else temporary, NEW, False)
+    assert "\n" not in str(refused.value)
+    assert names_in(tmp_path) == []
+
+
+def test_check_output_writes_nothing(tmp_path):
+    check_output(tmp_path / "a" / "model", overwrite=False)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["model", "model[1].onnx", "mo*el?"])
+@KINDS
+def test_what_a_killed_writer_left_is_removed(tmp_path, name, directory):
+    path = tmp_path / name
+    gone = finished_process_id()
+    put(tmp_path / f".{name}.{gone}.partial", OLD, directory)
+    put(tmp_path / f".{name}.{gone}.old.partial", OLD, directory)
+    with atomic_write(path, overwrite=False) as temporary:
+        put(temporary, NEW, False)
+    assert names_in(tmp_path) == [name]
+
+
+@KINDS
+def test_what_a_killed_writer_with_our_own_process_id_left_is_removed(tmp_path, directory):
+    # In a container the same program has the same id each time it is started.
+    put(tmp_path / f".model.{os.getpid()}.partial", OLD, directory)
+    with atomic_write(tmp_path / "model", overwrite=False, directory=directory) as temporary:
+        if directory:
+            temporary.rmdir()
+        put(temporary, NEW, directory)
+    assert read(tmp_path / "model") == NEW
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_what_a_running_writer_has_is_kept(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        name = f".model.{other.pid}.partial"
+        put(tmp_path / name, OLD, False)
+        with atomic_write(tmp_path / "model", overwrite=False) as temporary:
+            put(temporary, NEW, False)
+        assert names_in(tmp_path) == [name, "model"]
+        other.communicate(b"\n")
+
+
+@pytest.mark.parametrize("name", [".model.2.{gone}.partial", ".model.x.partial", ".model.partial", ".other.{gone}.partial"])
+def test_files_of_others_are_kept(tmp_path, name):
+    name = name.format(gone=finished_process_id())
+    put(tmp_path / name.replace(".2.", f".{finished_process_id()}."), OLD, False)
+    before = names_in(tmp_path)
+    with atomic_write(tmp_path / "model", overwrite=False) as temporary:
+        put(temporary, NEW, False)
+    assert names_in(tmp_path) == sorted([*before, "model"])
+
+
+def test_a_leftover_with_an_impossible_process_id_does_no_harm(tmp_path):
+    put(tmp_path / f".model.{10**30}.partial", OLD, False)
+    with atomic_write(tmp_path / "model", overwrite=False) as temporary:
+        put(temporary, NEW, False)
+    assert names_in(tmp_path) == ["model"]
+
+
+# The writer stops at a named moment and says so; there it is killed. Each moment is a call that `atomic_write` makes.
+KILLED_WRITER = """
+import os, sys, time
+from pathlib import Path
+path, directory, moment = Path(sys.argv[1]), sys.argv[2] == "folder", sys.argv[3]
+
+def stop(*_args, **_options):
+    print("here", flush=True)
+    time.sleep(600)
+
+def stop_before(owner, name):
+    setattr(owner, name, stop)
+
+def stop_after(owner, name, times=1):
+    original, calls = getattr(owner, name), []
+    def wrapper(*args, **options):
+        result = original(*args, **options)
+        calls.append(name)
+        if len(calls) == times:
+            stop()
+        return result
+    setattr(owner, name, wrapper)
+
+from runtime import atomic
+with atomic.atomic_write(path, overwrite=True, directory=directory) as temporary:
+    def put(folder, half):
+        for target in ([folder / "top", folder / "part" / "data"] if directory else [folder]):
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb") as stream:
+                stream.write(b"new" * 1000)
+                stream.flush()
+                if half:
+                    stop()
+                stream.write(b"new" * 1000)
+    if moment == "started":
+        stop()
+    put(temporary, half=moment == "half written")
+    if moment == "written":
+        stop()
+    if moment == "flushed":
+        stop_before(atomic, "_move_into_place")
+    if moment == "first rename done":
+        stop_after(Path, "rename")
+        stop_after(Path, "replace")
+    if moment == "renamed":
+        stop_after(Path, "rename", 2 if directory else 1)
+        stop_after(Path, "replace")
+"""
+MOMENTS = ("started", "half written", "written", "flushed", "first rename done", "renamed")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize("moment", MOMENTS)
+@KINDS
+def test_killed_while_writing(tmp_path, pytestconfig, directory, moment):
+    path = tmp_path / "model"
+    put(path, OLD, directory)
+    command = [sys.executable, "-c", KILLED_WRITER, str(path), "folder" if directory else "file", moment]
+    with subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"here\n"
+        writer.kill()
+    assert writer.returncode == -signal.SIGKILL
+    # A folder is away for the moment between two renames; it is never half there.
+    away = directory and moment == "first rename done"
+    renamed = moment in ("first rename done", "renamed")
+    assert path.exists() is not away
+    if not away:
+        assert read(path) == (NEW if renamed else OLD)
+    with atomic_write(path, overwrite=True, directory=directory) as temporary:
+        if directory:
+            temporary.rmdir()
+        put(temporary, b"third", directory)
+    assert read(path) == b"third"
+    assert names_in(tmp_path) == ["model"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from runtime.atomic import atomic_write
+from runtime.errors import OutputError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+path, directory = Path(sys.argv[1]), sys.argv[2] == "folder"
+try:
+    with atomic_write(path, overwrite=True, directory=directory) as temporary:
+        (temporary / "top" if directory else temporary).write_bytes(b"new" * 2000)
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit on this system")
+@KINDS
+def test_full_disk(tmp_path, pytestconfig, directory):
+    path = tmp_path / "model"
+    put(path, OLD, directory)
+    command = [sys.executable, "-c", FULL_DISK, str(path), "folder" if directory else "file"]
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
+    assert done.stdout == f"cannot write {path}: File too large\n"
+    assert read(path) == OLD
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_a_folder_that_cannot_be_moved_in_puts_the_old_one_back(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    put(path, OLD, True)
+    rename = type(path).rename
+
+    def refuse(self, target):
+        if self.name.endswith(f"{os.getpid()}.partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(path), "rename", refuse)
+    with pytest.raises(OutputError, match="No space left"):
+        with atomic_write(path, overwrite=True, directory=True) as temporary:
+            temporary.rmdir()
+            put(temporary, NEW, True)
+    assert read(path) == OLD
+    assert names_in(tmp_path) == ["model"]

@@ -1,0 +1,228 @@
+"""A sealed `.onnx` file: every ONNX tool reads it, and no damage goes unnoticed."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.artifact import Metadata
+from runtime.backends import read_metadata
+from runtime.errors import ArtifactCorruptError, ArtifactError, ForeignArtifactError
+from runtime.onnx_file import METADATA_KEY, metadata_entry, read_sealed, seal
+
+DIGEST_KEY = "maskrcnn_sha256"
+METADATA = json.dumps({"name": "tiny", "sign": "\N{SNOWMAN}", "long": "x" * 300}, ensure_ascii=False)
+
+
+def tiny_model(**metadata):
+    """x + weights, small enough to damage at every byte."""
+    weights = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "weights"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 8])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    return model.SerializeToString()
+
+
+MODEL = tiny_model()
+SEALED = seal(MODEL, METADATA)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write bytes to a file and return its path."""
+    path = tmp_path / "model.onnx"
+
+    def write(content):
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def refusal(path, kind=ArtifactError):
+    with pytest.raises(kind) as refused:
+        read_sealed(path)
+    message = str(refused.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def test_round_trip(file):
+    path = file(SEALED)
+    assert read_sealed(path) == METADATA
+    assert read_sealed(path, verify_digest=False) == METADATA
+
+
+def test_model_is_kept_byte_for_byte():
+    assert SEALED.startswith(MODEL)
+
+
+def test_empty_metadata_text(file):
+    assert read_sealed(file(seal(MODEL, ""))) == ""
+
+
+def test_metadata_of_other_tools_stays(file):
+    path = file(seal(tiny_model(author="someone"), METADATA))
+    assert read_sealed(path) == METADATA
+    assert [p.key for p in onnx.load(path).metadata_props] == ["author", METADATA_KEY, DIGEST_KEY]
+
+
+def test_onnx_reads_the_sealed_file(file):
+    model = onnx.load(file(SEALED))
+    onnx.checker.check_model(model, full_check=True)
+    assert {p.key: p.value for p in model.metadata_props}[METADATA_KEY] == METADATA
+    assert [node.op_type for node in model.graph.node] == ["Add"]
+    del model.metadata_props[:]
+    assert model.SerializeToString() == MODEL
+
+
+def test_onnx_runtime_reads_the_sealed_file(file):
+    session = ort.InferenceSession(file(SEALED), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map[METADATA_KEY] == METADATA
+    assert DIGEST_KEY in session.get_modelmeta().custom_metadata_map
+    x = np.ones((4, 8), np.float32)
+    plain = ort.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], plain.run(None, {"x": x})[0])
+
+
+def test_exported_artifact_is_sealed_and_whole(onnx_artifact):
+    model = onnx.load(onnx_artifact)
+    props = {p.key: p.value for p in model.metadata_props}
+    assert set(props) == {METADATA_KEY, DIGEST_KEY}
+    metadata = Metadata.from_json(props[METADATA_KEY], "here")
+    assert metadata == read_metadata(onnx_artifact)
+    assert metadata.verdict["passed"] is True
+    assert metadata.checkpoint == {"name": "demo model"}
+    assert all(not tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_truncated_at_every_byte(file):
+    for length in range(1, len(SEALED)):
+        path = file(SEALED[:length])
+        with pytest.raises(ArtifactError):
+            read_sealed(path)
+
+
+def test_truncated_artifact(onnx_artifact, file):
+    whole = onnx_artifact.read_bytes()
+    for length in (*np.linspace(1, len(whole) - 201, 40, dtype=int), *range(len(whole) - 200, len(whole))):
+        path = file(whole[:length])
+        with pytest.raises(ArtifactError):
+            read_metadata(path)
+
+
+def test_one_flipped_bit_anywhere(file):
+    for position in range(len(SEALED)):
+        for bit in (0, 7):
+            damaged = bytearray(SEALED)
+            damaged[position] ^= 1 << bit
+            path = file(damaged)
+            with pytest.raises(ArtifactError):
+                read_sealed(path)
+                pytest.fail(f"bit {bit} of byte {position} of {len(SEALED)} was flipped unnoticed")
+
+
+def test_one_flipped_byte_in_the_artifact(onnx_artifact, file):
+    whole = onnx_artifact.read_bytes()
+    rng = np.random.default_rng(0)
+    path = file(whole)
+    with path.open("r+b") as stream:
+        for position in (*rng.integers(0, len(whole), 100), *rng.integers(len(whole) - 200, len(whole), 100)):
+            stream.seek(position)
+            stream.write(bytes([whole[position] ^ rng.integers(1, 256)]))
+            stream.flush()
+            with pytest.raises(ArtifactError):
+                read_metadata(path)
+                pytest.fail(f"byte {position} of {len(whole)} was changed unnoticed")
+            stream.seek(position)
+            stream.write(whole[position : position + 1])
+    assert read_metadata(path) == read_metadata(onnx_artifact)  # all changes were taken back
+
+
+@pytest.mark.parametrize("extra", [b"\x00", b"\n", metadata_entry("note", "added"), MODEL, SEALED[-40:]])
+def test_something_added_behind(file, extra):
+    refusal(file(SEALED + extra))
+
+
+def test_metadata_exchanged_for_that_of_another_model(file):
+    forged = MODEL + metadata_entry(METADATA_KEY, "{}") + SEALED[len(seal(MODEL, METADATA)) - 85 :]
+    refusal(file(forged), ArtifactCorruptError)
+
+
+def test_message_of_a_changed_file_says_what_happened_and_what_to_do(file):
+    damaged = bytearray(SEALED)
+    damaged[MODEL.index(b"tiny")] ^= 1
+    message = refusal(file(damaged), ArtifactCorruptError)
+    assert "changed after it was exported" in message
+    assert "export it again" in message
+
+
+def test_changed_weights_are_read_where_checking_is_turned_off(file):
+    damaged = bytearray(SEALED)
+    damaged[MODEL.index(b"tiny")] ^= 1
+    assert read_sealed(file(damaged), verify_digest=False) == METADATA
+
+
+def test_empty_file(file):
+    assert "empty" in refusal(file(b""), ArtifactCorruptError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html><body>Not found</body></html>\n",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 6089312\n",
+        b"\x89HDF\r\n\x1a\n" + bytes(500),
+        b"PK\x03\x04" + bytes(100),
+        b"\xff" * 50,
+        bytes(50),
+    ],
+)
+def test_another_kind_of_file(file, content):
+    refusal(file(content), ArtifactError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        MODEL,
+        tiny_model(author="someone"),
+        MODEL + metadata_entry(METADATA_KEY, METADATA),
+        MODEL + metadata_entry(DIGEST_KEY, "0" * 64),
+    ],
+)
+def test_foreign_onnx_file(file, content):
+    message = refusal(file(content), ForeignArtifactError)
+    assert "did not write" in message
+    assert "maskrcnn-export onnx" in message
+    with pytest.raises(ForeignArtifactError):
+        read_sealed(file(content), verify_digest=False)
+
+
+PIECES = st.binary(max_size=40) | st.sampled_from([MODEL, SEALED, SEALED[-85:], metadata_entry("a", "b")])
+
+
+@given(pieces=st.lists(PIECES, max_size=4), verify=st.booleans())
+def test_random_bytes_give_typed_errors_or_the_metadata(tmp_path_factory, pieces, verify):
+    path = tmp_path_factory.getbasetemp() / "random.onnx"
+    path.write_bytes(b"".join(pieces))
+    try:
+        text = read_sealed(path, verify_digest=verify)
+    except ArtifactError as error:
+        assert str(path) in str(error)
+        return
+    assert text == METADATA
+    if verify:
+        assert b"".join(pieces) == SEALED
