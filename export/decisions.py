@@ -29,21 +29,30 @@ class _Chosen:
     class_ids: Array
 
 
-def explain(
+def explain_masks(reference: Mapping[str, Array], other: Mapping[str, Array], image_size: Sequence[int]) -> list[str]:
+    """Name why masks of equal boxes differ: a box between two levels, or rounding that the mask head amplifies.
+
+    Args:
+        reference: Border tensors of the model, without the batch axis.
+        other: Border tensors of the artifact's own run.
+        image_size: Height, width of the padded picture.
+    """
+    return _levels([_detections(run) for run in (reference, other)], image_size) + _amplified(reference, other)
+
+
+def explain_rows(
     reference: Mapping[str, Array],
     other: Mapping[str, Array],
     anchors: Array,
-    image_size: Sequence[int],
     config: Config,
     thresholds: Sequence[float],
 ) -> list[str]:
-    """Name the near decisions behind a difference between two runs on one picture.
+    """Name the near decisions behind rows that differ or stand in another order.
 
     Args:
         reference: Border tensors of the model, without the batch axis.
         other: Border tensors of the artifact's own run.
         anchors: float32 [A, 4] normalised.
-        image_size: Height, width of the padded picture.
         config: The model's configuration.
         thresholds: `score_threshold` and `nms_threshold` of the run.
 
@@ -53,14 +62,13 @@ def explain(
     proposals = config.proposals
     sides = [_proposals(run, anchors, config) for run in (reference, other)]
     missing, extra = _only_in_one(*sides)
-    found = [_detections(run) for run in (reference, other)]
-    reasons = _levels(found, image_size) + _amplified(reference, other)
     if len(missing.boxes) or len(extra.boxes):
-        reasons += _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
+        reasons = _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
         return reasons + _suppression("proposals", missing, extra, sides, proposals.nms_threshold)
     score_threshold, nms_threshold = thresholds
+    found = [_detections(run) for run in (reference, other)]
     missing, extra = _only_in_one(*found)
-    reasons += _classes(reference["class_probs"], score_threshold)
+    reasons = _classes(reference["class_probs"], score_threshold)
     reasons += _suppression("detection", missing, extra, found, nms_threshold)
     return reasons + _order(found[0].scores)
 

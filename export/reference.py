@@ -8,8 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from export import tolerances
-from export.compare import difference
-from export.decisions import explain
+from export.compare import RowDifferences, difference
+from export.decisions import explain_masks, explain_rows
 from export.graph import STAGES, Stage, border, trace
 from export.tensorflow_stages import TensorFlowStages
 from export.verdict import StageResult
@@ -99,14 +99,31 @@ class Difference:
             if not r.passed
         ]
 
-    def decisions(self, row: int) -> list[str]:
-        """Name the near decisions behind the difference in one picture of the run."""
-        anchors = self._model.anchors(tf.constant(self._feeds[names.IMAGES].shape[1:3])).numpy()
-        thresholds = tuple(float(self._feeds[n]) for n in (names.SCORE_THRESHOLD, names.NMS_THRESHOLD))
+    def decisions(self, row: int, rows: RowDifferences) -> list[str]:
+        """Name the near decisions behind the difference in one picture of the run.
+
+        Args:
+            row: Of the picture in the batch.
+            rows: What differs in it.
+
+        Returns:
+            Sentences; empty unless everything that differs is accounted for.
+        """
         # Crops have rois, not pictures, on their first axis; no decision is made on them.
-        sides = [
+        model, other = (
             {name: tensor[row] for name, tensor in side.items() if not name.endswith("rois")}
             for side in (self._borders, self._other)
-        ]
+        )
         size = self._feeds[names.IMAGES].shape[1:3]
-        return explain(sides[0], sides[1], anchors, size, self._model.config, thresholds)
+        of_masks = [] if rows.masks_within else explain_masks(model, other, size)
+        of_rows = []
+        if rows.unmatched or rows.swapped:
+            anchors = self._model.anchors(tf.constant(size)).numpy()
+            thresholds = [float(self._feeds[n]) for n in (names.SCORE_THRESHOLD, names.NMS_THRESHOLD)]
+            of_rows = explain_rows(model, other, anchors, self._model.config, thresholds)
+        unexplained = (
+            not rows.scores_within
+            or (not rows.masks_within and not of_masks)
+            or ((rows.unmatched or rows.swapped) and not of_rows)
+        )
+        return [] if unexplained else of_masks + of_rows

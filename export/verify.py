@@ -20,7 +20,7 @@ Progress = Callable[[str], None]
 
 NO_DETECTIONS = 2.0  # a score threshold above every score
 MOST_DECISIONS = 12
-NOTHING_NEAR = "no selection hangs on less than the margin"
+NOTHING_NEAR = "that is more than rounding: no selection on less than the margin accounts for all of it"
 
 
 def verify(
@@ -116,7 +116,7 @@ def compare_run(
     for row, (picture, rows) in enumerate(zip(pictures, compared, strict=True)):
         decisions, objections = [], []
         if not rows.identical and examined is not None:
-            decisions = examined.decisions(row)
+            decisions = examined.decisions(row, rows)
             objections = examined.objections or ([] if decisions else [NOTHING_NEAR])
         yield CaseResult(
             case=f"{picture.name} ({name}, {len(pictures)})",

@@ -14,8 +14,8 @@ from maskrcnn.model import MaskRCNN
 from maskrcnn.samples import DEMO
 from runtime.images import read_image
 
-# The last convolution of a residual block is kept small, or scores saturate.
-_GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block in "ab"}
+# The last convolution of a residual block is kept small and the class logits flat, or scores saturate.
+_GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block in "ab"} | {"mrcnn_class_logits": 0.4}
 
 
 def demo_model() -> MaskRCNN:

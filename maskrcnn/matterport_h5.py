@@ -26,6 +26,8 @@ RPN_GROUP = "rpn_model"
 _KERAS_VERSION = "2.2.5"  # the layout's version; Keras 3 reads it as a legacy file
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST = "maskrcnn_sha256"
+# What h5py and NumPy raise on files whose structure does not make sense.
+_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def group_of(layer: str) -> str:
@@ -93,12 +95,13 @@ def write_arrays(
         layer = key.split("/")[0]
         groups.setdefault(group_of(layer), []).append((f"{key}:0", array))
     with atomic_write(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in groups]
+        # Fixed-length bytes, as in the original: of a plain list h5py makes variable-length text.
+        file.attrs["layer_names"] = np.array([name.encode() for name in groups])
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = _KERAS_VERSION.encode()
         for group_name, weights in groups.items():
             group = file.create_group(group_name)
-            group.attrs["weight_names"] = [name.encode() for name, _ in weights]
+            group.attrs["weight_names"] = np.array([name.encode() for name, _ in weights])
             for name, array in weights:
                 group.create_dataset(name, data=array)
         if attributes is not None:
@@ -128,7 +131,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
             yield file
         except CheckpointFormatError:
             raise
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever h5py makes of damage
+        except _DAMAGE as error:
             raise CheckpointFormatError(f"{path} is truncated or damaged: {error}".split("\n")[0]) from error
 
 
@@ -142,7 +145,7 @@ def _split(group_name: str, weight_name: str) -> tuple[str, str]:
 def _member(path: Path, group: h5py.Group, name: str) -> Any:
     """What a group holds under a name; links, which may lead to other files, are not followed."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise CheckpointFormatError(f"{path} has a link at {group.name}/{name} in place of a group: refused")
+        raise CheckpointFormatError(f"{path} has a link at {name!r} in place of a group: refused")
     return group[name]
 
 

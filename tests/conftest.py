@@ -51,7 +51,7 @@ def _why_no_cuda():
     try:
         session = ort.InferenceSession(model.SerializeToString(), providers=[provider])
         (result,) = session.run(None, {"x": np.ones(3, np.float32)})
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the drivers raise
         return f"gpu: CUDA cannot be used: {str(error).splitlines()[0]}"
     if session.get_providers()[0] != provider:
         return f"gpu: the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded"

@@ -75,9 +75,7 @@ def check_engine(path: Path, package: str, installed: str, minimum: str | None) 
         ArtifactError: It is.
     """
     if minimum and _version(installed) < _version(minimum):
-        raise ArtifactError(
-            f"{path} needs {package} {minimum}, installed is {installed}: pip install -U {package}"
-        )
+        raise ArtifactError(f"{path} needs {package} {minimum}, installed is {installed}: pip install -U {package}")
 
 
 def _version(text: str) -> tuple[int, ...]:

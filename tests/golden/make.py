@@ -130,8 +130,7 @@ def main(shared: Path) -> None:
         with np.load(goldens / "open" / source) as full:
             np.savez_compressed(HERE / name, **cut(dict(full)))
     inference, training = (
-        json.loads((goldens / f"weights_manifest_{name}.json").read_text())
-        for name in ("small", "small_training")
+        json.loads((goldens / f"weights_manifest_{name}.json").read_text()) for name in ("small", "small_training")
     )
     text = json.dumps(manifest(inference, training), separators=(",", ":"))
     (HERE / "weights_manifest_small.json").write_text(text + "\n")

@@ -44,9 +44,7 @@ def test_blocks_are_lettered(backbone, blocks):
     assert projected == [f"res{stage}a_branch1" for stage in (2, 3, 4, 5)]
 
 
-@pytest.mark.parametrize(
-    ("backbone", "channels"), [("resnet18", (4, 8, 16, 32)), ("resnet50", (16, 32, 64, 128))]
-)
+@pytest.mark.parametrize(("backbone", "channels"), [("resnet18", (4, 8, 16, 32)), ("resnet50", (16, 32, 64, 128))])
 def test_features_have_strides_4_to_32(backbone, channels):
     model = build_backbone(ModelConfig(backbone=backbone, backbone_width=4))
     features = model(tf.zeros((2, 64, 192, 3)))
@@ -57,9 +55,7 @@ def test_features_have_strides_4_to_32(backbone, channels):
 def test_the_stride_is_in_the_first_convolution_of_a_block():
     model = build_backbone(TINY)
     strides = {
-        layer.name: layer.strides
-        for layer in model.layers
-        if hasattr(layer, "kernel") and layer.strides != (1, 1)
+        layer.name: layer.strides for layer in model.layers if hasattr(layer, "kernel") and layer.strides != (1, 1)
     }
     expected = ["conv1", *(f"res{s}a_branch{b}" for s in (3, 4, 5) for b in ("2a", "1"))]
     assert strides == dict.fromkeys(expected, (2, 2))
@@ -77,9 +73,7 @@ def test_stem_pads_three_and_pools_towards_the_bottom_right():
     image = np.zeros((1, 16, 16, 3), np.float32)
     image[..., 0] = np.arange(256).reshape(16, 16)
     sampled = image[0, ::2, ::2, 0]  # [8, 8]
-    expected = [
-        [sampled[y : y + 3, x : x + 3].max() for x in range(0, 8, 2)] for y in range(0, 8, 2)
-    ]
+    expected = [[sampled[y : y + 3, x : x + 3].max() for x in range(0, 8, 2)] for y in range(0, 8, 2)]
     np.testing.assert_allclose(stem(image)[0, :, :, 0], expected, rtol=1e-5)
 
 

@@ -91,9 +91,7 @@ def test_detections_are_the_oracles(count, drop_empty):
     limits = {"min_score": 0.4, "threshold": 0.3, "count": count, "drop_empty": drop_empty}
     rows, used = run(proposals, probs, deltas, windows, **limits)
     for image in range(2):
-        expected = oracles.detect(
-            proposals[image], probs[image], deltas[image], windows[image], STD, **limits
-        )
+        expected = oracles.detect(proposals[image], probs[image], deltas[image], windows[image], STD, **limits)
         assert used[image] == len(expected) > 0
         np.testing.assert_allclose(rows[image, : used[image]], expected, rtol=0, atol=1e-6)
         assert not rows[image, used[image] :].any()
@@ -129,9 +127,7 @@ def test_background_is_never_a_detection():
 
 
 def test_of_equally_probable_classes_the_first_wins():
-    rows, _ = run(
-        [[[0, 0, 1, 1]]], [[[0.1, 0.1, 0.4, 0.4]]], np.zeros((1, 1, 4, 4)), [[0, 0, 1, 1]], 1
-    )
+    rows, _ = run([[[0, 0, 1, 1]]], [[[0.1, 0.1, 0.4, 0.4]]], np.zeros((1, 1, 4, 4)), [[0, 0, 1, 1]], 1)
     assert rows[0, 0, 4] == 2
 
 

@@ -150,9 +150,7 @@ def test_the_score_threshold_is_an_input():
 
 
 def test_the_nms_threshold_is_an_input():
-    strict, loose = (
-        overlaps_within_classes(models.demo().stages(pictures(), windows(), 0.0, t)) for t in (0.3, 0.9)
-    )
+    strict, loose = (overlaps_within_classes(models.demo().stages(pictures(), windows(), 0.0, t)) for t in (0.3, 0.9))
     assert len(strict) > 10
     assert strict.max() < 0.3 + 1e-6
     assert loose.max() > 0.5

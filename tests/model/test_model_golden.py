@@ -79,9 +79,7 @@ def run(name):
         assert (config.proposals, config.detection) == (model.config.proposals, model.config.detection)
     windows = arrays["window"].astype(np.float32)
     detection = config.detection
-    stages = tf.function(model.stages)(
-        arrays["resized_image"], windows, detection.min_score, detection.nms_threshold
-    )
+    stages = tf.function(model.stages)(arrays["resized_image"], windows, detection.min_score, detection.nms_threshold)
     outputs = model.contract(stages, tf.constant(arrays["resized_image"]))
     return Run(name, arrays, config, model, stages, {key: value.numpy() for key, value in outputs.items()})
 

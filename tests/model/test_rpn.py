@@ -25,9 +25,7 @@ def run(scores, deltas, anchors, count, limit=300, threshold=0.7):
 
 @pytest.mark.parametrize(("count", "found"), [(50, [50, 50]), (290, [273, 279])])
 def test_proposals_are_matterports(count, found):
-    proposals = run(
-        GOLDEN["prop_probs"][..., 1], GOLDEN["prop_deltas"], GOLDEN["prop_anchors"][0], count, limit=300
-    )
+    proposals = run(GOLDEN["prop_probs"][..., 1], GOLDEN["prop_deltas"], GOLDEN["prop_anchors"][0], count, limit=300)
     expected = GOLDEN[f"prop_rois_count{count}"]
     assert proposals.any(axis=-1).sum(axis=1).tolist() == found
     np.testing.assert_allclose(proposals, expected, rtol=0, atol=ROUNDING)

@@ -88,7 +88,7 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-@pytest.mark.parametrize("name", [f for f in Metadata.__dataclass_fields__])
+@pytest.mark.parametrize("name", list(Metadata.__dataclass_fields__))
 def test_missing_field(name):
     assert repr(name) in refusal(without(name))
 

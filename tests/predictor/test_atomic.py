@@ -77,8 +77,7 @@ def test_existing_output_is_refused(tmp_path, directory, old_is_folder):
     path = tmp_path / "model"
     put(path, OLD, old_is_folder)
     with pytest.raises(OutputError, match=r"already exists.*--force"):
-        with atomic_write(path, overwrite=False, directory=directory):
-            pytest.fail("the block was entered")
+        atomic_write(path, overwrite=False, directory=directory).__enter__()
     assert read(path) == OLD
     assert names_in(tmp_path) == ["model"]
 
@@ -124,12 +123,16 @@ def test_an_exception_leaves_what_stood_there(tmp_path, directory, old, error):
     path = tmp_path / "model"
     if old:
         put(path, OLD, directory)
-    with pytest.raises(type(error)) as raised:
+
+    def write():
         with atomic_write(path, overwrite=True, directory=directory) as temporary:
             if directory:
                 temporary.rmdir()
             put(temporary, NEW, directory)
             raise error
+
+    with pytest.raises(type(error)) as raised:
+        write()
     assert raised.value is error
     assert names_in(tmp_path) == (["model"] if old else [])
     if old:
@@ -185,9 +188,9 @@ def test_path_that_names_nothing(path):
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 250, "nul\0byte"])
 @KINDS
 def test_name_that_the_file_system_refuses(tmp_path, name, directory):
-    with pytest.raises(OutputError) as refused:
-        with atomic_write(tmp_path / name, overwrite=False, directory=directory) as temporary:
-            put(temporary / "inside" if directory else temporary, NEW, False)
+    writer = atomic_write(tmp_path / name, overwrite=False, directory=directory)
+    with pytest.raises(OutputError) as refused, writer as temporary:
+        put(temporary / "inside" if directory else temporary, NEW, False)
     assert "\n" not in str(refused.value)
     assert names_in(tmp_path) == []
 
@@ -231,7 +234,9 @@ def test_what_a_running_writer_has_is_kept(tmp_path):
         other.communicate(b"\n")
 
 
-@pytest.mark.parametrize("name", [".model.2.{gone}.partial", ".model.x.partial", ".model.partial", ".other.{gone}.partial"])
+@pytest.mark.parametrize(
+    "name", [".model.2.{gone}.partial", ".model.x.partial", ".model.partial", ".other.{gone}.partial"]
+)
 def test_files_of_others_are_kept(tmp_path, name):
     name = name.format(gone=finished_process_id())
     put(tmp_path / name.replace(".2.", f".{finished_process_id()}."), OLD, False)
@@ -358,6 +363,11 @@ def test_a_folder_that_cannot_be_moved_in_puts_the_old_one_back(tmp_path, monkey
     put(path, OLD, True)
     rename = type(path).rename
 
+    def write(path):
+        with atomic_write(path, overwrite=True, directory=True) as temporary:
+            temporary.rmdir()
+            put(temporary, NEW, True)
+
     def refuse(self, target):
         if self.name.endswith(f"{os.getpid()}.partial"):
             raise OSError(28, "No space left on device")
@@ -365,8 +375,6 @@ def test_a_folder_that_cannot_be_moved_in_puts_the_old_one_back(tmp_path, monkey
 
     monkeypatch.setattr(type(path), "rename", refuse)
     with pytest.raises(OutputError, match="No space left"):
-        with atomic_write(path, overwrite=True, directory=True) as temporary:
-            temporary.rmdir()
-            put(temporary, NEW, True)
+        write(path)
     assert read(path) == OLD
     assert names_in(tmp_path) == ["model"]

@@ -97,9 +97,10 @@ def test_orientation_of_a_photo_is_applied(predictor, picture):
     assert_same(result, predictor(np.rot90(picture, -1)), 0, 0, 0)
 
 
-def test_both_engines_agree(onnx_artifact, savedmodel_artifact, pictures):
+def test_both_engines_agree(onnx_artifact, savedmodel_artifact, picture):
     first, second = Predictor(onnx_artifact, "cpu"), Predictor(savedmodel_artifact, "cpu")
-    for each in pictures:
+    for each in (picture, picture[:200, :150], picture[100:, ::-1]):
+        assert len(first(each)) > 0
         assert_same(first(each), second(each))
 
 
@@ -220,7 +221,9 @@ def largest_overlap(artifact, picture, threshold):
     assert count > 1
     classes = outputs["class_ids"][0, :count]
     same = (classes[:, None] == classes) & ~np.eye(count, dtype=bool)
-    return ious(outputs["boxes"][0, :count].astype(np.float64))[same].max()
+    # The graph compares boxes whose last pixel is part of them: x2, y2 are one less there.
+    boxes = outputs["boxes"][0, :count].astype(np.float64) - [0, 0, 1, 1]
+    return ious(boxes)[same].max()
 
 
 def test_nms_threshold_is_the_largest_overlap_within_a_class(artifact, picture):
@@ -288,7 +291,7 @@ def test_artifact_that_does_not_resize(doctored, picture):
     result = predictor(pixels)
     assert 0 < len(result) <= outputs["num_detections"][0]
     assert set(map(tuple, result.boxes.tolist())) <= set(map(tuple, outputs["boxes"][0].tolist()))
-    with pytest.raises(ImageError, match="360 x 480 pixels.*multiples of 64"):
+    with pytest.raises(ImageError, match=r"360 x 480 pixels.*multiples of 64"):
         predictor(picture)
 
 
@@ -408,7 +411,7 @@ def test_explain_on_the_cpu(artifact, picture):
     operators = {operator for _, operator in first.counts}
     if artifact.is_dir():
         assert any("Conv2D" in operator for operator in operators)
-        assert any(operator.startswith("NonMaxSuppression") for operator in operators)
+        assert {"CropAndResize", "CombinedNonMaxSuppression"} <= operators
     else:
         assert {"Conv", "RoiAlign", "NonMaxSuppression"} <= operators
     assert place in str(first)

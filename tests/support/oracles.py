@@ -37,9 +37,7 @@ def decode(box, delta):
     height, width = y2 - y1, x2 - x1
     center_y, center_x = (y1 + y2) / 2 + dy * height, (x1 + x2) / 2 + dx * width
     height, width = height * math.exp(dh), width * math.exp(dw)
-    return np.array(
-        [center_y - height / 2, center_x - width / 2, center_y + height / 2, center_x + width / 2]
-    )
+    return np.array([center_y - height / 2, center_x - width / 2, center_y + height / 2, center_x + width / 2])
 
 
 def clip(box, window):
@@ -89,9 +87,7 @@ def pyramid_anchors(image_size, strides, scales, ratios, anchor_stride=1):
     """Pixel anchors of all levels."""
     return np.concatenate(
         [
-            level_anchors(
-                [math.ceil(side / stride) for side in image_size], stride, scale, ratios, anchor_stride
-            )
+            level_anchors([math.ceil(side / stride) for side in image_size], stride, scale, ratios, anchor_stride)
             for stride, scale in zip(strides, scales, strict=True)
         ]
     )
@@ -174,6 +170,7 @@ def detect(
     deltas,
     window,
     box_std,
+    *,
     min_score,
     threshold,
     count,

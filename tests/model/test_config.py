@@ -1,0 +1,238 @@
+"""Configuration: JSON both ways, every refusal, and messages that say what to do."""
+
+import dataclasses
+import json
+
+import pytest
+
+from maskrcnn.config import (
+    Config,
+    DetectionConfig,
+    ModelConfig,
+    ProposalConfig,
+    TrainingConfig,
+    read_config,
+)
+from maskrcnn.errors import ConfigError
+from maskrcnn.matterport_config import to_matterport
+from maskrcnn.samples import SAMPLES
+from runtime.letterbox import ResizePolicy
+
+OTHER = Config(
+    name="every field differs from its default",
+    model=ModelConfig(
+        class_names=("BG", 'naïve "quoted"', "日本"),
+        image_channels=2,
+        mean_pixel=(1.5, 0.1),
+        backbone="custom",
+        backbone_width=8,
+        backbone_strides=(2, 4, 8, 16, 32),
+        fpn_channels=16,
+        anchor_scales=(1, 2.5, 3, 4, 5),
+        anchor_ratios=(0.25,),
+        anchor_stride=2,
+        rpn_channels=24,
+        rpn_box_std=(1, 2, 3, 4),
+        box_std=(4, 3, 2, 1),
+        box_head_channels=12,
+        mask_head_channels=20,
+        box_pool_size=5,
+        mask_pool_size=6,
+        roi_sampling="roi_align",
+    ),
+    proposals=ProposalConfig(7, 8, 9, 0.125),
+    detection=DetectionConfig(3, 0.0, 1.0, True, "aligned"),
+    resize=ResizePolicy("pad64", 128, None, 1.5),
+    training=TrainingConfig(
+        batch_size=3,
+        steps_per_epoch=4,
+        validation_steps=5,
+        learning_rate=0.25,
+        momentum=0.5,
+        weight_decay=0.0,
+        gradient_clip_norm=1.0,
+        loss_weights=(1, 2, 3, 4, 5),
+        anchors_per_image=6,
+        rois_per_image=7,
+        roi_positive_ratio=0.75,
+        max_instances=8,
+        mini_mask_size=None,
+        use_rpn_proposals=False,
+        train_batch_norm=None,
+        resize=ResizePolicy("crop", 64, None, 2.0),
+    ),
+)
+
+
+def test_the_other_configuration_differs_in_every_field():
+    for section in dataclasses.fields(Config):
+        ours, default = getattr(OTHER, section.name), getattr(Config(), section.name)
+        assert ours != default
+        if dataclasses.is_dataclass(ours) and section.name != "resize":
+            same = [f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) == getattr(default, f.name)]
+            assert same == []
+
+
+@pytest.mark.parametrize("config", [*SAMPLES.values(), Config(), OTHER], ids=lambda config: config.name)
+def test_json_and_back(config):
+    assert Config.from_json(config.to_json()) == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_fields_left_out_keep_their_defaults():
+    config = Config.from_dict({"model": {"class_names": ["BG", "a"]}, "detection": {"min_score": 0}})
+    assert config.model == ModelConfig(class_names=("BG", "a"))
+    assert config.detection == DetectionConfig(min_score=0.0)
+    assert config.training == TrainingConfig()
+
+
+def test_whole_floats_are_integers():
+    config = Config.from_dict({"training": {"batch_size": 4.0}})
+    assert config.training.batch_size == 4
+    assert isinstance(config.training.batch_size, int)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {"anchor_scale": [1]}}, r"'anchor_scale' in config\.model: did you mean 'anchor_scales'"),
+        ({"detektion": {}}, r"'detektion' in config: did you mean 'detection'"),
+        ({"training": {"resize": {"mode": "crop", "mindim": 64}}}, "did you mean 'min_dim'"),
+        ({"xyzzy": 1}, "known are name, model, proposals, detection, resize, training"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_a_suggestion(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": 3}, r"config\.name is 3: expected str"),
+        ({"model": []}, r"config\.model is \[\]: expected an object"),
+        ({"resize": None}, r"config\.resize is None: expected an object"),
+        ({"model": {"class_names": "BG"}}, r"config\.model\.class_names is 'BG': expected a list"),
+        ({"model": {"class_names": ["BG", 1]}}, r"config\.model\.class_names\[1\] is 1: expected str"),
+        ({"model": {"image_channels": True}}, r"image_channels is True: expected int"),
+        ({"model": {"image_channels": "3"}}, r"image_channels is '3': expected int"),
+        ({"model": {"fpn_channels": 1.5}}, r"fpn_channels is 1\.5: expected int"),
+        ({"model": {"backbone": "vgg"}}, r"backbone is 'vgg': expected one of 'resnet18', .*'custom'"),
+        ({"model": {"roi_sampling": 7}}, r"roi_sampling is 7: expected one of"),
+        ({"model": {"mean_pixel": [1, 2, None]}}, r"mean_pixel\[2\] is None: expected float"),
+        ({"detection": {"drop_empty_boxes": 1}}, r"drop_empty_boxes is 1: expected bool"),
+        ({"training": {"train_batch_norm": "no"}}, r"train_batch_norm is 'no': expected bool"),
+        ({"training": {"batch_size": None}}, r"batch_size is None: expected int"),
+        ({"training": {"batch_size": float("inf")}}, r"batch_size is inf: expected int"),
+        ({"training": {"batch_size": float("nan")}}, r"batch_size is nan: expected int"),
+        ({"training": {"learning_rate": float("nan")}}, r"learning_rate is nan: expected float"),
+        ({"resize": {"min_dim": 64}}, r"config\.resize is incomplete"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_its_place(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_dict(values)
+
+
+REFUSED = [
+    (ModelConfig, {"class_names": ()}, "class_names is empty"),
+    (ModelConfig, {"image_channels": 0, "mean_pixel": ()}, "image_channels is 0: expected 1 to 6"),
+    (ModelConfig, {"image_channels": 7, "mean_pixel": (0,) * 7}, "image_channels is 7: expected 1 to 6"),
+    (ModelConfig, {"image_channels": 1}, "mean_pixel has 3 values for 1 image_channels"),
+    (ModelConfig, {"backbone_strides": (4, 8, 16, 32)}, "expected five, each the double"),
+    (ModelConfig, {"backbone_strides": (4, 8, 16, 32, 32)}, "expected five, each the double"),
+    (ModelConfig, {"backbone_strides": (0, 0, 0, 0, 0)}, "backbone_strides is .*: expected positive"),
+    (ModelConfig, {"anchor_scales": (32, 64)}, "anchor_scales has 2 values: expected 5"),
+    (ModelConfig, {"anchor_scales": (32, 64, 0, 1, 2)}, "anchor_scales is .*: expected positive"),
+    (ModelConfig, {"anchor_ratios": ()}, "anchor_ratios is empty"),
+    (ModelConfig, {"anchor_ratios": (1, -1)}, "anchor_ratios is .*: expected positive"),
+    (ModelConfig, {"rpn_box_std": (0.1, 0.1, 0.2)}, "rpn_box_std needs 4 values"),
+    (ModelConfig, {"box_std": (0.1,) * 5}, "box_std needs 4 values"),
+    (ModelConfig, {"box_std": (0.1, 0.1, 0.2, 0.0)}, "box_std is .*: expected positive"),
+    *(
+        (ModelConfig, {name: 0}, f"{name} is 0: expected positive")
+        for name in (
+            "backbone_width",
+            "fpn_channels",
+            "anchor_stride",
+            "rpn_channels",
+            "box_head_channels",
+            "mask_head_channels",
+            "box_pool_size",
+            "mask_pool_size",
+        )
+    ),
+    (ProposalConfig, {"pre_nms_limit": 0}, "pre_nms_limit is 0: expected at least 1"),
+    (ProposalConfig, {"post_nms_training": 0}, "post_nms_training is 0: expected at least 1"),
+    (ProposalConfig, {"post_nms_inference": -1}, "post_nms_inference is -1: expected at least 1"),
+    (ProposalConfig, {"nms_threshold": 1.01}, r"nms_threshold is 1\.01: expected 0 to 1"),
+    (DetectionConfig, {"max_detections": 0}, "max_detections is 0: expected at least 1"),
+    (DetectionConfig, {"min_score": -0.1}, r"min_score is -0\.1: expected 0 to 1"),
+    (DetectionConfig, {"nms_threshold": float("nan")}, "nms_threshold is nan: expected 0 to 1"),
+    (TrainingConfig, {"batch_size": 0}, "batch_size is 0: expected at least 1"),
+    (TrainingConfig, {"anchors_per_image": 0}, "anchors_per_image is 0"),
+    (TrainingConfig, {"rois_per_image": 0}, "rois_per_image is 0"),
+    (TrainingConfig, {"max_instances": 0}, "max_instances is 0"),
+    (TrainingConfig, {"loss_weights": (1.0,)}, "loss_weights has 1 values: expected 5"),
+    (TrainingConfig, {"mini_mask_size": (56,)}, r"mini_mask_size is \(56,\)"),
+    (Config, {"resize": ResizePolicy("crop", 64)}, "resize mode 'crop' loses most of a picture"),
+    (Config, {"resize": ResizePolicy("square", 800, 1000)}, "resize to 1000 pixels .* multiple of 64"),
+    (
+        Config,
+        {"training": TrainingConfig(resize=ResizePolicy("crop", 100))},
+        "resize to 100 pixels .* multiple of 64",
+    ),
+]
+
+
+@pytest.mark.parametrize(("section", "values", "message"), REFUSED)
+def test_a_value_out_of_range_is_refused(section, values, message):
+    with pytest.raises(ConfigError, match=message):
+        section(**values)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (ModelConfig, {"image_channels": 6, "mean_pixel": (0.0,) * 6}),
+        (ModelConfig, {"anchor_ratios": (1,)}),
+        (ProposalConfig, {"nms_threshold": 1.0, "pre_nms_limit": 1}),
+        (DetectionConfig, {"min_score": 0.0, "nms_threshold": 0.0, "max_detections": 1}),
+        (Config, {"resize": ResizePolicy("none")}),
+        (Config, {"resize": ResizePolicy("square", None, 64)}),
+    ],
+)
+def test_the_ends_of_the_ranges_are_accepted(section, values):
+    built = section(**values)
+    assert all(getattr(built, name) == value for name, value in values.items())
+
+
+def test_sections_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().name = "other"
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "not a JSON object")])
+def test_text_that_is_no_configuration(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_json(text)
+
+
+def test_read_config_takes_both_dialects(tmp_path):
+    config = SAMPLES["nucleus"]
+    ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+    ours.write_text(config.to_json(), encoding="utf-8")
+    theirs.write_text(json.dumps(to_matterport(config)), encoding="utf-8")
+    assert read_config(ours) == read_config(str(theirs)) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), (b"{", "not JSON"), (b"3", "not a JSON object"), (b"\xff\xfe", "not text")],
+)
+def test_read_config_refuses_by_name(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"config.json.*{message}"):
+        read_config(path)

@@ -1,0 +1,65 @@
+"""Models with both artifacts, and the pieces a comparison needs."""
+
+from dataclasses import dataclass
+
+import golden
+import models
+import onnx
+import pytest
+
+from export.api import export_onnx, export_savedmodel
+from export.onnx_graph import Border
+from export.onnx_stages import OnnxStages
+from export.reference import Reference
+from export.tensorflow_stages import TensorFlowStages
+from maskrcnn.checkpoint import seed_weights
+from maskrcnn.matterport_config import from_matterport
+from maskrcnn.model import MaskRCNN
+from runtime.backends import open_backend, read_metadata
+
+
+@dataclass
+class Pair:
+    """A model and its artifact, loaded."""
+
+    reference: Reference
+    backend: object
+    stages: object
+    path: object
+
+
+def make_pair(model, artifact_format, folder):
+    path = folder / f"{model.config.name}.{artifact_format}"
+    export = {"onnx": export_onnx, "savedmodel": export_savedmodel}[artifact_format]
+    export(model, path, checkpoint={"name": "seeded weights"})
+    metadata = read_metadata(path)
+    if artifact_format == "onnx":
+        borders = {name: Border(**place) for name, place in metadata.borders.items()}
+        stages = OnnxStages(onnx.load(path), borders)
+    else:
+        stages = TensorFlowStages.of_savedmodel(path)
+    return Pair(Reference(model), open_backend(path, metadata, "cpu"), stages, path)
+
+
+@pytest.fixture(scope="session", params=["onnx", "savedmodel"])
+def artifact_format(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def demo_pair(artifact_format, demo, tmp_path_factory):
+    return make_pair(demo, artifact_format, tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def small_pair(artifact_format, tmp_path_factory):
+    """ResNet-50, 4 classes, 256 pixels: the small golden model."""
+    return make_pair(models.small_model(), artifact_format, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def coco_pair(artifact_format, tmp_path_factory):
+    """ResNet-101, 81 classes, 1024 pixels: the large golden model."""
+    model = MaskRCNN(from_matterport(golden.config_values(golden.load_shared("infer_coco_seed0"))))
+    seed_weights(model, 0)
+    return make_pair(model, artifact_format, tmp_path_factory.mktemp("coco"))
