@@ -28,8 +28,12 @@ Checkpoint = Annotated[
     typer.Argument(help="A matterport .h5 or our .weights.h5; left out, the demo model.", show_default=False),
 ]
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="JSON that describes a checkpoint, with our or matterport's field names."),
+    str | None,
+    typer.Option(
+        "--config",
+        help="What a checkpoint is that does not say it: a JSON file with our or matterport's field names, "
+        "or a sample (coco, balloon, nucleus, shapes).",
+    ),
 ]
 ExcludeHeads = Annotated[
     bool, typer.Option("--exclude-heads", help="Leave out layers made for another number of classes.")
@@ -131,16 +135,16 @@ def demo(
             report.written(path)
 
 
-def _load(checkpoint: Path | None, config: Path | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
+def _load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
     """Model and provenance of a checkpoint argument."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
     report.progress("loading TensorFlow and the checkpoint")
     from export.describe import checkpoint_facts  # noqa: PLC0415
-    from maskrcnn import demo_model, load_checkpoint, read_config  # noqa: PLC0415
+    from maskrcnn import demo_model, find_config, load_checkpoint  # noqa: PLC0415
 
     if checkpoint is None:
         return demo_model(), checkpoint_facts(None)
-    described = None if config is None else read_config(config)
+    described = None if config is None else find_config(config)
     model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
     report.progress(f"{checkpoint.name}: {loaded}")
     return model, checkpoint_facts(checkpoint)

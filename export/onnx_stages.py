@@ -28,6 +28,7 @@ class OnnxStages:
     def __init__(self, model: onnx.ModelProto, borders: Mapping[str, Border]) -> None:
         self._model = model
         self._borders = borders
+        self._sessions: dict[tuple[str, ...], Any] = {}
 
     def run_stage(self, stage: Stage, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute one stage from border tensors and graph inputs."""
@@ -37,21 +38,26 @@ class OnnxStages:
         """Run the whole graph and return its border tensors."""
         return self._run((), tuple(name for stage in STAGES for name in stage.outputs), feeds)
 
-    def _run(self, inputs: Sequence[str], outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        places = [self._borders[name] for name in outputs]
-        model = cut_stage(
-            self._model,
-            {self._borders[name].tensor: feeds[name].dtype for name in inputs},
-            {place.tensor: _dtype(name) for name, place in zip(outputs, places, strict=True)},
-        )
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    def _run(self, inputs: tuple[str, ...], outputs: tuple[str, ...], feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        if outputs not in self._sessions:
+            self._sessions[outputs] = self._open(inputs, outputs, feeds)
+        session = self._sessions[outputs]
         given = {name: feeds[name] for name in INPUT_NAMES}
         given |= {self._borders[name].tensor: self._borders[name].lay_out(feeds[name]) for name in inputs}
         known = {value.name for value in session.get_inputs()}
+        places = [self._borders[name] for name in outputs]
         results = session.run([p.tensor for p in places], {k: v for k, v in given.items() if k in known})
         return {n: p.restore(a) for n, p, a in zip(outputs, places, results, strict=True)}
+
+    def _open(self, inputs: Sequence[str], outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> Any:
+        model = cut_stage(
+            self._model,
+            {self._borders[name].tensor: feeds[name].dtype for name in inputs},
+            {self._borders[name].tensor: _dtype(name) for name in outputs},
+        )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _dtype(border_name: str) -> np.dtype[Any]:

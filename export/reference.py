@@ -1,6 +1,6 @@
 """The Keras model as reference: its runs, its stages, and the examination of a difference from it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -52,20 +52,25 @@ class Reference:
         return TensorFlowStages(self._function.get_concrete_function())
 
 
-def compare_stages(runner: StageRunner, feeds: Arrays, expected: Arrays) -> Iterator[StageResult]:
+def compare_stages(
+    runner: StageRunner, feeds: Arrays, expected: Arrays, stages: Sequence[Stage] = STAGES
+) -> Iterator[StageResult]:
     """Feed every stage of a graph and compare its outputs.
 
     Args:
         runner: The graph.
         feeds: Graph inputs and border tensors to feed.
         expected: Border tensors to find.
+        stages: Which.
     """
-    for stage in STAGES:
-        results = runner.run_stage(stage, feeds)
-        for name in stage.outputs:
-            tolerance = tolerances.STAGES[name]
-            worst = difference(expected[name], results[name], tolerance)
-            yield StageResult(stage.name, name, worst, *tolerance)
+    for stage in stages:
+        yield from _compare_stage(stage, expected, runner.run_stage(stage, feeds))
+
+
+def _compare_stage(stage: Stage, expected: Arrays, found: Arrays) -> Iterator[StageResult]:
+    for name in stage.outputs:
+        tolerance = tolerances.STAGES[name]
+        yield StageResult(stage.name, name, difference(expected[name], found[name], tolerance), *tolerance)
 
 
 class Difference:
@@ -89,12 +94,14 @@ class Difference:
     def __init__(self, reference: Reference, stages: StageRunner, feeds: Arrays, borders: Arrays) -> None:
         self._model, self._feeds = reference.model, feeds
         self._borders, self._other = borders, stages.run_borders(feeds)
+        first, *rest = STAGES  # the first is fed with pictures only, so both runs have it already
+        compared = [("equal", _compare_stage(first, borders, self._other))]
+        compared.append(("the model's", compare_stages(stages, borders | feeds, borders, rest)))
+        of_model = compare_stages(reference.stages, self._other | feeds, self._other, rest)
+        compared.append(("the artifact's", of_model))
         self.objections = [
             f"given {whose} tensors, stage {r.stage!r} differs in {r.tensor} by {r.worst:.1e}"
-            for whose, results in (
-                ("the model's", compare_stages(stages, borders | feeds, borders)),
-                ("the artifact's", compare_stages(reference.stages, self._other | feeds, self._other)),
-            )
+            for whose, results in compared
             for r in results
             if not r.passed
         ]

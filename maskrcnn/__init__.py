@@ -12,7 +12,7 @@ from maskrcnn.errors import (
     MaskRCNNError,
 )
 from maskrcnn.model import MaskRCNN
-from maskrcnn.samples import sample_config
+from maskrcnn.samples import find_config, sample_config
 from maskrcnn.weights import LoadReport
 from runtime.letterbox import ResizePolicy
 
@@ -33,6 +33,7 @@ __all__ = [
     "TrainingConfig",
     "demo_model",
     "demo_picture",
+    "find_config",
     "load_checkpoint",
     "read_config",
     "sample_config",

@@ -1,8 +1,9 @@
 """Ready configurations: matterport's four samples and the demo model."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig
+from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig, read_config
 from maskrcnn.errors import ConfigError
 from runtime.letterbox import ResizePolicy
 
@@ -93,3 +94,15 @@ def sample_config(name: str, class_names: tuple[str, ...] | None = None) -> Conf
     if class_names is None:
         return config
     return replace(config, model=replace(config.model, class_names=class_names))
+
+
+def find_config(name_or_path: str | Path) -> Config:
+    """A configuration file, or where there is none of that name, a sample configuration.
+
+    Raises:
+        ConfigError: Neither, or a file that cannot be used.
+    """
+    path = Path(name_or_path)
+    if not path.exists() and str(name_or_path) in SAMPLES:
+        return SAMPLES[str(name_or_path)]
+    return read_config(path)

@@ -94,7 +94,7 @@ def _choose(kind: str, index: int) -> str:
         except RuntimeError:  # the device is in use already, with whatever was set then
             _logger.debug("memory growth of %s stays as it is", devices[index].name)
         return f"cuda:{index}"
-    if kind == "never":
+    if kind == "cuda":
         why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"sees {len(devices)} CUDA devices"
         raise DeviceError(
             f"device 'cuda:{index}' was asked for, but tensorflow {tf.__version__} {why}: "

@@ -69,17 +69,22 @@ def test_differences_within_tolerance_are_measured(name, index, by):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_mask_beyond_tolerance_is_found(sign):
-    found = compare_rows(outputs(), changed(outputs(), "masks", (2, 0, 0), sign * 1.2e-4))
-    assert found.masks == pytest.approx(1.2e-4, rel=0.02)
+@pytest.mark.parametrize(
+    ("name", "index", "by"), [("scores", 1, 1.5e-5), ("masks", (2, 0, 0), 1.2e-4)], ids=["scores", "masks"]
+)
+def test_score_or_mask_beyond_tolerance_is_found_in_its_row(name, index, by, sign):
+    found = compare_rows(outputs(), changed(outputs(), name, index, sign * by))
+    assert getattr(found, name) == pytest.approx(by, rel=0.02)
     assert (found.unmatched, found.swapped) == (0, 0)
+    assert (found.scores_within, found.masks_within) == (name != "scores", name != "masks")
     assert not found.within
+    assert not found.identical
 
 
 @pytest.mark.parametrize(
     ("name", "index", "by"),
-    [("boxes", (1, 2), 0.02), ("boxes", (1, 0), -0.02), ("scores", 1, 2e-5), ("class_ids", 1, 1)],
-    ids=["box", "box to the left", "score", "class"],
+    [("boxes", (1, 2), 0.02), ("boxes", (1, 0), -0.02), ("class_ids", 1, 1)],
+    ids=["box", "box to the left", "class"],
 )
 def test_row_beyond_tolerance_has_no_counterpart(name, index, by):
     found = compare_rows(outputs(), changed(outputs(), name, index, by))

@@ -95,9 +95,7 @@ def test_crop_is_tensorflows_and_the_oracles(crop, kind):
 def test_crop_of_the_whole_image_reads_its_corners(crop):
     pool_size, model, _ = crop
     features = feature_maps(images=1)
-    (found,) = run(
-        model, features=features, boxes=np.array([[0, 0, 1, 1]], np.float32), owners=np.zeros(1, np.int32)
-    )
+    (found,) = run(model, features=features, boxes=np.array([[0, 0, 1, 1]], np.float32), owners=np.zeros(1, np.int32))
     expected = oracles.crop_corners_aligned(features[0], (0, 0, 1, 1), pool_size)
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-5)
     np.testing.assert_allclose(found[0, -1, 0], features[0, -1, 0], rtol=0, atol=2e-5)
@@ -106,9 +104,7 @@ def test_crop_of_the_whole_image_reads_its_corners(crop):
 
 def test_crop_of_no_boxes_is_empty(crop):
     pool_size, model, _ = crop
-    (found,) = run(
-        model, features=feature_maps(), boxes=np.zeros((0, 4), np.float32), owners=np.zeros(0, np.int32)
-    )
+    (found,) = run(model, features=feature_maps(), boxes=np.zeros((0, 4), np.float32), owners=np.zeros(0, np.int32))
     assert found.shape == (0, pool_size, pool_size, 5)
 
 
@@ -159,9 +155,7 @@ def test_mean_is_kept_apart_where_the_crop_itself_is_read_too():
         np.testing.assert_allclose(found, theirs.numpy(), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("size", "method"), [([7, 5], "bilinear"), ([1, 1], "bilinear"), ([7, 7], "nearest")], ids=str
-)
+@pytest.mark.parametrize(("size", "method"), [([7, 5], "bilinear"), ([1, 1], "bilinear"), ([7, 7], "nearest")], ids=str)
 def test_a_crop_that_roi_align_cannot_do_is_refused(size, method):
     def crop(features, boxes, owners):
         return tf.image.crop_and_resize(features, boxes, owners, size, method=method)

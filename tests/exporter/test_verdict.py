@@ -20,7 +20,9 @@ def test_sound_verdict_passes():
     assert VERDICT.failures() == []
 
 
-@pytest.mark.parametrize(("worst", "passed"), [(1e-4, True), (1.01e-4, False), (float("inf"), False), (float("nan"), False)])
+@pytest.mark.parametrize(
+    ("worst", "passed"), [(1e-4, True), (1.01e-4, False), (float("inf"), False), (float("nan"), False)]
+)
 def test_stage_passes_up_to_its_tolerance(worst, passed):
     stage = replace(STAGE, worst=worst)
     assert stage.passed is passed

@@ -112,12 +112,7 @@ def png(width, height, depth, color, rows):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_16_bit_rgb_keeps_the_high_byte_too():
@@ -180,9 +175,7 @@ def test_exif_orientation_of_a_jpeg_and_of_16_bit():
     assert upright[:12].min() > 200  # the left half comes to the top
     assert upright[20:].max() < 50
     deep = np.array([[256, 512, 768]], np.uint16)
-    np.testing.assert_array_equal(
-        read_image(encoded(Image.fromarray(deep), exif=exif), 1)[:, :, 0], [[1], [2], [3]]
-    )
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(deep), exif=exif), 1)[:, :, 0], [[1], [2], [3]])
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])

@@ -143,9 +143,7 @@ def test_boxes_are_mapped_as_matterport_does(image_size, policy):
 
 
 @pytest.mark.parametrize("image_size", [(480, 640), (1, 1), (3000, 1), (1, 3000), (2, 9000), (7, 5)])
-@pytest.mark.parametrize(
-    "policy", [ResizePolicy("square", 800, 1024), ResizePolicy("none"), ResizePolicy("pad64")]
-)
+@pytest.mark.parametrize("policy", [ResizePolicy("square", 800, 1024), ResizePolicy("none"), ResizePolicy("pad64")])
 def test_the_window_is_the_whole_picture_both_ways(image_size, policy):
     plan = plan_letterbox(image_size, policy)
     y1, x1, y2, x2 = plan.window

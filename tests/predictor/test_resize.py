@@ -72,9 +72,7 @@ def test_channels_are_independent_and_strips_do_not_show():
     assert resized.shape == (451, 333, 4)
     assert resized.dtype == np.float64
     for channel in range(4):
-        np.testing.assert_array_equal(
-            resized[:, :, channel], resize_bilinear(image[:, :, channel], (451, 333))
-        )
+        np.testing.assert_array_equal(resized[:, :, channel], resize_bilinear(image[:, :, channel], (451, 333)))
     ndimage = pytest.importorskip("scipy.ndimage")
     expected = ndimage.zoom(
         image[:, :, 2].astype(float), (451 / 300, 333 / 700), order=1, mode="grid-constant", grid_mode=True

@@ -1,0 +1,54 @@
+"""A model that is exported in seconds, and the folder of pictures that makes its verification short."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block in "ab"}  # as the demo's
+
+
+@pytest.fixture(scope="session")
+def make_tiny():
+    """Function from changes of the network to a model of a few thousand weights with detections."""
+    from maskrcnn.checkpoint import seed_weights
+    from maskrcnn.model import MaskRCNN
+    from maskrcnn.samples import DEMO
+    from runtime.letterbox import ResizePolicy
+
+    small = {
+        "backbone_width": 8,
+        "fpn_channels": 16,
+        "rpn_channels": 16,
+        "box_head_channels": 32,
+        "mask_head_channels": 16,
+    }
+
+    def make(**changes):
+        config = replace(
+            DEMO,
+            name="tiny",
+            model=replace(DEMO.model, **(small | changes)),
+            proposals=replace(DEMO.proposals, pre_nms_limit=500, post_nms_inference=50),
+            detection=replace(DEMO.detection, max_detections=20),
+            resize=ResizePolicy("square", 96, 128, 0),
+        )
+        model = MaskRCNN(config)
+        seed_weights(model, gains=GAINS)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_tiny):
+    """A tiny model; shared, so leave its weights as they are."""
+    return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def one_picture(picture, tmp_path_factory):
+    """Folder with the demo picture alone."""
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(picture).save(folder / "picture.png")
+    return folder

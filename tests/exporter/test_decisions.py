@@ -1,0 +1,217 @@
+"""Each near decision is named where it hangs on less than the margin, and is not where it hangs on ten times as much."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from export.decisions import explain_masks, explain_rows
+from export.tolerances import DECISION_MARGIN, MASKS
+from maskrcnn.samples import DEMO
+
+NEAR, FAR = 0.5 * DECISION_MARGIN, 10 * DECISION_MARGIN
+THRESHOLDS = (0.5, 0.3)  # score, suppression
+CONFIG = replace(DEMO, proposals=replace(DEMO.proposals, pre_nms_limit=4, nms_threshold=0.5))
+IMAGE_SIZE = (1024, 1024)
+
+# Six boxes that do not touch each other.
+APART = np.float32([[0.15 * i, 0.15 * i, 0.15 * i + 0.1, 0.15 * i + 0.1] for i in range(6)])
+SCORES = np.float32([0.9, 0.8, 0.7, 0.6, 0.4, 0.2])
+
+
+def proposal_run(kept, anchors=APART, scores=SCORES):
+    """A run that chose these anchors, and detected nothing."""
+    probs = np.stack([1 - scores, scores], axis=1).astype(np.float32)
+    return {
+        "rpn_probs": probs,
+        "rpn_deltas": np.zeros((len(anchors), 4), np.float32),
+        "proposals": np.concatenate([anchors[list(kept)], np.zeros((2, 4), np.float32)]),
+        "class_probs": np.float32([[0.9, 0.06, 0.04, 0]] * (len(kept) + 2)),
+    } | detection_run([], [], [])
+
+
+def detection_run(boxes, scores, class_ids, probs=((0.05, 0.9, 0.03, 0.02),), rows=4):
+    """Border tensors from the proposals on; the proposals themselves are equal in all runs."""
+    count = len(scores)
+    tensors = {
+        "num_detections": np.int32(count),
+        "detected_boxes": np.zeros((rows, 4), np.float32),
+        "scores": np.zeros(rows, np.float32),
+        "class_ids": np.zeros(rows, np.int32),
+        "masks": np.full((rows, 4, 4), 0.5, np.float32),
+        "class_probs": np.float32(probs),
+    }
+    if count:
+        tensors["detected_boxes"][:count] = boxes
+        tensors["scores"][:count] = scores
+        tensors["class_ids"][:count] = class_ids
+    return tensors
+
+
+def rows_of(reference, other, anchors=APART, config=CONFIG):
+    """Reasons for two runs that differ before the detections, or after equal proposals."""
+    if "rpn_probs" not in reference:
+        same = proposal_run([0, 1, 2, 3])
+        reference, other = same | reference, same | other
+    return explain_rows(reference, other, anchors, config, THRESHOLDS)
+
+
+def test_equal_runs_have_no_decision():
+    assert rows_of(proposal_run([0, 1, 2, 3]), proposal_run([0, 1, 2, 3])) == []
+    run = detection_run(APART[:3], [0.9, 0.8, 0.7], [1, 2, 1])
+    assert rows_of(run, run) == []
+    assert explain_masks(run, run, IMAGE_SIZE) == []
+
+
+def test_other_proposals_without_a_near_decision_are_not_explained():
+    assert rows_of(proposal_run([0, 1, 2, 3]), proposal_run([0, 1, 2])) == []
+    assert rows_of(proposal_run([0, 1, 2, 3]), proposal_run([0, 1, 2, 4])) == []
+
+
+@pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_anchor_cut(gap, named):
+    scores = SCORES.copy()
+    scores[4] = scores[3] - gap
+    reasons = rows_of(proposal_run([0, 1, 2, 3], scores=scores), proposal_run([0, 1, 2, 4], scores=scores))
+    assert any(reason.startswith("proposals: anchors 4 and 5 by score differ by") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+def test_no_anchor_is_cut_where_all_enter():
+    scores = SCORES.copy()
+    scores[4] = scores[3] - NEAR
+    config = replace(CONFIG, proposals=replace(CONFIG.proposals, pre_nms_limit=6))
+    sides = proposal_run([0, 1, 2, 3], scores=scores), proposal_run([0, 1, 2], scores=scores)
+    assert rows_of(*sides, config=config) == []
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["missing", "extra"])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("distance", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_proposal_overlap_at_the_threshold(distance, named, sign, swap):
+    anchors = APART.copy()
+    anchors[0] = 0.0, 0.0, 0.1, 0.1
+    anchors[1] = 0.0, 0.0, 0.1, 0.1 * (0.5 + sign * distance)  # IoU with the first: the factor
+    sides = [proposal_run([0, 1, 2], anchors), proposal_run([0, 2], anchors)]
+    reasons = rows_of(*(sides[::-1] if swap else sides), anchors=anchors)
+    assert any("two boxes overlap by" in reason and reason.startswith("proposals") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+@pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_proposals_with_equal_scores(gap, named):
+    """Two overlapping anchors, of which each run keeps another."""
+    anchors, scores = APART.copy(), SCORES.copy()
+    anchors[1] = anchors[0] + 0.01
+    scores[1] = scores[0] - gap
+    sides = proposal_run([0, 2, 3], anchors, scores), proposal_run([1, 2, 3], anchors, scores)
+    reasons = rows_of(*sides, anchors=anchors)
+    assert any(reason.startswith("proposals: two boxes of which one is kept") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["missing", "extra"])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("distance", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_detection_overlap_at_the_threshold(distance, named, sign, swap):
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5 * (0.3 + sign * distance)]])
+    sides = [detection_run(boxes, [0.9, 0.8], [1, 1]), detection_run(boxes[:1], [0.9], [1])]
+    reasons = rows_of(*(sides[::-1] if swap else sides))
+    assert any("two boxes overlap by" in reason and reason.startswith("detection") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+def test_overlap_of_other_classes_is_no_decision():
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.15]])
+    assert rows_of(detection_run(boxes, [0.9, 0.8], [1, 2]), detection_run(boxes[:1], [0.9], [1])) == []
+
+
+@pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_detections_with_equal_scores(gap, named):
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0.01, 0, 0.51, 0.5]])
+    sides = detection_run(boxes[:1], [0.9], [1]), detection_run(boxes[1:], [0.9 - gap], [1])
+    reasons = rows_of(*sides)
+    assert any(reason.startswith("detection: two boxes of which one is kept") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+@pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_two_classes_alike(gap, named):
+    probs = [[0.9, 0.05, 0.03, 0.02], [0.02, 0.51, 0.51 - gap, 0.01]]
+    sides = [detection_run(APART[:1], [0.51], [class_id], probs) for class_id in (1, 2)]
+    reasons = [reason for reason in rows_of(*sides) if "two boxes" not in reason]
+    assert any(reason.startswith("detection: two classes of proposal 1") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("distance", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_score_at_the_threshold(distance, named, sign):
+    probs = [[0.1, 0.8, 0.06, 0.04], [0.2, 0.5 + sign * distance, 0.2, 0.1]]
+    sides = detection_run(APART[:2], [0.8, 0.5], [1, 1], probs), detection_run(APART[:1], [0.8], [1], probs)
+    reasons = rows_of(*sides)
+    assert any(reason.startswith("detection: proposal 1 scores") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+def test_background_at_the_threshold_is_no_decision():
+    probs = [[0.5, 0.3, 0.1, 0.1]]
+    assert rows_of(detection_run(APART[:1], [0.8], [1], probs), detection_run([], [], [], probs)) == []
+
+
+@pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_order_of_rows(gap, named):
+    scores = np.float32([0.9, 0.8, 0.8 - gap])
+    order = [0, 2, 1]
+    sides = detection_run(APART[:3], scores, [1, 1, 1]), detection_run(APART[:3][order], scores, [1, 1, 1])
+    reasons = rows_of(*sides)
+    assert any(reason.startswith("detection: rows 1 and 2 differ in score by") for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+def box_of_level(level):
+    """A square whose size is that of a (fractional) pyramid level."""
+    side = 224 * 2 ** (level - 4) / IMAGE_SIZE[0]
+    return np.float32([[0, 0, side, side]])
+
+
+@pytest.mark.parametrize("border", [2.5, 3.5, 4.5])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("distance", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
+def test_box_between_two_levels(distance, named, sign, border):
+    run = detection_run(box_of_level(border + sign * distance), [0.9], [1])
+    reasons = explain_masks(run, run, IMAGE_SIZE)
+    assert any("octaves from the border of two levels" in reason for reason in reasons) is named
+    assert bool(reasons) is named
+
+
+@pytest.mark.parametrize("level", [1.5, 2.0, 3.0, 4.0, 5.0, 5.5])
+def test_box_where_no_two_levels_meet(level):
+    run = detection_run(box_of_level(level), [0.9], [1])
+    assert explain_masks(run, run, IMAGE_SIZE) == []
+
+
+def test_box_without_area_lies_on_one_level():
+    run = detection_run(np.zeros((1, 4), np.float32), [0.9], [1])
+    assert explain_masks(run, run, IMAGE_SIZE) == []
+
+
+@pytest.mark.parametrize(
+    ("box", "mask", "named"),
+    [
+        (NEAR, 2 * MASKS.bound, True),
+        (FAR, 2 * MASKS.bound, False),
+        (0.0, 2 * MASKS.bound, False),
+        (NEAR, 0.5 * MASKS.bound, False),
+    ],
+    ids=["near", "far", "equal boxes", "equal masks"],
+)
+def test_amplified_mask(box, mask, named):
+    boxes = np.float32([[0, 0, 0.1, 0.1], [0.0, 0.0, 0.4, 0.3]])
+    reference = detection_run(boxes, [0.9, 0.8], [1, 1])
+    other = {name: np.array(value) for name, value in reference.items()}
+    other["detected_boxes"][1, 0] += box
+    other["masks"][1, 2, 3] += mask
+    reasons = explain_masks(reference, other, IMAGE_SIZE)
+    assert any(reason.startswith("mask head: the mask of row 1 differs") for reason in reasons) is named
+    assert bool(reasons) is named

@@ -1,0 +1,237 @@
+"""An artifact is judged before it stands at its path; a kill at any moment leaves the old one, or none."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.publish import publish
+from export.verdict import CaseResult, StageResult, Verdict
+from runtime.artifact import Metadata
+from runtime.backends import read_metadata
+from runtime.errors import ArtifactError, OutputError
+from runtime.letterbox import ResizePolicy
+from runtime.onnx_file import seal
+from runtime.savedmodel_folder import seal_folder
+
+REPOSITORY = Path(__file__).parents[2]
+KINDS = pytest.mark.parametrize("directory", [False, True], ids=["file", "folder"])
+VERDICT = Verdict(
+    "model",
+    "engine",
+    0.5,
+    0.3,
+    [StageResult("mask head", "masks", 0.0, 1e-4, relative=False)],
+    [CaseResult("picture", 1, 1, 0.0, 0.0, 0.0, passed=True)],
+)
+OLD = Verdict("model of yesterday", *("engine", 0.5, 0.3), VERDICT.stages, VERDICT.cases)
+
+
+def metadata(verdict, directory):
+    return Metadata(
+        format="savedmodel" if directory else "onnx",
+        name="fake",
+        class_names=("BG", "thing"),
+        image_channels=3,
+        resize=ResizePolicy("square", 64, 64, 0),
+        mask_paste="matterport",
+        max_detections=3,
+        mask_size=28,
+        score_threshold=0.5,
+        nms_threshold=0.3,
+        opset=17,
+        verdict={} if verdict is None else verdict.to_dict(),
+    ).to_json()
+
+
+def write_artifact(path, verdict, directory, pause=lambda _moment: None):
+    """A sealed artifact without a model in it; `pause` is called when half of it is written."""
+    moment = "draft" if verdict is None else "final"
+    if directory:
+        (path / "weights").write_bytes(b"w" * 5000)
+        pause(moment)
+        seal_folder(path, metadata(verdict, directory))
+        return
+    content = seal(b"", metadata(verdict, directory))
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+        file.flush()
+        pause(moment)
+        file.write(content[len(content) // 2 :])
+
+
+def publish_fake(output, directory, *, judge=lambda _path: VERDICT, write=write_artifact, overwrite=False):
+    return publish(
+        output,
+        lambda path, verdict: write(path, verdict, directory),
+        judge,
+        overwrite=overwrite,
+        directory=directory,
+    )
+
+
+def names_in(folder):
+    return sorted(item.name for item in folder.iterdir())
+
+
+@KINDS
+def test_artifact_is_judged_at_a_temporary_path(tmp_path, directory):
+    output, seen = tmp_path / "model", []
+
+    def judge(path):
+        assert path.parent == output.parent  # the same file system, so that the rename is one step
+        assert not output.exists()
+        assert read_metadata(path).verdict == {}
+        seen.append(path)
+        return VERDICT
+
+    assert publish_fake(output, directory, judge=judge) == VERDICT
+    assert len(seen) == 1
+    assert not seen[0].exists()
+    assert read_metadata(output).verdict == VERDICT.to_dict()
+    assert json.loads((tmp_path / "model.verdict.json").read_text()) == VERDICT.to_dict()
+    assert names_in(tmp_path) == ["model", "model.verdict.json"]
+
+
+@KINDS
+@pytest.mark.parametrize("stands", [False, True], ids=["nothing", "old artifact"])
+def test_refused_artifact_never_appears(tmp_path, directory, stands):
+    output = tmp_path / "model"
+    if stands:
+        publish_fake(output, directory, judge=lambda _path: OLD)
+    before = names_in(tmp_path)
+
+    def refuse(_path):
+        raise ArithmeticError("not equal")
+
+    with pytest.raises(ArithmeticError, match="not equal"):
+        publish_fake(output, directory, judge=refuse, overwrite=True)
+    assert names_in(tmp_path) == before
+    if stands:
+        assert read_metadata(output).verdict == OLD.to_dict()
+        assert json.loads((tmp_path / "model.verdict.json").read_text()) == OLD.to_dict()
+
+
+@KINDS
+def test_artifact_that_cannot_be_read_back_never_appears(tmp_path, directory):
+    def write(path, verdict, directory):
+        write_artifact(path, verdict, directory)
+        if verdict is not None:  # spoiled after the judgement
+            spoiled = path / "weights" if directory else path
+            spoiled.write_bytes(spoiled.read_bytes()[:-1])
+
+    with pytest.raises(ArtifactError):
+        publish_fake(tmp_path / "model", directory, write=write)
+    assert names_in(tmp_path) == []
+
+
+@KINDS
+def test_existing_output_is_not_replaced_unasked(tmp_path, directory):
+    publish_fake(tmp_path / "model", directory, judge=lambda _path: OLD)
+    with pytest.raises(OutputError, match="already exists"):
+        publish_fake(tmp_path / "model", directory)
+    assert read_metadata(tmp_path / "model").verdict == OLD.to_dict()
+    publish_fake(tmp_path / "model", directory, overwrite=True)
+    assert read_metadata(tmp_path / "model").verdict == VERDICT.to_dict()
+    assert names_in(tmp_path) == ["model", "model.verdict.json"]
+
+
+# The child stops at every moment and says which; the parent lets it go on, or kills it there.
+CHILD = """
+import sys
+from pathlib import Path
+import {module} as here
+from export.publish import publish
+
+def pause(moment):
+    print(moment, flush=True)
+    sys.stdin.readline()
+
+class Paused(here.Verdict):
+    def to_dict(self):
+        values = super().to_dict()
+        if Path(output).exists() and Paused.final_written:
+            pause("verdict file")
+        return values
+
+Paused.final_written = False
+verdict = Paused(**vars(here.VERDICT))
+output, directory = sys.argv[1], sys.argv[2] == "folder"
+
+def write(path, verdict):
+    here.write_artifact(path, verdict, directory, pause)
+    Paused.final_written = verdict is not None
+
+def judge(path):
+    pause("judgement")
+    return verdict
+
+publish(Path(output), write, judge, overwrite=True, directory=directory)
+print("end", flush=True)
+"""
+MOMENTS = ["draft", "judgement", "final", "verdict file", "end"]
+
+
+def run_until(moment, output, directory):
+    """Start an export in a process of its own and kill it at a moment."""
+    script = CHILD.format(module=Path(__file__).stem)
+    path = [str(REPOSITORY), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{script}"]
+    command += [str(output), "folder" if directory else "file"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        seen = []
+        while not seen or seen[-1] != moment:
+            line = child.stdout.readline()
+            assert line, f"the child ended after {seen}"
+            seen.append(line.strip())
+            if seen[-1] != moment:
+                child.stdin.write("\n")
+                child.stdin.flush()
+        if moment != "end":
+            child.kill()
+    assert child.returncode == (0 if moment == "end" else -signal.SIGKILL)
+    return seen
+
+
+@KINDS
+def test_child_passes_every_moment(tmp_path, directory):
+    """The tests below kill at moments that an undisturbed export does pass."""
+    publish_fake(tmp_path / "model", directory, judge=lambda _path: OLD)
+    assert run_until("end", tmp_path / "model", directory) == MOMENTS
+    assert read_metadata(tmp_path / "model").verdict == VERDICT.to_dict()
+    assert names_in(tmp_path) == ["model", "model.verdict.json"]
+
+
+@KINDS
+@pytest.mark.parametrize("moment", ["draft", "judgement", "final"])
+def test_kill_leaves_the_old_artifact(tmp_path, directory, moment):
+    output = tmp_path / "model"
+    publish_fake(output, directory, judge=lambda _path: OLD)
+    run_until(moment, output, directory)
+    assert read_metadata(output).verdict == OLD.to_dict()
+    assert json.loads((tmp_path / "model.verdict.json").read_text()) == OLD.to_dict()
+    assert [name for name in names_in(tmp_path) if not name.startswith(".")] == ["model", "model.verdict.json"]
+    publish_fake(output, directory, overwrite=True)  # removes what the kill left
+    assert read_metadata(output).verdict == VERDICT.to_dict()
+    assert names_in(tmp_path) == ["model", "model.verdict.json"]
+
+
+@KINDS
+@pytest.mark.parametrize("moment", ["draft", "judgement", "final"])
+def test_kill_leaves_nothing_where_nothing_was(tmp_path, directory, moment):
+    output = tmp_path / "model"
+    run_until(moment, output, directory)
+    assert [name for name in names_in(tmp_path) if not name.startswith(".")] == []
+    publish_fake(output, directory)
+    assert names_in(tmp_path) == ["model", "model.verdict.json"]
+
+
+@KINDS
+def test_kill_before_the_verdict_file_leaves_a_whole_artifact(tmp_path, directory):
+    output = tmp_path / "model"
+    run_until("verdict file", output, directory)
+    assert read_metadata(output).verdict == VERDICT.to_dict()  # it carries its verdict inside
+    assert not (tmp_path / "model.verdict.json").exists()

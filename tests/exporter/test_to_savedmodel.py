@@ -1,0 +1,112 @@
+"""A SavedModel artifact as TensorFlow sees it, without any code of ours."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES
+
+
+@pytest.fixture(scope="module")
+def loaded(savedmodel_artifact):
+    return tf.saved_model.load(str(savedmodel_artifact))
+
+
+@pytest.fixture(scope="module")
+def feeds(picture):
+    images = np.zeros((2, 320, 320, 3), np.uint8)
+    images[0, :, :] = picture[:320, :320]
+    images[1, :256] = picture[50:306, 100:420]
+    return {"images": tf.constant(images), "windows": tf.constant([[0, 0, 320, 320], [0, 0, 256, 320]], tf.float32)}
+
+
+def thresholds(score, suppression):
+    return {"score_threshold": tf.constant(score), "nms_threshold": tf.constant(suppression)}
+
+
+def test_signature_serves_the_contract(loaded, feeds):
+    assert list(loaded.signatures) == ["serving_default"]
+    serve = loaded.signatures["serving_default"]
+    assert set(serve.structured_input_signature[1]) == set(INPUT_NAMES)
+    assert set(serve.structured_outputs) == set(OUTPUT_NAMES)
+    outputs = serve(**feeds, **thresholds(0.5, 0.3))
+    assert set(outputs) == set(OUTPUT_NAMES)
+    shapes = {name: (outputs[name].dtype.name, tuple(outputs[name].shape)) for name in OUTPUT_NAMES}
+    assert shapes == {
+        "num_detections": ("int32", (2,)),
+        "boxes": ("float32", (2, 50, 4)),
+        "scores": ("float32", (2, 50)),
+        "class_ids": ("int32", (2, 50)),
+        "masks": ("float32", (2, 50, 28, 28)),
+    }
+    assert (outputs["num_detections"].numpy() > 0).all()
+
+
+def test_detect_is_the_model(loaded, feeds, demo):
+    found = loaded.detect(**feeds, **thresholds(0.5, 0.3))
+    expected = demo.detect(feeds["images"], feeds["windows"], 0.5, 0.3)
+    assert found["num_detections"].numpy().tolist() == expected["num_detections"].numpy().tolist()
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], rtol=0, atol=0.01)
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found["class_ids"], expected["class_ids"])
+    np.testing.assert_allclose(found["masks"], expected["masks"], rtol=0, atol=1e-4)
+
+
+def test_thresholds_have_defaults(loaded, feeds):
+    default = loaded.detect(**feeds)
+    same = loaded.detect(**feeds, **thresholds(0.5, 0.3))
+    for name in OUTPUT_NAMES:
+        np.testing.assert_array_equal(default[name], same[name])
+    fewer = loaded.detect(**feeds, score_threshold=tf.constant(0.9))
+    more = loaded.detect(**feeds, score_threshold=tf.constant(0.0))
+    counts = [int(tf.reduce_sum(outputs["num_detections"])) for outputs in (fewer, default, more)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_threshold_of_suppression_is_used(loaded, feeds):
+    few, many = (loaded.detect(**feeds, nms_threshold=tf.constant(value)) for value in (0.0, 1.0))
+    assert int(tf.reduce_sum(few["num_detections"])) < int(tf.reduce_sum(many["num_detections"]))
+
+
+def test_signature_definition_has_both_defaults(savedmodel_artifact):
+    """What a server reads: defaults lie in the file, not in Python."""
+    saved = saved_model_pb2.SavedModel.FromString((savedmodel_artifact / "saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def["serving_default"]
+    assert set(signature.inputs) == set(INPUT_NAMES)
+    assert set(signature.outputs) == set(OUTPUT_NAMES)
+    defaults = {name: float(tf.make_ndarray(value)) for name, value in signature.defaults.items()}
+    assert defaults == {"score_threshold": pytest.approx(0.5), "nms_threshold": pytest.approx(0.3)}
+
+
+def test_signature_is_served_without_thresholds(loaded, feeds):
+    serve = loaded.signatures["serving_default"]
+    default, same = serve(**feeds), serve(**feeds, **thresholds(0.5, 0.3))
+    np.testing.assert_array_equal(default["scores"], same["scores"])
+
+
+def test_every_batch_and_size_is_accepted(loaded):
+    for shape in ((1, 64, 128, 3), (3, 192, 64, 3)):
+        windows = tf.constant([[0, 0, shape[1], shape[2]]] * shape[0], tf.float32)
+        outputs = loaded.detect(images=tf.zeros(shape, tf.uint8), windows=windows)
+        assert outputs["boxes"].shape == (shape[0], 50, 4)
+
+
+def test_manifest_lists_every_file(savedmodel_artifact):
+    content = json.loads((savedmodel_artifact / "assets" / "artifact.json").read_text(encoding="utf-8"))
+    inside = {p.relative_to(savedmodel_artifact).as_posix() for p in savedmodel_artifact.rglob("*") if p.is_file()}
+    assert set(content["files"]) == inside - {"assets/artifact.json"}
+    assert {"saved_model.pb", "variables/variables.index"} <= set(content["files"])
+    for name, digest in content["files"].items():
+        assert hashlib.sha256((savedmodel_artifact / name).read_bytes()).hexdigest() == digest
+    assert content["metadata"]["format"] == "savedmodel"
+    assert content["metadata"]["verdict"]["passed"] is True
+
+
+def test_verdict_lies_beside(savedmodel_artifact):
+    beside = savedmodel_artifact.with_name(savedmodel_artifact.name + ".verdict.json")
+    content = json.loads((savedmodel_artifact / "assets" / "artifact.json").read_text(encoding="utf-8"))
+    assert json.loads(beside.read_text(encoding="utf-8")) == content["metadata"]["verdict"]

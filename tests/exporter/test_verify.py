@@ -1,0 +1,399 @@
+"""The gate can fail: changed weights, broken operators and changed outputs are refused, and nothing is written."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from export import onnx_handlers, reverify
+from export.api import export_onnx, export_savedmodel, verify_artifact
+from export.errors import ParityError
+from export.onnx_handlers import HANDLERS
+from export.pictures import MAX_PICTURES, verification_pictures
+from export.reference import Reference
+from export.verify import NOTHING_NEAR, compare_run, make_feeds
+from maskrcnn import demo_model
+from maskrcnn.errors import CheckpointMismatchError
+from maskrcnn.model import MaskRCNN
+from runtime.backends import open_backend, read_metadata
+from runtime.errors import ImageError, OutputError
+
+FACTS = {"name": "a checkpoint"}
+
+
+def names_in(folder):
+    return sorted(item.name for item in folder.iterdir())
+
+
+@pytest.fixture(params=["onnx", "savedmodel"])
+def artifact(request):
+    return request.getfixturevalue(f"{request.param}_artifact")
+
+
+# Verified again: the same model, and others
+
+
+def test_artifact_is_equal_to_its_model(artifact, demo, one_picture):
+    verdict = verify_artifact(artifact, demo, verify_images=one_picture)
+    assert verdict.passed, verdict.failures()
+    assert verdict.detections > 10
+    assert len(verdict.stages) == 17
+    assert [case.case.split(" (")[1] for case in verdict.cases] == [
+        "alone, 1)",
+        "batch, 2)",
+        "batch, 2)",
+        "no detections, 1)",
+    ]
+    assert [case.expected > 0 for case in verdict.cases] == [True, True, True, False]
+
+
+def test_one_changed_weight_of_the_mask_head_is_found(artifact, one_picture):
+    model = demo_model()
+    (bias,) = (v for v in model.mask_head.get_layer("mrcnn_mask").variables if v.name == "bias")
+    class_id = 1
+    value = bias.numpy()
+    value[class_id] += 0.01
+    bias.assign(value)
+    verdict = verify_artifact(artifact, model, verify_images=one_picture)
+    assert not verdict.passed
+    assert [stage.tensor for stage in verdict.stages if not stage.passed] == ["masks"]
+    assert not verdict.cases[0].passed
+    assert any("mask head" in objection for objection in verdict.cases[0].objections)
+    assert verdict.cases[0].expected == verdict.cases[0].found  # boxes and classes are those of the artifact
+
+
+def test_weight_of_the_backbone_changed_in_its_fifth_digit_is_found(onnx_artifact, one_picture):
+    model = demo_model()
+    kernel = model.backbone.get_layer("conv1").variables[0]
+    kernel.assign(kernel.numpy() * np.float32(1 + 2e-3))
+    verdict = verify_artifact(onnx_artifact, model, verify_images=one_picture)
+    assert {stage.stage for stage in verdict.stages if not stage.passed} == {"backbone"}
+
+
+def test_model_of_other_classes_is_refused(artifact, demo):
+    config = demo.config
+    other = MaskRCNN(replace(config, model=replace(config.model, class_names=("BG", "a", "b", "c", "d"))))
+    with pytest.raises(CheckpointMismatchError, match=r"with 4 classes, the checkpoint is 'demo' with 5"):
+        verify_artifact(artifact, other)
+
+
+def test_model_of_another_size_is_refused(onnx_artifact, demo):
+    config = demo.config
+    other = MaskRCNN(replace(config, resize=replace(config.resize, max_dim=256)))
+    with pytest.raises(CheckpointMismatchError, match="resize policy must be equal"):
+        verify_artifact(onnx_artifact, other)
+
+
+# Outputs changed between the engine and the comparison
+
+
+@pytest.fixture(scope="module")
+def setting(demo, onnx_artifact):
+    """Model, artifact and the demo picture, on which no selection hangs on less than the margin."""
+    metadata = read_metadata(onnx_artifact)
+    pictures = verification_pictures(None, 3, demo.config.resize)[:1]
+    feeds = make_feeds(pictures, (demo.config.detection.min_score, demo.config.detection.nms_threshold))
+    backend, stages = open_backend(onnx_artifact, metadata, "cpu"), reverify._stages(onnx_artifact, metadata)
+    return Reference(demo), backend, stages, feeds, pictures
+
+
+def case_of(setting, change):
+    """The case's result when `change` is applied to what the artifact gives."""
+    reference, backend, stages, feeds, pictures = setting
+
+    def perturbed(inputs):
+        outputs = {name: np.array(array) for name, array in backend(inputs).items()}
+        change(outputs)
+        return outputs
+
+    (case,) = compare_run(reference, perturbed, stages, feeds, "changed", pictures)
+    return case
+
+
+def add(name, index, by):
+    def change(outputs):
+        assert outputs["num_detections"][0] > 5
+        outputs[name][(0, *index)] += by
+
+    return change
+
+
+def drop_last(outputs):
+    outputs["num_detections"] -= 1
+    for name in ("boxes", "scores", "class_ids", "masks"):
+        outputs[name][0, outputs["num_detections"][0]] = 0
+
+
+def drop_first(outputs):
+    outputs["num_detections"] -= 1
+    for name in ("boxes", "scores", "class_ids", "masks"):
+        outputs[name][0, :-1] = outputs[name][0, 1:].copy()
+
+
+def swap(outputs):
+    assert outputs["scores"][0, 1] - outputs["scores"][0, 4] > 1e-3
+    for name in ("boxes", "scores", "class_ids", "masks"):
+        outputs[name][0, [1, 4]] = outputs[name][0, [4, 1]]
+
+
+def other_class(outputs):
+    outputs["class_ids"][0, 2] = outputs["class_ids"][0, 2] % 3 + 1
+
+
+def one_more(outputs):
+    count = outputs["num_detections"][0]
+    outputs["num_detections"] += 1
+    outputs["boxes"][0, count] = 1, 2, 3, 4
+
+
+def turn_boxes(outputs):
+    outputs["boxes"] = outputs["boxes"][..., [1, 0, 3, 2]]
+
+
+CHANGES = {
+    "score + 1e-4": add("scores", (2,), 1e-4),
+    "score - 1e-4": add("scores", (0,), -1e-4),
+    "box + 0.02 px": add("boxes", (3, 1), 0.02),
+    "box - 0.02 px": add("boxes", (0, 2), -0.02),
+    "mask + 2e-4": add("masks", (1, 5, 7), 2e-4),
+    "mask is NaN": add("masks", (1, 5, 7), np.nan),
+    "last row dropped": drop_last,
+    "first row dropped": drop_first,
+    "rows swapped": swap,
+    "other class": other_class,
+    "one row more": one_more,
+    "y and x exchanged": turn_boxes,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_output_fails_with_an_objection(setting, change):
+    case = case_of(setting, change)
+    assert not case.passed
+    assert case.objections == (NOTHING_NEAR,)
+    assert case.decisions == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda outputs: None,
+        add("scores", (2,), 5e-6),
+        add("boxes", (3, 1), 0.005),
+        add("boxes", (0, 2), -0.005),
+        add("masks", (1, 5, 7), 5e-5),
+        add("boxes", (-1, 0), 5.0),
+    ],
+    ids=["nothing", "score", "box", "box to the left", "mask", "row not in use"],
+)
+def test_change_below_tolerance_passes(setting, change):
+    case = case_of(setting, change)
+    assert case.passed
+    assert case.expected == case.found > 5
+    assert (case.decisions, case.objections) == ((), ())
+
+
+# Exports that must not happen
+
+
+def shifted_rois(monkeypatch):
+    """Boxes half a cell off: as RoiAlign without its half-pixel mode expects them."""
+    rois = onnx_handlers._rois_in_cells
+
+    def broken(ctx, *arguments):
+        half = onnx_handlers._const(ctx, [0.5], np.float32)
+        return onnx_handlers._make(ctx, "Sub", [rois(ctx, *arguments), half])
+
+    monkeypatch.setattr(onnx_handlers, "_rois_in_cells", broken)
+
+
+def other_threshold(monkeypatch):
+    handler, arguments = HANDLERS["CombinedNonMaxSuppression"]
+
+    def broken(ctx, node, *rest):
+        ctx.replace_input(node, node.input[4], onnx_handlers._const(ctx, 0.45, np.float32), 4)
+        handler(ctx, node, *rest)
+
+    monkeypatch.setitem(HANDLERS, "CombinedNonMaxSuppression", (broken, arguments))
+
+
+def other_pixels(monkeypatch):
+    handler, arguments = HANDLERS["CropAndResize"]
+
+    def broken(ctx, *rest):
+        handler(ctx, *rest)
+        for node in ctx.get_nodes():
+            if node.type == "RoiAlign":
+                node.set_attr("coordinate_transformation_mode", "output_half_pixel")
+
+    monkeypatch.setitem(HANDLERS, "CropAndResize", (broken, arguments))
+
+
+def unconverted(monkeypatch):
+    monkeypatch.delitem(HANDLERS, "MirrorPad")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "stage"),
+    [(shifted_rois, "box roi align"), (other_threshold, "proposals"), (other_pixels, "box roi align")],
+)
+def test_broken_operator_is_never_written(tiny, tmp_path, one_picture, monkeypatch, break_it, stage):
+    output, beside = tmp_path / "model.onnx", tmp_path / "model.onnx.verdict.json"
+    output.write_bytes(b"the artifact of yesterday")
+    beside.write_bytes(b"its verdict")
+    break_it(monkeypatch)
+    with pytest.raises(ParityError) as refused:
+        export_onnx(tiny, output, checkpoint=FACTS, verify_images=one_picture, overwrite=True)
+    verdict = refused.value.verdict
+    failed = {result.stage for result in verdict.stages if not result.passed}
+    assert stage in failed
+    assert not failed & {"backbone", "rpn", "box head", "mask head"}  # fed with what the model has, they are sound
+    assert any(not case.passed for case in verdict.cases)
+    assert output.read_bytes() == b"the artifact of yesterday"
+    assert beside.read_bytes() == b"its verdict"
+    assert names_in(tmp_path) == ["model.onnx", "model.onnx.verdict.json"]
+
+
+def test_broken_operator_leaves_nothing_where_nothing_was(tiny, tmp_path, one_picture, monkeypatch):
+    other_pixels(monkeypatch)
+    with pytest.raises(ParityError):
+        export_onnx(tiny, tmp_path / "new" / "model.onnx", checkpoint=FACTS, verify_images=one_picture)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_savedmodel_with_other_weights_is_never_written(make_tiny, tmp_path, one_picture, monkeypatch):
+    """Weights that change while the folder is written."""
+    model, save = make_tiny(), tf.saved_model.save
+    bias = next(v for v in model.mask_head.get_layer("mrcnn_mask").variables if v.name == "bias")
+
+    def save_another(module, path, signatures):
+        right = bias.numpy()
+        bias.assign(right + 0.01)
+        save(module, path, signatures=signatures)
+        bias.assign(right)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_another)
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "old").write_bytes(b"the artifact of yesterday")
+    with pytest.raises(ParityError, match="stage 'mask head': masks differs") as refused:
+        export_savedmodel(model, output, checkpoint=FACTS, verify_images=one_picture, overwrite=True)
+    assert [r.tensor for r in refused.value.verdict.stages if not r.passed] == ["masks"]
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(output) == ["old"]
+    assert (output / "old").read_bytes() == b"the artifact of yesterday"
+
+
+def test_model_that_detects_nothing_is_not_proven(make_tiny, tmp_path, one_picture):
+    model = make_tiny()
+    bias = next(v for v in model.box_head.get_layer("mrcnn_class_logits").variables if v.name == "bias")
+    bias.assign(np.float32([1000, 0, 0, 0]))  # all is background
+    with pytest.raises(ParityError, match="no verification picture gave a detection.*--verify-images") as refused:
+        export_onnx(model, tmp_path / "model.onnx", checkpoint=FACTS, verify_images=one_picture)
+    verdict = refused.value.verdict
+    assert verdict.score_threshold == 0  # tried with the lowest threshold, too
+    assert all(stage.passed for stage in verdict.stages)
+    assert names_in(tmp_path) == []
+
+
+def test_existing_output_is_refused_before_anything_is_done(tiny, tmp_path):
+    said = []
+    for export, path in ((export_onnx, tmp_path / "a.onnx"), (export_savedmodel, tmp_path / "a")):
+        path.write_bytes(b"mine")
+        with pytest.raises(OutputError, match="already exists"):
+            export(tiny, path, checkpoint=FACTS, progress=said.append)
+        assert path.read_bytes() == b"mine"
+    assert said == []
+
+
+# Pictures
+
+
+def test_bundled_pictures_have_several_shapes(demo):
+    pictures = verification_pictures(None, 3, demo.config.resize)
+    assert len(pictures) >= 3
+    assert len({picture.window for picture in pictures}) == len(pictures)
+    assert {picture.image.shape for picture in pictures} == {(320, 320, 3)}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_bundled_pictures_have_the_models_channels(demo, channels):
+    pictures = verification_pictures(None, channels, demo.config.resize)
+    assert {picture.image.shape[-1] for picture in pictures} == {channels}
+    assert all(picture.image.any() for picture in pictures)
+
+
+def test_pictures_of_a_folder(tmp_path, picture, demo):
+    for index in reversed(range(MAX_PICTURES + 2)):
+        Image.fromarray(picture[: 100 + index]).save(tmp_path / f"{index:02}.PNG")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    pictures = verification_pictures(tmp_path, 3, demo.config.resize)
+    assert [each.name for each in pictures] == [f"{index:02}.PNG" for index in range(MAX_PICTURES)]
+
+
+def missing(folder):
+    return folder / "nowhere"
+
+
+def empty(folder):
+    return folder
+
+
+def without_pictures(folder):
+    (folder / "notes.txt").write_text("text")
+    return folder
+
+
+def broken(folder):
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (missing, "nowhere is not a folder"),
+        (empty, "has no pictures"),
+        (without_pictures, "has no pictures"),
+        (broken, r"b\.png"),
+    ],
+)
+def test_folder_that_cannot_be_used(tiny, tmp_path, make, message):
+    (tmp_path / "pictures").mkdir()
+    folder, said = make(tmp_path / "pictures"), []
+    for export in (export_onnx, export_savedmodel):
+        with pytest.raises(ImageError, match=message):
+            export(tiny, tmp_path / "model", checkpoint=FACTS, verify_images=folder, progress=said.append)
+    assert said == []  # refused before the conversion
+    assert names_in(tmp_path) == ["pictures"]
+
+
+# Exports of other configurations
+
+
+@pytest.mark.parametrize(
+    ("channels", "sampling", "opset"),
+    [(1, "crop_and_resize", 17), (6, "crop_and_resize", 18), (3, "roi_align", 17)],
+    ids=["1 channel", "6 channels, opset 18", "roi_align"],
+)
+def test_other_configurations_are_exported_and_equal(make_tiny, tmp_path, channels, sampling, opset):
+    model = make_tiny(image_channels=channels, mean_pixel=(120.0,) * channels, roi_sampling=sampling)
+    output = tmp_path / "model.onnx"
+    verdict = export_onnx(model, output, checkpoint=FACTS, opset=opset)
+    assert verdict.passed
+    assert verdict.detections > 5
+    metadata = read_metadata(output)
+    assert (metadata.image_channels, metadata.opset, metadata.checkpoint) == (channels, opset, FACTS)
+    assert metadata.verdict == verdict.to_dict() == json.loads((tmp_path / "model.onnx.verdict.json").read_text())
+    graph = onnx.load(output)
+    assert [entry.version for entry in graph.opset_import if entry.domain == ""] == [opset]
+    aligned = [node for node in graph.graph.node if node.op_type == "RoiAlign"]
+    assert len(aligned) == 2  # boxes, masks
+    ratios = {a.i for node in aligned for a in node.attribute if a.name == "sampling_ratio"}
+    assert ratios == {2 if sampling == "roi_align" else 1}
+    assert names_in(tmp_path) == ["model.onnx", "model.onnx.verdict.json"]
