@@ -5,7 +5,6 @@ Four sections, one per reader: the network (`ModelConfig`), the two selections (
 `docs/configuration.md` says where each field of matterport's `Config` lives.
 """
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ BackboneName = Literal["resnet18", "resnet50", "resnet101", "custom"]
 RoiSampling = Literal["crop_and_resize", "roi_align"]
 
 MAX_IMAGE_CHANNELS = 6
+STRIDES = (4, 8, 16, 32, 64)
 SIZE_MULTIPLE = 64  # P6 has stride 64: other sizes would not divide into whole cells on every level
 
 
@@ -39,7 +39,7 @@ class ModelConfig:
         mean_pixel: Subtracted from each channel, in grey levels 0..255; one value per channel.
         backbone: Built-in architecture, or "custom" for a Keras model handed to `MaskRCNN`.
         backbone_width: Filters of the stem; 64 is the published size.
-        backbone_strides: Input pixels per cell on P2..P6; each the double of the one before.
+        backbone_strides: Input pixels per cell on P2..P6; there to be read, no other values are built.
         fpn_channels: Channels of P2..P6.
         anchor_scales: Anchor side in input pixels, one per level P2..P6.
         anchor_ratios: Width / height of the anchors of a cell.
@@ -60,7 +60,7 @@ class ModelConfig:
     mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
     backbone: BackboneName = "resnet101"
     backbone_width: int = 64
-    backbone_strides: tuple[int, ...] = (4, 8, 16, 32, 64)
+    backbone_strides: tuple[int, ...] = STRIDES
     fpn_channels: int = 256
     anchor_scales: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1, 2)
@@ -76,6 +76,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        _require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
         _require(
             1 <= self.image_channels <= MAX_IMAGE_CHANNELS,
             f"image_channels is {self.image_channels}: expected 1 to {MAX_IMAGE_CHANNELS}",
@@ -87,8 +89,8 @@ class ModelConfig:
         )
         strides = self.backbone_strides
         _require(
-            len(strides) == 5 and all(b == 2 * a for a, b in itertools.pairwise(strides)),
-            f"backbone_strides is {strides}: expected five, each the double of the one before",
+            strides == STRIDES,
+            f"backbone_strides is {strides}: C2..C5 and P6 are built for {STRIDES}, a custom backbone must give them",
         )
         _require(
             len(self.anchor_scales) == len(strides),
@@ -115,7 +117,6 @@ class ModelConfig:
 
 _POSITIVE_MODEL_FIELDS = (
     "backbone_width",
-    "backbone_strides",
     "fpn_channels",
     "anchor_scales",
     "anchor_ratios",
@@ -224,7 +225,8 @@ class TrainingConfig:
     resize: ResizePolicy | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "anchors_per_image", "rois_per_image", "max_instances"):
+        counts = ("batch_size", "steps_per_epoch", "anchors_per_image", "rois_per_image", "max_instances")
+        for name in counts:
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
         _require(
             len(self.loss_weights) == len(LOSS_NAMES),
@@ -232,8 +234,8 @@ class TrainingConfig:
             f"for {', '.join(LOSS_NAMES)}",
         )
         _require(
-            self.mini_mask_size is None or len(self.mini_mask_size) == 2,
-            f"mini_mask_size is {self.mini_mask_size}: expected (height, width) or null",
+            self.mini_mask_size is None or (len(self.mini_mask_size) == 2 and min(self.mini_mask_size) > 0),
+            f"mini_mask_size is {self.mini_mask_size}: expected (height, width), positive, or null",
         )
 
 

@@ -166,7 +166,11 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
 
 
 def to_matterport(config: Config) -> dict[str, Any]:
-    """The same settings under matterport's names, JSON-ready; `from_matterport` reads them back."""
+    """The settings under matterport's names, JSON-ready; `from_matterport` reads them back.
+
+    What matterport has no field for is left out: `backbone_width`, `rpn_channels`, `mask_head_channels`,
+    `roi_sampling`, `drop_empty_boxes`, `mask_paste`.
+    """
     ours = config.to_dict()
     theirs = {name: _get(ours, path) for name, path in _SAME.items()}
     mini_mask = config.training.mini_mask_size

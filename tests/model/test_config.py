@@ -26,7 +26,6 @@ OTHER = Config(
         mean_pixel=(1.5, 0.1),
         backbone="custom",
         backbone_width=8,
-        backbone_strides=(2, 4, 8, 16, 32),
         fpn_channels=16,
         anchor_scales=(1, 2.5, 3, 4, 5),
         anchor_ratios=(0.25,),
@@ -70,7 +69,7 @@ def test_the_other_configuration_differs_in_every_field():
         assert ours != default
         if dataclasses.is_dataclass(ours) and section.name != "resize":
             same = [f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) == getattr(default, f.name)]
-            assert same == []
+            assert same == (["backbone_strides"] if section.name == "model" else [])  # it has one value only
 
 
 @pytest.mark.parametrize("config", [*SAMPLES.values(), Config(), OTHER], ids=lambda config: config.name)
@@ -139,9 +138,11 @@ REFUSED = [
     (ModelConfig, {"image_channels": 0, "mean_pixel": ()}, "image_channels is 0: expected 1 to 6"),
     (ModelConfig, {"image_channels": 7, "mean_pixel": (0,) * 7}, "image_channels is 7: expected 1 to 6"),
     (ModelConfig, {"image_channels": 1}, "mean_pixel has 3 values for 1 image_channels"),
-    (ModelConfig, {"backbone_strides": (4, 8, 16, 32)}, "expected five, each the double"),
-    (ModelConfig, {"backbone_strides": (4, 8, 16, 32, 32)}, "expected five, each the double"),
-    (ModelConfig, {"backbone_strides": (0, 0, 0, 0, 0)}, "backbone_strides is .*: expected positive"),
+    (ModelConfig, {"backbone_strides": (4, 8, 16, 32)}, "backbone_strides is .*are built for"),
+    (ModelConfig, {"backbone_strides": (2, 4, 8, 16, 32)}, "backbone_strides is .*are built for"),
+    (ModelConfig, {"class_names": ("BG", "a", "a")}, "more than once"),
+    (TrainingConfig, {"steps_per_epoch": -1}, "steps_per_epoch is -1"),
+    (TrainingConfig, {"mini_mask_size": (0, -1)}, "mini_mask_size is"),
     (ModelConfig, {"anchor_scales": (32, 64)}, "anchor_scales has 2 values: expected 5"),
     (ModelConfig, {"anchor_scales": (32, 64, 0, 1, 2)}, "anchor_scales is .*: expected positive"),
     (ModelConfig, {"anchor_ratios": ()}, "anchor_ratios is empty"),

@@ -110,12 +110,13 @@ def test_what_matterport_has_no_field_for_is_lost():
     assert all(back[name] == ours[name] for name in ours if name not in NOT_MATTERPORTS)
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS.keys() - {"NUM_CLASSES", "MASK_SHAPE", "MASK_POOL_SIZE"}))
+@pytest.mark.parametrize(
+    "name", sorted(DEFAULTS.keys() - {"NUM_CLASSES", "MASK_SHAPE", "MASK_POOL_SIZE", "BACKBONE_STRIDES"})
+)
 def test_every_field_is_read_and_written(name):
     """A value other than the default changes the configuration and comes back."""
     other = {
         "BACKBONE": "resnet50",
-        "BACKBONE_STRIDES": [2, 4, 8, 16, 32],
         "IMAGE_CHANNEL_COUNT": 1,
         "IMAGE_RESIZE_MODE": "pad64",
         "LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, 1.0) | {"mrcnn_mask_loss": 2.0},
@@ -236,3 +237,8 @@ def test_dialects_are_told_apart():
     assert not is_matterport(COCO.to_dict())
     assert not is_matterport({})
     assert {f.name for f in dataclasses.fields(Config)}.isdisjoint(FIELDS)
+
+
+def test_other_strides_are_refused():
+    with pytest.raises(ConfigError, match="BACKBONE_STRIDES|backbone_strides"):
+        from_matterport(DEFAULTS | {"BACKBONE_STRIDES": [2, 4, 8, 16, 32]})
