@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 the artifact is not proven equal; 2 wrong usage; 3 a packa
 checkpoint, configuration or artifact cannot be used; 5 a picture cannot be used; 6 the output cannot be written.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from export import report
 from export.errors import ExportError, ParityError
+from export.quiet import import_tensorflow
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
 
 app = typer.Typer(
@@ -58,9 +58,9 @@ def onnx(
 ) -> None:
     """Export to one .onnx file, verified against the checkpoint."""
     with _errors():
+        model, facts = _load(checkpoint, config, exclude_heads)
         from export.api import export_onnx  # noqa: PLC0415
 
-        model, facts = _load(checkpoint, config, exclude_heads)
         options: dict[str, Any] = {"opset": opset, "verify_images": verify_images, "overwrite": force}
         verdict = export_onnx(model, output, checkpoint=facts, progress=report.progress, **options)
         report.verdict_table(verdict)
@@ -78,9 +78,9 @@ def savedmodel(
 ) -> None:
     """Export to a SavedModel folder, verified against the checkpoint."""
     with _errors():
+        model, facts = _load(checkpoint, config, exclude_heads)
         from export.api import export_savedmodel  # noqa: PLC0415
 
-        model, facts = _load(checkpoint, config, exclude_heads)
         options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
         verdict = export_savedmodel(model, output, checkpoint=facts, progress=report.progress, **options)
         report.verdict_table(verdict)
@@ -97,9 +97,9 @@ def verify(
 ) -> None:
     """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
     with _errors():
+        model, _ = _load(against, config, False)
         from export.api import verify_artifact  # noqa: PLC0415
 
-        model, _ = _load(against, config, False)
         verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
         report.verdict_table(verdict)
         if not verdict.passed:
@@ -137,8 +137,8 @@ def demo(
 
 def _load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
     """Model and provenance of a checkpoint argument."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
     report.progress("loading TensorFlow and the checkpoint")
+    import_tensorflow()
     from export.describe import checkpoint_facts  # noqa: PLC0415
     from maskrcnn import demo_model, find_config, load_checkpoint  # noqa: PLC0415
 

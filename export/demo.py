@@ -1,9 +1,9 @@
 """The whole way in one call: demo model to both formats, a picture through both, pictures of the results."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from export.quiet import import_tensorflow
 from export.verdict import Verdict
 from runtime.predictor import Predictor
 
@@ -19,8 +19,8 @@ def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verd
     Yields:
         The path of each thing written.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     progress("loading TensorFlow")
+    import_tensorflow()
     from PIL import Image  # noqa: PLC0415
 
     from export.api import export_onnx, export_savedmodel  # noqa: PLC0415

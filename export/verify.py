@@ -53,7 +53,7 @@ def verify(
     stage_results = list(compare_stages(stages, borders | first, borders))
     cases: list[CaseResult] = []
     for name, group, score_threshold in _cases(pictures, thresholds[0]):
-        progress(f"comparing whole runs: {name}")
+        progress(f"comparing whole runs: {name}: {', '.join(picture.name for picture in group)}")
         feeds = make_feeds(group, (score_threshold, thresholds[1]))
         cases += compare_run(reference, artifact, stages, feeds, name, group)
     return Verdict(
