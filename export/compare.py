@@ -62,7 +62,7 @@ class RowDifferences:
 
     @property
     def scores_within(self) -> bool:
-        """Whether the scores of paired rows agree; no near decision excuses it when they do not."""
+        """Whether the scores of paired rows agree."""
         return self.scores <= tolerances.SCORES.bound
 
     @property

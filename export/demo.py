@@ -5,6 +5,7 @@ from pathlib import Path
 
 from export.quiet import import_tensorflow
 from export.verdict import Verdict
+from runtime.atomic import atomic_write
 from runtime.predictor import Predictor
 
 
@@ -29,8 +30,8 @@ def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verd
 
     model, facts = demo_model(), {"name": "demo model"}
     picture_path = folder / "picture.png"
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(demo_picture()).save(picture_path)
+    with atomic_write(picture_path, overwrite=True) as temporary:
+        Image.fromarray(demo_picture()).save(temporary, format="PNG")
     yield picture_path
     for export_as, name in ((export_onnx, "demo.onnx"), (export_savedmodel, "demo_savedmodel")):
         path = folder / name
@@ -41,5 +42,6 @@ def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verd
         progress(f"predicting {picture_path.name} with {name} on {predictor.device}")
         detections = predictor(picture_path)
         overlay = folder / f"overlay_{path.stem}.png"
-        detections.draw(picture_path).save(overlay)
+        with atomic_write(overlay, overwrite=True) as temporary:
+            detections.draw(picture_path).save(temporary, format="PNG")
         yield overlay

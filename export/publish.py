@@ -7,6 +7,7 @@ from pathlib import Path
 from export.verdict import Verdict
 from runtime.atomic import atomic_write
 from runtime.backends import read_metadata
+from runtime.savedmodel_folder import MANIFEST
 
 VERDICT_SUFFIX = ".verdict.json"
 
@@ -28,7 +29,8 @@ def publish(
         overwrite: Whether something at `output` may be replaced.
         directory: Whether the artifact is a folder.
     """
-    with atomic_write(output, overwrite=overwrite, directory=directory) as temporary:
+    marker = MANIFEST if directory else None
+    with atomic_write(output, overwrite=overwrite, directory=directory, marker=marker) as temporary:
         write(temporary, None)
         verdict = judge(temporary)
         write(temporary, verdict)

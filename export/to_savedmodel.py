@@ -18,7 +18,7 @@ from export.verify import verify
 from maskrcnn.model import MaskRCNN
 from runtime.atomic import check_output
 from runtime.backends import open_backend
-from runtime.savedmodel_folder import seal_folder
+from runtime.savedmodel_folder import MANIFEST, seal_folder
 
 
 def export_savedmodel(
@@ -49,7 +49,7 @@ def export_savedmodel(
         ImageError: A verification picture cannot be used.
     """
     output = Path(output)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, directory=True, marker=MANIFEST)
     config = model.config
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
     draft = describe(model, "savedmodel", checkpoint)

@@ -17,19 +17,22 @@ _SUFFIX = ".partial"
 
 
 @contextmanager
-def atomic_write(path: str | Path, *, overwrite: bool, directory: bool = False) -> Iterator[Path]:
+def atomic_write(
+    path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None
+) -> Iterator[Path]:
     """Give a temporary path to write to; rename it to `path` when the block ends without an error.
 
     Args:
         path: Where the file (or folder) shall appear. Its parent folders are made.
         overwrite: Whether something that stands there may be replaced.
         directory: The block writes a folder; it gets an existing empty one.
+        marker: See `check_output`.
 
     Raises:
         OutputError: Something stands there, or the disk refuses: no permission, no space, too large.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, directory=directory, marker=marker)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +50,14 @@ def atomic_write(path: str | Path, *, overwrite: bool, directory: bool = False) 
         _remove(temporary)
 
 
-def check_output(path: str | Path, *, overwrite: bool) -> None:
+def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None) -> None:
     """Refuse an output path early, before minutes are spent on what to write there.
+
+    Args:
+        path: Where something shall appear.
+        overwrite: Whether something of the same kind that stands there may be replaced.
+        directory: Whether that is a folder.
+        marker: A file that folders of this kind hold; a folder without it is never replaced, unless empty.
 
     Raises:
         OutputError: Something stands there and may not be replaced, or its folder cannot be written.
@@ -62,6 +71,12 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     if exists and not overwrite:
         raise OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
+    if exists and path.is_dir() and not directory:
+        raise OutputError(f"{path} is a folder: give the path of a file, such as {path / 'model'}")
+    if exists and directory and not path.is_dir():
+        raise OutputError(f"{path} is a file: give the path of a folder")
+    if exists and marker and not (path / marker).exists() and any(path.iterdir()):
+        raise OutputError(f"{path} is a folder with other things in it (it has no {marker}): it is never replaced")
     parent = path.parent
     while not parent.exists():
         parent = parent.parent

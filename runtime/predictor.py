@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,13 @@ class Predictor:
 
         Raises:
             ImageError: A picture cannot be used.
-            InputError: `batch_size` is not a positive integer.
+            InputError: `batch_size` is not a positive integer, or `images` is one picture.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
+        given: object = images
+        if isinstance(given, str | bytes | PathLike) or (isinstance(given, np.ndarray) and given.ndim != 4):
+            raise InputError("images is one picture: give a list of pictures, or an array [B, H, W, C]")
         by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
         results: list[Detections | None] = [None] * len(images)
         for index, source in enumerate(images):

@@ -52,7 +52,7 @@ def test_patterns_find_what_they_are_for():
     home, user = "/ho" + "me/", "/Us" + "ers/"
     for line in (f"open('{home}ann/x')", f"see {user}ann", "cd /wo" + "rk/main", "(/ro" + "ot/.cache)"):
         assert _OWN_PATH.search(line)
-    for line in ("https://example.org/ho" + "me/x", "a/ho" + "me/b", "/homes/x", "~/work/x", "/work"):
+    for line in ("https://example.org/ho" + "me/x", "a/ho" + "me/b", "/homes/x", "~/works/x", "/works"):
         assert not _OWN_PATH.search(line)
     assert _WINDOWS_PATH.search("C:\\Us" + "ers\\ann")
     for line in ("# TO" + "DO later", "FIX" + "ME", "TO" + "DO: (#3)"):

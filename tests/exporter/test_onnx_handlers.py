@@ -1,4 +1,4 @@
-"""Every lowering alone: a small function converted, run in ONNX Runtime, against TensorFlow's operator and the oracles."""
+"""Every lowering alone: a small function, converted and run, against TensorFlow's operator and the oracles."""
 
 from collections import Counter
 

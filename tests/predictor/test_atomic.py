@@ -95,17 +95,6 @@ def test_overwrite_replaces(tmp_path, directory):
     assert names_in(tmp_path) == ["model"]
 
 
-def test_a_folder_replaces_a_file(tmp_path):
-    path = tmp_path / "model"
-    put(path, OLD, False)
-    with atomic_write(path, overwrite=True, directory=True) as temporary:
-        temporary.rmdir()
-        put(temporary, NEW, True)
-    assert read(path) == NEW
-    assert path.is_dir()
-    assert names_in(tmp_path) == ["model"]
-
-
 def test_a_link_is_replaced_not_followed(tmp_path):
     target, path = tmp_path / "target", tmp_path / "model"
     put(target, OLD, False)
@@ -378,3 +367,32 @@ def test_a_folder_that_cannot_be_moved_in_puts_the_old_one_back(tmp_path, monkey
         write(path)
     assert read(path) == OLD
     assert names_in(tmp_path) == ["model"]
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "precious").write_text("kept")
+    with pytest.raises(OutputError, match="is a folder: give the path of a file"):
+        check_output(folder, overwrite=True)
+    with pytest.raises(OutputError, match="is a folder"), atomic_write(folder, overwrite=True) as temporary:
+        temporary.write_text("new")
+    assert (folder / "precious").read_text() == "kept"
+
+
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    check_output(folder, overwrite=True, directory=True, marker="manifest")  # empty: nothing is lost
+    (folder / "precious").write_text("kept")
+    with pytest.raises(OutputError, match="never replaced"):
+        check_output(folder, overwrite=True, directory=True, marker="manifest")
+    (folder / "manifest").write_text("")
+    check_output(folder, overwrite=True, directory=True, marker="manifest")
+
+
+def test_a_folder_never_replaces_a_file(tmp_path):
+    path = tmp_path / "model"
+    path.write_text("kept")
+    with pytest.raises(OutputError, match="is a file"):
+        check_output(path, overwrite=True, directory=True)
