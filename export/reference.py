@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from export import tolerances
-from export.compare import RowDifferences, difference
+from export.compare import RowDifferences, compare_rows, difference
 from export.decisions import explain_masks, explain_rows
 from export.graph import STAGES, Stage, border, trace
 from export.tensorflow_stages import TensorFlowStages
@@ -88,7 +89,7 @@ class Difference:
         borders: The model's border tensors in it.
 
     Attributes:
-        objections: What speaks against an excuse.
+        objections: What speaks against any excuse.
     """
 
     def __init__(self, reference: Reference, stages: StageRunner, feeds: Arrays, borders: Arrays) -> None:
@@ -105,6 +106,18 @@ class Difference:
             for r in results
             if not r.passed
         ]
+
+    def objections_to(self, found: Mapping[str, npt.NDArray[Any]], row: int) -> list[str]:
+        """Objections in general, and to what the artifact gave for one picture: it must be what was examined.
+
+        Args:
+            found: The artifact's outputs for the picture, without the batch axis.
+            row: Of the picture in the batch.
+        """
+        own = self._model.contract(Stages(**self._other), self._feeds[names.IMAGES])
+        examined = {name: np.asarray(own[name])[row] for name in names.OUTPUT_NAMES}
+        foreign = not compare_rows(examined, found).identical
+        return self.objections + ["the artifact's outputs are not those of its border tensors"] * foreign
 
     def decisions(self, row: int, rows: RowDifferences) -> list[str]:
         """Name the near decisions behind the difference in one picture of the run.

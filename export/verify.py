@@ -117,7 +117,7 @@ def compare_run(
         decisions, objections = [], []
         if not rows.identical and examined is not None:
             decisions = examined.decisions(row, rows)
-            objections = examined.objections or ([] if decisions else [NOTHING_NEAR])
+            objections = examined.objections_to(_at(found, row), row) or ([] if decisions else [NOTHING_NEAR])
         yield CaseResult(
             case=f"{picture.name} ({name}, {len(pictures)})",
             expected=rows.expected,

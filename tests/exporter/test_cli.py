@@ -128,13 +128,14 @@ def test_onnx_of_a_checkpoint(checkpoints, one_picture, tmp_path, picture):
 
 def test_savedmodel_of_a_matterport_file_described_by_a_configuration(checkpoints, one_picture, tmp_path):
     output = tmp_path / "model"
-    output.mkdir()
-    (output / "old").write_text("to be replaced")
+    (output / "assets").mkdir(parents=True)
+    for name in ("artifact.json", "old"):
+        (output / "assets" / name).write_text("to be replaced")
     arguments = ("savedmodel", checkpoints / "matterport.h5", "--config", checkpoints / "tiny.json", "-o", output)
     shown = succeeded(*arguments, "--verify-images", one_picture, "--force")
     assert "verdict: proven equal" in shown
     assert read_metadata(output).format == "savedmodel"
-    assert not (output / "old").exists()
+    assert not (output / "assets" / "old").exists()
     assert "proven equal" in succeeded(
         "verify", output, "--against", checkpoints / "tiny.weights.h5", "--verify-images", one_picture
     )
@@ -301,6 +302,14 @@ def test_existing_output(checkpoints, tmp_path, command):
     message = failed(OUTPUT, command, checkpoints / "tiny.weights.h5", "-o", output)
     assert "--force" in message
     assert output.read_text() == "mine"
+
+
+def test_folder_with_other_things_is_never_replaced(checkpoints, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("mine")
+    arguments = ("savedmodel", checkpoints / "tiny.weights.h5", "-o", tmp_path / "photos", "--force")
+    assert "never replaced" in failed(OUTPUT, *arguments)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "mine"
 
 
 @pytest.mark.parametrize("command", ["onnx", "savedmodel"])

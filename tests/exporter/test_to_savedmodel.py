@@ -82,12 +82,6 @@ def test_signature_definition_has_both_defaults(savedmodel_artifact):
     assert defaults == {"score_threshold": pytest.approx(0.5), "nms_threshold": pytest.approx(0.3)}
 
 
-def test_signature_is_served_without_thresholds(loaded, feeds):
-    serve = loaded.signatures["serving_default"]
-    default, same = serve(**feeds), serve(**feeds, **thresholds(0.5, 0.3))
-    np.testing.assert_array_equal(default["scores"], same["scores"])
-
-
 def test_every_batch_and_size_is_accepted(loaded):
     for shape in ((1, 64, 128, 3), (3, 192, 64, 3)):
         windows = tf.constant([[0, 0, shape[1], shape[2]]] * shape[0], tf.float32)

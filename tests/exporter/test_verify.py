@@ -182,8 +182,22 @@ CHANGES = {
 def test_changed_output_fails_with_an_objection(case_of, change):
     case = case_of(change)
     assert not case.passed
-    assert case.objections == (NOTHING_NEAR,)
+    assert case.objections == ("the artifact's outputs are not those of its border tensors",)
     assert case.decisions == ()
+
+
+def test_a_near_decision_does_not_excuse_outputs_that_were_never_computed(case_of, setting, monkeypatch):
+    monkeypatch.setattr(type(setting[-1]), "decisions", lambda *_arguments: ["two rows differ in score by 1e-07"])
+    case = case_of(CHANGES["last row dropped"])
+    assert case.decisions
+    assert not case.passed
+
+
+def test_a_difference_without_a_near_decision_is_not_excused(case_of, setting, monkeypatch):
+    monkeypatch.setattr(type(setting[-1]), "objections_to", lambda *_arguments: [])
+    case = case_of(CHANGES["last row dropped"])
+    assert case.objections == (NOTHING_NEAR,)
+    assert not case.passed
 
 
 @pytest.mark.parametrize(
@@ -282,14 +296,14 @@ def test_savedmodel_with_other_weights_is_never_written(make_tiny, tmp_path, one
 
     monkeypatch.setattr(tf.saved_model, "save", save_another)
     output = tmp_path / "model"
-    output.mkdir()
-    (output / "old").write_bytes(b"the artifact of yesterday")
+    (output / "assets").mkdir(parents=True)
+    (output / "assets" / "artifact.json").write_bytes(b"the artifact of yesterday")
     with pytest.raises(ParityError, match="stage 'mask head': masks differs") as refused:
         export_savedmodel(model, output, checkpoint=FACTS, verify_images=one_picture, overwrite=True)
     assert [r.tensor for r in refused.value.verdict.stages if not r.passed] == ["masks"]
     assert names_in(tmp_path) == ["model"]
-    assert names_in(output) == ["old"]
-    assert (output / "old").read_bytes() == b"the artifact of yesterday"
+    assert [path for path in output.rglob("*") if path.is_file()] == [output / "assets" / "artifact.json"]
+    assert (output / "assets" / "artifact.json").read_bytes() == b"the artifact of yesterday"
 
 
 def test_model_that_detects_nothing_is_not_proven(make_tiny, tmp_path, one_picture):
