@@ -1,6 +1,7 @@
 """Artifacts and pictures the benchmarks share."""
 
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -37,3 +38,20 @@ def feeds(model):
     detection = model.config.detection
     picture = verification_pictures(None, 3, model.config.resize)[0]
     return make_feeds([picture], (detection.min_score, detection.nms_threshold))
+
+
+def pytest_benchmark_update_json(output_json):
+    """Keep what a reader compares: versions, processor, medians; not every sample, nor the machine's name."""
+    packages = ("tensorflow", "keras", "onnxruntime", "openvino", "tf2onnx", "numpy", "pillow", "pycocotools")
+    machine = output_json.pop("machine_info")
+    cpu = machine.get("cpu", {})
+    output_json["machine"] = {
+        "cpu": cpu.get("brand_raw"),
+        "cores": cpu.get("count"),
+        "python": machine["python_version"],
+    }
+    output_json["versions"] = {name: version(name) for name in packages}
+    del output_json["commit_info"]
+    for entry in output_json["benchmarks"]:
+        entry["stats"] = {key: entry["stats"][key] for key in ("min", "median", "iqr", "rounds")}
+        del entry["options"]

@@ -32,7 +32,7 @@ def test_letterbox_to_1024(benchmark, photograph):
 
 @pytest.mark.benchmark(group="12-megapixel JPEG, host side")
 def test_letterbox_by_pillow(benchmark, photograph):
-    """The peer; it interpolates differently at the edge, so it cannot take our place."""
+    """The peer; it averages when it shrinks, so its pixels are others than those the weights were trained on."""
     picture = read_image(photograph)
     benchmark(
         lambda: np.asarray(Image.fromarray(picture).resize((1024, 768), Image.Resampling.BILINEAR, reducing_gap=None))
