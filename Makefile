@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13 and make:
 #   make demo    sets up, exports the demo model to both formats, predicts, draws; says where the results are
 #   make test    sets up, and passes the tests
-# Without make: python scripts are not needed, see CONTRIBUTING.md for the same steps by hand.
+# Without make: CONTRIBUTING.md has the same steps by hand.
 
 PYTHON ?= python3
 VENV ?= .venv

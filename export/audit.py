@@ -40,8 +40,10 @@ def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
         ConversionError: A non-standard or control flow operator, one without a CUDA kernel, external
             data, or a graph that the ONNX checker refuses.
     """
-    domains = sorted({node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")})
-    if domains or any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import if domains):
+    used = {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
+    domains = sorted(used - {"", "ai.onnx", "ai.onnx.ml"})  # tf2onnx always imports the last, without using it
+    domains += ["ai.onnx.ml"] if any(node.domain == "ai.onnx.ml" for node in model.graph.node) else []
+    if domains:
         raise ConversionError(f"the graph has operators of the domain {domains[0]!r}: only standard ONNX is allowed")
     operators = Counter(node.op_type for node in model.graph.node)
     for operator in operators:

@@ -41,7 +41,10 @@ ExcludeHeads = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
 VerifyImages = Annotated[
     Path | None,
-    typer.Option("--verify-images", help="Folder of pictures with objects, to compare on; default: bundled ones."),
+    typer.Option(
+        "--verify-images",
+        help="Folder of pictures with objects, to compare on (the first 8 by name); default: bundled ones.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands at the output path.")]
 
@@ -101,9 +104,9 @@ def verify(
         from export.api import verify_artifact  # noqa: PLC0415
 
         verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
-        report.verdict_table(verdict)
         if not verdict.passed:
             raise ParityError(verdict)
+        report.verdict_table(verdict)
 
 
 @app.command()
@@ -147,7 +150,11 @@ def _load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> t
     described = None if config is None else find_config(config)
     model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
     report.progress(f"{checkpoint.name}: {loaded}")
-    return model, checkpoint_facts(checkpoint)
+    facts = checkpoint_facts(checkpoint)
+    if loaded.excluded:
+        report.progress("the layers left out have random weights: train them before you use the artifact")
+        facts["without"] = ", ".join(loaded.excluded)
+    return model, facts
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
@@ -18,9 +18,8 @@ def describe(
     artifact_format: ArtifactFormat,
     checkpoint: Mapping[str, str],
     opset: int | None = None,
-    verdict: Mapping[str, Any] | None = None,
 ) -> Metadata:
-    """Metadata of an artifact made from a model."""
+    """Metadata of an artifact made from a model, without a verdict."""
     config = model.config
     packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx"] if artifact_format == "onnx" else [])
     minimum = {"onnxruntime": _MINIMUM_ORT} if artifact_format == "onnx" else {"tensorflow": version("tensorflow")}
@@ -39,7 +38,6 @@ def describe(
         engine_minimum=minimum,
         producer={"maskrcnn-export": _own_version()} | {name: version(name) for name in packages},
         checkpoint=dict(checkpoint),
-        verdict=dict(verdict or {}),
     )
 
 
@@ -49,6 +47,11 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
         return {"name": "demo model"}
     with Path(path).open("rb") as file:
         return {"name": Path(path).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def engine_version(package: str) -> str:
+    """Version of an engine as it is imported; the GPU build of ONNX Runtime has another distribution name."""
+    return str(import_module(package).__version__)
 
 
 def _own_version() -> str:

@@ -12,7 +12,14 @@ State = Literal["ok", "absent", "problem"]
 _PROBES = {
     "onnxruntime": (
         "import onnxruntime as o; hasattr(o, 'preload_dlls') and o.preload_dlls(directory='');"
-        "print('providers', ', '.join(o.get_available_providers()))"
+        "from onnx import TensorProto as t, helper as h;"
+        "v = lambda n: h.make_tensor_value_info(n, t.FLOAT, [1]);"
+        "g = h.make_graph([h.make_node('Relu', ['x'], ['y'])], 'probe', [v('x')], [v('y')]);"
+        "m = h.make_model(g, opset_imports=[h.make_opsetid('', 17)], ir_version=8).SerializeToString();"
+        "a = [p for p in o.get_available_providers() if p[:4] in ('CUDA', 'CPUE')];"
+        "r = o.InferenceSession(m, providers=a).get_providers();"
+        "assert set(a) <= set(r), f'built with {a}, but only {r} can be started: are the CUDA libraries installed?';"
+        "print('providers', ', '.join(r))"
     ),
     "tensorflow": (
         "import tensorflow as t; g = t.config.list_physical_devices('GPU');"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.verdict import Verdict
-from runtime.atomic import atomic_write
+from runtime.atomic import atomic_write, check_output
 from runtime.backends import read_metadata
 from runtime.savedmodel_folder import MANIFEST
 
@@ -29,13 +29,14 @@ def publish(
         overwrite: Whether something at `output` may be replaced.
         directory: Whether the artifact is a folder.
     """
+    beside = output.with_name(output.name + VERDICT_SUFFIX)
+    check_output(beside, overwrite=overwrite)
     marker = MANIFEST if directory else None
     with atomic_write(output, overwrite=overwrite, directory=directory, marker=marker) as temporary:
         write(temporary, None)
         verdict = judge(temporary)
         write(temporary, verdict)
         read_metadata(temporary)  # what applications will do first
-    beside = output.with_name(output.name + VERDICT_SUFFIX)
     with atomic_write(beside, overwrite=True) as temporary:
         temporary.write_text(json.dumps(verdict.to_dict(), indent=1) + "\n", encoding="utf-8")
     return verdict

@@ -28,6 +28,7 @@ def verdict_table(verdict: "Verdict") -> None:
     lines = [f"{verdict.engine} against {verdict.reference}"]
     lines += _stage_lines(verdict)
     width = max((len(case.case) for case in verdict.cases), default=0)
+    lines.append(f"  score threshold {verdict.score_threshold}, nms threshold {verdict.nms_threshold}")
     lines.append(f"  {'whole runs':<{width}}  found  boxes px   scores    masks")
     for case in verdict.cases:
         count = f"{case.found}" if case.found == case.expected else f"{case.found}/{case.expected}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from export.describe import describe, engine_version
 from export.onnx_graph import Border
 from export.onnx_stages import OnnxStages
 from export.pictures import verification_pictures
@@ -16,6 +17,17 @@ from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.backends import open_backend, read_metadata
+
+_COMPARED = (
+    "class_names",
+    "image_channels",
+    "resize",
+    "mask_paste",
+    "max_detections",
+    "mask_size",
+    "score_threshold",
+    "nms_threshold",
+)
 
 
 def verify_artifact(
@@ -45,14 +57,17 @@ def verify_artifact(
     """
     path = Path(path)
     metadata, config = read_metadata(path), model.config
-    if metadata.class_names != config.model.class_names or metadata.resize != config.resize:
+    described = describe(model, metadata.format, {})
+    differing = [name for name in _COMPARED if getattr(metadata, name) != getattr(described, name)]
+    if differing:
         raise CheckpointMismatchError(
             f"{path} was exported from {metadata.name!r} with {len(metadata.class_names)} classes, the checkpoint is "
-            f"{config.name!r} with {config.model.num_classes}: class names and resize policy must be equal"
+            f"{config.name!r} with {config.model.num_classes}: they differ in {', '.join(differing)}"
         )
     backend = open_backend(path, metadata, device)
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
-    engine = f"{metadata.format}, {backend.device}"
+    package = "tensorflow" if metadata.format == "savedmodel" else "onnxruntime"
+    engine = f"{package} {engine_version(package)}, {backend.device} (stages on the cpu)"
     return verify(Reference(model), backend, _stages(path, metadata), pictures, engine, progress)
 
 

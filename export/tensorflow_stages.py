@@ -53,5 +53,6 @@ class TensorFlowStages:
         graph = self._graph.graph
         feeds = [graph.get_tensor_by_name(self._tensors[name]) for name in inputs]
         fetches = [graph.get_tensor_by_name(self._tensors[border(name)]) for name in outputs]
-        results = self._graph.prune(feeds, fetches)(*[tf.constant(array) for array in inputs.values()])
+        with tf.device("/CPU:0"):
+            results = self._graph.prune(feeds, fetches)(*[tf.constant(array) for array in inputs.values()])
         return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}

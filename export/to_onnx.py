@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from export.describe import describe
+from export.describe import describe, engine_version
 from export.errors import ConversionError, ParityError
 from export.onnx_convert import DEFAULT_OPSET, convert
 from export.onnx_stages import OnnxStages
@@ -70,7 +70,7 @@ def export_onnx(
 
     def judge(path: Path) -> Verdict:
         backend = open_backend(path, draft, "cpu")
-        engine = f"onnxruntime {_engine_version()}, cpu"
+        engine = f"onnxruntime {engine_version('onnxruntime')}, cpu"
         stages = OnnxStages(converted.artifact, converted.borders)
         verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
         verdict = replace(verdict, graph=converted.facts.to_dict())
@@ -79,9 +79,3 @@ def export_onnx(
         return verdict
 
     return publish(output, write, judge, overwrite=overwrite, directory=False)
-
-
-def _engine_version() -> str:
-    import onnxruntime  # noqa: PLC0415  (loaded by the backend already)
-
-    return str(onnxruntime.__version__)

@@ -15,7 +15,7 @@ class StageResult:
     Attributes:
         stage: Name of the stage.
         tensor: Name of the border tensor.
-        worst: Largest difference over all cases.
+        worst: Largest difference, on the first picture that gives detections.
         tolerance: Largest allowed.
         relative: Whether both are relative to the tensor's scale.
     """
@@ -44,6 +44,8 @@ class CaseResult:
         scores: Largest difference.
         masks: Largest difference of a probability.
         passed: Within tolerance, or different for a named reason.
+        unmatched: Rows of either side without a counterpart of the same class and box.
+        swapped: Rows that have one at another rank.
         decisions: The reasons, where rows differ or changed places.
         objections: Why the reasons do not excuse it.
     """
@@ -55,6 +57,8 @@ class CaseResult:
     scores: float
     masks: float
     passed: bool
+    unmatched: int = 0
+    swapped: int = 0
     decisions: tuple[str, ...] = ()
     objections: tuple[str, ...] = ()
 
@@ -95,10 +99,6 @@ class Verdict:
             and self.detections > 0
         )
 
-    def worst(self, what: str) -> float:
-        """Largest difference in "boxes", "scores" or "masks" over all cases."""
-        return max((float(getattr(case, what)) for case in self.cases), default=0.0)
-
     def failures(self) -> list[str]:
         """What did not pass, one sentence each."""
         sentences = [
@@ -108,7 +108,7 @@ class Verdict:
         ]
         sentences += [
             f"{c.case}: {c.expected} detections became {c.found}; boxes differ by {c.boxes:.2e} px, "
-            f"scores by {c.scores:.2e}, masks by {c.masks:.2e}"
+            f"scores by {c.scores:.2e}, masks by {c.masks:.2e}, {c.unmatched} rows have no counterpart"
             for c in self.cases
             if not c.passed
         ]

@@ -43,10 +43,13 @@ def verify(
     """
     detection = reference.model.config.detection
     thresholds = (detection.min_score, detection.nms_threshold)
-    first = make_feeds(pictures[:1], thresholds)
     progress("comparing stage by stage")
-    borders = reference.run(first)[1]
-    if not borders["num_detections"].any():  # nothing to compare at the model's own threshold
+    for picture in pictures:
+        first = make_feeds([picture], thresholds)
+        borders = reference.run(first)[1]
+        if borders["num_detections"].any():
+            break
+    else:  # no picture has anything to compare at the model's own threshold
         thresholds = (0.0, detection.nms_threshold)
         first = make_feeds(pictures[:1], thresholds)
         borders = reference.run(first)[1]
@@ -125,6 +128,8 @@ def compare_run(
             boxes=rows.boxes,
             scores=rows.scores,
             masks=rows.masks,
+            unmatched=rows.unmatched,
+            swapped=rows.swapped,
             passed=rows.identical or not objections,
             decisions=_shorten(decisions),
             objections=tuple(objections),

@@ -1,6 +1,6 @@
 """Configuration: frozen, typed, validated when constructed, JSON both ways.
 
-Four sections, one per reader: the network (`ModelConfig`), the two selections (`ProposalConfig`,
+Five sections, one per reader: the network (`ModelConfig`), the two selections (`ProposalConfig`,
 `DetectionConfig`), the picture (`ResizePolicy`, shared with the runtime) and training (`TrainingConfig`).
 `docs/configuration.md` says where each field of matterport's `Config` lives.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 from maskrcnn.dataclass_json import from_dict, to_dict
 from maskrcnn.errors import ConfigError
+from runtime.artifact import SIZE_MULTIPLE
 from runtime.letterbox import ResizePolicy
 from runtime.paste import PasteMode
 
@@ -21,12 +22,16 @@ RoiSampling = Literal["crop_and_resize", "roi_align"]
 
 MAX_IMAGE_CHANNELS = 6
 STRIDES = (4, 8, 16, 32, 64)
-SIZE_MULTIPLE = 64  # P6 has stride 64: other sizes would not divide into whole cells on every level
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_choice(name: str, value: object, choices: object) -> None:
+    known = get_args(choices)
+    _require(value in known, f"{name} is {value!r}: expected one of {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class ModelConfig:
     roi_sampling: RoiSampling = "crop_and_resize"
 
     def __post_init__(self) -> None:
+        _require_choice("backbone", self.backbone, BackboneName)
+        _require_choice("roi_sampling", self.roi_sampling, RoiSampling)
         _require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
         _require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
@@ -174,6 +181,7 @@ class DetectionConfig:
     mask_paste: PasteMode = "matterport"
 
     def __post_init__(self) -> None:
+        _require_choice("mask_paste", self.mask_paste, PasteMode)
         _require(self.max_detections >= 1, f"max_detections is {self.max_detections}: expected at least 1")
         for name in ("min_score", "nms_threshold"):
             value = getattr(self, name)
@@ -316,6 +324,3 @@ def read_config(path: str | Path) -> Config:
         raise ConfigError(f"the configuration {path} is not JSON: {error}") from error
     _require(isinstance(values, dict), f"the configuration {path} is not a JSON object: expected {{...}}")
     return from_matterport(values) if is_matterport(values) else Config.from_dict(values)
-
-
-BACKBONES: tuple[str, ...] = get_args(BackboneName)

@@ -145,6 +145,8 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"unknown matterport setting {unknown[0]!r}: see docs/configuration.md for those that are read"
         )
+    if "CLASS_NAMES" in values and "NUM_CLASSES" not in values:
+        values = {**values, "NUM_CLASSES": len(values["CLASS_NAMES"])}
     ours: dict[str, Any] = {
         # Matterport's own defaults where they differ from ours, and where a section has no defaults.
         "model": {"class_names": ["BG"]},

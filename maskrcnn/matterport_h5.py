@@ -116,8 +116,11 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
     if path.is_dir():
         raise CheckpointFormatError(f"{path} is a folder: expected a .h5 file")
-    with path.open("rb") as stream:
-        head = stream.read(len(_HDF5_SIGNATURE))
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise CheckpointFormatError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     if not head:
         raise CheckpointFormatError(f"{path} is empty: copy or download it again")
     if head != _HDF5_SIGNATURE:

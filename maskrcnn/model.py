@@ -186,7 +186,7 @@ class MaskRCNN(keras.Model):
         score_threshold: tf.Tensor | float,
         nms_threshold: tf.Tensor | float,
     ) -> dict[str, tf.Tensor]:
-        """The artifact contract: the one function that every export traces.
+        """The artifact contract: `stages`, then `contract`, which is what every export traces.
 
         Args and their frames are those of `stages`.
 

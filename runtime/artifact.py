@@ -22,7 +22,7 @@ INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 
 ArtifactFormat = Literal["onnx", "savedmodel"]
-SIZE_MULTIPLE = 64  # sides of `images` in pixels
+SIZE_MULTIPLE = 64  # sides of `images` in pixels: P6 has stride 64, other sides would not divide into whole cells
 
 
 @dataclass(frozen=True)

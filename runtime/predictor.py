@@ -1,7 +1,7 @@
 """Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Predictor:
         """
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images: Sequence[ImageSource], batch_size: int = 4) -> list[Detections]:
+    def predict_batch(self, images: Iterable[ImageSource], batch_size: int = 4) -> list[Detections]:
         """Detections in several pictures of any sizes, in their order.
 
         Pictures whose letterboxes have one size run together, at most `batch_size` at a time.
@@ -86,8 +86,10 @@ class Predictor:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
         given: object = images
-        if isinstance(given, str | bytes | PathLike) or (isinstance(given, np.ndarray) and given.ndim != 4):
+        single = isinstance(given, str | bytes | bytearray | PathLike) or not isinstance(given, Iterable)
+        if single or (isinstance(given, np.ndarray) and given.ndim != 4):
             raise InputError("images is one picture: give a list of pictures, or an array [B, H, W, C]")
+        images = list(images)
         by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
         results: list[Detections | None] = [None] * len(images)
         for index, source in enumerate(images):

@@ -235,3 +235,12 @@ def test_kill_before_the_verdict_file_leaves_a_whole_artifact(tmp_path, director
     run_until("verdict file", output, directory)
     assert read_metadata(output).verdict == VERDICT.to_dict()  # it carries its verdict inside
     assert not (tmp_path / "model.verdict.json").exists()
+
+
+def test_a_verdict_file_in_the_way_is_refused_before_anything_is_written(tmp_path):
+    beside = tmp_path / "model.onnx.verdict.json"
+    beside.write_text("of someone else")
+    with pytest.raises(OutputError, match="already exists"):
+        publish(tmp_path / "model.onnx", None, None, overwrite=False, directory=False)
+    assert beside.read_text() == "of someone else"
+    assert [path.name for path in tmp_path.iterdir()] == [beside.name]

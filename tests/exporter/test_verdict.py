@@ -55,12 +55,6 @@ def test_detections_of_the_artifact_alone_prove_nothing():
     assert not replace(VERDICT, cases=[replace(CASE, expected=0, found=7)]).passed
 
 
-def test_worst_is_over_all_cases():
-    verdict = replace(VERDICT, cases=[CASE, replace(CASE, boxes=0.5), replace(CASE, masks=0.25)])
-    assert (verdict.worst("boxes"), verdict.worst("scores"), verdict.worst("masks")) == (0.5, 1e-7, 0.25)
-    assert replace(VERDICT, cases=[]).worst("boxes") == 0
-
-
 def test_dictionary_is_json_and_equal_after_a_round_trip():
     case = replace(CASE, decisions=("one", "two"), objections=("three",))
     values = replace(VERDICT, cases=(case,), stages=(STAGE,)).to_dict()

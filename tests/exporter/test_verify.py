@@ -83,7 +83,7 @@ def test_model_of_other_classes_is_refused(artifact, demo):
 def test_model_of_another_size_is_refused(onnx_artifact, demo):
     config = demo.config
     other = MaskRCNN(replace(config, resize=replace(config.resize, max_dim=256)))
-    with pytest.raises(CheckpointMismatchError, match="resize policy must be equal"):
+    with pytest.raises(CheckpointMismatchError, match="they differ in resize"):
         verify_artifact(onnx_artifact, other)
 
 

@@ -242,3 +242,7 @@ def test_dialects_are_told_apart():
 def test_other_strides_are_refused():
     with pytest.raises(ConfigError, match="backbone_strides"):
         from_matterport(DEFAULTS | {"BACKBONE_STRIDES": [2, 4, 8, 16, 32]})
+
+
+def test_class_names_alone_give_their_number():
+    assert from_matterport({"CLASS_NAMES": ["BG", "cell"], "BACKBONE": "resnet50"}).model.class_names == ("BG", "cell")
