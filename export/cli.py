@@ -13,7 +13,7 @@ import typer
 
 from export import report
 from export.errors import ExportError, ParityError
-from export.quiet import import_tensorflow
+from maskrcnn.quiet import import_tensorflow
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
 
 app = typer.Typer(

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export.quiet import import_tensorflow
 from export.verdict import Verdict
+from maskrcnn.quiet import import_tensorflow
 from runtime.atomic import atomic_write
 from runtime.predictor import Predictor
 

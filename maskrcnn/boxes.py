@@ -4,6 +4,9 @@ Boxes here are y1, x1, y2, x2. *Pixel* boxes have exclusive y2, x2. *Normalised*
 over the padded image, with inclusive y2, x2: (pixel - [0, 0, 1, 1]) / [H - 1, W - 1, H - 1, W - 1].
 """
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 # A size delta of 20 multiplies a side by 5e8: clipped to the image, the box is the same as with any larger
@@ -52,16 +55,18 @@ def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     return intersection / (areas(boxes)[:, None] + areas(others)[None, :] - intersection)
 
 
-def encode(boxes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def encode(boxes: Any, targets: Any) -> Any:
     """Deltas (dy, dx, log dh, log dw) that move `boxes` [..., 4] onto `targets` [..., 4], unscaled.
 
-    Faster R-CNN (arXiv 1506.01497), equation 2.
+    Faster R-CNN (arXiv 1506.01497), equation 2. Tensors give tensors; NumPy arrays, which the input pipeline
+    has, give arrays of their own precision.
     """
+    concat, log = (np.concat, np.log) if isinstance(boxes, np.ndarray) else (tf.concat, tf.math.log)
     sizes = boxes[..., 2:] - boxes[..., :2]
     target_sizes = targets[..., 2:] - targets[..., :2]
     centers = boxes[..., :2] + 0.5 * sizes
     target_centers = targets[..., :2] + 0.5 * target_sizes
-    return tf.concat([(target_centers - centers) / sizes, tf.math.log(target_sizes / sizes)], axis=-1)
+    return concat([(target_centers - centers) / sizes, log(target_sizes / sizes)], axis=-1)
 
 
 def decode(boxes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:

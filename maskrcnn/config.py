@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from maskrcnn.dataclass_json import from_dict, to_dict
 from maskrcnn.errors import ConfigError
+from maskrcnn.require import require, require_choice
+from maskrcnn.training_config import TrainingConfig
 from runtime.artifact import SIZE_MULTIPLE
 from runtime.letterbox import ResizePolicy
 from runtime.paste import PasteMode
@@ -22,16 +24,6 @@ RoiSampling = Literal["crop_and_resize", "roi_align"]
 
 MAX_IMAGE_CHANNELS = 6
 STRIDES = (4, 8, 16, 32, 64)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_choice(name: str, value: object, choices: object) -> None:
-    known = get_args(choices)
-    _require(value in known, f"{name} is {value!r}: expected one of {', '.join(map(repr, known))}")
 
 
 @dataclass(frozen=True)
@@ -80,36 +72,36 @@ class ModelConfig:
     roi_sampling: RoiSampling = "crop_and_resize"
 
     def __post_init__(self) -> None:
-        _require_choice("backbone", self.backbone, BackboneName)
-        _require_choice("roi_sampling", self.roi_sampling, RoiSampling)
-        _require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
+        require_choice("backbone", self.backbone, BackboneName)
+        require_choice("roi_sampling", self.roi_sampling, RoiSampling)
+        require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
-        _require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
-        _require(
+        require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
+        require(
             1 <= self.image_channels <= MAX_IMAGE_CHANNELS,
             f"image_channels is {self.image_channels}: expected 1 to {MAX_IMAGE_CHANNELS}",
         )
-        _require(
+        require(
             len(self.mean_pixel) == self.image_channels,
             f"mean_pixel has {len(self.mean_pixel)} values for {self.image_channels} image_channels: "
             "give one per channel",
         )
         strides = self.backbone_strides
-        _require(
+        require(
             strides == STRIDES,
             f"backbone_strides is {strides}: C2..C5 and P6 are built for {STRIDES}, a custom backbone must give them",
         )
-        _require(
+        require(
             len(self.anchor_scales) == len(strides),
             f"anchor_scales has {len(self.anchor_scales)} values: expected {len(strides)}, one per level",
         )
-        _require(len(self.anchor_ratios) >= 1, "anchor_ratios is empty: expected at least one")
+        require(len(self.anchor_ratios) >= 1, "anchor_ratios is empty: expected at least one")
         for name in ("rpn_box_std", "box_std"):
-            _require(len(getattr(self, name)) == 4, f"{name} needs 4 values (dy, dx, log dh, log dw)")
+            require(len(getattr(self, name)) == 4, f"{name} needs 4 values (dy, dx, log dh, log dw)")
         for name in _POSITIVE_MODEL_FIELDS:
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
-                _require(value > 0, f"{name} is {values}: expected positive numbers")
+                require(value > 0, f"{name} is {values}: expected positive numbers")
 
     @property
     def num_classes(self) -> int:
@@ -156,8 +148,8 @@ class ProposalConfig:
 
     def __post_init__(self) -> None:
         for name in ("pre_nms_limit", "post_nms_training", "post_nms_inference"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
-        _require(0 <= self.nms_threshold <= 1, f"nms_threshold is {self.nms_threshold}: expected 0 to 1")
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
+        require(0 <= self.nms_threshold <= 1, f"nms_threshold is {self.nms_threshold}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -181,70 +173,11 @@ class DetectionConfig:
     mask_paste: PasteMode = "matterport"
 
     def __post_init__(self) -> None:
-        _require_choice("mask_paste", self.mask_paste, PasteMode)
-        _require(self.max_detections >= 1, f"max_detections is {self.max_detections}: expected at least 1")
+        require_choice("mask_paste", self.mask_paste, PasteMode)
+        require(self.max_detections >= 1, f"max_detections is {self.max_detections}: expected at least 1")
         for name in ("min_score", "nms_threshold"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"detection {name} is {value}: expected 0 to 1")
-
-
-LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What only training reads; a configuration read from matterport keeps its values here.
-
-    Attributes:
-        batch_size: Images per step and device.
-        steps_per_epoch: Steps that make an epoch.
-        validation_steps: Validation steps per epoch.
-        learning_rate: Of the first step after warm-up.
-        momentum: Of stochastic gradient descent.
-        weight_decay: L2 factor.
-        gradient_clip_norm: Bound of the global gradient norm.
-        loss_weights: Factors of the five losses, in the order of `LOSS_NAMES`.
-        anchors_per_image: Anchors that enter the RPN's losses.
-        rois_per_image: Proposals that enter the heads' losses.
-        roi_positive_ratio: Share of them that match an object.
-        max_instances: Objects used per image.
-        mini_mask_size: (height, width) of stored instance masks; None keeps full-size masks.
-        use_rpn_proposals: False trains the heads on proposals given from outside.
-        train_batch_norm: None trains on batch statistics, False keeps the moving ones, True always
-            uses those of the batch.
-        resize: How training pictures are resized; None as in inference. The "crop" mode lives here.
-    """
-
-    batch_size: int = 2
-    steps_per_epoch: int = 1000
-    validation_steps: int = 50
-    learning_rate: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 0.0001
-    gradient_clip_norm: float = 5.0
-    loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
-    anchors_per_image: int = 256
-    rois_per_image: int = 200
-    roi_positive_ratio: float = 0.33
-    max_instances: int = 100
-    mini_mask_size: tuple[int, ...] | None = (56, 56)
-    use_rpn_proposals: bool = True
-    train_batch_norm: bool | None = False
-    resize: ResizePolicy | None = None
-
-    def __post_init__(self) -> None:
-        counts = ("batch_size", "steps_per_epoch", "anchors_per_image", "rois_per_image", "max_instances")
-        for name in counts:
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
-        _require(
-            len(self.loss_weights) == len(LOSS_NAMES),
-            f"loss_weights has {len(self.loss_weights)} values: expected {len(LOSS_NAMES)}, "
-            f"for {', '.join(LOSS_NAMES)}",
-        )
-        _require(
-            self.mini_mask_size is None or (len(self.mini_mask_size) == 2 and min(self.mini_mask_size) > 0),
-            f"mini_mask_size is {self.mini_mask_size}: expected (height, width), positive, or null",
-        )
+            require(0 <= value <= 1, f"detection {name} is {value}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -259,7 +192,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.resize.mode != "crop",
             "resize mode 'crop' loses most of a picture: put it into training.resize, and use 'pad64' here",
         )
@@ -267,7 +200,7 @@ class Config:
             if policy is None or policy.mode not in ("square", "crop"):
                 continue
             side = policy.max_dim if policy.mode == "square" else policy.min_dim
-            _require(
+            require(
                 side is not None and side % SIZE_MULTIPLE == 0,
                 f"resize to {side} pixels (mode {policy.mode!r}): the network needs a multiple of {SIZE_MULTIPLE}",
             )
@@ -300,7 +233,7 @@ class Config:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"the configuration is not JSON: {error}") from error
-        _require(isinstance(values, dict), "the configuration is not a JSON object: expected {...}")
+        require(isinstance(values, dict), "the configuration is not a JSON object: expected {...}")
         return cls.from_dict(values)
 
 
@@ -322,5 +255,5 @@ def read_config(path: str | Path) -> Config:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"the configuration {path} is not JSON: {error}") from error
-    _require(isinstance(values, dict), f"the configuration {path} is not a JSON object: expected {{...}}")
+    require(isinstance(values, dict), f"the configuration {path} is not a JSON object: expected {{...}}")
     return from_matterport(values) if is_matterport(values) else Config.from_dict(values)

@@ -2,10 +2,15 @@
 
     MaskRCNNError
     ├── ConfigError (ValueError)          a setting of the wrong type, out of range, or unknown
-    └── CheckpointError (ValueError)      a weight file cannot be used
-        ├── CheckpointNotFoundError (FileNotFoundError)
-        ├── CheckpointFormatError         empty, truncated, not HDF5, or not a layout we read
-        └── CheckpointMismatchError       its layers or shapes are those of another model
+    ├── CheckpointError (ValueError)      a weight file cannot be used
+    │   ├── CheckpointNotFoundError (FileNotFoundError)
+    │   ├── CheckpointFormatError         empty, truncated, not HDF5, or not a layout we read
+    │   └── CheckpointMismatchError       its layers or shapes are those of another model
+    ├── DatasetError (ValueError)         annotations cannot be used
+    │   ├── DatasetNotFoundError (FileNotFoundError)
+    │   └── DatasetFormatError            not a layout we read, or damaged
+    └── TrainingError (RuntimeError)      a run cannot start, go on, or be resumed
+        └── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
 
 Each message is one line: what was wrong, where, what was expected, what to do.
 """
@@ -33,3 +38,23 @@ class CheckpointFormatError(CheckpointError):
 
 class CheckpointMismatchError(CheckpointError):
     """The file's layers or shapes are those of another model."""
+
+
+class DatasetError(MaskRCNNError, ValueError):
+    """Annotations cannot be used."""
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """There is no data set, or no picture of it, at the given path."""
+
+
+class DatasetFormatError(DatasetError):
+    """The annotations are in no layout we read, or are damaged."""
+
+
+class TrainingError(MaskRCNNError, RuntimeError):
+    """A run cannot start, go on, or be resumed."""
+
+
+class NonFiniteLossError(TrainingError, ArithmeticError):
+    """The loss became NaN or infinite; the message names the pictures of the batch."""

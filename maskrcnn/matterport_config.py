@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from maskrcnn.config import LOSS_NAMES, Config
+from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
+from maskrcnn.training_config import LOSS_NAMES
 
 # matterport field -> our field, for values that mean the same
 _SAME: dict[str, str] = {

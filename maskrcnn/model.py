@@ -116,9 +116,10 @@ class MaskRCNN(keras.Model):
         boxes: tf.Tensor,
         image_size: tf.Tensor,
         pool_size: int,
+        image_of: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """ROIAlign of boxes [B, N, 4]: [B * N, pool_size, pool_size, C]."""
-        return pyramid_roi_align(atlas, boxes, image_size, pool_size, self.config.model.roi_sampling)
+        """ROIAlign of boxes [B, N, 4]: [B * N, pool_size, pool_size, C]; `image_of` as in `pyramid_roi_align`."""
+        return pyramid_roi_align(atlas, boxes, image_size, pool_size, self.config.model.roi_sampling, image_of)
 
     def classify(self, rois: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Class probabilities [B, N, K] and deltas [B, N, K, 4] of crops [B * N, ...]."""

@@ -71,6 +71,7 @@ def pyramid_roi_align(
     image_size: tf.Tensor,
     pool_size: int,
     sampling: RoiSampling,
+    image_of: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Crop each box from its level.
 
@@ -84,6 +85,7 @@ def pyramid_roi_align(
         image_size: int32 [2] height, width of the padded image.
         pool_size: Side of the crops.
         sampling: As in the configuration.
+        image_of: int32 [B * N], the image that each box lies in; by default N boxes in each of B images.
 
     Returns:
         float32 [B * N, pool_size, pool_size, C].
@@ -98,11 +100,12 @@ def pyramid_roi_align(
         first, last = _aligned_samples(boxes, image_size, size, samples)
     scale = tf.cast(tf.shape(canvas)[1:3], tf.float32) - 1.0
     in_atlas = tf.concat([(first + origin) / scale, (last + origin) / scale], axis=-1)
-    batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
+    if image_of is None:
+        image_of = tf.repeat(tf.range(tf.shape(boxes)[0]), tf.shape(boxes)[1])
     crops = tf.image.crop_and_resize(
         canvas,
         tf.stop_gradient(tf.reshape(in_atlas, [-1, 4])),
-        tf.repeat(tf.range(batch), count),
+        image_of,
         [samples, samples],
     )
     return crops if sampling == "crop_and_resize" else tf.nn.avg_pool2d(crops, 2, 2, "VALID")

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig, read_config
+from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
 from maskrcnn.errors import ConfigError
+from maskrcnn.training_config import AugmentationConfig, StageConfig, TrainingConfig
 from runtime.letterbox import ResizePolicy
 
 # Internal ids are positions here; COCO's own category ids have gaps.
@@ -61,7 +62,7 @@ SHAPES = Config(
     training=TrainingConfig(batch_size=8, steps_per_epoch=100, validation_steps=5, rois_per_image=32),
 )
 
-# Small enough to ship and to run in a fraction of a second on a laptop.
+# Small enough to ship, to run in a fraction of a second on a laptop, and to train on its processor.
 DEMO = Config(
     name="demo",
     model=ModelConfig(
@@ -73,10 +74,30 @@ DEMO = Config(
         box_head_channels=128,
         mask_head_channels=64,
         anchor_scales=(16, 32, 64, 128, 256),
+        roi_sampling="roi_align",
     ),
-    proposals=ProposalConfig(post_nms_inference=200),
-    detection=DetectionConfig(max_detections=50, min_score=0.5, drop_empty_boxes=True),
-    resize=ResizePolicy("square", 256, 320, 0),
+    proposals=ProposalConfig(pre_nms_limit=1000, post_nms_training=300, post_nms_inference=200),
+    detection=DetectionConfig(
+        max_detections=50, min_score=0.5, nms_threshold=0.5, drop_empty_boxes=True, mask_paste="aligned"
+    ),
+    resize=ResizePolicy("square", 256, 256, 0),
+    training=TrainingConfig(
+        batch_size=8,
+        steps_per_epoch=200,
+        validation_steps=0,
+        learning_rate=0.002,
+        weight_decay=0.01,
+        anchors_per_image=128,
+        rois_per_image=64,
+        max_instances=20,
+        train_batch_norm=None,
+        optimizer="adamw",
+        weight_decay_mode="decoupled",
+        schedule="cosine",
+        warmup_steps=100,
+        stages=(StageConfig("all", 15),),
+        augmentation=AugmentationConfig(flip_horizontal=0.5, flip_vertical=0.5),
+    ),
 )
 
 SAMPLES: dict[str, Config] = {c.name: c for c in (COCO, BALLOON, NUCLEUS, SHAPES, DEMO)}

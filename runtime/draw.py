@@ -1,8 +1,8 @@
-"""Draw detections on their picture."""
+"""Draw detections, or other objects, on their picture."""
 
 import colorsys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,26 @@ Rectangle = tuple[float, float, float, float]
 
 # Successive multiples of the golden ratio never crowd: n hues are evenly spread for every n.
 _GOLDEN_RATIO = 0.618033988749895
+
+_NO_MASK: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
+
+
+class DrawnObject(NamedTuple):
+    """What is drawn of one object.
+
+    Attributes:
+        crop: its mask.
+        box: x1, y1, x2, y2 in whole picture pixels; the label is written by it.
+        name: the label's first part, shortened where there is no room.
+        tail: the label's second part, such as a score.
+        color: of all of it.
+    """
+
+    crop: MaskCrop
+    box: Sequence[int]
+    name: str
+    tail: str
+    color: Color
 
 
 def draw_detections(
@@ -58,21 +78,50 @@ def draw_detections(
             f"the picture is {pixels.shape[0]} x {pixels.shape[1]} pixels high and wide, the detections are "
             f"of one of {detections.image_size[0]} x {detections.image_size[1]}; give the same picture"
         )
-    height, width = detections.image_size
+    boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
+    objects = [
+        DrawnObject(detections.mask_crops[row] if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row))
+        for row, (box, name, score) in enumerate(boxes_and_names)
+    ]
+    return draw_objects(pixels, objects, boxes=boxes, labels=labels, opacity=opacity)
+
+
+def draw_objects(
+    pixels: npt.NDArray[np.uint8],
+    objects: Sequence[DrawnObject],
+    *,
+    boxes: bool = True,
+    labels: bool = True,
+    opacity: float = 0.45,
+) -> Image.Image:
+    """Draw objects as `draw_detections` does.
+
+    Args:
+        pixels: uint8 [H, W, 3], which is drawn on.
+        objects: in the order in which boxes and labels are drawn.
+        boxes: draw the boxes.
+        labels: write the labels; an object without name and tail gets none.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        An RGB image of the size of the picture.
+    """
+    height, width = pixels.shape[:2]
     extent = (height * width) ** 0.5
     line = max(1, round(extent / 320))
-    if masks:
-        for row in np.argsort(-detections.areas, kind="stable"):
-            _tint(pixels, detections.mask_crops[row], instance_color(int(row)), opacity, line)
+    areas = np.array([np.count_nonzero(each.crop[0]) for each in objects])
+    for row in np.argsort(-areas, kind="stable"):
+        _tint(pixels, objects[row].crop, objects[row].color, opacity, line)
     canvas = Image.fromarray(pixels)
     pen = ImageDraw.Draw(canvas)
     if boxes:
-        for row, (x1, y1, x2, y2) in enumerate(detections.pixel_boxes.tolist()):
+        for _, (x1, y1, x2, y2), _, _, color in objects:
             if x2 > x1 and y2 > y1:
-                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=instance_color(row), width=line)
+                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=color, width=line)
     if labels:
         size = max(10, min(round(extent / 45), min(height, width) // 6))
-        _write_labels(pen, detections, ImageFont.load_default(size), line)
+        labeled = [each for each in objects if each.name or each.tail]
+        _write_labels(pen, labeled, (height, width), ImageFont.load_default(size), line)
     return canvas
 
 
@@ -96,27 +145,25 @@ def _tint(pixels: npt.NDArray[np.uint8], place: MaskCrop, color: Color, opacity:
 
 def _write_labels(
     pen: ImageDraw.ImageDraw,
-    detections: "Detections",
+    objects: Sequence[DrawnObject],
+    image_size: tuple[int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     line: int,
 ) -> None:
-    height, width = detections.image_size
     margin = line + 1
     taken: list[Rectangle] = []
-    rows = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
-    for row, (box, name, score) in enumerate(rows):
-        text = _fit(pen, font, name, f" {score:.2f}", width - 2 * margin)
+    for _, box, name, tail, color in objects:
+        text = _fit(pen, font, name, tail, image_size[1] - 2 * margin)
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         size = (right - left + 2 * margin, bottom - top + 2 * margin)
-        tag = _free_place(box, size, (height, width), taken)
+        tag = _free_place(box, size, image_size, taken)
         taken.append(tag)
-        color = instance_color(row)
         pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color)
         pen.text((tag[0] + margin - left, tag[1] + margin - top), text, _ink(color), font=font)
 
 
 def _free_place(
-    box: list[int], size: tuple[float, float], image_size: tuple[int, int], taken: list[Rectangle]
+    box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int], taken: list[Rectangle]
 ) -> Rectangle:
     """Return the first place for a tag (width, height) by its box that is in the picture and free."""
     inside = list(_places(box, size, image_size))
@@ -124,7 +171,7 @@ def _free_place(
     return next(free, inside[0])
 
 
-def _places(box: list[int], size: tuple[float, float], image_size: tuple[int, int]) -> Iterator[Rectangle]:
+def _places(box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int]) -> Iterator[Rectangle]:
     x1, y1, x2, y2 = box
     (wide, high), (height, width) = size, image_size
     # Above the box, below it, then within it from the top down; by its left edge, then by its right.

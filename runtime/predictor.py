@@ -13,9 +13,11 @@ from runtime import artifact as names
 from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.backends import Arrays, Placement, open_backend, read_metadata
 from runtime.detections import Detections
-from runtime.errors import ImageError, InputError
-from runtime.images import ImageSource, read_image
-from runtime.letterbox import Letterbox, plan_letterbox
+from runtime.errors import InputError
+from runtime.images import ImageSource
+from runtime.letterbox import Letterbox
+from runtime.postprocess import to_detections
+from runtime.preprocess import letterbox_picture
 
 Image = npt.NDArray[np.uint8]
 
@@ -93,10 +95,9 @@ class Predictor:
         by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
         results: list[Detections | None] = [None] * len(images)
         for index, source in enumerate(images):
-            picture = read_image(source, self.metadata.image_channels)
-            letterbox = self._plan(picture)
+            letterbox, prepared = self.prepare(source)
             waiting = by_size[letterbox.input_size]
-            waiting.append((index, letterbox, letterbox.apply(picture)))
+            waiting.append((index, letterbox, prepared))
             if len(waiting) == batch_size:
                 self._run_group(waiting, results)
                 waiting.clear()
@@ -110,6 +111,14 @@ class Predictor:
         side = 2 * SIZE_MULTIPLE
         blank = np.zeros((1, side, side, self.metadata.image_channels), np.uint8)
         return self._backend.explain(self._inputs(blank, np.array([[0, 0, side, side]], np.float32)))
+
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
+        """The first of three steps, before `run` and `finish`: read and letterbox one picture.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
         """The graph itself on letterboxed pictures; outputs as in `runtime.artifact`.
@@ -137,6 +146,10 @@ class Predictor:
             raise InputError(f"windows is {windows.tolist()}: expected finite numbers")
         return self._backend(self._inputs(images, np.asarray(windows, np.float32)))
 
+    def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
+        """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
+        return to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste)
+
     def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         return {
             names.IMAGES: images,
@@ -145,45 +158,12 @@ class Predictor:
             names.NMS_THRESHOLD: np.asarray(self.nms_threshold, np.float32),
         }
 
-    def _plan(self, picture: Image) -> Letterbox:
-        try:
-            letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), self.metadata.resize)
-        except InputError as error:  # a long, thin picture would become too large
-            raise ImageError(str(error)) from error
-        height, width = letterbox.input_size
-        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-            raise ImageError(
-                f"a picture of {height} x {width} pixels: this artifact does not resize, "
-                f"give sides that are multiples of {SIZE_MULTIPLE}"
-            )
-        return letterbox
-
     def _run_group(self, group: Sequence[tuple[int, Letterbox, Image]], results: list[Detections | None]) -> None:
         images = np.stack([image for _, _, image in group])
         windows = np.array([letterbox.window for _, letterbox, _ in group], np.float32)
         outputs = self.run(images, windows)
         for row, (index, letterbox, _) in enumerate(group):
-            result = {name: array[row] for name, array in outputs.items()}
-            results[index] = to_detections(result, letterbox, self.metadata)
-
-
-def to_detections(outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox, metadata: Metadata) -> Detections:
-    """One picture's graph outputs (without the batch axis) in the frame of the original picture.
-
-    Boxes that have no area after rounding to pixels are dropped.
-    """
-    count = int(outputs[names.NUM_DETECTIONS])
-    detections = Detections(
-        boxes=letterbox.boxes_to_image(outputs[names.BOXES][:count]).astype(np.float32),
-        scores=outputs[names.SCORES][:count],
-        class_ids=outputs[names.CLASS_IDS][:count],
-        mask_probabilities=outputs[names.MASKS][:count],
-        image_size=letterbox.image_size,
-        class_names=metadata.class_names,
-        paste_mode=metadata.mask_paste,
-    )
-    sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
-    return detections[np.all(sides > 0, axis=1)]
+            results[index] = self.finish({name: array[row] for name, array in outputs.items()}, letterbox)
 
 
 def _threshold(name: str, value: float | None, default: float) -> float:

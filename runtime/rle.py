@@ -84,6 +84,36 @@ def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     return np.repeat(values, counts).reshape(width, height).T
 
 
+def decode_crop(rle: Mapping[str, Any]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
+    """Decode the part of a mask that its pixels span: the inverse of `encode_crop`, without the full bitmap.
+
+    Args:
+        rle: as for `decode`.
+
+    Returns:
+        bool [h, w], tight around the mask, and the (y, x) of its first pixel; 0 x 0 at (0, 0) of an empty mask.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    (height, _), counts = _parse(rle)
+    edges = np.cumsum(counts)
+    starts, ends = edges[:-1:2][: len(counts[1::2])], edges[1::2]
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    if not len(starts):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    left, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
+    # Runs never touch once empty ones are gone or merge by themselves: a begin and an end may share a place.
+    steps = np.zeros((right - left) * height + 1, np.int8)
+    np.add.at(steps, starts - left * height, 1)
+    np.add.at(steps, ends - left * height, -1)
+    columns = np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_).reshape(right - left, height)
+    rows = np.flatnonzero(columns.any(axis=0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return np.ascontiguousarray(columns[:, top:bottom].T), (top, left)
+
+
 def area(rle: Mapping[str, Any]) -> int:
     """Count the pixels of a mask, without decoding it.
 

@@ -44,7 +44,6 @@ INFER_SMALL_WHOLE = (
 )
 IMAGES_MASKS_UNUSED = (
     "image_meta",
-    "mask",
     "mold_image",
     "unmold_image",
     "unmold_out",
@@ -59,6 +58,11 @@ def boxes(full: Arrays) -> Arrays:
 
 
 def proposal_detection(full: Arrays) -> Arrays:
+    """All of it."""
+    return full
+
+
+def metrics(full: Arrays) -> Arrays:
     """All of it."""
     return full
 
@@ -87,16 +91,21 @@ def infer_small(full: Arrays) -> Arrays:
 
 
 def images_masks(full: Arrays) -> Arrays:
-    """Resizing of the picture and pasting of masks; nothing that belongs to training."""
-    kept = {
-        name: array
-        for name, array in full.items()
-        if name not in IMAGES_MASKS_UNUSED and not name.startswith(("expand_", "minimize_", "extract_bboxes"))
-    }
-    kept = {name: array for name, array in kept.items() if "_mask_" not in name}
+    """Resizing of pictures and masks, mini masks, and pasting."""
+    kept = {name: array for name, array in full.items() if name not in IMAGES_MASKS_UNUSED}
     kept["unmold_out_packed"] = np.packbits(full["unmold_out"])
     kept["unmold_out_shape"] = np.array(full["unmold_out"].shape)
     return kept
+
+
+def targets_losses(full: Arrays) -> Arrays:
+    """All of it."""
+    return full
+
+
+def train_small(full: Arrays) -> Arrays:
+    """The two training pictures, what the original makes of them, and the RPN's targets in every variant."""
+    return {name: array for name, array in full.items() if name.startswith(("config_json", "src_", "gt", "rpnt"))}
 
 
 def manifest(inference: dict, training: dict) -> dict:
@@ -119,7 +128,10 @@ FILES: dict[str, tuple[str, Callable[[Arrays], Arrays]]] = {
     "proposal_detection_seed0.npz": ("iso_proposal_detection_seed0.npz", proposal_detection),
     "roialign_seed0.npz": ("iso_roialign_seed0.npz", roialign),
     "infer_small_seed0.npz": ("infer_small_seed0.npz", infer_small),
+    "targets_losses_seed0.npz": ("iso_targets_losses_seed0.npz", targets_losses),
+    "train_small_seed0.npz": ("train_small_seed0.npz", train_small),
     "images_masks_seed0.npz": ("iso_images_masks_seed0.npz", images_masks),
+    "metrics_seed0.npz": ("iso_metrics_seed0.npz", metrics),
 }
 
 

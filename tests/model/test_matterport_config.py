@@ -6,7 +6,7 @@ import json
 import golden
 import pytest
 
-from maskrcnn.config import LOSS_NAMES, Config
+from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
 from maskrcnn.matterport_config import (
     ABSENT,
@@ -16,6 +16,7 @@ from maskrcnn.matterport_config import (
     to_matterport,
 )
 from maskrcnn.samples import COCO, DEMO, NUCLEUS, SAMPLES
+from maskrcnn.training_config import LOSS_NAMES
 from runtime.letterbox import ResizePolicy
 
 # mrcnn/config.py, in its order; the last three are computed by its constructor.

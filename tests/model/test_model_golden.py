@@ -17,9 +17,8 @@ from maskrcnn.checkpoint import seed_weights
 from maskrcnn.config import Config
 from maskrcnn.matterport_config import from_matterport
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import Metadata
 from runtime.letterbox import plan_letterbox
-from runtime.predictor import to_detections
+from runtime.postprocess import to_detections
 
 SMALL = "infer_small_seed0"
 SHARED = ("infer_small_pad64_seed0", "infer_small_batch2_seed0")
@@ -183,24 +182,12 @@ def final(arrays, image, batch):
 
 def test_final_boxes_and_masks_in_the_picture(case):
     batch, detection = len(case.images), case.config.detection
-    metadata = Metadata(
-        format="onnx",
-        name=case.config.name,
-        class_names=case.config.model.class_names,
-        image_channels=3,
-        resize=case.config.resize,
-        mask_paste=detection.mask_paste,
-        max_detections=detection.max_detections,
-        mask_size=case.config.model.mask_size,
-        score_threshold=detection.min_score,
-        nms_threshold=detection.nms_threshold,
-    )
     for image in range(batch):
         picture = case.arrays[f"image{image}" if batch > 1 else "image"]
         letterbox = plan_letterbox(picture.shape[:2], case.config.resize)
         assert letterbox.window == tuple(case.arrays["window"][image].tolist())
         outputs = {name: values[image] for name, values in case.outputs.items()}
-        detections = to_detections(outputs, letterbox, metadata)
+        detections = to_detections(outputs, letterbox, case.config.model.class_names, detection.mask_paste)
         boxes, class_ids, scores, masks = final(case.arrays, image, batch)
         assert len(detections) == len(boxes) == int(outputs["num_detections"])  # none was dropped
         # The genuine boxes are ours rounded to pixels; 0.01 more where ours lie half between two.

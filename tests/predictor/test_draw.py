@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from runtime.detections import Detections
-from runtime.draw import _ink, draw_detections, instance_color
+from runtime.draw import DrawnObject, _ink, draw_detections, draw_objects, instance_color
 from runtime.errors import ImageError, InputError
 
 NAMES = ("BG", "person", "Größe 犬", "a name far too long for any small picture", "two\nlines", "")
@@ -143,3 +143,13 @@ def test_sources_and_refusals(tmp_path):
         found.draw(gray(40, 50), opacity=1.5)
     with pytest.raises(ImageError):
         found.draw(tmp_path / "missing.png")
+
+
+def test_an_object_without_name_and_tail_gets_no_label():
+    crop = np.ones((20, 30), bool)
+    objects = [DrawnObject((crop, (40, 50)), (50, 40, 80, 60), "", tail, (255, 0, 0)) for tail in ("", " 0.5")]
+    bare, labeled = (draw_objects(gray(100, 120), [each], boxes=False) for each in objects)
+    mask = np.zeros((100, 120), bool)
+    mask[40:60, 50:80] = True
+    np.testing.assert_array_equal(changed(bare, gray(100, 120)), mask)
+    assert changed(labeled, gray(100, 120)).sum() > mask.sum()

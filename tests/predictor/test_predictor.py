@@ -11,7 +11,7 @@ from PIL import Image
 from runtime import Detections, Predictor
 from runtime.errors import ImageError, InputError
 from runtime.letterbox import plan_letterbox
-from runtime.predictor import to_detections
+from runtime.postprocess import to_detections
 
 BOXES, SCORES, MASKS = 0.01, 1e-5, 1e-4  # pixels, scores, probabilities: what is promised of one model
 
@@ -393,13 +393,13 @@ def test_to_detections_takes_the_rows_in_use_and_drops_boxes_without_area(predic
         "class_ids": np.array([1, 2, 3, 1, 99], np.int32),  # the last row is not in use
         "masks": np.linspace(0, 1, 5 * 4, dtype=np.float32).reshape(5, 2, 2),
     }
-    result = to_detections(outputs, letterbox, predictor.metadata)
+    result = to_detections(outputs, letterbox, predictor.class_names, "aligned")
     np.testing.assert_allclose(result.scores, [0.9, 0.8])
     np.testing.assert_array_equal(result.class_ids, [1, 2])
     np.testing.assert_array_equal(result.mask_probabilities, outputs["masks"][:2])
     np.testing.assert_allclose(result.boxes[0], [0, 0, 320, 640], atol=1e-4)
     assert result.image_size == (640, 320)
-    assert result.paste_mode == predictor.metadata.mask_paste
+    assert (result.class_names, result.paste_mode) == (predictor.class_names, "aligned")
 
 
 def test_explain_on_the_cpu(artifact, picture):

@@ -1,5 +1,6 @@
 """Models that several test files use; building and filling one takes seconds."""
 
+from dataclasses import replace
 from functools import cache
 
 import golden
@@ -22,3 +23,14 @@ def small_model():
 def demo():
     """The demo model. Shared: do not change its weights."""
     return demo_model()
+
+
+def small_training_model(cls=None):
+    """A new training model of the golden run: ResNet-50, its weights and configuration, the original's bugs."""
+    from maskrcnn.training.model import TrainingModel
+
+    config = from_matterport(golden.config_values(golden.load("train_small_seed0")))
+    config = replace(config, training=replace(config.training, original_bugs=True))
+    network = MaskRCNN(config)
+    seed_weights(network, 0)
+    return (cls or TrainingModel)(network)

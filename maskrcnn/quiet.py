@@ -21,8 +21,12 @@ def _native_stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(touch_devices: bool = True) -> None:
     """Import TensorFlow for the first time; its notices about CPU features and CUDA libraries are dropped.
+
+    Args:
+        touch_devices: Have it look for devices now. Training on several machines must come to an understanding
+            with them before that.
 
     Raises:
         ModuleNotFoundError: It is not installed.
@@ -31,4 +35,5 @@ def import_tensorflow() -> None:
     with _native_stderr_closed():
         import tensorflow as tf  # noqa: PLC0415
 
-        tf.constant(0)  # the first operation looks for devices, and says what it finds
+        if touch_devices:
+            tf.constant(0)  # the first operation looks for devices, and says what it finds

@@ -1,0 +1,151 @@
+"""`maskrcnn`: parses, calls one function, prints. Decides nothing, and imports no engine before it must.
+
+Exit codes: 0 done; 1 a data set has errors, or the loss is no number any more; 2 wrong usage; 3 a package or device is
+missing; 4 a configuration, data set, checkpoint, artifact or run cannot be used; 5 a picture cannot be used; 6 the
+output cannot be written; 130 and 143 training was interrupted by Ctrl-C or SIGTERM, and can be resumed.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskrcnn import report
+from maskrcnn.quiet import import_tensorflow
+from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+
+app = typer.Typer(
+    help="Train and evaluate a Mask R-CNN on your own pictures.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+data = typer.Typer(help="Look at data sets, and make one.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+_DATASET = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
+DatasetPath = Annotated[Path, typer.Argument(help=f"{_DATASET}.", show_default=False)]
+DatasetPaths = Annotated[list[Path], typer.Argument(help=f"Pictures to learn from: {_DATASET}.", show_default=False)]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="A JSON file with our or matterport's field names, or a sample (coco, balloon, nucleus, shapes, demo). "
+        "Left out: that of the run or checkpoint.",
+    ),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
+
+
+@app.command()
+def train(  # noqa: PLR0913  (one argument per option)
+    datasets: DatasetPaths,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    val: Annotated[list[Path] | None, typer.Option("--val", help="Pictures to judge by, as DATASETS.")] = None,
+    config: ConfigFile = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            help="Weights to start from: a matterport .h5, our .weights.h5, a ResNet .h5 of Keras applications, "
+            "or imagenet. Left out: random ones.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="One stage: heads, 3+, 4+, 5+, all, or a regular expression.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length of the one stage.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
+        ),
+    ] = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train on one or several data sets; the classes are theirs."""
+    with _errors():
+        report.progress("loading TensorFlow")
+        import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
+        from maskrcnn.data.open import open_datasets  # noqa: PLC0415
+        from maskrcnn.training.plan import plan_run  # noqa: PLC0415
+        from maskrcnn.training.train import train as run_training  # noqa: PLC0415
+
+        chosen, options = plan_run(config, init, output if resume else None, layers, epochs, settings or [])
+        pictures = open_datasets(datasets, skip_bad=skip_bad)
+        judged = open_datasets(val, skip_bad=skip_bad) if val else None
+        report.datasets(pictures, judged)
+        result = run_training(
+            chosen,
+            pictures,
+            judged,
+            output=output,
+            init=init,
+            resume="auto" if resume else False,
+            options=options(report.progress),
+        )
+        code = report.training(result)
+    raise typer.Exit(code)
+
+
+@data.command()
+def check(
+    dataset: DatasetPath,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")] = None,
+    rows: Annotated[bool, typer.Option("--all", help="Every finding, not the first of each kind.")] = False,
+) -> None:
+    """Find what is wrong with a data set, before hours are spent on it."""
+    with _errors():
+        from maskrcnn.data.check import check_dataset  # noqa: PLC0415
+
+        code = report.findings(dataset, check_dataset(dataset, images), rows)
+    raise typer.Exit(code)
+
+
+@data.command()
+def shapes(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other pictures.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older folder of shapes.")] = False,
+) -> None:
+    """Write pictures of squares, circles and triangles with their annotations as COCO JSON."""
+    with _errors():
+        from maskrcnn.data.shapes import write_shapes  # noqa: PLC0415
+
+        report.written(write_shapes(folder, count, seed, overwrite=force))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One line on stderr and an exit code for every error raised on purpose."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        _fail(MissingPackageError(package, "train", "training"), 3)
+    except (MissingPackageError, DeviceError) as error:
+        _fail(error, 3)
+    except ImageError as error:
+        _fail(error, 5)
+    except OutputError as error:
+        _fail(error, 6)
+    except RuntimeLibraryError as error:
+        _fail(error, 4)
+    except Exception as error:
+        # Errors of `maskrcnn` are named here without importing it, which would import TensorFlow.
+        if type(error).__module__ != "maskrcnn.errors":
+            raise
+        _fail(error, 1 if type(error).__name__ == "NonFiniteLossError" else 4)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(code) from None

@@ -1,0 +1,1 @@
+"""Annotated pictures: readers, checks, augmentation, and the batches that training eats."""

@@ -1,0 +1,108 @@
+"""Random changes of a training picture that take its masks, and with them its boxes, along.
+
+All geometry is index work on the picture and on the crops of the masks: no pixel is interpolated, and the time does
+not grow with the size of the picture times the number of objects.
+"""
+
+from collections.abc import Sequence
+from math import log, sqrt
+
+import numpy as np
+
+from maskrcnn.data.color import change_colors, mean_color
+from maskrcnn.data.mask_crops import cut
+from maskrcnn.data.records import Image
+from maskrcnn.training_config import AugmentationConfig
+from runtime.images import MAX_PIXELS
+from runtime.paste import MaskCrop
+
+_EMPTY: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
+
+# Windows tried until one has a part of an object.
+_WINDOWS_TRIED = 10
+
+
+def augment(
+    image: Image, masks: Sequence[MaskCrop], config: AugmentationConfig, rng: np.random.Generator
+) -> tuple[Image, list[MaskCrop]]:
+    """Change a picture and its masks at random: scale, turn, mirror, then colours, blur and noise.
+
+    It comes before the letterbox, which brings whatever size results to the network's input: zooming in cuts a
+    window out, which then fills the input; zooming out puts the picture on a larger canvas. The scale so changes only
+    where the resize policy scales pictures to the input ("square", or a `min_dim`).
+
+    Args:
+        image: uint8 [H, W, C]; is not changed.
+        masks: Tight crops, or 0 x 0 pixels at (0, 0) for an object without any; are not changed.
+        config: What may happen, how likely and how strongly.
+        rng: Source of chance; what is switched off draws nothing.
+
+    Returns:
+        The picture, uint8 [h, w, C], and as many masks as came in, tight again; 0 x 0 pixels at (0, 0) for an object
+        that was cut away. Of a picture with objects a window without any is tried again, up to ten times, and
+        then taken. Where nothing is switched on they are the very arrays that came in.
+    """
+    crops = [crop if crop[0].size else _EMPTY for crop in masks]
+    if tuple(config.scale) != (1.0, 1.0):
+        factor = float(np.exp(rng.uniform(log(config.scale[0]), log(config.scale[1]))))
+        image, crops = _zoom_in(image, crops, factor, rng) if factor > 1 else _zoom_out(image, crops, factor, rng)
+    if config.rotate_90 and rng.random() < config.rotate_90:
+        image, crops = _turn(image, crops, int(rng.integers(1, 4)))
+    if config.flip_horizontal and rng.random() < config.flip_horizontal:
+        crops = [_mirror(crop, image.shape[1], 1) for crop in crops]
+        image = image[:, ::-1]
+    if config.flip_vertical and rng.random() < config.flip_vertical:
+        crops = [_mirror(crop, image.shape[0], 0) for crop in crops]
+        image = image[::-1]
+    return np.ascontiguousarray(change_colors(image, config, rng)), crops
+
+
+def _zoom_in(
+    image: Image, crops: list[MaskCrop], factor: float, rng: np.random.Generator
+) -> tuple[Image, list[MaskCrop]]:
+    """Cut a window of 1 / factor of each side."""
+    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+    y, x, inside = 0, 0, crops
+    for _ in range(_WINDOWS_TRIED):
+        y = int(rng.integers(image.shape[0] - height + 1))
+        x = int(rng.integers(image.shape[1] - width + 1))
+        inside = [cut(pixels, (top - y, left - x), (height, width)) for pixels, (top, left) in crops]
+        if any(pixels.size for pixels, _ in inside) or not any(pixels.size for pixels, _ in crops):
+            break
+    return image[y : y + height, x : x + width], inside
+
+
+def _zoom_out(
+    image: Image, crops: list[MaskCrop], factor: float, rng: np.random.Generator
+) -> tuple[Image, list[MaskCrop]]:
+    """Put the picture on a canvas of 1 / factor of each side, which is no larger than a picture may be."""
+    height, width = image.shape[:2]
+    factor = min(1.0, max(factor, sqrt(height * width / MAX_PIXELS)))
+    rows, columns = int(height / factor), int(width / factor)
+    y, x = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
+    canvas = np.empty((rows, columns, image.shape[2]), np.uint8)
+    canvas[:] = np.rint(mean_color(image))
+    canvas[y : y + height, x : x + width] = image
+    return canvas, [(pixels, (top + y, left + x)) if pixels.size else _EMPTY for pixels, (top, left) in crops]
+
+
+def _turn(image: Image, crops: list[MaskCrop], quarters: int) -> tuple[Image, list[MaskCrop]]:
+    """Turn counterclockwise by 1, 2 or 3 quarters: transpose and mirror."""
+    height, width = image.shape[:2]
+    if quarters == 2:
+        return image[::-1, ::-1], [_mirror(_mirror(crop, height, 0), width, 1) for crop in crops]
+    crops = [(pixels.T, (x, y)) for pixels, (y, x) in crops]
+    image = image.swapaxes(0, 1)
+    if quarters == 1:
+        return image[::-1], [_mirror(crop, width, 0) for crop in crops]
+    return image[:, ::-1], [_mirror(crop, height, 1) for crop in crops]
+
+
+def _mirror(crop: MaskCrop, length: int, axis: int) -> MaskCrop:
+    """Mirror within a picture whose side along the axis has that length."""
+    pixels, (y, x) = crop
+    if not pixels.size:
+        return _EMPTY
+    if axis == 0:
+        return pixels[::-1], (length - y - pixels.shape[0], x)
+    return pixels[:, ::-1], (y, length - x - pixels.shape[1])

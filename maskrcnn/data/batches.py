@@ -1,0 +1,147 @@
+"""Batches for `keras.Model.fit`, through `tf.data`.
+
+Which pictures make a step, and every random choice in it, follow from (seed, step) alone: a run that goes on after a
+stop asks for the batches from its step on and gets the very ones that it would have got.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn.config import Config
+from maskrcnn.data.records import Dataset
+from maskrcnn.data.sample import load_sample, sample_arrays
+from maskrcnn.errors import DatasetError
+
+Batch = dict[str, npt.NDArray[np.generic]]
+
+# Batches made at the same time: NumPy and the decoders let go of the interpreter for most of their work.
+_PARALLEL_BATCHES = 4
+
+_DTYPES = {
+    "images": tf.uint8,
+    "rpn_match": tf.int32,
+    "rpn_bbox": tf.float32,
+    "class_ids": tf.int32,
+    "boxes": tf.float32,
+    "masks": tf.bool,
+    "active": tf.float32,
+    "seeds": tf.int32,
+}
+
+# First word of a random stream, so that order, pictures and validation do not share numbers.
+_ORDER, _PICTURE = 1, 2
+
+
+class BatchPlan:
+    """Which pictures make each step.
+
+    Every pass over the data set has each picture once, in a new order; passes follow without a seam, so that a
+    batch may reach over the end of one.
+
+    Args:
+        dataset: The pictures.
+        batch_size: Pictures per step, over all devices.
+        seed: Of the order.
+        shuffle: False keeps the order of the data set.
+
+    Raises:
+        DatasetError: There is no picture.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, shuffle: bool = True) -> None:
+        if not len(dataset):
+            raise DatasetError(f"{dataset.name} has no pictures: nothing to train on")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self._order = lru_cache(maxsize=4)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.intp]:
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
+
+    def rows(self, step: int) -> list[int]:
+        """Positions in `dataset.records` of the pictures of a step."""
+        first = step * self.batch_size
+        places = (divmod(place, len(self.dataset)) for place in range(first, first + self.batch_size))
+        return [int(self._order(epoch)[row]) for epoch, row in places]
+
+    def image_ids(self, step: int) -> list[int | str]:
+        """Names of the pictures of a step."""
+        return [self.dataset.records[row].image_id for row in self.rows(step)]
+
+
+def make_batch(config: Config, plan: BatchPlan, step: int, training: bool = True) -> Batch:
+    """The arrays of one step; see `sample_arrays`, with a leading axis B, and `seeds` int32 [B, 2].
+
+    Raises:
+        ImageError: A picture cannot be read.
+        DatasetError: Its annotations cannot be read.
+    """
+    first = step * plan.batch_size
+    rngs = [np.random.default_rng([plan.seed, _PICTURE, first + i]) for i in range(plan.batch_size)]
+    records = [plan.dataset.records[row] for row in plan.rows(step)]
+    samples = [load_sample(record, config, rng, training) for record, rng in zip(records, rngs, strict=True)]
+    height = max(sample.image.shape[0] for sample in samples)
+    width = max(sample.image.shape[1] for sample in samples)
+    rows = [sample_arrays(sample, config, rng, (height, width)) for sample, rng in zip(samples, rngs, strict=True)]
+    batch: Batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    places = np.arange(first, first + plan.batch_size)
+    batch["seeds"] = np.stack([np.full(len(places), plan.seed), places % (2**31)], axis=1).astype(np.int32)
+    return batch
+
+
+def training_batches(config: Config, plan: BatchPlan, first_step: int = 0) -> tf.data.Dataset:
+    """Batches without end, from a step on, as dictionaries of tensors."""
+    steps = tf.data.Dataset.counter(first_step)
+    return _batches(config, plan, steps, training=True)
+
+
+def validation_batches(config: Config, dataset: Dataset, batch_size: int) -> tf.data.Dataset:
+    """Each picture once, in order and without augmentation; pictures that do not fill a batch are left out."""
+    plan = BatchPlan(dataset, min(batch_size, len(dataset)), shuffle=False)
+    steps = tf.data.Dataset.range(len(dataset) // plan.batch_size)
+    return _batches(config, plan, steps, training=False)
+
+
+def _batches(config: Config, plan: BatchPlan, steps: tf.data.Dataset, training: bool) -> tf.data.Dataset:
+    names = tuple(_DTYPES)
+
+    def load(step: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
+        batch = make_batch(config, plan, int(step), training)
+        return [batch[name] for name in names]
+
+    def to_tensors(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.numpy_function(load, [step], list(_DTYPES.values()))
+        tensors = dict(zip(names, arrays, strict=True))
+        for name, shape in _shapes(config, plan.batch_size):
+            tensors[name].set_shape(shape)
+        return tensors
+
+    loaded = steps.map(to_tensors, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True)
+    options = tf.data.Options()
+    # A batch is one element; spreading it over devices is by its leading axis, not by file or by element.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return loaded.prefetch(_PARALLEL_BATCHES).with_options(options)
+
+
+def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | None]]]:
+    model, training = config.model, config.training
+    policy = training.resize or config.resize
+    side = policy.max_dim if policy.mode == "square" else policy.min_dim if policy.mode == "crop" else None
+    masks = list(training.mini_mask_size) if training.mini_mask_size else [side, side]
+    rows = training.max_instances
+    yield "images", [batch_size, side, side, model.image_channels]
+    yield "rpn_match", [batch_size, None]
+    yield "rpn_bbox", [batch_size, training.anchors_per_image, 4]
+    yield "class_ids", [batch_size, rows]
+    yield "boxes", [batch_size, rows, 4]
+    yield "masks", [batch_size, rows, *masks]
+    yield "active", [batch_size, model.num_classes]
+    yield "seeds", [batch_size, 2]

@@ -1,0 +1,160 @@
+"""Files of labelme: one JSON per picture, with a list of labelled shapes."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn.data.findings import RowError, Scan
+from maskrcnn.data.finish import finish
+from maskrcnn.data.json_rows import finite, get, get_text, read_json, shown
+from maskrcnn.data.picture_files import PictureFolder, picture_size
+from maskrcnn.data.picture_rows import NamedObject, PictureRows
+from maskrcnn.data.polygons import ellipse, rectangle
+from maskrcnn.data.records import Dataset
+from maskrcnn.errors import DatasetError, DatasetNotFoundError
+from runtime.paste import MaskCrop
+from runtime.rle import encode_crop
+
+# Labels that labelme's own converters keep for what is no object.
+_NO_OBJECT = ("__ignore__", "_background_")
+_SHAPES = "polygon, rectangle, circle, mask"
+
+
+def read_labelme(
+    folder: str | Path, images: str | Path | None = None, name: str | None = None, *, skip_bad: bool = False
+) -> Dataset:
+    """Read a folder of labelme files, or one of them.
+
+    Classes are the labels, sorted. Shapes of one label and one `group_id` are one object. A file without shapes is a
+    picture without objects. Labels `__ignore__` and `_background_` are no objects.
+
+    Args:
+        folder: With the JSON files.
+        images: Folder of the pictures; by default each is where its file's `imagePath` says.
+        name: For messages; by default the folder's.
+        skip_bad: Leave out what cannot be used; every picture is tried.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, or no file in it.
+        DatasetFormatError: A file or shape cannot be used.
+    """
+    path = Path(folder)
+    return finish(scan_labelme(path, None if images is None else Path(images), name), path, skip_bad=skip_bad)
+
+
+def scan_labelme(path: Path, images: Path | None = None, name: str | None = None) -> Scan:
+    """Read what is good and note what is bad; arguments as for `read_labelme`.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, or no file in it.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    if not files:
+        raise DatasetNotFoundError(f"{path} has no JSON file; expected those of labelme, one per picture")
+    rows = PictureRows(name or path.stem)
+    for file in files:
+        with rows.findings.row(file.name):
+            try:
+                content = read_json(file)
+            except DatasetError as error:
+                raise RowError("broken-file", str(error)) from error
+            if not is_labelme(content):
+                raise RowError("wrong-type", "it is not of labelme: expected the keys imagePath and shapes")
+            image_id = _add_picture(rows, file, content, images)
+            _add_shapes(rows, image_id, get(content, "shapes"), file.name)
+    return rows.scan()
+
+
+def is_labelme(content: Any) -> bool:
+    """Whether this is the content of such a file."""
+    return isinstance(content, Mapping) and {"imagePath", "shapes"} <= set(content)
+
+
+def _add_picture(rows: PictureRows, file: Path, content: Mapping[str, Any], images: Path | None) -> str:
+    image_path = get_text(content, "imagePath")
+    picture = PictureFolder(file, images or file.parent, [image_path]).require(image_path)
+    height, width = picture_size(picture)
+    told = (content.get("imageHeight") or height, content.get("imageWidth") or width)
+    if told != (height, width):
+        raise RowError(
+            "image-size",
+            f"{picture.name} has {width} x {height} pixels (width x height), the file says "
+            f"{shown(told[1])} x {shown(told[0])}",
+        )
+    rows.add_picture(file.stem, picture, (height, width))
+    return file.stem
+
+
+def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> None:
+    if not isinstance(shapes, list):
+        raise RowError("wrong-type", f"shapes is {shown(shapes)}; expected a list")
+    groups: dict[tuple[str, Any], tuple[str, list[list[Any]]]] = {}
+    for index, shape in enumerate(shapes):
+        where = f"{file} shapes[{index}]"
+        with rows.findings.row(where):
+            label = get_text(shape, "label").strip()
+            if label in _NO_OBJECT:
+                continue
+            if shape.get("shape_type") == "mask":
+                crop, origin = _read_mask(shape)
+                height, width = rows.sizes[image_id]
+                if min(origin) < 0 or origin[0] + crop.shape[0] > height or origin[1] + crop.shape[1] > width:
+                    raise RowError("outside", f"its mask of {list(crop.shape)} at {origin} leaves the picture")
+                rows.add_object(image_id, NamedObject(label, encode_crop(crop, origin, (height, width)), where))
+                continue
+            outline = outline_of(shape)
+            group = shape.get("group_id")
+            key = (label, f"alone {index}" if group is None else str(group))
+            groups.setdefault(key, (where, []))[1].append(outline)
+    for (label, _), (where, outlines) in groups.items():
+        with rows.findings.row(where):
+            rows.add_outline(image_id, label, outlines, where)
+
+
+def outline_of(shape: Mapping[str, Any]) -> list[float]:
+    """Outline x, y, x, y, ... of a shape.
+
+    Raises:
+        RowError: It is a point or line, of an unknown kind, or damaged.
+    """
+    kind = shape.get("shape_type") or "polygon"  # early versions knew nothing else
+    points = _points(shape)
+    if kind == "polygon":
+        return [value for point in points for value in point]
+    if kind not in ("rectangle", "circle"):
+        raise RowError("shape-type", f"its shape is {shown(kind)}, which has no area; expected one of {_SHAPES}")
+    if len(points) not in (2, 4) or (kind == "circle" and len(points) != 2):
+        raise RowError("polygon-short", f"a {kind} has {len(points)} points; expected 2")
+    if len(points) == 4:  # version 6 writes all corners
+        return [value for point in points for value in point]
+    (x1, y1), (x2, y2) = points
+    if kind == "rectangle":
+        return rectangle(x1, y1, x2, y2)
+    radius = float(np.hypot(x2 - x1, y2 - y1))
+    return ellipse(x1, y1, radius, radius)
+
+
+def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:
+    points = get(shape, "points")
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise RowError("polygon-odd", f"points is {shown(points)}; expected a list of x, y pairs")
+    return [(finite(x, "x"), finite(y, "y")) for x, y in points]
+
+
+def _read_mask(shape: Mapping[str, Any]) -> MaskCrop:
+    """A bitmap between two corners, both of them inside."""
+    points = _points(shape)
+    try:
+        with Image.open(BytesIO(base64.b64decode(get_text(shape, "mask"), validate=True)), formats=("PNG",)) as image:
+            crop = np.asarray(image.convert("L")) > 0
+    except (OSError, binascii.Error, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RowError("broken-mask", f"its mask is not a PNG in base64: {error}") from error
+    if not points:
+        raise RowError("polygon-short", "a mask has no points; expected its corner")
+    return crop, (round(points[0][1]), round(points[0][0]))

@@ -1,0 +1,146 @@
+"""One annotated picture as the network's input and the targets that come with it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.config import Config
+from maskrcnn.data.augment import augment
+from maskrcnn.data.mask_crops import boxes_of, letterbox_crop, minimize_mask
+from maskrcnn.data.records import Record
+from maskrcnn.errors import DatasetError
+from maskrcnn.rpn_targets import anchor_grids, rpn_targets
+from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
+from runtime.paste import MaskCrop, place_crops
+from runtime.rle import decode_crop
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A letterboxed picture and its objects, in input pixels.
+
+    Attributes:
+        image: uint8 [H, W, C].
+        letterbox: Where the picture lies in it.
+        class_ids: int32 [N]; negative for a crowd of that class.
+        crops: Tight masks.
+        active: float32 [K], 1 for classes that the picture's source annotates, and for the background.
+    """
+
+    image: npt.NDArray[np.uint8]
+    letterbox: Letterbox
+    class_ids: npt.NDArray[np.int32]
+    crops: list[MaskCrop]
+    active: npt.NDArray[np.float32]
+
+    @property
+    def boxes(self) -> npt.NDArray[np.int32]:
+        """Boxes int32 [N, 4] y1, x1, y2, x2, from the masks."""
+        return boxes_of(self.crops)
+
+
+def load_sample(record: Record, config: Config, rng: np.random.Generator, training: bool = True) -> Sample:
+    """Read a picture and its objects, change them at random, and bring them to the network's input.
+
+    Objects without a pixel left are dropped: every box has an area.
+
+    Args:
+        record: The picture.
+        config: Resizing, augmentation, and how masks are brought into pictures.
+        rng: Source of chance.
+        training: False leaves out augmentation.
+
+    Raises:
+        ImageError: The picture cannot be read, or becomes too large.
+        DatasetError: Its annotations cannot be read.
+    """
+    image = record.load_image(config.model.image_channels)
+    instances = record.load_instances()
+    for instance in instances:
+        if tuple(instance.mask["size"]) != image.shape[:2]:
+            height, width = instance.mask["size"]
+            raise DatasetError(
+                f"picture {record.image_id}: it has {image.shape[0]} x {image.shape[1]} pixels, the mask of "
+                f"annotation {instance.annotation_id} {height} x {width}: run `maskrcnn data check`, or leave it "
+                "out with --skip-bad"
+            )
+    crops = [decode_crop(instance.mask) for instance in instances]
+    class_ids = np.array([-i.class_id if i.crowd else i.class_id for i in instances], np.int32)
+    if training:
+        image, crops = augment(image, crops, config.training.augmentation, rng)
+    letterbox = _plan((image.shape[0], image.shape[1]), config.training.resize or config.resize, rng)
+    crops = [letterbox_crop(crop, letterbox, config.detection.mask_paste) for crop in crops]
+    kept = np.array([pixels.size > 0 for pixels, _ in crops], np.bool_)
+    crops = [crop for crop, keep in zip(crops, kept, strict=True) if keep]
+    active = np.ones(config.model.num_classes, np.float32)
+    if record.active_class_ids is not None:
+        active[[i for i in range(1, len(active)) if i not in record.active_class_ids]] = 0.0
+    return Sample(letterbox.apply(image), letterbox, class_ids[kept], crops, active)
+
+
+def _plan(image_size: tuple[int, int], policy: ResizePolicy, rng: np.random.Generator) -> Letterbox:
+    """The letterbox; in mode "crop" a random part of the scaled picture, rows first."""
+    if policy.mode != "crop" or policy.min_dim is None:
+        return plan_letterbox(image_size, policy)
+    scaled = plan_letterbox(image_size, ResizePolicy("pad64", policy.min_dim, None, policy.min_scale)).resized_size
+    origin = int(rng.integers(scaled[0] - policy.min_dim + 1)), int(rng.integers(scaled[1] - policy.min_dim + 1))
+    return plan_letterbox(image_size, policy, origin)
+
+
+def sample_arrays(
+    sample: Sample, config: Config, rng: np.random.Generator, input_size: tuple[int, int]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """What a sample adds to a batch.
+
+    Args:
+        sample: The sample.
+        config: Anchors, target counts and mask sizes.
+        rng: Source of chance.
+        input_size: (height, width) of the batch; a smaller input is padded below and to the right.
+
+    Returns:
+        `images` uint8 [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
+        `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]; N is `max_instances`,
+        padded with zeros.
+    """
+    training, size = config.training, sample.image.shape[:2]
+    image = sample.image
+    if size != input_size:
+        image = np.pad(image, [(0, input_size[0] - size[0]), (0, input_size[1] - size[1]), (0, 0)])
+    boxes = sample.boxes
+    targets = rpn_targets(
+        anchor_grids(config.model, input_size),
+        boxes,
+        sample.class_ids < 0,
+        training.anchors_per_image,
+        config.model.rpn_box_std,
+        rng,
+        training.original_bugs,
+    )
+    limit = training.max_instances
+    # Surplus objects take part in the RPN's targets, and only leave afterwards, as in the original.
+    chosen = np.arange(len(boxes)) if len(boxes) <= limit else rng.choice(len(boxes), limit, replace=False)
+    crops = [sample.crops[i] for i in chosen]
+    return {
+        "images": image,
+        "rpn_match": targets.match,
+        "rpn_bbox": targets.deltas.astype(np.float32),
+        "class_ids": _pad_rows(sample.class_ids[chosen], limit),
+        "boxes": _pad_rows(boxes[chosen].astype(np.float32), limit),
+        "masks": _pad_rows(_stored_masks(crops, config, input_size), limit),
+        "active": sample.active,
+    }
+
+
+def _stored_masks(crops: list[MaskCrop], config: Config, input_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    mini = config.training.mini_mask_size
+    if mini is None:
+        return place_crops(crops, input_size)
+    size = (mini[0], mini[1])
+    masks = [minimize_mask(pixels, size, config.detection.mask_paste) for pixels, _ in crops]
+    return np.stack(masks) if masks else np.zeros((0, *size), np.bool_)
+
+
+def _pad_rows(rows: npt.NDArray[np.generic], count: int) -> npt.NDArray[np.generic]:
+    return np.concat([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])

@@ -1,0 +1,210 @@
+"""COCO's average precision and recall, by pycocotools."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.records import Dataset
+from maskrcnn.errors import DatasetFormatError
+from maskrcnn.evaluation.results import Prediction, Result, by_picture
+from maskrcnn.require import require
+from runtime.errors import MissingPackageError
+from runtime.rle import RLE, area
+
+Kind = Literal["bbox", "segm"]
+KINDS: tuple[Kind, ...] = ("bbox", "segm")
+MAX_DETECTIONS = 100
+
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoSummary:
+    """COCO's figures for boxes or masks. None stands where there is no object to be found (COCO writes -1).
+
+    Attributes:
+        kind: "bbox" or "segm": whose IoU decides.
+        numbers: COCO's twelve, in its order: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100,
+            AR_small, AR_medium, AR_large. AP and AR without a threshold are means over IoUs of 0.50 to 0.95. Areas
+            are small below 32 x 32 pixels, large above 96 x 96. The third AR carries `max_detections` in its name.
+        classes: For each class AP, AP50, AP75, AR, and `objects`, how many there are (crowds left out).
+    """
+
+    kind: Kind
+    numbers: Mapping[str, float | None]
+    classes: Mapping[str, Mapping[str, float | None]]
+
+    def __getitem__(self, name: str) -> float | None:
+        """One of the twelve numbers."""
+        return self.numbers[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON serialisable."""
+        return {"numbers": dict(self.numbers), "classes": {name: dict(row) for name, row in self.classes.items()}}
+
+
+def check_coco(max_detections: int) -> None:
+    """Refuse early what `coco_average_precision` would refuse.
+
+    Raises:
+        ConfigError: `max_detections` out of range.
+        MissingPackageError: pycocotools is not installed.
+    """
+    require(max_detections >= 10, f"max_detections is {max_detections}: expected at least 10")
+    _pycocotools()
+
+
+def coco_average_precision(
+    dataset: Dataset, results: Iterable[Result], max_detections: int = MAX_DETECTIONS
+) -> dict[Kind, CocoSummary]:
+    """Score results against a data set, by boxes and by masks.
+
+    Every picture of the data set counts, with objects or without. Ground-truth boxes are those of the file, where
+    it has them, else those around the masks; areas, which sort objects into small, medium and large, are pixels
+    of the mask.
+
+    Args:
+        dataset: What is there.
+        results: What was predicted, in COCO's format, with the data set's image and category ids.
+        max_detections: Predictions that count in a picture and class, best scores first; at least 10.
+
+    Raises:
+        DatasetFormatError: A result does not fit the data set, or the masks of one picture differ in size.
+        ConfigError: `max_detections` out of range.
+        MissingPackageError: pycocotools is not installed.
+    """
+    check_coco(max_detections)
+    pictures = by_picture(dataset, results)
+    _check_sizes(dataset, pictures)
+    order = _picture_order(dataset)
+    truth = _truth(dataset, order)
+    return {kind: _score(dataset, truth, _predicted(pictures, order, kind), kind, max_detections) for kind in KINDS}
+
+
+def _picture_order(dataset: Dataset) -> list[int]:
+    """A number for each record. COCO ranks equal scores by image id, so that it keeps the order of whole numbers."""
+    ids: list[Any] = [record.image_id for record in dataset.records]
+    if all(isinstance(image_id, int) for image_id in ids):
+        ids = np.argsort(np.argsort(ids)).tolist() if ids else []
+        return [rank + 1 for rank in ids]
+    return list(range(1, len(ids) + 1))
+
+
+def _check_sizes(dataset: Dataset, pictures: Sequence[Sequence[Prediction]]) -> None:
+    for record, predictions in zip(dataset.records, pictures, strict=True):
+        objects = [instance.mask for instance in record.load_instances()]
+        sizes = {tuple(mask["size"]) for mask in (*objects, *(prediction.mask for prediction in predictions))}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise DatasetFormatError(
+                f"{dataset.name}, picture {record.image_id!r}: its masks have different sizes ({shown}); annotations "
+                "and predictions must be of the picture as it is decoded"
+            )
+
+
+def _truth(dataset: Dataset, order: Sequence[int]) -> list[_Row]:
+    rows: list[_Row] = []
+    for picture, record in zip(order, dataset.records, strict=True):
+        for instance in record.load_instances():
+            box = _mask_box(instance.mask)
+            if instance.file_box is not None:
+                x1, y1, x2, y2 = instance.file_box
+                box = [x1, y1, x2 - x1, y2 - y1]
+            rows.append(
+                _row(picture, instance.class_id, box, instance.mask, area(instance.mask))
+                | {"iscrowd": int(instance.crowd)}
+            )
+    return _numbered(rows)
+
+
+def _predicted(pictures: Sequence[Sequence[Prediction]], order: Sequence[int], kind: Kind) -> list[_Row]:
+    rows = []
+    for picture, predictions in zip(order, pictures, strict=True):
+        for class_id, score, box, mask in predictions:
+            pixels = box[2] * box[3] if kind == "bbox" else area(mask)
+            rows.append(_row(picture, class_id, list(box), mask, pixels) | {"iscrowd": 0, "score": score})
+    return _numbered(rows)
+
+
+def _row(picture: int, class_id: int, box: list[float], mask: RLE, pixels: float) -> _Row:
+    return {"image_id": picture, "category_id": class_id, "bbox": box, "segmentation": dict(mask), "area": pixels}
+
+
+def _numbered(rows: list[_Row]) -> list[_Row]:
+    # From 1 on: COCO takes the id 0 for "no match".
+    return [row | {"id": number} for number, row in enumerate(rows, 1)]
+
+
+def _score(dataset: Dataset, truth: list[_Row], predicted: list[_Row], kind: Kind, most: int) -> CocoSummary:
+    coco, evaluation, _ = _pycocotools()
+    # Sides are looked up for every mask, and used for polygons only.
+    images = [{"id": number, "height": 0, "width": 0} for number in range(1, len(dataset) + 1)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(dataset.class_names) if i]
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for rows in (truth, predicted):
+            side = coco()
+            side.dataset = {"images": images, "categories": categories, "annotations": [dict(row) for row in rows]}
+            side.createIndex()
+            sides.append(side)
+        run = evaluation(*sides, kind)
+        run.params.maxDets = [1, 10, most]
+        run.evaluate()
+        run.accumulate()
+    counts = np.bincount(
+        [row["category_id"] for row in truth if not row["iscrowd"]], minlength=len(dataset.class_names)
+    )
+    return _summarize(run, dataset.class_names, counts, kind)
+
+
+def _summarize(run: Any, class_names: tuple[str, ...], counts: npt.NDArray[Any], kind: Kind) -> CocoSummary:
+    """COCO's own summary is fixed to 100 detections; its curves are not.
+
+    Precision is [IoU, recall, class, area, detections], recall the same without the second axis.
+    """
+    precision, recall = run.eval["precision"], run.eval["recall"]
+    levels = {"50": np.isclose(run.params.iouThrs, 0.5), "75": np.isclose(run.params.iouThrs, 0.75)}
+    numbers = {"AP": _mean(precision[:, :, :, 0, -1])}
+    numbers |= {f"AP{name}": _mean(precision[rows, :, :, 0, -1]) for name, rows in levels.items()}
+    sizes = tuple(enumerate(run.params.areaRngLbl))[1:]
+    numbers |= {f"AP_{size}": _mean(precision[:, :, :, i, -1]) for i, size in sizes}
+    numbers |= {f"AR{most}": _mean(recall[:, :, 0, i]) for i, most in enumerate(run.params.maxDets)}
+    numbers |= {f"AR_{size}": _mean(recall[:, :, i, -1]) for i, size in sizes}
+    classes = {
+        name: {
+            "AP": _mean(precision[:, :, k, 0, -1]),
+            **{f"AP{level}": _mean(precision[rows, :, k, 0, -1]) for level, rows in levels.items()},
+            "AR": _mean(recall[:, k, 0, -1]),
+            "objects": int(counts[k + 1]),
+        }
+        for k, name in enumerate(class_names[1:])
+    }
+    return CocoSummary(kind, numbers, classes)
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
+
+
+def _mask_box(mask: RLE) -> list[float]:
+    *_, api = _pycocotools()
+    box: list[float] = api.toBbox({"size": mask["size"], "counts": mask["counts"].encode("ascii")}).tolist()
+    return box
+
+
+def _pycocotools() -> tuple[Any, Any, Any]:
+    try:
+        from pycocotools import mask  # noqa: PLC0415 - optional
+        from pycocotools.coco import COCO  # noqa: PLC0415
+        from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pycocotools":
+            raise  # it is there, but something that it needs is not
+        raise MissingPackageError("pycocotools", "train", "COCO average precision") from error
+    return COCO, COCOeval, mask

@@ -1,0 +1,142 @@
+"""One number for each picture, so that the worst ones can be looked at."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.records import Dataset, Instance
+from maskrcnn.evaluation.results import Prediction, Result, by_picture
+from runtime.paste import MaskCrop
+from runtime.rle import decode
+
+# "ignored": a crowd, or a prediction inside one.
+Outcome = Literal["found", "missed", "false", "ignored"]
+
+MATCH_IOU = 0.5
+SHOWN_SCORE = 0.5
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """How well one picture was understood.
+
+    Attributes:
+        image_id: Of the record.
+        objects: Outcome of each instance: "found", "missed" or "ignored".
+        predictions: Outcome of each prediction that counts: "found", "false" or "ignored".
+        score: Sum of the mask IoUs of the pairs, divided by pairs, missed objects and false predictions together:
+            0 to 1; 1 for an empty picture in which nothing was predicted.
+    """
+
+    image_id: int | str
+    objects: tuple[Outcome, ...]
+    predictions: tuple[Outcome, ...]
+    score: float
+
+    @property
+    def found(self) -> int:
+        """Objects with a prediction."""
+        return self.objects.count("found")
+
+    @property
+    def missed(self) -> int:
+        """Objects without one."""
+        return self.objects.count("missed")
+
+    @property
+    def false(self) -> int:
+        """Predictions without an object."""
+        return self.predictions.count("false")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON serialisable."""
+        counts = {"found": self.found, "missed": self.missed, "false": self.false}
+        return {"image_id": self.image_id, "score": round(self.score, 4), **counts}
+
+
+def score_pictures(
+    dataset: Dataset, results: Iterable[Result], min_score: float = SHOWN_SCORE
+) -> tuple[PictureScore, ...]:
+    """Score each picture of a data set, in the order of its records.
+
+    Args:
+        dataset: What is there.
+        results: In COCO's format, with the data set's image and category ids.
+        min_score: Predictions below it are left out: those that a user would not see.
+
+    Raises:
+        DatasetFormatError: A result does not fit the data set.
+    """
+    return tuple(
+        score_picture(record.image_id, record.load_instances(), shown(predictions, min_score))
+        for record, predictions in zip(dataset.records, by_picture(dataset, results), strict=True)
+    )
+
+
+def shown(predictions: Sequence[Prediction], min_score: float) -> list[Prediction]:
+    """Those of at least `min_score`, best first; equal scores stay in their order."""
+    return sorted((p for p in predictions if p.score >= min_score), key=lambda p: -p.score)
+
+
+def score_picture(
+    image_id: int | str, instances: Sequence[Instance], predictions: Sequence[Prediction]
+) -> PictureScore:
+    """Match in the order of `predictions`, each with the free object of its class of the largest mask IoU.
+
+    A pair has an IoU of at least 0.5. A prediction without one is ignored if at least half of it lies in a crowd of
+    its class.
+    """
+    crops = [trim_mask(decode(instance.mask)) for instance in instances]
+    objects: list[Outcome] = ["ignored" if instance.crowd else "missed" for instance in instances]
+    outcomes: list[Outcome] = []
+    total = 0.0
+    for prediction in predictions:
+        crop = trim_mask(decode(prediction.mask))
+        rows = [row for row, instance in enumerate(instances) if instance.class_id == prediction.class_id]
+        pairs = [(_iou(crop, crops[row]), row) for row in rows if objects[row] == "missed"]
+        iou, match = max(pairs, key=lambda pair: pair[0], default=(0.0, 0))
+        if iou >= MATCH_IOU:
+            total += iou
+            objects[match] = "found"
+            outcomes.append("found")
+        else:
+            crowds = [crops[row] for row in rows if instances[row].crowd]
+            outcomes.append("ignored" if any(_mostly_inside(crop, crowd) for crowd in crowds) else "false")
+    parts = objects.count("found") + objects.count("missed") + outcomes.count("false")
+    return PictureScore(image_id, tuple(objects), tuple(outcomes), total / parts if parts else 1.0)
+
+
+def trim_mask(mask: npt.NDArray[np.bool_]) -> MaskCrop:
+    """The part of a mask [H, W] that is not empty, and the (y, x) of its first pixel; 0 x 0 of an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    y, x = int(rows[0]), int(columns[0])
+    return mask[y : rows[-1] + 1, x : columns[-1] + 1].copy(), (y, x)
+
+
+def _iou(first: MaskCrop, second: MaskCrop) -> float:
+    shared = _shared_pixels(first, second)
+    return shared / max(_pixels(first) + _pixels(second) - shared, 1)
+
+
+def _mostly_inside(crop: MaskCrop, crowd: MaskCrop) -> bool:
+    return 2 * _shared_pixels(crop, crowd) >= _pixels(crop) > 0
+
+
+def _pixels(place: MaskCrop) -> int:
+    return int(np.count_nonzero(place[0]))
+
+
+def _shared_pixels(first: MaskCrop, second: MaskCrop) -> int:
+    (crop, (y, x)), (other, (other_y, other_x)) = first, second
+    top, left = max(y, other_y), max(x, other_x)
+    bottom = min(y + crop.shape[0], other_y + other.shape[0])
+    right = min(x + crop.shape[1], other_x + other.shape[1])
+    if top >= bottom or left >= right:
+        return 0
+    part: npt.NDArray[np.bool_] = crop[top - y : bottom - y, left - x : right - x]
+    return int(np.count_nonzero(part & other[top - other_y : bottom - other_y, left - other_x : right - other_x]))

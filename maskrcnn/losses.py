@@ -1,0 +1,116 @@
+"""The five losses of Mask R-CNN (sections 3 and 3.1; Faster R-CNN, equation 1).
+
+Each is a sum and the number of terms in it, so that a batch spread over devices gives the mean over all of it.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# Keras' own bound of probabilities in a cross-entropy.
+_PROBABILITY_EPSILON = 1e-7
+
+
+class LossSum(NamedTuple):
+    """A loss before it is averaged: float32 scalars, the sum and the number of its terms."""
+
+    total: tf.Tensor
+    count: tf.Tensor
+
+    def mean(self) -> tf.Tensor:
+        """The mean; 0 of no terms."""
+        return tf.math.divide_no_nan(self.total, self.count)
+
+
+def smooth_l1(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+    """0.5 d^2 where |d| < 1, else |d| - 0.5 (Fast R-CNN, equation 3), element by element."""
+    difference = tf.abs(targets - predictions)
+    return tf.where(difference < 1.0, 0.5 * difference**2, difference - 0.5)
+
+
+def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
+    """Object or background, over the anchors in use.
+
+    Args:
+        match: int32 [B, A]: 1, -1, or 0 for anchors not in use.
+        logits: float32 [B, A, 2] background, object.
+    """
+    used = tf.not_equal(match, 0)
+    is_object = tf.cast(tf.equal(tf.boolean_mask(match, used), 1), tf.int32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(is_object, tf.boolean_mask(logits, used))
+    return _sum_of(losses)
+
+
+def rpn_bbox_loss(targets: tf.Tensor, match: tf.Tensor, deltas: tf.Tensor) -> LossSum:
+    """Smooth L1 of the positive anchors' deltas.
+
+    Args:
+        targets: float32 [B, T, 4], per image the deltas of its positive anchors in their order, then padding.
+        match: int32 [B, A].
+        deltas: float32 [B, A, 4].
+    """
+    positive = tf.equal(match, 1)
+    per_image = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+    rows = tf.range(tf.shape(targets)[1])[None, :] < per_image[:, None]
+    return _sum_of(smooth_l1(tf.boolean_mask(targets, rows), tf.boolean_mask(deltas, positive)))
+
+
+def mrcnn_class_loss(
+    class_ids: tf.Tensor,
+    logits: tf.Tensor,
+    active: tf.Tensor,
+    valid: tf.Tensor,
+    original_bugs: bool = False,
+) -> LossSum:
+    """Cross-entropy over classes. A row predicted as a class that its image's source does not annotate is left out.
+
+    Args:
+        class_ids: int32 [B, R], 0 the background.
+        logits: float32 [B, R, K].
+        active: float32 [B, K], 1 for the classes that the source of the image annotates, and for the background.
+        valid: bool [B, R], False for padding.
+        original_bugs: Padding counts as background, and the first image's active classes are used for all.
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits)
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    weights = tf.gather(active[0], predicted) if original_bugs else tf.gather(active, predicted, batch_dims=1)
+    if not original_bugs:
+        weights *= tf.cast(valid, tf.float32)
+    return LossSum(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+
+def mrcnn_bbox_loss(targets: tf.Tensor, class_ids: tf.Tensor, deltas: tf.Tensor) -> LossSum:
+    """Smooth L1 of the deltas of each positive row's class.
+
+    Args:
+        targets: float32 [B, R, 4].
+        class_ids: int32 [B, R], 0 for background and padding.
+        deltas: float32 [B, R, K, 4].
+    """
+    positive = class_ids > 0
+    of_class = tf.gather(tf.boolean_mask(deltas, positive), tf.boolean_mask(class_ids, positive), batch_dims=1)
+    return _sum_of(smooth_l1(tf.boolean_mask(targets, positive), of_class))
+
+
+def mrcnn_mask_loss(targets: tf.Tensor, masks: tf.Tensor, positive: tf.Tensor) -> LossSum:
+    """Binary cross-entropy of the mask of each row's class.
+
+    Args:
+        targets: float32 [N, M, M] of 0 and 1.
+        masks: float32 [N, M, M] probabilities.
+        positive: float32 [N], 1 for rows that count.
+    """
+    bounded = tf.clip_by_value(masks, _PROBABILITY_EPSILON, 1.0 - _PROBABILITY_EPSILON)
+    losses = -(targets * tf.math.log(bounded) + (1.0 - targets) * tf.math.log(1.0 - bounded))
+    weights = positive[:, None, None] * tf.ones_like(losses)
+    return LossSum(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+
+def weight_penalty(variables: list[tf.Variable], factor: float) -> tf.Tensor:
+    """The original's L2 term: factor * sum(w^2) / size(w) of every variable but batch normalisation's."""
+    terms = [tf.reduce_mean(tf.square(v)) for v in variables if v.name not in ("gamma", "beta")]
+    return factor * tf.add_n(terms) if terms else tf.constant(0.0)
+
+
+def _sum_of(losses: tf.Tensor) -> LossSum:
+    return LossSum(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))

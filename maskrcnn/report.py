@@ -1,0 +1,68 @@
+"""What the commands of `maskrcnn` print: progress on stderr, results on stdout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from maskrcnn.data.findings import Finding
+    from maskrcnn.data.records import Dataset
+    from maskrcnn.training.train import TrainingResult
+
+
+def progress(message: str) -> None:
+    """Say what is being done."""
+    typer.echo(f"... {message}", err=True)
+
+
+def written(path: Path) -> None:
+    """Say what was written."""
+    typer.echo(f"wrote {path}")
+
+
+def datasets(training: "Dataset", validation: "Dataset | None") -> None:
+    """Say what is learnt from, and judged by."""
+    names = ", ".join(training.class_names[1:6]) + (", ..." if len(training.class_names) > 6 else "")
+    judged = "no pictures to judge by" if validation is None else f"{len(validation)} pictures to judge by"
+    progress(f"{len(training)} pictures to learn from, {judged}; {len(training.class_names) - 1} classes: {names}")
+
+
+def training(result: "TrainingResult") -> int:
+    """Print what a run has come to; returns the exit code."""
+    folder = result.folder
+    typer.echo(f"training {result.ended} after {len(result.history)} epochs")
+    if result.history:
+        last = result.history[-1]
+        typer.echo("  last epoch  " + ", ".join(f"{name} {value:.4g}" for name, value in last.items()))
+    if result.best_score is not None and result.best_epoch is not None:
+        typer.echo(f"  best epoch  {result.best_epoch + 1}, score {result.best_score:.4g}")
+    for path in (folder.last, folder.best):
+        if path.exists():
+            written(path)
+    if result.ended != "interrupted":
+        return 0
+    progress(f"the state is saved: go on with the same command and --resume (folder {folder.path})")
+    return 128 + (result.signal or 0)
+
+
+def findings(dataset: Path, found: "Sequence[Finding]", rows: bool) -> int:
+    """Print the findings of a check as a table; returns the exit code.
+
+    Args:
+        dataset: What was looked at.
+        found: In any order.
+        rows: Every finding, not the first of each kind.
+    """
+    from maskrcnn.data.findings import has_errors, summary, table_rows  # noqa: PLC0415
+
+    if rows:
+        for level, kind, where, message in table_rows(found):
+            typer.echo(f"{level:<7}  {kind:<18}  {where}: {message}")
+    else:
+        for level, kind, count, first in summary(found):
+            typer.echo(f"{level:<7}  {kind:<18}  {count:>6}  {first}")
+    bad = has_errors(found)
+    typer.echo(f"{dataset}: {'cannot be trained on as it is' if bad else 'can be trained on'}")
+    return 1 if bad else 0

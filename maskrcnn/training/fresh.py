@@ -1,0 +1,84 @@
+"""Random weights to train from: each array a function of its name and the seed alone.
+
+Kernels are normal with the deviation sqrt(2 / fan in) before a ReLU (He et al., arXiv 1502.01852) and sqrt(1 / fan in)
+where none follows. The last layers of the heads start near zero (Detectron's 0.01 and 0.001), so that the first boxes
+are the anchors and the first losses those of a guess. The class bias starts at the shares in which proposals are drawn,
+mostly background: otherwise the first steps would learn nothing but that.
+"""
+
+import math
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.config import Config
+from maskrcnn.model import MaskRCNN
+from maskrcnn.weights import named_variables
+
+_SMALL = {
+    "rpn_class_raw": 0.01,
+    "rpn_bbox_pred": 0.01,
+    "mrcnn_class_logits": 0.01,
+    "mrcnn_bbox_fc": 0.001,
+    "mrcnn_mask": 0.001,
+}
+# What the first convolution puts out: inputs are grey levels around a mean, of about this deviation.
+_INPUT_STD = 64.0
+_CONSTANTS = {"bias": 0.0, "beta": 0.0, "moving_mean": 0.0, "gamma": 1.0, "moving_variance": 1.0}
+
+
+def fresh_weights(network: MaskRCNN, seed: int) -> None:
+    """Fill a network with random weights; the same for equal names, shapes and seeds on every machine.
+
+    A backbone of the user's own keeps the weights that it came with.
+
+    Where batch normalisation keeps its statistics in training (`train_batch_norm` False) nothing would hold the
+    scale from block to block: there the last scale of each residual block starts at zero, and so the block as its
+    shortcut (arXiv 1706.02677, section 5.1).
+
+    Args:
+        network: Changed in place.
+        seed: Any integer.
+    """
+    own = set()
+    if network.config.model.backbone == "custom":
+        own = {id(variable) for variable in network.backbone.variables}
+    for key, variable in named_variables(network).items():
+        if id(variable) not in own:
+            variable.assign(_fresh_weight(key, tuple(variable.shape), seed, network.config))
+
+
+def _fresh_weight(key: str, shape: tuple[int, ...], seed: int, config: Config) -> NDArray[np.float32]:
+    layer, variable = key.split("/")
+    if variable == "kernel":
+        generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(key.encode())]))
+        return (generator.standard_normal(shape) * _deviation(layer, shape)).astype(np.float32)
+    value = np.full(shape, _CONSTANTS[variable], np.float32)
+    if key == "mrcnn_class_logits/bias":
+        value[0] = _background_bias(config)
+    if key == "bn_conv1/moving_variance":
+        value[:] = 2 * _INPUT_STD**2
+    if variable == "gamma" and config.training.train_batch_norm is False and _ends_block(layer, config):
+        value[:] = 0
+    return value
+
+
+def _deviation(layer: str, shape: tuple[int, ...]) -> float:
+    if layer in _SMALL:
+        return _SMALL[layer]
+    # The transposed convolution's kernel is [height, width, out, in], and each of its outputs sees one input cell.
+    fan_in = shape[-1] if layer == "mrcnn_mask_deconv" else math.prod(shape[:-1])
+    return math.sqrt((1.0 if layer.startswith("fpn_") else 2.0) / fan_in)
+
+
+def _background_bias(config: Config) -> float:
+    """Logit of the background against each of the other classes, at the drawn shares."""
+    positive = config.training.roi_positive_ratio
+    classes = config.model.num_classes - 1
+    return math.log(max(1 - positive, 0.01) * max(classes, 1) / positive)
+
+
+def _ends_block(layer: str, config: Config) -> bool:
+    last = "_branch2b" if config.model.backbone == "resnet18" else "_branch2c"
+    return layer.startswith("bn") and layer.endswith(last)

@@ -1,0 +1,95 @@
+"""What training starts from: fresh weights, and over them those of a file."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from maskrcnn.config import Config
+from maskrcnn.errors import CheckpointMismatchError, TrainingError
+from maskrcnn.matterport_h5 import Arrays, read_arrays
+from maskrcnn.model import MaskRCNN
+from maskrcnn.training.fresh import fresh_weights
+from maskrcnn.training.resnet_files import is_classifier, to_backbone
+from maskrcnn.weights import HEAD_LAYERS, LoadReport, named_variables, set_arrays
+
+__all__ = ["fresh_weights", "initialize"]
+
+_IMAGENET = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
+
+
+def initialize(
+    network: MaskRCNN, source: str | Path | None, seed: int = 0, exclude_heads: bool | None = None
+) -> LoadReport:
+    """Give a network the weights that training starts from.
+
+    Args:
+        network: Changed in place.
+        source: A matterport `.h5`, our `.weights.h5`, a ResNet `.h5` of Keras applications (for the backbone; blocks
+            that it lacks stay fresh), "imagenet" to have Keras fetch such a file, or None or "none" for nothing.
+        seed: Of the fresh weights.
+        exclude_heads: Leave the layers that depend on the number of classes fresh; None does so where the file has
+            another number of classes, or names them otherwise. Ignored for classifiers, which have none.
+
+    Returns:
+        What was loaded, and what stays fresh.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit the network.
+        TrainingError: "imagenet" cannot be had.
+    """
+    fresh_weights(network, seed)
+    if source is None or source == "none":
+        return LoadReport((), (), tuple(named_variables(network)), ())
+    if source == "imagenet":
+        return _load_backbone(network, _imagenet_arrays(network.config), "the ImageNet weights")
+    arrays, attributes = read_arrays(source)
+    if is_classifier(arrays):
+        return _load_backbone(network, arrays, str(source))
+    if exclude_heads is None:
+        stored = attributes.get("maskrcnn_config")
+        exclude_heads = _other_classes(network, arrays) or (
+            stored is not None and Config.from_json(stored).model.class_names != network.config.model.class_names
+        )
+    return set_arrays(network, arrays, str(source), exclude_heads)
+
+
+def _other_classes(network: MaskRCNN, arrays: Arrays) -> bool:
+    variables = named_variables(network)
+    return any(
+        key.split("/")[0] in HEAD_LAYERS and key in variables and tuple(variables[key].shape)[-1] != array.shape[-1]
+        for key, array in arrays.items()
+    )
+
+
+def _load_backbone(network: MaskRCNN, classifier: Arrays, source: str) -> LoadReport:
+    arrays = to_backbone(classifier)
+    if network.config.model.image_channels != 3:
+        arrays.pop("conv1/kernel", None)  # its fresh weights stay, and are reported as missing
+    if not named_variables(network).keys() & arrays.keys():
+        raise CheckpointMismatchError(
+            f"{source} is a ResNet-50 or -101 classifier, and the backbone is {network.config.model.backbone!r}: "
+            "none of its layers fit"
+        )
+    return set_arrays(network, arrays, source, partial=True)
+
+
+def _imagenet_arrays(config: Config) -> Arrays:
+    backbone = config.model.backbone
+    if backbone not in _IMAGENET:
+        raise TrainingError(
+            f"there are no ImageNet weights for the backbone {backbone!r}: take {' or '.join(_IMAGENET)}, "
+            "or give a file"
+        )
+    try:
+        model = getattr(keras.applications, _IMAGENET[backbone])(include_top=False, weights="imagenet")
+    except Exception as error:  # Keras raises a bare one when the address cannot be reached
+        raise TrainingError(
+            f"the ImageNet weights cannot be downloaded ({str(error).splitlines()[0]}): get the 'notop' weight file of "
+            f"Keras applications' {_IMAGENET[backbone]} elsewhere, and give its path"
+        ) from error
+    return {
+        f"{layer.name}/{variable.name}": np.asarray(variable.numpy(), np.float32)
+        for layer in model.layers
+        for variable in layer.variables
+    }

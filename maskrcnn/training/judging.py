@@ -1,0 +1,50 @@
+"""How an epoch is judged: COCO scores, and predictions to look at."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.records import Dataset, Record
+from maskrcnn.model import MaskRCNN
+from maskrcnn.training.progress import Logs
+
+
+class Judge:
+    """Predicts with a network as it is at the moment.
+
+    Args:
+        network: Whose weights may change between two calls.
+    """
+
+    def __init__(self, network: MaskRCNN) -> None:
+        self._network = network
+
+    @cached_property
+    def _predictor(self) -> Any:
+        # Made once: each one traces the graph anew. Imported late, for runs that never evaluate.
+        from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
+
+        return CheckpointPredictor(self._network)
+
+    def scores(self, dataset: Dataset) -> Logs:
+        """COCO average precision of boxes and masks, over all IoU thresholds and at 0.5."""
+        from maskrcnn.evaluation.evaluate import evaluate  # noqa: PLC0415
+
+        evaluation = evaluate(self._predictor, dataset)
+        found = {
+            f"{kind}_{name.lower()}": getattr(evaluation, kind)[name]
+            for kind in ("bbox", "segm")
+            for name in ("AP", "AP50")
+        }
+        return {name: value for name, value in found.items() if value is not None}  # None: there are no objects
+
+    def sketches(self, records: Sequence[Record]) -> list[npt.NDArray[np.uint8]]:
+        """Pictures uint8 [H, W, 3] with the predictions drawn on them."""
+        channels = self._network.config.model.image_channels
+        images = [record.load_image(channels) for record in records]
+        found = [(image, self._predictor(image)) for image in images]
+        shown = self._network.config.detection.min_score
+        return [np.asarray(each[each.scores >= shown].draw(image)) for image, each in found]

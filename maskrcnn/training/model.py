@@ -1,0 +1,204 @@
+"""The model with its losses, as `keras.Model.fit` drives it: wiring, one step, and nothing else."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn.head_targets import GroundTruth, HeadTargets, head_targets, mask_targets
+from maskrcnn.losses import (
+    LossSum,
+    mrcnn_bbox_loss,
+    mrcnn_class_loss,
+    mrcnn_mask_loss,
+    rpn_bbox_loss,
+    rpn_class_loss,
+    weight_penalty,
+)
+from maskrcnn.model import MaskRCNN
+from maskrcnn.roi_align import build_atlas
+from maskrcnn.rpn import apply_rpn, propose
+from maskrcnn.training_config import LOSS_NAMES
+
+Batch = dict[str, tf.Tensor]
+
+
+class RegionOutputs(NamedTuple):
+    """What the first half gives: features, and the RPN's logits [B, A, 2] and deltas [B, A, 4], float32."""
+
+    features: list[tf.Tensor]
+    logits: tf.Tensor
+    deltas: tf.Tensor
+
+
+class HeadOutputs(NamedTuple):
+    """What the heads give, float32: logits [B, R, K], deltas [B, R, K, 4], masks [N, M, M] of the rows `mask_rows` [N].
+
+    `mask_rows` indexes the first P rows of all images, laid end to end; `mask_used` float32 [N] is 0 for a row
+    that only stands in for none.
+    """
+
+    logits: tf.Tensor
+    deltas: tf.Tensor
+    masks: tf.Tensor
+    mask_rows: tf.Tensor
+    mask_used: tf.Tensor
+
+
+class TrainingModel(keras.Model):
+    """A network and what it learns from.
+
+    Args:
+        network: The model whose weights are trained; its configuration says how.
+    """
+
+    def __init__(self, network: MaskRCNN) -> None:
+        # Whatever the precision of the layers, boxes and targets enter in float32.
+        super().__init__(name="training", dtype="float32")
+        self.network = network
+        names = ("loss", *LOSS_NAMES, "l2_loss", "gradient_norm")
+        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Running means of the losses and of the gradient norm, reset at each epoch."""
+        return list(self._means.values())
+
+    def regions(self, images: tf.Tensor) -> RegionOutputs:
+        """Features and RPN of uint8 images [B, H, W, C]."""
+        features = self.network.features(self.network.mold(images))
+        logits, deltas = apply_rpn(self.network.rpn, features)
+        return RegionOutputs(features, tf.cast(logits, tf.float32), tf.cast(deltas, tf.float32))
+
+    def proposals(self, regions: RegionOutputs, image_size: tf.Tensor) -> tf.Tensor:
+        """Proposals [B, N, 4]; nothing is learnt through their places."""
+        limits, std = self.network.config.proposals, self.network.config.model.rpn_box_std
+        probs = tf.nn.softmax(regions.logits)
+        anchors = self.network.anchors(image_size)
+        return tf.stop_gradient(propose(probs, regions.deltas, anchors, limits, std, limits.post_nms_training))
+
+    def targets(self, proposals: tf.Tensor, batch: Batch, image_size: tf.Tensor) -> HeadTargets:
+        """Rows for the heads, sampled from the proposals."""
+        config, training = self.network.config, self.network.config.training
+        boxes = box_ops.normalize(batch["boxes"], image_size)
+        truth = GroundTruth(batch["class_ids"], boxes, tf.cast(batch["masks"], tf.float32))
+        found, objects = head_targets(
+            proposals,
+            truth,
+            batch["seeds"],
+            training.rois_per_image,
+            training.roi_positive_ratio,
+            training.original_bugs,
+        )
+        masks = mask_targets(
+            found.rois[:, : objects.shape[1]],
+            truth,
+            objects,
+            image_size,
+            config.model.mask_size,
+            config.detection.mask_paste,
+            training.mini_mask_size is not None,
+        )
+        found = found._replace(deltas=found.deltas / tf.constant(config.model.box_std, tf.float32), masks=masks)
+        return HeadTargets(*(tf.stop_gradient(tensor) for tensor in found))
+
+    def heads(self, regions: RegionOutputs, targets: HeadTargets, image_size: tf.Tensor) -> HeadOutputs:
+        """Run both heads; the mask head on positive rows only."""
+        network, model = self.network, self.network.config.model
+        atlas = build_atlas(regions.features[:4])
+        logits, deltas = network.box_head(network.crops(atlas, targets.rois, image_size, model.box_pool_size))
+        shape = tf.shape(targets.rois)[:2]
+        most = targets.masks.shape[1]
+        rois, class_ids = tf.reshape(targets.rois[:, :most], [-1, 4]), tf.reshape(targets.class_ids[:, :most], [-1])
+        rows = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)
+        # With no positive row the first one stands in, unweighted: batch statistics of nothing are NaN.
+        rows = tf.concat([rows, tf.zeros([tf.maximum(1 - tf.size(rows), 0)], tf.int32)], axis=0)
+        crops = network.crops(atlas, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
+        masks = tf.transpose(network.mask_head(crops), [0, 3, 1, 2])
+        masks = tf.gather(masks, tf.gather(class_ids, rows), batch_dims=1)
+        return HeadOutputs(
+            tf.reshape(tf.cast(logits, tf.float32), [shape[0], shape[1], model.num_classes]),
+            tf.reshape(tf.cast(deltas, tf.float32), [shape[0], shape[1], model.num_classes, 4]),
+            tf.cast(masks, tf.float32),
+            rows,
+            tf.cast(tf.gather(class_ids, rows) > 0, tf.float32),
+        )
+
+    def region_losses(self, regions: RegionOutputs, batch: Batch) -> list[LossSum]:
+        """The two losses of the RPN."""
+        match = batch["rpn_match"]
+        return [rpn_class_loss(match, regions.logits), rpn_bbox_loss(batch["rpn_bbox"], match, regions.deltas)]
+
+    def head_losses(self, heads: HeadOutputs, targets: HeadTargets, active: tf.Tensor) -> list[LossSum]:
+        """The three losses of the heads."""
+        bugs, side = self.network.config.training.original_bugs, self.network.config.model.mask_size
+        masks = tf.gather(tf.reshape(targets.masks, [-1, side, side]), heads.mask_rows)
+        return [
+            mrcnn_class_loss(targets.class_ids, heads.logits, active, targets.valid, bugs),
+            mrcnn_bbox_loss(targets.deltas, targets.class_ids, heads.deltas),
+            mrcnn_mask_loss(masks, heads.masks, heads.mask_used),
+        ]
+
+    def call(self, batch: Batch, training: bool | None = None) -> list[LossSum]:  # noqa: ARG002  (layers read the mode)
+        """The five losses of a batch, in the order of `LOSS_NAMES`.
+
+        Args:
+            batch: As `maskrcnn.data.batches` makes it; `proposals` float32 [B, N, 4] normalised, if there, take
+                the place of the RPN's.
+            training: Mode of the batch normalisations that are not fixed.
+        """
+        image_size = tf.shape(batch["images"])[1:3]
+        regions = self.regions(batch["images"])
+        given = batch.get("proposals")
+        proposals = given if given is not None else self.proposals(regions, image_size)
+        targets = self.targets(proposals, batch, image_size)
+        heads = self.heads(regions, targets, image_size)
+        return self.region_losses(regions, batch) + self.head_losses(heads, targets, batch["active"])
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """One step: losses, gradients, update. What `fit` calls."""
+        training = self.network.config.training
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        variables = self.trainable_variables
+        with tf.GradientTape() as tape:
+            losses = self(batch, training=True)
+            counts = _sum_over_replicas([loss.count for loss in losses])
+            parts = [tf.math.divide_no_nan(loss.total, count) for loss, count in zip(losses, counts, strict=True)]
+            penalty = tf.constant(0.0)
+            if training.weight_decay_mode == "l2_mean" and training.weight_decay:
+                penalty = weight_penalty(variables, training.weight_decay) / replicas
+            weighted = [weight * part for weight, part in zip(training.loss_weights, parts, strict=True)]
+            total = tf.add_n([*weighted, penalty])
+            scaled = self.optimizer.scale_loss(total)
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables, unconnected_gradients="zero")]
+        # Summed here, so that clipping sees the gradient of the whole batch; the optimiser sums once more.
+        gradients = [gradient / replicas for gradient in _sum_over_replicas(gradients)]
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        norm = tf.linalg.global_norm(gradients) * replicas * (total / scaled)
+        parts, (total, penalty) = _sum_over_replicas(parts), _sum_over_replicas([total, penalty])
+        return self._track([total, *parts, penalty, norm])
+
+    def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """The losses of a batch, without learning. What `evaluate` and validation call."""
+        losses = self(batch, training=False)
+        counts = _sum_over_replicas([loss.count for loss in losses])
+        totals = _sum_over_replicas([loss.total for loss in losses])
+        parts = [tf.math.divide_no_nan(total, count) for total, count in zip(totals, counts, strict=True)]
+        weights = self.network.config.training.loss_weights
+        return self._track([tf.add_n([w * p for w, p in zip(weights, parts, strict=True)]), *parts])
+
+    def _track(self, values: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        tracked = dict(zip(self._means, values, strict=False))
+        for name, value in tracked.items():
+            self._means[name].update_state(value)
+        return {name: self._means[name].result() for name in tracked}
+
+
+def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    summed: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+    return summed

@@ -1,0 +1,69 @@
+"""What the command line asks for, as a configuration and options."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.config import Config, read_config
+from maskrcnn.dataclass_json import from_dict
+from maskrcnn.errors import ConfigError
+from maskrcnn.matterport_h5 import read_arrays
+from maskrcnn.overrides import choose_stages, override, split_setting
+from maskrcnn.samples import SAMPLES, find_config
+from maskrcnn.training.options import TrainOptions
+from maskrcnn.training.run import RunFolder
+
+_OF_RUN = "run."
+_SETTABLE = ("evaluate_every", "patience", "state_steps", "keep", "tensorboard", "log_steps", "verbose")
+
+
+def plan_run(
+    config: str | None,
+    init: str | None,
+    resumed: Path | None,
+    layers: str | None,
+    epochs: int | None,
+    settings: Sequence[str],
+) -> tuple[Config, Callable[[Callable[[str], None]], TrainOptions]]:
+    """Put together what `train` needs.
+
+    Args:
+        config: Name of a sample, or a file.
+        init: Weights to start from; without `config` a checkpoint of ours gives its own configuration.
+        resumed: Folder of a run to go on with; without `config` its configuration counts.
+        layers: Of the one stage.
+        epochs: Of the one stage.
+        settings: "NAME=VALUE"; names beginning with "run." are of `TrainOptions`, others of the configuration.
+
+    Returns:
+        The configuration, and a function from a way to tell progress to the options.
+
+    Raises:
+        ConfigError: No configuration, or a setting that cannot be used.
+        CheckpointError: `init` cannot be read.
+    """
+    chosen = choose_stages(_find(config, init, resumed), layers, epochs)
+    chosen = override(chosen, [setting for setting in settings if not setting.startswith(_OF_RUN)])
+    values = dict(split_setting(setting) for setting in settings if setting.startswith(_OF_RUN))
+    options = _options({name.removeprefix(_OF_RUN): value for name, value in values.items()})
+    return chosen, lambda progress: replace(options, progress=progress)
+
+
+def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
+    if config is not None:
+        return find_config(config)
+    if resumed is not None and RunFolder(resumed).state.exists():
+        return read_config(RunFolder(resumed).config)
+    if init is not None and init.endswith(".h5"):
+        _, attributes = read_arrays(init)
+        if "maskrcnn_config" in attributes:
+            return Config.from_json(attributes["maskrcnn_config"])
+    raise ConfigError(f"what to train is not said: give --config FILE.json, or a sample ({', '.join(SAMPLES)})")
+
+
+def _options(values: dict[str, Any]) -> TrainOptions:
+    for name in values:
+        if name not in _SETTABLE:
+            raise ConfigError(f"there is no setting run.{name}: known are {', '.join(_OF_RUN + n for n in _SETTABLE)}")
+    return from_dict(TrainOptions, values, "run")

@@ -1,0 +1,27 @@
+"""On which devices a run computes: one, several of this machine, or several machines."""
+
+import os
+
+import tensorflow as tf
+
+_CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: which machines there are, and which one this is
+
+
+def find_strategy() -> tf.distribute.Strategy:
+    """What suits the machine: `TF_CONFIG` means several machines, several GPUs are used together.
+
+    With `TF_CONFIG` it must be called before TensorFlow has computed anything.
+    """
+    if os.environ.get(_CLUSTER):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def writes_files(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one of its strategy that writes the files."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec().as_dict():
+        return True
+    return resolver.task_id in (None, 0) and resolver.task_type in (None, "chief", "worker")

@@ -1,0 +1,39 @@
+"""A picture to what the graph takes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.artifact import SIZE_MULTIPLE
+from runtime.errors import ImageError, InputError
+from runtime.images import ImageSource, read_image
+from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
+
+
+def letterbox_picture(
+    image: ImageSource, channels: int, resize: ResizePolicy
+) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+    """Read a picture and bring it to the size of the network's input.
+
+    Args:
+        image: Path, bytes, PIL image, or uint8 array [H, W, C].
+        channels: Of the network's input.
+        resize: How the model wants pictures resized.
+
+    Returns:
+        The way back to picture pixels, and uint8 [input height, input width, channels].
+
+    Raises:
+        ImageError: It cannot be read, would become too large, or its sides are none that the network takes.
+    """
+    picture = read_image(image, channels)
+    try:
+        letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), resize)
+    except InputError as error:  # a long, thin picture would become too large
+        raise ImageError(str(error)) from error
+    height, width = letterbox.input_size
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        raise ImageError(
+            f"a picture of {height} x {width} pixels: this model does not resize, "
+            f"give sides that are multiples of {SIZE_MULTIPLE}"
+        )
+    return letterbox, letterbox.apply(picture)

@@ -1,0 +1,85 @@
+"""Batches: every picture once per pass, the same from any step on, the same as made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maskrcnn.data.batches import BatchPlan, make_batch, training_batches, validation_batches
+from maskrcnn.data.records import Dataset
+from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.errors import DatasetError
+from maskrcnn.samples import DEMO
+from maskrcnn.training_config import AugmentationConfig, TrainingConfig
+from runtime.letterbox import ResizePolicy
+
+CONFIG = replace(
+    DEMO,
+    resize=ResizePolicy("square", None, 128),
+    training=TrainingConfig(
+        max_instances=8, anchors_per_image=32, augmentation=AugmentationConfig(flip_horizontal=0.5, scale=(0.8, 1.3))
+    ),
+)
+DATASET = shapes_dataset(7, 0)
+
+
+def test_a_pass_has_each_picture_once_and_the_next_another_order():
+    plan = BatchPlan(DATASET, 2, seed=3)
+    rows = [row for step in range(7) for row in plan.rows(step)]
+    assert sorted(rows[:7]) == sorted(rows[7:]) == list(range(7))
+    assert rows[:7] != rows[7:]
+    assert BatchPlan(DATASET, 2, seed=3).rows(5) == plan.rows(5)
+    assert [BatchPlan(DATASET, 2, seed=4).rows(step) for step in range(7)] != [plan.rows(step) for step in range(7)]
+    assert plan.image_ids(2) == [DATASET.records[row].image_id for row in plan.rows(2)]
+
+
+def test_order_of_the_data_set():
+    plan = BatchPlan(DATASET, 3, shuffle=False)
+    assert [plan.rows(step) for step in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
+
+
+def test_no_pictures():
+    with pytest.raises(DatasetError, match="no pictures"):
+        BatchPlan(Dataset("empty", ("BG", "a"), ()), 2)
+
+
+def equal(ours, theirs):
+    assert set(ours) == set(theirs)
+    for name in ours:
+        assert np.array_equal(np.asarray(ours[name]), np.asarray(theirs[name])), name
+
+
+def test_pipeline_gives_the_batches_of_each_step_from_any_step_on():
+    plan = BatchPlan(DATASET, 2, seed=1)
+    whole = list(training_batches(CONFIG, plan).take(4))
+    later = list(training_batches(CONFIG, plan, first_step=2).take(2))
+    for step, batch in enumerate(whole):
+        equal(batch, make_batch(CONFIG, plan, step))
+    equal(later[0], whole[2])
+    equal(later[1], whole[3])
+    assert not np.array_equal(whole[0]["images"], whole[1]["images"])
+    assert whole[0]["images"].shape == (2, 128, 128, 3)
+    assert np.asarray(whole[1]["seeds"]).tolist() == [[1, 2], [1, 3]]
+
+
+def test_a_picture_is_changed_anew_in_each_pass():
+    plan = BatchPlan(shapes_dataset(1, 2), 1, seed=0)
+    first, second = make_batch(CONFIG, plan, 0), make_batch(CONFIG, plan, 1)
+    assert not np.array_equal(first["images"], second["images"])
+
+
+def test_validation_has_each_picture_once_as_it_is():
+    batches = list(validation_batches(CONFIG, DATASET, 3))
+    assert len(batches) == 2  # the seventh picture fills no batch
+    plan = BatchPlan(DATASET, 3, shuffle=False)
+    equal(batches[1], make_batch(CONFIG, plan, 1, training=False))
+    assert len(list(validation_batches(CONFIG, DATASET, 50))) == 1
+
+
+def test_pictures_of_several_sizes_share_the_larger_one():
+    config = replace(CONFIG, resize=ResizePolicy("pad64"), training=replace(CONFIG.training, mini_mask_size=None))
+    batch = make_batch(config, BatchPlan(DATASET, 7, shuffle=False), 0, training=False)
+    sizes = {record.load_image().shape[:2] for record in DATASET.records}
+    height, width = (-(-max(size[axis] for size in sizes) // 64) * 64 for axis in (0, 1))
+    assert batch["images"].shape == (7, height, width, 3)
+    assert batch["masks"].shape == (7, 8, height, width)

@@ -1,0 +1,276 @@
+"""COCO JSON with a bad row: the check names it, the reader refuses it, `skip_bad` leaves it out and nothing else."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from annotation_files import SQUARE, coco, write_coco, write_picture
+from PIL import Image
+
+from maskrcnn.data.check import check_dataset
+from maskrcnn.data.coco import read_coco
+from maskrcnn.data.findings import has_errors, summary, table_rows
+from maskrcnn.errors import DatasetFormatError
+
+FAR = 10**12
+
+
+def put(section, index, **values):
+    """A change of a row; `...` as a value removes the key."""
+
+    def change(content):
+        row = content[section][index]
+        row.update(values)
+        for key in [key for key, value in values.items() if value is ...]:
+            del row[key]
+
+    return change
+
+
+def append(section, row):
+    return lambda content: content[section].append(row)
+
+
+def replace_row(section, index, row):
+    return lambda content: content[section].__setitem__(index, row)
+
+
+def outline(points):
+    return put("annotations", 0, segmentation=[points])
+
+
+def runs(**values):
+    return put("annotations", 2, segmentation={"size": [40, 60], "counts": [0, 40, 2360], **values})
+
+
+def spiral(count):
+    """Corners that go to and fro between far places: a small file with an outline of 10**8 pixels."""
+    return [value for index in range(count) for value in ((0, 0), (60, 40))[index % 2]]
+
+
+# Name: change, kind of the finding, where it is, part of its message, objects that are left of 3 and pictures of 2.
+CASES = {
+    "no id": (put("annotations", 0, id=...), "missing-key", "annotations[0]", "no 'id'", 2, 2),
+    "no image_id": (put("annotations", 0, image_id=...), "missing-key", "(id 11)", "no 'image_id'", 2, 2),
+    "no category_id": (put("annotations", 1, category_id=...), "missing-key", "(id 12)", "'category_id'", 2, 2),
+    "no segmentation": (put("annotations", 1, segmentation=...), "missing-key", "(id 12)", "'segmentation'", 2, 2),
+    "id is true": (put("annotations", 0, id=True), "wrong-type", "annotations[0]", "id is True", 2, 2),
+    "id is a list": (put("annotations", 0, id=[1]), "wrong-type", "annotations[0]", "id is [1]", 2, 2),
+    "row is a number": (replace_row("annotations", 0, 5), "wrong-type", "annotations[0]", "the row is 5", 2, 2),
+    "row is null": (replace_row("annotations", 0, None), "wrong-type", "annotations[0]", "None", 2, 2),
+    "unknown image": (put("annotations", 0, image_id=99), "unknown-image", "(id 11)", "image_id is 99", 2, 2),
+    "unknown category": (put("annotations", 0, category_id=1), "unknown-category", "(id 11)", "is 1", 2, 2),
+    "image id of other type": (put("annotations", 0, image_id="1"), "unknown-image", "(id 11)", "'1'", 2, 2),
+    "duplicate annotation": (put("annotations", 1, id=11), "duplicate-annotation", "annotations[1]", "11", 2, 2),
+    "iscrowd is a text": (put("annotations", 0, iscrowd="0"), "wrong-type", "(id 11)", "iscrowd is '0'", 2, 2),
+    "iscrowd is 2": (put("annotations", 0, iscrowd=2), "wrong-type", "(id 11)", "iscrowd is 2", 2, 2),
+    "iscrowd is a float": (put("annotations", 0, iscrowd=1.0), "wrong-type", "(id 11)", "iscrowd is 1.0", 2, 2),
+    "only a box": (put("annotations", 0, segmentation=[]), "no-mask", "(id 11)", "a box alone", 2, 2),
+    "segmentation is a text": (put("annotations", 0, segmentation="x"), "wrong-type", "(id 11)", "'x'", 2, 2),
+    "segmentation is null": (put("annotations", 0, segmentation=None), "wrong-type", "(id 11)", "None", 2, 2),
+    "polygon is not nested": (put("annotations", 0, segmentation=SQUARE), "polygon-type", "(id 11)", "is 10;", 2, 2),
+    "nested too deep": (outline([[10, 10], [20, 10], [20, 20]]), "polygon-type", "(id 11)", "list of numbers", 2, 2),
+    "polygon with texts": (outline(["10", "10", "20", "10", "20", "20"]), "polygon-type", "(id 11)", "numbers", 2, 2),
+    "polygon with null": (outline([1, 2, 3, 4, None, 6]), "polygon-type", "(id 11)", "numbers", 2, 2),
+    "polygon with true": (outline([1, 2, 3, 4, True, 6]), "polygon-type", "(id 11)", "numbers", 2, 2),
+    "empty polygon": (outline([]), "polygon-short", "(id 11)", "0 corners", 2, 2),
+    "two corners": (outline([1, 2, 30, 20]), "polygon-short", "(id 11)", "2 corners", 2, 2),
+    "odd count": (outline([1, 2, 30, 20, 5, 6, 7]), "polygon-odd", "(id 11)", "7 coordinates", 2, 2),
+    "NaN": (outline([1, 2, 30, float("nan"), 5, 6]), "polygon-not-finite", "(id 11)", "finite", 2, 2),
+    "infinite": (outline([1, 2, 30, float("inf"), 5, 6]), "polygon-not-finite", "(id 11)", "finite", 2, 2),
+    "over all floats": (outline([1, 2, 30, 10**400, 5, 6]), "polygon-not-finite", "(id 11)", "finite", 2, 2),
+    "huge": (outline([1, 2, 30, FAR, 5, 6]), "polygon-far", "(id 11)", "coordinate 1e+12", 2, 2),
+    "huge below 0": (outline([1, 2, -1e300, 5, 5, 6]), "polygon-far", "(id 11)", "-1e+300", 2, 2),
+    "endless outline": (outline(spiral(200_000)), "polygon-long", "(id 11)", "pixels long", 2, 2),
+    "bad second polygon": (
+        put("annotations", 0, segmentation=[SQUARE, [1, 2]]), "polygon-short", "(id 11)", "1 corners", 2, 2
+    ),
+    "outside": (outline([70, 5, 80, 5, 80, 15]), "empty-mask", "(id 11)", "reaches 20 pixels outside", 2, 2),
+    "no area": (outline([10, 10, 20, 10, 30, 10]), "empty-mask", "(id 11)", "no pixel", 2, 2),
+    "between pixels": (outline([10.1, 10.1, 10.2, 10.1, 10.2, 10.2]), "empty-mask", "(id 11)", "no pixel", 2, 2),
+    "empty runs": (runs(counts=[2400]), "empty-mask", "(id 13)", "no pixel", 2, 2),
+    "runs of other size": (runs(size=[60, 40]), "rle-size", "(id 13)", "[40, 60], height and width", 2, 2),
+    "size is one number": (runs(size=2400), "rle-size", "(id 13)", "of size 2400", 2, 2),
+    "runs too short": (runs(counts=[0, 40]), "rle", "(id 13)", "add up to 40", 2, 2),
+    "runs below 0": (runs(counts=[-40, 2440]), "rle", "(id 13)", "negative", 2, 2),
+    "runs of floats": (runs(counts=[0.0, 40.0, 2360.0]), "rle", "(id 13)", "list of integers", 2, 2),
+    "runs that overflow": (runs(counts=[2**63, 2**63]), "rle", "(id 13)", "integers", 2, 2),
+    "no runs": (runs(counts=[]), "rle", "(id 13)", "add up to 0", 2, 2),
+    "runs of wrong letters": (runs(counts="~~~"), "rle", "(id 13)", "character", 2, 2),
+    "runs cut off": (runs(counts="0P"), "rle", "(id 13)", "middle of a number", 2, 2),
+    "runs without counts": (
+        put("annotations", 2, segmentation={"size": [40, 60]}), "missing-key", "(id 13)", "'counts'", 2, 2
+    ),
+    "box of three": (put("annotations", 0, bbox=[1, 2, 3]), "wrong-type", "(id 11)", "bbox is [1, 2, 3]", 2, 2),
+    "box with a text": (put("annotations", 0, bbox=[1, 2, "3", 4]), "wrong-type", "(id 11)", "'3'", 2, 2),
+    "box with NaN": (put("annotations", 0, bbox=[1, 2, float("nan"), 4]), "not-finite", "(id 11)", "nan", 2, 2),
+    "box without area": (put("annotations", 0, bbox=[10, 10, 0, 10]), "empty-box", "(id 11)", "0 wide", 2, 2),
+    "duplicate image": (
+        append("images", {"id": 5, "file_name": "a.png", "height": 40, "width": 60}),
+        "duplicate-image", "images[2]", "image id 5", 3, 2,
+    ),
+    "no file name": (put("images", 1, file_name=...), "missing-key", "images[1] (id 5)", "'file_name'", 3, 1),
+    "file name is a number": (put("images", 1, file_name=7), "wrong-type", "(id 5)", "file_name is 7", 3, 1),
+    "no height": (put("images", 1, height=...), "missing-key", "(id 5)", "'height'", 3, 1),
+    "width 0": (put("images", 1, width=0), "wrong-type", "(id 5)", "width is 0", 3, 1),
+    "width is a float": (put("images", 1, width=50.0), "wrong-type", "(id 5)", "width is 50.0", 3, 1),
+    "picture of gigapixels": (
+        put("images", 1, width=10**6, height=10**6), "image-size", "(id 5)", "1000000 x 1000000", 3, 1
+    ),
+    "missing file": (put("images", 1, file_name="c.png"), "missing-file", "(id 5)", "no picture 'c.png'", 3, 1),
+    "name with NUL": (put("images", 1, file_name="a\0.png"), "missing-file", "(id 5)", "no picture", 3, 1),
+    "name is a folder": (put("images", 1, file_name=".."), "missing-file", "(id 5)", "'..'", 3, 1),
+    "endless name": (put("images", 1, file_name="x" * 5000), "missing-file", "(id 5)", "xxx", 3, 1),
+    "duplicate category id": (
+        append("categories", {"id": 7, "name": "cow"}), "duplicate-category", "categories[2]", "id 7 is used", 3, 2
+    ),
+    "duplicate category name": (
+        append("categories", {"id": 8, "name": "cat"}), "duplicate-category", "(id 8)", "'cat' is used twice", 3, 2
+    ),
+    "category without name": (append("categories", {"id": 8}), "missing-key", "(id 8)", "'name'", 3, 2),
+    "category with empty name": (append("categories", {"id": 8, "name": " "}), "wrong-type", "(id 8)", "text", 3, 2),
+    "category id is a text": (append("categories", {"id": "8", "name": "x"}), "wrong-type", "(id '8')", "number", 3, 2),
+    "category called BG": (append("categories", {"id": 8, "name": "BG"}), "duplicate-category", "(id 8)", "BG", 3, 2),
+    "picture of other size": (put("images", 1, height=31), "image-size", "image 5", "50 x 30 pixels", 3, 1),
+}  # fmt: skip
+# A picture's size is known when it is opened, which the reader leaves to training.
+SEEN_WHEN_OPENED = {"picture of other size"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_row(tmp_path, name):
+    change, kind, where, message, objects, pictures = CASES[name]
+    content = coco()
+    change(content)
+    path = write_coco(tmp_path, content)
+    found = check_dataset(path)
+    (error,) = [item for item in found if item.level == "error"]
+    assert error.kind == kind
+    assert where in error.where
+    assert error.where.startswith("data.json ") or name in SEEN_WHEN_OPENED
+    assert message in error.message
+    assert "\n" not in error.message + error.where
+    assert has_errors(found)
+    if name not in SEEN_WHEN_OPENED:
+        with pytest.raises(DatasetFormatError, match=r"has 1 row that cannot be used, first data\.json ") as caught:
+            read_coco(path)
+        assert message in str(caught.value)
+    dataset = read_coco(path, skip_bad=True)
+    assert sum(len(record.load_instances()) for record in dataset.records) == objects
+    assert len(dataset) == pictures
+    assert not [item for item in check_dataset(dataset) if item.level == "error"]
+
+
+def test_a_sound_file_has_no_errors_and_its_counts_are_told(tmp_path):
+    found = check_dataset(write_coco(tmp_path))
+    assert not has_errors(found)
+    name = f"{tmp_path.name}/data"
+    assert table_rows(found) == [
+        ("info", "no-objects", name, "1 of 2 pictures have no objects, and teach background only: 5"),
+        ("info", "crowds", name, "1 crowd regions, which are neither objects nor background"),
+        ("info", "class-count", f"{name} class 'cat'", "1 objects in 1 pictures"),
+        ("info", "class-count", f"{name} class 'dog'", "1 objects in 1 pictures"),
+    ]
+
+
+def test_all_bad_rows_are_found_in_one_pass(tmp_path):
+    content = coco()
+    content["annotations"] += [{"id": 100 + index} for index in range(50)] + [7]
+    content["images"][1]["file_name"] = "gone.png"
+    put("annotations", 0, segmentation=[[1, 2, FAR, FAR, 5, 6]])(content)
+    path = write_coco(tmp_path, content)
+    found = check_dataset(path)
+    assert [(row[0], row[1], row[2]) for row in summary(found)] == [
+        ("error", "missing-file", 1), ("error", "polygon-far", 1), ("error", "missing-key", 50),
+        ("error", "wrong-type", 1), ("warning", "class-count", 1), ("info", "crowds", 1), ("info", "class-count", 1),
+    ]  # fmt: skip
+    with pytest.raises(DatasetFormatError) as caught:
+        read_coco(path)
+    assert str(caught.value) == (
+        f"{path} has 53 rows that cannot be used, first data.json images[1] (id 5): there is no picture 'gone.png' in "
+        f"{path.resolve().parent / 'images'}; run `maskrcnn data check {path}` to see all, or leave them out with "
+        f"skip_bad=True (--skip-bad)"
+    )
+
+
+def test_doubts_do_not_stop_training(tmp_path):
+    content = coco()
+    put("annotations", 0, bbox=[10, 10, 10, 15.5])(content)
+    put("annotations", 1, segmentation=[[30, 5, 66.5, 5, 66.5, 15, 30, 15]], bbox=[30, 5, 31, 10])(content)
+    content["images"].append({"id": 6, "file_name": "a.png", "height": 40, "width": 60})
+    content["categories"].append({"id": 9, "name": "cow"})
+    path = write_coco(tmp_path, content)
+    warnings = [item for item in check_dataset(path) if item.level == "warning"]
+    assert [item.kind for item in warnings] == ["duplicate-file", "box-differs", "outside", "class-count"]
+    assert "10, 10, 20, 25.5 and 10, 10, 20, 20 (x1, y1, x2, y2)" in warnings[1].message
+    assert "reaches 6 pixels outside" in warnings[2].message
+    assert len(read_coco(path)) == 3
+
+
+def test_a_box_up_to_five_pixels_off_is_no_doubt(tmp_path):
+    content = coco()
+    put("annotations", 0, bbox=[5, 15, 20, 10])(content)
+    assert not [item for item in check_dataset(write_coco(tmp_path, content)) if item.level == "warning"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_a_broken_picture(tmp_path, damage):
+    path = write_coco(tmp_path)
+    picture = tmp_path / "images" / "b.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)).save(picture)
+    content = picture.read_bytes()
+    picture.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"hello"}[damage])
+    (error,) = [item for item in check_dataset(path) if item.level == "error"]
+    assert error.kind == "broken-image"
+    assert "b.png" in error.message
+    assert len(read_coco(path)) == 2  # opened in training only
+    assert len(read_coco(path, skip_bad=True)) == 1
+
+
+def test_nothing_is_left(tmp_path):
+    content = coco()
+    content["images"][1]["height"] = None
+    content["images"][0]["height"] = None
+    with pytest.raises(DatasetFormatError, match="has 2 rows that cannot be used"):
+        read_coco(write_coco(tmp_path, content), skip_bad=True)
+    content = coco()
+    content["categories"] = []
+    path = write_coco(tmp_path, content)
+    assert "no-categories" in {item.kind for item in check_dataset(path)}
+    with pytest.raises(DatasetFormatError, match="no categories"):
+        read_coco(path)
+
+
+def test_objects_of_a_bad_picture_are_not_told_again(tmp_path):
+    content = coco()
+    content["images"][0]["width"] = "60"
+    path = write_coco(tmp_path, content)
+    assert [item.where for item in check_dataset(path) if item.level == "error"] == ["data.json images[0] (id 1)"]
+
+
+PROGRAM = """
+import json, sys
+from maskrcnn.data.check import check_dataset
+print(json.dumps([item.kind for item in check_dataset(sys.argv[1]) if item.level == "error"]))
+"""
+
+
+def test_huge_polygons_do_not_kill_the_process(tmp_path):
+    # In a process of its own: a crash in C would otherwise end the tests, not fail one.
+    huge = [
+        [0, 0, value, 0, value, value] for value in (1e5, 1e9, 2.0**31, -(2.0**31), 2.0**63, 1e18, 1e300, -1e308)
+    ] + [[1, 1, 10**30, 5, 7, 7], spiral(200_000), [float("nan")] * 6, [float("-inf")] * 8]
+    content = coco()
+    content["annotations"] = [
+        {"id": index, "image_id": 1, "category_id": 3, "segmentation": [[1, 1, 30, 2, 20, 20], points]}
+        for index, points in enumerate(huge)
+    ]
+    path = write_coco(tmp_path, content)
+    write_picture(tmp_path / "images" / "a.png", 40, 60)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        *["polygon-far"] * 9, "polygon-long", *["polygon-not-finite"] * 2,
+    ]  # fmt: skip

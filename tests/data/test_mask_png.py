@@ -1,0 +1,172 @@
+"""Folders of mask pictures: instance maps, and a file for each object."""
+
+import numpy as np
+import pytest
+from annotation_files import rectangle, write_map, write_picture
+
+from maskrcnn.data.check import check_dataset
+from maskrcnn.data.mask_components import components, crop_of, thick_part
+from maskrcnn.data.mask_png import read_masks
+from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
+from runtime.rle import decode
+
+FIRST, SECOND = rectangle(30, 50, 5, 10, 15, 20), rectangle(30, 50, 2, 30, 8, 38)
+
+
+def instance_map(dtype=np.uint8, values=(1, 2)):
+    return (values[0] * FIRST + values[1] * SECOND).astype(dtype)
+
+
+def masks(dataset, index=0):
+    return [decode(item.mask) for item in dataset.records[index].load_instances()]
+
+
+def write_voc(folder, values, kinds=None, palette=True):
+    write_picture(folder / "JPEGImages" / "a.jpg", 30, 50)
+    write_map(folder / "SegmentationObject" / "a.png", values, palette)
+    if kinds is not None:
+        write_map(folder / "SegmentationClass" / "a.png", kinds, palette)
+
+
+@pytest.mark.parametrize(
+    ("values", "palette"),
+    [(instance_map(), True), (instance_map(), False), (instance_map(np.uint16, (255, 4000)), False)],
+    ids=["palette", "gray", "16 bits"],
+)
+def test_instance_maps(tmp_path, values, palette):
+    write_voc(tmp_path, values, palette=palette)
+    dataset = read_masks(tmp_path)
+    assert dataset.class_names == ("BG", "object")
+    assert [(record.image_id, record.image.name) for record in dataset.records] == [("a", "a.jpg")]
+    assert [item.crowd for item in dataset.records[0].load_instances()] == [False, False]
+    np.testing.assert_array_equal(masks(dataset), [FIRST, SECOND])
+
+
+def test_classes_of_pixels(tmp_path):
+    kinds = (3 * FIRST + 1 * SECOND).astype(np.uint8)
+    kinds[5, :] *= 2  # a few pixels of another class: the most common one counts
+    write_voc(tmp_path, instance_map(), kinds)
+    dataset = read_masks(tmp_path)
+    assert dataset.class_names == ("BG", "class 1", "class 2", "class 3")
+    assert [item.class_id for item in dataset.records[0].load_instances()] == [3, 1]
+    named = read_masks(tmp_path, ("BG", "cat", "dog", "emu"))
+    assert named.class_names == ("BG", "cat", "dog", "emu")
+    assert [item.class_id for item in named.records[0].load_instances()] == [3, 1]
+    with pytest.raises(DatasetFormatError, match="its class is 3, of 3 class names"):
+        read_masks(tmp_path, ("BG", "cat", "dog"))
+
+
+def test_places_of_nobody_become_crowds_but_outlines_do_not(tmp_path):
+    values = instance_map()
+    border = rectangle(30, 50, 0, 5, 20, 25) & ~rectangle(30, 50, 5, 10, 15, 20)  # 5 pixels around the first object
+    one, other = rectangle(30, 50, 20, 30, 29, 38), rectangle(30, 50, 20, 40, 27, 50)
+    values[border | one | other] = 255
+    write_voc(tmp_path, values)
+    objects = read_masks(tmp_path).records[0].load_instances()
+    assert [(item.class_id, item.crowd) for item in objects] == [(1, False), (1, False), (1, True), (1, True)]
+    np.testing.assert_array_equal([decode(item.mask) for item in objects], [FIRST, SECOND, one, other])
+
+
+def test_the_other_names_and_pictures_without_masks(tmp_path):
+    write_picture(tmp_path / "images" / "a.png", 30, 50)
+    write_picture(tmp_path / "images" / "b.png", 30, 50)
+    write_picture(tmp_path / "images" / "c.png", 30, 50)
+    write_map(tmp_path / "masks" / "a.png", instance_map())
+    write_map(tmp_path / "masks" / "b.png", np.zeros((30, 50), np.uint8))
+    dataset = read_masks(tmp_path, ("BG", "cell"))
+    assert dataset.class_names == ("BG", "cell")
+    assert [len(masks(dataset, index)) for index in range(len(dataset))] == [2, 0]
+    (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-mask-file"]
+    assert note.message == "1 pictures have no mask file and are not in the data set, first c"
+
+
+def test_a_file_for_each_object(tmp_path):
+    for name, found in (("x1", [FIRST, SECOND]), ("x2", [])):
+        write_picture(tmp_path / name / "images" / f"{name}.png", 30, 50)
+        (tmp_path / name / "masks").mkdir()
+        for index, mask in enumerate(found):
+            write_map(tmp_path / name / "masks" / f"{index}.png", (mask * 255).astype(np.uint8))
+    dataset = read_masks(tmp_path, ("BG", "nucleus"))
+    assert dataset.class_names == ("BG", "nucleus")
+    assert [record.image_id for record in dataset.records] == ["x1", "x2"]
+    np.testing.assert_array_equal(masks(dataset), [FIRST, SECOND])
+    assert masks(dataset, 1) == []
+    with pytest.raises(DatasetError, match="2 classes are named"):
+        read_masks(tmp_path, ("BG", "a", "b"))
+
+
+def test_bad_files(tmp_path):
+    write_voc(tmp_path, instance_map(), (1 * FIRST).astype(np.uint8))
+    folder = tmp_path / "SegmentationObject"
+    for name in "cdefg":
+        write_picture(tmp_path / "JPEGImages" / f"{name}.jpg", 30, 50)
+        write_map(tmp_path / "SegmentationClass" / f"{name}.png", instance_map())
+    (tmp_path / "SegmentationClass" / "g.png").unlink()
+    write_map(folder / "b.png", instance_map())
+    write_map(folder / "c.png", instance_map()[1:])
+    write_picture(folder / "d.png", 30, 50)  # RGB
+    (folder / "e.png").write_bytes(b"no picture")
+    write_map(folder / "f.png", instance_map())
+    write_map(folder / "g.png", instance_map())
+    (tmp_path / "JPEGImages" / "f.jpg").write_bytes(b"")
+    errors = [item for item in check_dataset(tmp_path) if item.level == "error"]
+    assert [(item.where.split("/")[-1], item.kind) for item in errors] == [
+        ("a.png object 2", "no-class"), ("b.png", "missing-file"), ("c.png", "image-size"), ("d.png", "mask-mode"),
+        ("e.png", "broken-image"), ("f.png", "broken-image"), ("g.png", "missing-file"),
+    ]  # fmt: skip
+    assert [len(masks(read_masks(tmp_path, skip_bad=True)))] == [1]
+
+
+def test_bad_files_of_single_objects(tmp_path):
+    write_picture(tmp_path / "good" / "images" / "good.png", 30, 50)
+    write_map(tmp_path / "good" / "masks" / "0.png", np.zeros((30, 50), np.uint8))
+    write_map(tmp_path / "good" / "masks" / "1.png", (FIRST * 255).astype(np.uint8))
+    write_picture(tmp_path / "no_masks" / "images" / "x.png", 30, 50)
+    (tmp_path / "no_picture" / "masks").mkdir(parents=True)
+    errors = [item for item in check_dataset(tmp_path) if item.level == "error"]
+    assert [(item.where, item.kind) for item in errors] == [
+        ("good/masks/0.png", "empty-mask"), ("no_masks", "missing-file"), ("no_picture", "missing-file"),
+    ]  # fmt: skip
+
+
+def test_folders_of_something_else(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="is not a folder"):
+        read_masks(tmp_path / "nowhere")
+    with pytest.raises(DatasetFormatError, match="has no masks: expected JPEGImages"):
+        read_masks(tmp_path)
+
+
+def test_components_by_a_slow_flood():
+    rng = np.random.default_rng(8)
+    for density in (0.3, 0.55, 0.7):
+        mask = rng.random((17, 23)) < density
+        left, parts = mask.copy(), []
+        while left.any():
+            stack, part = [tuple(np.argwhere(left)[0])], np.zeros_like(mask)
+            while stack:
+                y, x = stack.pop()
+                if 0 <= y < 17 and 0 <= x < 23 and left[y, x]:
+                    left[y, x], part[y, x] = False, True
+                    stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+            parts.append(part)
+        np.testing.assert_array_equal(components(mask), parts)
+    assert components(np.zeros((3, 3), np.bool_)) == []
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_thick_parts_by_slow_squares(side):
+    mask = np.random.default_rng(side).random((12, 9)) < 0.9
+    expected = np.zeros_like(mask)
+    for y in range(12 - side + 1):
+        for x in range(9 - side + 1):
+            if mask[y : y + side, x : x + side].all():
+                expected[y : y + side, x : x + side] = True
+    np.testing.assert_array_equal(thick_part(mask, side), expected)
+    assert not thick_part(np.ones((4, 4), np.bool_), 5).any()
+
+
+def test_crops():
+    crop, origin = crop_of(FIRST)
+    assert origin == (5, 10)
+    assert crop.shape == (10, 10)
+    assert crop_of(np.zeros((3, 4), np.bool_))[0].shape == (0, 0)
