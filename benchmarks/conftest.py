@@ -1,7 +1,8 @@
 """Artifacts and pictures the benchmarks share."""
 
 import os
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -51,6 +52,9 @@ def pytest_benchmark_update_json(output_json):
         "python": machine["python_version"],
     }
     output_json["versions"] = {name: version(name) for name in packages}
+    for peer in ("tf-models-official", "tf-keras"):
+        with suppress(PackageNotFoundError):
+            output_json["versions"][peer] = version(peer)
     del output_json["commit_info"]
     for entry in output_json["benchmarks"]:
         entry["stats"] = {key: entry["stats"][key] for key in ("min", "median", "iqr", "rounds")}

@@ -19,7 +19,7 @@ from runtime.paste import place_crops
 # Of the Garden's modules; the optimizer's factory reads it when it is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-Step = Callable[[], dict[str, Any]]
+Step = Callable[[], dict[str, float]]
 
 
 def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
@@ -31,7 +31,7 @@ def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
         batched_nms: Whether its proposals are suppressed by TensorFlow's operator, or by its own loop.
 
     Returns:
-        The step; it gives the losses by name, and `positives`, the sampled rows that match an object.
+        The step; it gives the total loss by name.
     """
     from official.modeling import optimization  # noqa: PLC0415  (installed only where the peer is measured)
     from official.vision.tasks.maskrcnn import MaskRCNNTask  # noqa: PLC0415
@@ -54,10 +54,9 @@ def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
     def step() -> dict[str, tf.Tensor]:
         return task.train_step(inputs, model, optimizer, metrics)
 
-    def run() -> dict[str, Any]:
+    def run() -> dict[str, float]:
         return {name: float(value) for name, value in step().items()}
 
-    run.model, run.inputs = model, inputs
     return run
 
 

@@ -8,12 +8,14 @@ output cannot be written; 130 and 143 training was interrupted by Ctrl-C or SIGT
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from maskrcnn import report
+from maskrcnn.data.open import DatasetFormat
 from maskrcnn.quiet import import_tensorflow
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
 
@@ -33,9 +35,16 @@ ConfigFile = Annotated[
     str | None,
     typer.Option(
         "--config",
-        help="A JSON file with our or matterport's field names, or a sample (coco, balloon, nucleus, shapes, demo). "
-        "Left out: that of the run or checkpoint.",
+        help="A JSON file with our or matterport's field names, or a sample (coco, balloon, nucleus, shapes, demo, "
+        "small). Left out: that of the run or checkpoint.",
     ),
+]
+Format = Annotated[
+    DatasetFormat | None, typer.Option("--format", help="Of the annotations. Left out: recognized.", show_default=False)
+]
+ClassAttribute = Annotated[
+    str | None,
+    typer.Option(help="VGG Image Annotator: the region attribute that names the class. Left out: one class."),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
 
@@ -68,6 +77,8 @@ def train(  # noqa: PLR0913  (one argument per option)
             help="Another setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
         ),
     ] = None,
+    format_: Format = None,
+    class_attribute: ClassAttribute = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train on one or several data sets; the classes are theirs."""
@@ -79,8 +90,8 @@ def train(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
 
         chosen, options = plan_run(config, init, output if resume else None, layers, epochs, settings or [])
-        pictures = open_datasets(datasets, skip_bad=skip_bad)
-        judged = open_datasets(val, skip_bad=skip_bad) if val else None
+        read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
+        pictures, judged = read(datasets), read(val) if val else None
         report.datasets(pictures, judged)
         result = run_training(
             chosen,
@@ -95,17 +106,68 @@ def train(  # noqa: PLR0913  (one argument per option)
     raise typer.Exit(code)
 
 
+@app.command()
+def evaluate(  # noqa: PLR0913  (one argument per option)
+    model: Annotated[Path, typer.Argument(help="A .weights.h5 or matterport .h5, an .onnx file or SavedModel folder.")],
+    dataset: DatasetPath,
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for results.json, summary.json and worst.png.")
+    ],
+    config: Annotated[str | None, typer.Option("--config", help="What a checkpoint is that does not say it.")] = None,
+    device: Annotated[str, typer.Option(help="Where an artifact runs: cpu, cuda, cuda:N, auto.")] = "auto",
+    score_threshold: Annotated[float, typer.Option(help="Lowest score of a prediction.")] = 0.05,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
+    worst: Annotated[int, typer.Option(min=1, help="Pictures in worst.png.")] = 8,
+    format_: Format = None,
+    class_attribute: ClassAttribute = None,
+    skip_bad: SkipBad = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier evaluation.")] = False,
+) -> None:
+    """Score a model on a data set: COCO average precision, speed, and the pictures it understands least."""
+    with _errors():
+        from maskrcnn.data.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.evaluation.evaluate import check_outputs  # noqa: PLC0415
+        from maskrcnn.evaluation.evaluate import evaluate as run_evaluation  # noqa: PLC0415
+
+        check_outputs(output, overwrite=force)
+        predictor = _predictor(model, config, device, score_threshold)
+        pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
+        found = run_evaluation(predictor, pictures, limit=limit, progress=report.pictures)
+        found.write(output, worst=worst, overwrite=force)
+        report.evaluation(found)
+        report.written(output)
+
+
+def _predictor(model: Path, config: str | None, device: str, score_threshold: float) -> Any:
+    """What predicts: the Keras model of a checkpoint, or an artifact in its engine."""
+    if model.suffix != ".h5":
+        from runtime.predictor import Predictor  # noqa: PLC0415
+
+        return Predictor(model, device, score_threshold=score_threshold)
+    report.progress("loading TensorFlow and the checkpoint")
+    import_tensorflow()
+    from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
+    from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
+    from maskrcnn.samples import find_config  # noqa: PLC0415
+
+    network, _ = load_checkpoint(model, None if config is None else find_config(config))
+    return CheckpointPredictor(network, score_threshold)
+
+
 @data.command()
 def check(
     dataset: DatasetPath,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")] = None,
+    format_: Format = None,
+    class_attribute: ClassAttribute = None,
     rows: Annotated[bool, typer.Option("--all", help="Every finding, not the first of each kind.")] = False,
 ) -> None:
     """Find what is wrong with a data set, before hours are spent on it."""
     with _errors():
         from maskrcnn.data.check import check_dataset  # noqa: PLC0415
 
-        code = report.findings(dataset, check_dataset(dataset, images), rows)
+        code = report.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
     raise typer.Exit(code)
 
 

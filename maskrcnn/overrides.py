@@ -55,18 +55,16 @@ def choose_stages(config: Config, layers: str | None, epochs: int | None) -> Con
         ConfigError: Only `epochs` is given, and there are several stages.
     """
     stages = config.training.stages
-    if layers is None and epochs is None:
-        return config
     if layers is not None:
-        stage = StageConfig(layers, epochs or 1)
-    elif len(stages) == 1:
-        stage = replace(stages[0], epochs=epochs)
-    else:
+        stages = (StageConfig(layers, epochs or 1),)
+    elif epochs is not None and len(stages) == 1:
+        stages = (replace(stages[0], epochs=epochs),)
+    elif epochs is not None:
         raise ConfigError(
             f"the configuration has {len(stages)} stages: set the epochs of one with --set training.stages.0.epochs=N, "
             "or replace them all by giving --layers too"
         )
-    return replace(config, training=replace(config.training, stages=(stage,)))
+    return replace(config, training=replace(config.training, stages=stages))
 
 
 def _put(values: Any, path: Sequence[str], value: Any, setting: str) -> None:

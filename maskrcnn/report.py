@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from maskrcnn.data.findings import Finding
     from maskrcnn.data.records import Dataset
+    from maskrcnn.evaluation.evaluate import Evaluation
     from maskrcnn.training.train import TrainingResult
 
 
@@ -45,6 +46,35 @@ def training(result: "TrainingResult") -> int:
         return 0
     progress(f"the state is saved: go on with the same command and --resume (folder {folder.path})")
     return 128 + (result.signal or 0)
+
+
+def pictures(done: int, total: int) -> None:
+    """Say how far a walk over pictures is, now and then."""
+    if done == total or done % 100 == 0:
+        progress(f"{done} of {total} pictures")
+
+
+def evaluation(found: "Evaluation") -> None:
+    """Print COCO's figures, those of each class, and the speed."""
+    names = list(found.segm.numbers)
+    width = max(len(name) for name in names)
+    typer.echo(f"{found.dataset.name}: {len(found.dataset)} pictures, {len(found.results)} predictions")
+    typer.echo(f"  {'':<{width}}   boxes   masks")
+    for ours, theirs in zip(found.bbox.numbers.items(), found.segm.numbers.values(), strict=True):
+        typer.echo(f"  {ours[0]:<{width}}  {_share(ours[1])}  {_share(theirs)}")
+    widest = max((len(name) for name in found.segm.classes), default=0)
+    typer.echo(f"  {'class':<{widest}}  objects  box AP  mask AP  mask AP50")
+    for name, row in found.segm.classes.items():
+        box = found.bbox.classes[name]["AP"]
+        typer.echo(
+            f"  {name:<{widest}}  {row['objects']:>7}  {_share(box)}  {_share(row['AP']):>7}  {_share(row['AP50']):>9}"
+        )
+    speed = ", ".join(f"{name} {value:.1f}" for name, value in found.speed.median.items())
+    typer.echo(f"  median milliseconds per picture: {speed}")
+
+
+def _share(value: float | None) -> str:
+    return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
 def findings(dataset: Path, found: "Sequence[Finding]", rows: bool) -> int:

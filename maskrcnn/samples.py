@@ -23,13 +23,20 @@ COCO_CLASS_NAMES = (
 )
 # fmt: on
 
-COCO = Config(name="coco", model=ModelConfig(class_names=COCO_CLASS_NAMES))
+COCO = Config(
+    name="coco",
+    model=ModelConfig(class_names=COCO_CLASS_NAMES),
+    training=TrainingConfig(
+        stages=(StageConfig("heads", 40), StageConfig("4+", 80), StageConfig("all", 40, 0.0001)),
+        augmentation=AugmentationConfig(flip_horizontal=0.5),
+    ),
+)
 
 BALLOON = Config(
     name="balloon",
     model=ModelConfig(class_names=("BG", "balloon")),
     detection=DetectionConfig(min_score=0.9),
-    training=TrainingConfig(steps_per_epoch=100),
+    training=TrainingConfig(steps_per_epoch=100, stages=(StageConfig("heads", 30),)),
 )
 
 NUCLEUS = Config(
@@ -52,6 +59,10 @@ NUCLEUS = Config(
         rois_per_image=128,
         max_instances=200,
         resize=ResizePolicy("crop", 512, 512, 2.0),
+        stages=(StageConfig("heads", 20, 0.0001), StageConfig("all", 20, 0.0001)),
+        augmentation=AugmentationConfig(
+            flip_horizontal=0.5, flip_vertical=0.5, rotate_90=0.5, brightness=0.3, blur=2.0
+        ),
     ),
 )
 
@@ -100,7 +111,36 @@ DEMO = Config(
     ),
 )
 
-SAMPLES: dict[str, Config] = {c.name: c for c in (COCO, BALLOON, NUCLEUS, SHAPES, DEMO)}
+# A few dozen pictures of one's own, and a processor or a small GPU: the network of the demo leaves time for
+# many passes over pictures that augmentation keeps changing.
+SMALL = Config(
+    name="small",
+    model=replace(DEMO.model, class_names=("BG", "object")),
+    proposals=ProposalConfig(pre_nms_limit=1500, post_nms_training=500, post_nms_inference=400),
+    detection=replace(DEMO.detection, max_detections=100),
+    resize=ResizePolicy("square", 512, 512, 0),
+    training=replace(
+        DEMO.training,
+        batch_size=4,
+        steps_per_epoch=100,
+        weight_decay=0.05,
+        anchors_per_image=256,
+        rois_per_image=96,
+        max_instances=100,
+        stages=(StageConfig("all", 20),),
+        augmentation=AugmentationConfig(
+            flip_horizontal=0.5,
+            flip_vertical=0.5,
+            rotate_90=0.5,
+            scale=(0.6, 1.6),
+            brightness=0.3,
+            contrast=0.3,
+            saturation=0.2,
+        ),
+    ),
+)
+
+SAMPLES: dict[str, Config] = {c.name: c for c in (COCO, BALLOON, NUCLEUS, SHAPES, DEMO, SMALL)}
 
 
 def sample_config(name: str, class_names: tuple[str, ...] | None = None) -> Config:

@@ -5,6 +5,7 @@ stop asks for the batches from its step on and gets the very ones that it would 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -34,6 +35,24 @@ _DTYPES = {
 
 # First word of a random stream, so that order, pictures and validation do not share numbers.
 _ORDER, _PICTURE = 1, 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """The devices that one process feeds: each step gives a batch for each of them, in order.
+
+    Attributes:
+        first: Index of the first.
+        count: How many they are.
+        devices: Number of devices of the run.
+    """
+
+    first: int
+    count: int
+    devices: int
+
+
+ALONE = Share(0, 1, 1)
 
 
 class BatchPlan:
@@ -77,58 +96,73 @@ class BatchPlan:
         return [self.dataset.records[row].image_id for row in self.rows(step)]
 
 
-def make_batch(config: Config, plan: BatchPlan, step: int, training: bool = True) -> Batch:
-    """The arrays of one step; see `sample_arrays`, with a leading axis B, and `seeds` int32 [B, 2].
+def make_batch(
+    config: Config, plan: BatchPlan, step: int, training: bool = True, device: int = 0, devices: int = 1
+) -> Batch:
+    """The arrays of one step for one device; see `sample_arrays`, with a leading axis B, and `seeds` int32 [B, 2].
+
+    Args:
+        config: Of the run.
+        plan: Pictures of each step, over all devices.
+        step: Index of the step.
+        training: Whether pictures are augmented.
+        device: Index of the device, whose pictures are the `device`-th part of the step's.
+        devices: Number of devices; divides the plan's batch size.
 
     Raises:
         ImageError: A picture cannot be read.
         DatasetError: Its annotations cannot be read.
     """
-    first = step * plan.batch_size
-    rngs = [np.random.default_rng([plan.seed, _PICTURE, first + i]) for i in range(plan.batch_size)]
-    records = [plan.dataset.records[row] for row in plan.rows(step)]
+    size = plan.batch_size // devices
+    first = step * plan.batch_size + device * size
+    rngs = [np.random.default_rng([plan.seed, _PICTURE, first + i]) for i in range(size)]
+    rows_of_step = plan.rows(step)[device * size : (device + 1) * size]
+    records = [plan.dataset.records[row] for row in rows_of_step]
     samples = [load_sample(record, config, rng, training) for record, rng in zip(records, rngs, strict=True)]
     height = max(sample.image.shape[0] for sample in samples)
     width = max(sample.image.shape[1] for sample in samples)
     rows = [sample_arrays(sample, config, rng, (height, width)) for sample, rng in zip(samples, rngs, strict=True)]
     batch: Batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    places = np.arange(first, first + plan.batch_size)
+    places = np.arange(first, first + size)
     batch["seeds"] = np.stack([np.full(len(places), plan.seed), places % (2**31)], axis=1).astype(np.int32)
     return batch
 
 
-def training_batches(config: Config, plan: BatchPlan, first_step: int = 0) -> tf.data.Dataset:
+def training_batches(config: Config, plan: BatchPlan, first_step: int = 0, share: Share = ALONE) -> tf.data.Dataset:
     """Batches without end, from a step on, as dictionaries of tensors."""
-    steps = tf.data.Dataset.counter(first_step)
-    return _batches(config, plan, steps, training=True)
+    return _batches(config, plan, tf.data.Dataset.counter(first_step), share, training=True)
 
 
-def validation_batches(config: Config, dataset: Dataset, batch_size: int) -> tf.data.Dataset:
-    """Each picture once, in order and without augmentation; pictures that do not fill a batch are left out."""
+def validation_batches(config: Config, dataset: Dataset, batch_size: int, share: Share = ALONE) -> tf.data.Dataset:
+    """Each picture once, in order and without augmentation; pictures that do not fill a batch are left out.
+
+    With several devices `batch_size` is a multiple of their number, and no more than there are pictures.
+    """
     plan = BatchPlan(dataset, min(batch_size, len(dataset)), shuffle=False)
     steps = tf.data.Dataset.range(len(dataset) // plan.batch_size)
-    return _batches(config, plan, steps, training=False)
+    return _batches(config, plan, steps, share, training=False)
 
 
-def _batches(config: Config, plan: BatchPlan, steps: tf.data.Dataset, training: bool) -> tf.data.Dataset:
+def _batches(config: Config, plan: BatchPlan, steps: tf.data.Dataset, share: Share, training: bool) -> tf.data.Dataset:
     names = tuple(_DTYPES)
 
-    def load(step: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
-        batch = make_batch(config, plan, int(step), training)
+    def load(step: npt.NDArray[np.int64], device: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
+        batch = make_batch(config, plan, int(step), training, int(device), share.devices)
         return [batch[name] for name in names]
 
-    def to_tensors(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        arrays = tf.numpy_function(load, [step], list(_DTYPES.values()))
+    def to_tensors(step: tf.Tensor, device: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.numpy_function(load, [step, device], list(_DTYPES.values()))
         tensors = dict(zip(names, arrays, strict=True))
-        for name, shape in _shapes(config, plan.batch_size):
+        for name, shape in _shapes(config, plan.batch_size // share.devices):
             tensors[name].set_shape(shape)
         return tensors
 
-    loaded = steps.map(to_tensors, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True)
-    options = tf.data.Options()
-    # A batch is one element; spreading it over devices is by its leading axis, not by file or by element.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return loaded.prefetch(_PARALLEL_BATCHES).with_options(options)
+    def for_each_device(step: tf.Tensor) -> tf.data.Dataset:
+        devices = tf.data.Dataset.range(share.first, share.first + share.count)
+        return devices.map(lambda device: (step, device))
+
+    parts = steps.flat_map(for_each_device)
+    return parts.map(to_tensors, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(_PARALLEL_BATCHES)
 
 
 def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | None]]]:

@@ -80,8 +80,7 @@ class Evaluation:
             ImageError: A picture of the contact sheet cannot be read any more.
         """
         folder = Path(folder)
-        for name in (RESULTS_FILE, SUMMARY_FILE, WORST_FILE):
-            check_output(folder / name, overwrite=overwrite)
+        check_outputs(folder, overwrite=overwrite)
         for name, content in ((RESULTS_FILE, self.results), (SUMMARY_FILE, self.to_dict())):
             with atomic_write(folder / name, overwrite=overwrite) as path:
                 indent = 2 if name == SUMMARY_FILE else None
@@ -90,6 +89,16 @@ class Evaluation:
         sheet = contact_sheet(self.dataset, pictures, self.worst(worst), self.min_score)
         with atomic_write(folder / WORST_FILE, overwrite=overwrite) as path:
             sheet.save(path, format="PNG")
+
+
+def check_outputs(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that `Evaluation.write` would refuse, before minutes are spent on predictions.
+
+    Raises:
+        OutputError: A file is there already.
+    """
+    for name in (RESULTS_FILE, SUMMARY_FILE, WORST_FILE):
+        check_output(Path(folder) / name, overwrite=overwrite)
 
 
 def evaluate(

@@ -16,20 +16,22 @@ class EpochKeeper(keras.callbacks.Callback):
 
     Args:
         run: Its progress and folder are changed.
+        measure: What an epoch is judged by; None where nothing judges, and later counts as better.
         patience: Validated epochs without a better score after which the run ends; None never ends it.
         keep: Checkpoints of single epochs to keep, beside the last and the best.
     """
 
-    def __init__(self, run: Run, patience: int | None, keep: int) -> None:
+    def __init__(self, run: Run, measure: str | None, patience: int | None, keep: int) -> None:
         super().__init__()
-        self._run, self._patience, self._keep = run, patience, keep
+        self._run, self._measure, self._patience, self._keep = run, measure, patience, keep
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Judge and write."""
         run, progress, logs = self._run, self._run.progress, dict(logs or {})
-        best = progress.judge(score_of(logs), self._patience)
-        if run.validation is None:  # nothing to judge by: later is better
+        if self._measure is None:
             best, progress.best_epoch = True, epoch
+        else:
+            best = progress.judge(score_of(logs, self._measure), self._patience)
         progress.history.append(logs)
         self.model.stop_training = progress.stopped
         if run.writes:

@@ -1,6 +1,6 @@
 """The model with its losses, as `keras.Model.fit` drives it: wiring, one step, and nothing else."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -193,7 +193,18 @@ class TrainingModel(keras.Model):
         tracked = dict(zip(self._means, values, strict=False))
         for name, value in tracked.items():
             self._means[name].update_state(value)
-        return {name: self._means[name].result() for name in tracked}
+        results = {name: self._means[name].result() for name in tracked}
+        if _several_machines():
+            # Keras takes a mean over the first axis there, and scalars have none (3.15, `reduce_per_replica`).
+            return {name: result[None] for name, result in results.items()}
+        return results
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing is left to build. Keras' own takes a distributed data set's first batch away to find that out."""
+
+
+def _several_machines() -> bool:
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -15,8 +15,8 @@ class TrainOptions:
     """How a run is watched and kept; nothing here changes what is learnt.
 
     Attributes:
-        evaluate_every: Epochs from one COCO evaluation to the next; 0 leaves them out, and the validation loss decides
-            which epoch is best.
+        evaluate_every: Epochs from one COCO evaluation to the next; 0 leaves them out, and the validation loss, if
+            `config.training.validation_steps` asks for one, decides which epoch is best.
         patience: Validated epochs without a better score after which the run ends; None never ends it.
         state_steps: Steps between two saves of the state; 0 saves it after epochs only.
         keep: Checkpoints of single epochs to keep, beside the last and the best.

@@ -1,5 +1,6 @@
 """What the command line asks for, as a configuration and options."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,4 +67,5 @@ def _options(values: dict[str, Any]) -> TrainOptions:
     for name in values:
         if name not in _SETTABLE:
             raise ConfigError(f"there is no setting run.{name}: known are {', '.join(_OF_RUN + n for n in _SETTABLE)}")
-    return from_dict(TrainOptions, values, "run")
+    # A bar that rewrites its line is for people who watch; a log gets a line per epoch.
+    return from_dict(TrainOptions, {"verbose": 1 if sys.stdout.isatty() else 2, **values}, "run")

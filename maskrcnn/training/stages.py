@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
@@ -13,6 +14,7 @@ from maskrcnn.training.run import Run
 from maskrcnn.training.saving import StateSaver
 from maskrcnn.training.snapshot import restore_metrics, restore_optimizer
 from maskrcnn.training.state import State
+from maskrcnn.training.strategies import spread
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def run_stages(
             _resume_sums(run, callbacks, state)
         state = None
         run.model.fit(
-            training_batches(run.config, run.plan, run.progress.step),
+            spread(
+                run.model.distribute_strategy,
+                partial(training_batches, run.config, run.plan, run.progress.step),
+            ),
             initial_epoch=part.first_epoch,
             epochs=part.last_epoch,
             steps_per_epoch=part.steps,

@@ -1,8 +1,11 @@
 """On which devices a run computes: one, several of this machine, or several machines."""
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
+
+from maskrcnn.data.batches import ALONE, Share
 
 _CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: which machines there are, and which one this is
 
@@ -25,3 +28,16 @@ def writes_files(strategy: tf.distribute.Strategy) -> bool:
     if resolver is None or not resolver.cluster_spec().as_dict():
         return True
     return resolver.task_id in (None, 0) and resolver.task_type in (None, "chief", "worker")
+
+
+def spread(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.Dataset]) -> tf.data.Dataset:
+    """The batches of a run, each process making those of its own devices only."""
+    devices = strategy.num_replicas_in_sync
+    if devices == 1:
+        return batches(ALONE)
+
+    def of_process(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = devices // context.num_input_pipelines
+        return batches(Share(context.input_pipeline_id * count, count, devices))
+
+    return strategy.distribute_datasets_from_function(of_process)

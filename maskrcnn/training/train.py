@@ -31,7 +31,7 @@ from maskrcnn.training.state import State, load_state
 from maskrcnn.training.steps import StepCallback
 from maskrcnn.training.strategies import find_strategy, writes_files
 from maskrcnn.training.tensorboard import TensorBoardLog
-from maskrcnn.training.validation import Validation
+from maskrcnn.training.validation import Validation, measure_of
 from runtime.atomic import atomic_write
 
 Ending = Literal["finished", "early stopping", "interrupted"]
@@ -80,7 +80,7 @@ def train(
     Args:
         config: What to train, and how.
         dataset: Pictures to learn from.
-        validation: Pictures to judge by; without them each checkpoint counts as better than the one before.
+        validation: Pictures to judge by, by mask AP; without them each checkpoint counts as better than the one before.
         output: The run's folder: `config.json`, `state.h5`, `last.weights.h5`, `best.weights.h5`, `history.json`,
             `tensorboard/`.
         init: What to start from, see `initialize`. Not read when a run is resumed.
@@ -161,13 +161,14 @@ def _build(
 
 def _fit(run: Run, state: State | None, options: TrainOptions) -> TrainingResult:
     interruption, judge = Interruption(), Judge(run.network)
+    measure = measure_of(run.config, run.validation, options.evaluate_every)
     log = TensorBoardLog(run, judge, options.log_steps) if options.tensorboard and run.writes else None
     callbacks = [
         StepCallback(run),
         Validation(run, judge, options.evaluate_every),
         *([] if log is None else [log]),
         *options.callbacks,
-        EpochKeeper(run, options.patience, options.keep),
+        EpochKeeper(run, measure, options.patience, options.keep),
         StateSaver(run, interruption, options.state_steps),
     ]
     ended: Ending = "finished"

@@ -1,28 +1,51 @@
 """Every snippet of README.md runs: commands through the command line, Python as it stands, in one folder, in order."""
 
+import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from export.cli import app
-from maskrcnn import demo_picture, save_checkpoint
+from export.cli import app as export_app
+from maskrcnn import demo_picture, sample_config, save_checkpoint
+from maskrcnn.cli import app as training_app
+from maskrcnn.data.shapes import write_shapes
+from maskrcnn.samples import SAMPLES
+from maskrcnn.training_config import StageConfig
+from runtime.letterbox import ResizePolicy
 
+PROGRAMS = {"maskrcnn-export": export_app, "maskrcnn": training_app}
 README = Path(__file__).parents[2] / "README.md"
 SNIPPETS = re.findall(r"^```(bash|python)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, demo):
-    """What the snippets take for granted: a checkpoint and a photograph. A small one stands for COCO's."""
+    """What the snippets take for granted: a checkpoint, a photograph, and annotated pictures.
+
+    Small ones stand for COCO's and the user's.
+    """
     from PIL import Image
 
     path = tmp_path_factory.mktemp("readme")
     save_checkpoint(demo, path / "mask_rcnn_coco.h5")
     Image.fromarray(demo_picture()).save(path / "street.jpg")
+    for seed, name in enumerate(("train", "val")):
+        written = write_shapes(path / "balloons" / name, count=4, seed=seed, size=(64, 96))
+        content = json.loads(written.read_text(encoding="utf-8"))
+        for image in content["images"]:
+            image["file_name"] = f"{name}/images/{Path(image['file_name']).name}"
+        (path / "balloons" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def short(config):
+    """A configuration that trains for a moment."""
+    training = replace(config.training, batch_size=2, steps_per_epoch=2, stages=(StageConfig("all", 1),))
+    return replace(config, resize=ResizePolicy("square", None, 64), training=training)
 
 
 def test_there_are_snippets_of_both_kinds():
@@ -36,8 +59,8 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
         exec(compile(code, "README.md", "exec"), {})
         return
     monkeypatch.setattr("maskrcnn.find_config", lambda _name: demo.config)  # `coco` for the small checkpoint
+    monkeypatch.setitem(SAMPLES, "small", short(sample_config("small")))
     for line in code.splitlines():
         program, *arguments = shlex.split(line)
-        assert program == "maskrcnn-export"
-        result = CliRunner().invoke(app, arguments)
+        result = CliRunner().invoke(PROGRAMS[program], arguments)
         assert result.exit_code == 0, result.output

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import InputError
-from runtime.rle import area, decode, encode_crop, read_counts, write_counts
+from runtime.rle import area, decode, decode_crop, encode_crop, read_counts, write_counts
 
 
 @st.composite
@@ -119,3 +119,28 @@ def test_malformed_encodings_are_refused(rle):
 def test_crops_that_do_not_fit_are_refused(crop, origin):
     with pytest.raises(InputError):
         encode_crop(crop, origin, (4, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (5, 7), (64, 3), (40, 61)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_a_crop_is_the_tight_part_of_the_whole_mask(shape, share):
+    mask = np.random.default_rng(shape[0]).random(shape) < share
+    crop, (y, x) = decode_crop(encode_crop(mask, (0, 0), shape))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        assert crop.shape == (0, 0)
+        assert (y, x) == (0, 0)
+        return
+    assert (y, x) == (rows[0], columns[0])
+    assert np.array_equal(crop, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+def test_a_crop_of_runs_that_are_empty_or_touch():
+    """Counts that other writers leave: zero lengths in the middle split a run without ending it."""
+    counts = [3, 4, 0, 2, 5, 0, 0, 1, 0, 0, 9]
+    whole = decode({"size": [6, 4], "counts": counts})
+    crop, (y, x) = decode_crop({"size": [6, 4], "counts": counts})
+    placed = np.zeros_like(whole)
+    placed[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    assert np.array_equal(placed, whole)
+    assert whole.sum() == 7

@@ -1,0 +1,175 @@
+"""`maskrcnn` as a user meets it: help, a whole run, and one line with an exit code for everything that fails."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_runs import tiny
+from typer.testing import CliRunner
+
+from maskrcnn.cli import app
+from maskrcnn.data.shapes import write_shapes
+from maskrcnn.matterport_h5 import read_arrays
+from maskrcnn.training_config import StageConfig
+
+FINDINGS, USAGE, UNUSABLE, OUTPUT = 1, 2, 4, 6
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeeded(*arguments):
+    """Standard output of a command that must not fail."""
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def failed(code, *arguments):
+    """The error of a command that must fail with this exit code: one line, and no traceback."""
+    result = call(*arguments)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("... ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    write_shapes(folder / "shapes", count=4, seed=0, size=(64, 64))
+    config = tiny(steps_per_epoch=2, validation_steps=0, stages=(StageConfig("heads", 1), StageConfig("all", 1)))
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(shapes):
+    """A finished run, and what its command printed."""
+    printed = succeeded(
+        "train", shapes / "shapes", "--val", shapes / "shapes", "--config", shapes / "config.json",
+        "-o", shapes / "run", "--set", "run.tensorboard=false", "--set", "training.learning_rate=0.002",
+    )  # fmt: skip
+    return shapes / "run", printed
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("train",), ("evaluate",), ("data",), ("data", "check"), ("data", "shapes")], ids="-".join
+)
+def test_help(command):
+    assert "Usage" in succeeded(*command, "--help")
+
+
+def test_help_loads_no_engine(pytestconfig):
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom maskrcnn.cli import app\n"
+        "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0\n"
+        "sys.exit([n for n in ('tensorflow', 'keras', 'onnxruntime', 'pycocotools') if n in sys.modules] or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_says_what_it_did(run):
+    folder, printed = run
+    assert "training finished after 2 epochs" in printed
+    assert str(folder / "last.weights.h5") in printed
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["training"]["learning_rate"] == 0.002
+    assert [len(epoch) > 8 for epoch in json.loads((folder / "history.json").read_text(encoding="utf-8"))] == [True] * 2
+
+
+def test_one_stage_from_a_checkpoint(run, tmp_path):
+    """`--init` of a checkpoint that describes itself needs no `--config`; a layer that is left out stays as it was."""
+    folder, _ = run
+    succeeded(
+        "train", folder.parent / "shapes", "--init", folder / "last.weights.h5", "--layers", "rpn_.*",
+        "--epochs", 1, "-o", tmp_path / "tuned", "--set", "run.tensorboard=false",
+    )  # fmt: skip
+    before, after = (read_arrays(path / "last.weights.h5")[0] for path in (folder, tmp_path / "tuned"))
+    moved = {key.split("/")[0] for key in before if not np.array_equal(before[key], after[key])}
+    assert moved == {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}
+
+
+def test_evaluation_prints_and_writes_the_same_figures(run, tmp_path):
+    folder, _ = run
+    shapes = folder.parent / "shapes"
+    printed = succeeded("evaluate", folder / "last.weights.h5", shapes, "-o", tmp_path / "scores", "--limit", 3)
+    assert "3 pictures" in printed
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
+    row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["AP50"])
+    written = [summary[kind]["numbers"]["AP50"] for kind in ("bbox", "segm")]
+    assert row[1:] == [f"{value:.3f}" for value in written]
+    assert Image.open(tmp_path / "scores" / "worst.png").size > (64, 64)
+    failed(OUTPUT, "evaluate", folder / "last.weights.h5", shapes, "-o", tmp_path / "scores")
+
+
+def test_check_counts_findings(shapes, tmp_path):
+    assert ": can be trained on" in succeeded("data", "check", shapes / "shapes")
+    content = json.loads((shapes / "shapes" / "annotations.json").read_text(encoding="utf-8"))
+    content["images"][1]["file_name"] = "gone.png"
+    (tmp_path / "broken.json").write_text(json.dumps(content), encoding="utf-8")
+    result = call("data", "check", tmp_path / "broken.json", "--images", shapes / "shapes" / "images")
+    assert result.exit_code == FINDINGS
+    assert "gone.png" in result.stdout
+
+
+def test_via_with_classes(tmp_path):
+    """A region attribute that tells classes apart is named on the command line."""
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    square = {"name": "rect", "x": 2, "y": 3, "width": 9, "height": 8}
+    regions = [{"shape_attributes": square, "region_attributes": {"kind": kind}} for kind in ("cat", "dog")]
+    via = {"a.png1": {"filename": "a.png", "size": 1, "regions": regions, "file_attributes": {}}}
+    (tmp_path / "via.json").write_text(json.dumps(via), encoding="utf-8")
+    printed = succeeded("data", "check", tmp_path / "via.json", "--class-attribute", "kind", "--all")
+    assert "class 'cat': 1 objects" in printed
+    assert "class 'dog': 1 objects" in printed
+    assert call("data", "check", tmp_path / "via.json", "--format", "csv").exit_code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--config", "nowhere.json"), "nowhere.json"),
+        ((), "--config"),
+        (("--config", "demo", "--set", "training.nonsense=1"), "nonsense"),
+        (("--config", "demo", "--set", "run.nonsense=1"), "run.nonsense"),
+        (("--config", "demo", "--set", "training.batch_size=0"), "batch_size"),
+        (("--config", "demo", "--layers", "mrcnn_nothing"), "mrcnn_nothing"),
+        (("--config", "demo", "--init", "nowhere.h5"), "nowhere.h5"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(shapes, tmp_path, arguments, expected):
+    error = failed(UNUSABLE, "train", shapes / "shapes", "-o", tmp_path / "run", *arguments)
+    assert expected in error
+    assert not (tmp_path / "run" / "state.h5").exists()
+
+
+def test_missing_data_is_said(tmp_path):
+    error = failed(UNUSABLE, "train", tmp_path / "nothing.json", "--config", "demo", "-o", tmp_path / "run")
+    assert "nothing.json" in error
+    result = call("data", "check", tmp_path / "nothing.json")  # to the check it is one more finding
+    assert result.exit_code == FINDINGS
+    assert "nothing.json does not exist" in result.stdout
+
+
+def test_a_run_is_not_overwritten(run):
+    folder, _ = run
+    error = failed(UNUSABLE, "train", folder.parent / "shapes", "--config", "demo", "-o", folder)
+    assert "--resume" in error
+
+
+def test_shapes_are_written_once(tmp_path):
+    folder = tmp_path / "shapes"
+    succeeded("data", "shapes", folder, "--count", 2, "--seed", 3)
+    kept = (folder / "annotations.json").read_bytes()
+    failed(OUTPUT, "data", "shapes", folder, "--count", 1)
+    assert (folder / "annotations.json").read_bytes() == kept
+    succeeded("data", "shapes", folder, "--count", 1, "--force")
+    assert len(list(Path(folder / "images").iterdir())) == 1
