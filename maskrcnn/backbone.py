@@ -21,25 +21,45 @@ _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 
 Block = Callable[..., keras.KerasTensor]
 
 
-class _FixedBatchNorm(layers.BatchNormalization):
-    """A batch normalisation in one mode, whatever mode the model around it is called in.
+class _BatchNorm(layers.BatchNormalization):
+    """A batch normalisation whose statistics of a batch are one operator, and whose mode can be fixed.
 
-    Keras lets the mode of the outermost call win over one given when layers are connected.
+    Keras composes them of a dozen element-wise operators, a tenth of the time of a step. And it lets the mode of the
+    outermost call win over one given when layers are connected: `train`, if not None, overrules both.
     """
 
-    def __init__(self, train: bool, name: str) -> None:
+    def __init__(self, train: bool | None, name: str) -> None:
         super().__init__(epsilon=BATCH_NORM_EPSILON, name=name)
         self._train = train
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:  # noqa: ARG002
-        return super().call(inputs, training=self._train, mask=mask)
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+        training = training if self._train is None else self._train
+        if not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        nothing = tf.zeros([0])
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, tf.float32),
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=nothing,
+            variance=nothing,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The operator gives the unbiased variance; Keras keeps the biased one.
+        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+        self._keep(self.moving_mean, mean)
+        self._keep(self.moving_variance, variance * (count - 1.0) / count)
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _keep(self, moving: keras.Variable, value: tf.Tensor) -> None:
+        """Move a running mean towards the value of this batch."""
+        moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
 
 
 def batch_norm(name: str, train: bool | None) -> layers.BatchNormalization:
     """A batch normalisation; `train` as `TrainingConfig.train_batch_norm`."""
-    if train is None:
-        return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=name)
-    return _FixedBatchNorm(train, name)
+    return _BatchNorm(train, name)
 
 
 def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:

@@ -110,7 +110,8 @@ def train(
         run = _build(config, dataset, validation, folder, options)
         run.writes = writes_files(strategy)
         if state is None:
-            options.progress(f"weights: {initialize(run.network, init, config.training.seed)}")
+            report = initialize(run.network, init, config.training.seed)
+            options.progress(f"weights: {report if report.loaded else 'random'}")
         if config.training.ema_momentum is not None:
             run.average = WeightAverage(run.network, config.training.ema_momentum)
     if state is not None:

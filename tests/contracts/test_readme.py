@@ -44,7 +44,9 @@ def folder(tmp_path_factory, demo):
 
 def short(config):
     """A configuration that trains for a moment."""
-    training = replace(config.training, batch_size=2, steps_per_epoch=2, stages=(StageConfig("all", 1),))
+    training = replace(
+        config.training, batch_size=2, steps_per_epoch=2, warmup_steps=0, stages=(StageConfig("all", 1),)
+    )
     return replace(config, resize=ResizePolicy("square", None, 64), training=training)
 
 

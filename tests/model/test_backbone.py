@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn.backbone import build_backbone
+from maskrcnn.backbone import batch_norm, build_backbone
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError
 
@@ -81,6 +81,33 @@ def test_batch_norm_epsilon_is_keras_own():
     norms = [layer for layer in build_backbone(TINY).layers if layer.name.startswith("bn")]
     assert len(norms) == 53
     assert {layer.epsilon for layer in norms} == {1e-3}
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 12, 32), (3, 7, 5, 5), (64, 1, 1, 16), (1, 1, 1, 4)])
+def test_batch_norm_on_statistics_of_the_batch_is_keras_own(shape):
+    """Outputs, gradients and moving statistics; the last shape is a single value per channel, without variance."""
+    rng = np.random.default_rng(0)
+    x, weight = (tf.constant(rng.normal(1, 2, shape), tf.float32) for _ in range(2))
+    results = []
+    for layer in (batch_norm("ours", None), keras.layers.BatchNormalization(epsilon=1e-3)):
+        layer.build(shape)
+        layer.gamma.assign(np.linspace(0.5, 2, shape[-1]))
+        layer.beta.assign(np.linspace(-1, 1, shape[-1]))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(tf.sin(y) * weight)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        results.append([y, *gradients, layer.moving_mean, layer.moving_variance, layer(x, training=False)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("train", "mode", "moves"), [(False, True, False), (True, False, True), (None, False, False)])
+def test_batch_norm_keeps_its_mode(train, mode, moves):
+    layer = batch_norm("any", train)
+    layer(tf.ones((1, 2, 2, 3)), training=mode)
+    assert (np.asarray(layer.moving_mean) != 0).all() == moves
 
 
 def test_custom_cannot_be_built_from_the_configuration():

@@ -203,6 +203,15 @@ def test_losing_the_optimizer_would_be_noticed(whole, tmp_path, monkeypatch):
         assert_same_state(folder, whole[1])
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as Python takes it; a shell that starts a job in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_is_not_caught(tmp_path):
     class Twice(StopAt):
         def on_train_batch_end(self, batch, logs=None):
@@ -211,10 +220,9 @@ def test_a_second_interrupt_is_not_caught(tmp_path):
             self.seen -= 1
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", callbacks=(Twice(1, signal.SIGINT),))
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_finished_run_has_nothing_left_to_do(whole):
