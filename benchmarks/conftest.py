@@ -35,7 +35,7 @@ def savedmodel_path(model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def feeds(model):
-    """One picture that gives as many detections as fit."""
+    """One picture with seven objects."""
     detection = model.config.detection
     picture = verification_pictures(None, 3, model.config.resize)[0]
     return make_feeds([picture], (detection.min_score, detection.nms_threshold))
