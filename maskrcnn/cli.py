@@ -142,6 +142,8 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
 def _predictor(model: Path, config: str | None, device: str, score_threshold: float) -> Any:
     """What predicts: the Keras model of a checkpoint, or an artifact in its engine."""
     if model.suffix != ".h5":
+        if model.is_dir():
+            import_tensorflow()  # a SavedModel's engine
         from runtime.predictor import Predictor  # noqa: PLC0415
 
         return Predictor(model, device, score_threshold=score_threshold)

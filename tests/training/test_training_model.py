@@ -5,13 +5,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import small_model, small_training_model
+from models import small_training_model
 
 from maskrcnn.head_targets import HeadTargets
 from maskrcnn.roi_align import assign_levels
 from maskrcnn.training.model import TrainingModel
 from maskrcnn.training_config import LOSS_NAMES
-from maskrcnn.weights import get_arrays, named_variables
+from maskrcnn.weights import named_variables
 
 
 @pytest.fixture(scope="module")
@@ -112,48 +112,70 @@ def original_crops(features, boxes, image_size, pool, image_of):
     return tf.add_n([tf.where((levels == i)[:, None, None, None], crop, 0.0) for i, crop in enumerate(crops, start=2)])
 
 
+# Layers that no gradient reaches by way of the targets. The original lets the box loss move the proposals through the
+# targets made of them, and with them everything the RPN's deltas depend on; here targets are constants (Fast R-CNN,
+# section 2.3). It shows in a quarter of a percent of the gradient of the rest.
+BESIDE_THE_PROPOSALS = ("mrcnn_", "rpn_class_raw")
+
+
 @pytest.fixture(scope="module")
 def stepped(run):
-    """The model before and after each of three steps: its logs, and the weights at the end."""
+    """Four steps of the original's optimiser: logs of each, gradients of the first, weights before the fourth."""
     model = small_training_model(PinnedModel)
     model.pinned = pinned_targets(run)
     model.compile(optimizer=keras.optimizers.SGD(0.001, momentum=0.9, global_clipnorm=5.0))
     step, batch = tf.function(model.train_step), batch_of(run)
-    logs = []
+    variables = named_variables(model.network)
+    logs, weights = [], []
     for _ in range(4):
         for metric in model.metrics:
             metric.reset_state()
-        before = {key: variable.numpy() for key, variable in named_variables(model.network).items()}
+        weights.append({key: variable.numpy() for key, variable in variables.items()})
         logs.append({name: float(value) for name, value in step(batch).items()})
-    return logs, before
+    scale = 0.001 * min(1.0, 5.0 / logs[0]["gradient_norm"])
+    gradients = {key: (array - weights[1][key]) / scale for key, array in weights[0].items()}
+    return logs, gradients, weights
+
+
+def beside_the_proposals(run):
+    """Rows and names of the recorded weights whose gradient must be equal."""
+    names = [str(name).split(":")[0] for name in run["grad_weight_names"]]
+    found = [(row, name) for row, name in enumerate(names) if name.startswith(BESIDE_THE_PROPOSALS)]
+    assert len(found) > 30
+    return found
 
 
 @pytest.mark.slow
-def test_gradient_norm_and_total_are_the_originals(run, stepped):
-    logs, _ = stepped
+def test_gradients_are_the_originals(run, stepped):
+    logs, gradients, _ = stepped
     assert logs[0]["loss"] == pytest.approx(float(run["grad_total_loss"]), rel=1e-5)
-    assert logs[0]["gradient_norm"] == pytest.approx(float(run["grad_global_norm"]), rel=1e-3)
+    assert logs[0]["gradient_norm"] == pytest.approx(float(run["grad_global_norm"]), rel=5e-3)
+    for row, name in beside_the_proposals(run):
+        # From the difference of two float32 weights, hence the absolute part.
+        norm = np.linalg.norm(gradients[name].astype(np.float64))
+        assert norm == pytest.approx(run["grad_norms"][row], rel=5e-3, abs=0.02), name
 
 
 @pytest.mark.slow
 def test_losses_along_three_steps_are_the_originals(run, stepped):
     names = ("loss", *LOSS_NAMES)
     found = np.array([[log[name] for name in names] for log in stepped[0]])
-    np.testing.assert_allclose(found, run["sgd_losses_before_each_step_and_after_last"], rtol=2e-3)
+    expected = run["sgd_losses_before_each_step_and_after_last"]
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=2e-2)
 
 
 @pytest.mark.slow
 def test_weights_after_three_steps_are_the_originals(run, stepped):
     offsets, samples = run["grad_sample_offsets"], run["sgd_weights_after3_samples"]
-    moved, weights = 0, get_arrays(small_model())
-    for row, name in enumerate(run["grad_weight_names"]):
+    moved, before, after = 0, stepped[2][0], stepped[2][3]
+    for row, name in beside_the_proposals(run):
         expected = samples[offsets[row] : offsets[row + 1]]
-        found = sampled(stepped[1][str(name).split(":")[0]])
-        start = sampled(weights[str(name).split(":")[0]])
-        step = np.abs(expected - start).max()
-        assert np.abs(found - expected).max() <= max(2e-3 * step, 2e-7 * np.abs(expected).max()), name
+        step = np.abs(expected - sampled(before[name])).max()
         moved += step > 0
-    assert moved > 200
+        rounding = 3 * 1.2e-7 * np.abs(expected).max()  # of three additions
+        assert np.abs(sampled(after[name]) - expected).max() <= 2e-2 * step + rounding, name
+    assert moved > 25
 
 
 def sampled(array):
