@@ -61,7 +61,7 @@ def train(  # noqa: PLR0913  (one argument per option)
         typer.Option(
             "--init",
             help="Weights to start from: a matterport .h5, our .weights.h5, a ResNet .h5 of Keras applications, "
-            "or imagenet. Left out: random ones.",
+            "imagenet, or demo. Left out: random ones.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,

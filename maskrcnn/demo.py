@@ -3,7 +3,9 @@
 The weights come from the recipe "shapes" in docs/recipes.md; they find squares, circles and triangles.
 """
 
+from contextlib import AbstractContextManager
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,14 @@ from maskrcnn.model import MaskRCNN
 from runtime.images import read_image
 
 
+def demo_checkpoint() -> AbstractContextManager[Path]:
+    """The demo's checkpoint as a file, for the time of a `with` block."""
+    return resources.as_file(resources.files("maskrcnn").joinpath("demo.weights.h5"))
+
+
 def demo_model() -> MaskRCNN:
     """The demo model with its weights."""
-    with resources.as_file(resources.files("maskrcnn").joinpath("demo.weights.h5")) as path:
+    with demo_checkpoint() as path:
         return load_checkpoint(path)[0]
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from maskrcnn.config import Config
+from maskrcnn.demo import demo_checkpoint
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
 from maskrcnn.matterport_h5 import Arrays, read_arrays
 from maskrcnn.model import MaskRCNN
@@ -26,7 +27,8 @@ def initialize(
     Args:
         network: Changed in place.
         source: A matterport `.h5`, our `.weights.h5`, a ResNet `.h5` of Keras applications (for the backbone; blocks
-            that it lacks stay fresh), "imagenet" to have Keras fetch such a file, or None or "none" for nothing.
+            that it lacks stay fresh), "imagenet" to have Keras fetch such a file, "demo" for the weights of the demo
+            model, or None or "none" for nothing.
         seed: Of the fresh weights.
         exclude_heads: Leave the layers that depend on the number of classes fresh; None does so where the file has
             another number of classes, or names them otherwise. Ignored for classifiers, which have none.
@@ -41,6 +43,9 @@ def initialize(
     fresh_weights(network, seed)
     if source is None or source == "none":
         return LoadReport((), (), tuple(named_variables(network)), ())
+    if source == "demo":
+        with demo_checkpoint() as path:
+            return initialize(network, path, seed, exclude_heads)
     if source == "imagenet":
         return _load_backbone(network, _imagenet_arrays(network.config), "the ImageNet weights")
     arrays, attributes = read_arrays(source)

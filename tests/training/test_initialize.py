@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import h5py
 import keras
+import models
 import numpy as np
 import pytest
 import training_runs
@@ -12,6 +13,7 @@ import training_runs
 from maskrcnn.checkpoint import save_checkpoint, save_matterport
 from maskrcnn.errors import CheckpointMismatchError, CheckpointNotFoundError, TrainingError
 from maskrcnn.model import MaskRCNN
+from maskrcnn.samples import sample_config
 from maskrcnn.training.initialize import fresh_weights, initialize
 from maskrcnn.weights import HEAD_LAYERS, get_arrays
 
@@ -120,6 +122,15 @@ def test_heads_of_other_classes_stay_fresh_though_as_many(network, tmp_path):
     other = build(class_names=("BG", "dog", "cat", "cow"))
     assert len(initialize(other, tmp_path / "a.weights.h5").excluded) == 6
     assert initialize(other, tmp_path / "a.weights.h5", exclude_heads=False).excluded == ()
+
+
+def test_the_demo_starts_a_small_network():
+    other = MaskRCNN(sample_config("small", ("BG", "droplet")))
+    report = initialize(other, "demo", seed=1)
+    assert len(report.excluded) == 6
+    expected = get_arrays(models.demo())
+    for key, array in get_arrays(other).items():
+        assert is_head(key) or np.array_equal(array, expected[key])
 
 
 def test_another_architecture_is_refused(network, tmp_path):
