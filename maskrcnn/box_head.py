@@ -19,7 +19,8 @@ def build_box_head(config: ModelConfig, train_batch_norm: bool | None = False) -
     x = layers.Conv2D(width, 1, name="mrcnn_class_conv2")(x)
     x = layers.ReLU()(batch_norm("mrcnn_class_bn2", train_batch_norm)(x))
     x = layers.Flatten(name="pool_squeeze")(x)
-    logits = layers.Dense(classes, name="mrcnn_class_logits")(x)
-    deltas = layers.Dense(4 * classes, name="mrcnn_bbox_fc")(x)
-    deltas = layers.Reshape((classes, 4), name="mrcnn_bbox")(deltas)
+    # float32 in mixed precision, too, see the RPN.
+    logits = layers.Dense(classes, dtype="float32", name="mrcnn_class_logits")(x)
+    deltas = layers.Dense(4 * classes, dtype="float32", name="mrcnn_bbox_fc")(x)
+    deltas = layers.Reshape((classes, 4), dtype="float32", name="mrcnn_bbox")(deltas)
     return keras.Model(crops, [logits, deltas], name="box_head")

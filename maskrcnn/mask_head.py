@@ -16,7 +16,8 @@ def build_mask_head(config: ModelConfig, train_batch_norm: bool | None = False) 
         x = layers.Conv2D(width, 3, padding="same", name=f"mrcnn_mask_conv{index}")(x)
         x = layers.ReLU()(batch_norm(f"mrcnn_mask_bn{index}", train_batch_norm)(x))
     x = layers.Conv2DTranspose(width, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
-    masks = layers.Conv2D(config.num_classes, 1, activation="sigmoid", name="mrcnn_mask")(x)
+    # float32 in mixed precision, too: a half-precision sigmoid is 1 from a logit of 8 on, and its logarithm 0.
+    masks = layers.Conv2D(config.num_classes, 1, activation="sigmoid", dtype="float32", name="mrcnn_mask")(x)
     return keras.Model(crops, masks, name="mask_head")
 
 

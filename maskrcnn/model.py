@@ -96,8 +96,8 @@ class MaskRCNN(keras.Model):
         )
 
     def features(self, molded: tf.Tensor) -> list[tf.Tensor]:
-        """P2..P6 of molded images."""
-        return list(self.fpn(self.backbone(molded)))
+        """P2..P6 of molded images, float32 whatever the layers compute in: crops are made of them."""
+        return [tf.cast(level, tf.float32) for level in self.fpn(self.backbone(molded))]
 
     def region_probs(self, features: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6."""

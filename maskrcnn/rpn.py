@@ -26,8 +26,9 @@ def build_rpn(config: ModelConfig) -> keras.Model:
         activation="relu",
         name="rpn_conv_shared",
     )(features)
-    logits = layers.Conv2D(2 * anchors, 1, name="rpn_class_raw")(x)
-    deltas = layers.Conv2D(4 * anchors, 1, name="rpn_bbox_pred")(x)
+    # What leaves the network is float32 in mixed precision, too: boxes need more than eleven bits.
+    logits = layers.Conv2D(2 * anchors, 1, dtype="float32", name="rpn_class_raw")(x)
+    deltas = layers.Conv2D(4 * anchors, 1, dtype="float32", name="rpn_bbox_pred")(x)
     return keras.Model(features, [logits, deltas], name="rpn_model")
 
 

@@ -70,7 +70,7 @@ class TrainingModel(keras.Model):
         """Features and RPN of uint8 images [B, H, W, C]."""
         features = self.network.features(self.network.mold(images))
         logits, deltas = apply_rpn(self.network.rpn, features)
-        return RegionOutputs(features, tf.cast(logits, tf.float32), tf.cast(deltas, tf.float32))
+        return RegionOutputs(features, logits, deltas)
 
     def proposals(self, regions: RegionOutputs, image_size: tf.Tensor) -> tf.Tensor:
         """Proposals [B, N, 4]; nothing is learnt through their places."""
@@ -119,9 +119,9 @@ class TrainingModel(keras.Model):
         masks = tf.transpose(network.mask_head(crops), [0, 3, 1, 2])
         masks = tf.gather(masks, tf.gather(class_ids, rows), batch_dims=1)
         return HeadOutputs(
-            tf.reshape(tf.cast(logits, tf.float32), [shape[0], shape[1], model.num_classes]),
-            tf.reshape(tf.cast(deltas, tf.float32), [shape[0], shape[1], model.num_classes, 4]),
-            tf.cast(masks, tf.float32),
+            tf.reshape(logits, [shape[0], shape[1], model.num_classes]),
+            tf.reshape(deltas, [shape[0], shape[1], model.num_classes, 4]),
+            masks,
             rows,
             tf.cast(tf.gather(class_ids, rows) > 0, tf.float32),
         )
