@@ -131,8 +131,8 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.evaluation.evaluate import evaluate as run_evaluation  # noqa: PLC0415
 
         check_outputs(output, overwrite=force)
-        predictor = _predictor(model, config, device, score_threshold)
         pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
+        predictor = _predictor(model, config, device, score_threshold)
         found = run_evaluation(predictor, pictures, limit=limit, progress=report.pictures)
         found.write(output, worst=worst, overwrite=force)
         report.evaluation(found)
