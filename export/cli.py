@@ -13,8 +13,9 @@ import typer
 
 from export import report
 from export.errors import ExportError, ParityError
+from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
-from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+from runtime.errors import MissingPackageError
 
 app = typer.Typer(
     help="Export a Mask R-CNN to ONNX or SavedModel, with proof that it computes what was trained.",
@@ -168,19 +169,13 @@ def _errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
         _fail(MissingPackageError(package, "export", "exporting"), 3)
-    except (MissingPackageError, DeviceError) as error:
-        _fail(error, 3)
-    except ImageError as error:
-        _fail(error, 5)
-    except OutputError as error:
-        _fail(error, 6)
-    except (ExportError, RuntimeLibraryError) as error:
+    except ExportError as error:
         _fail(error, 4)
-    except ValueError as error:
-        # Errors of `maskrcnn` are named here without importing it, which would import TensorFlow.
-        if type(error).__module__ != "maskrcnn.errors":
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
             raise
-        _fail(error, 4)
+        _fail(error, code)
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -16,8 +16,9 @@ import typer
 
 from maskrcnn import report
 from maskrcnn.data.open import DatasetFormat
+from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
-from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+from runtime.errors import MissingPackageError
 
 app = typer.Typer(
     help="Train and evaluate a Mask R-CNN on your own pictures.",
@@ -195,19 +196,11 @@ def _errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
         _fail(MissingPackageError(package, "train", "training"), 3)
-    except (MissingPackageError, DeviceError) as error:
-        _fail(error, 3)
-    except ImageError as error:
-        _fail(error, 5)
-    except OutputError as error:
-        _fail(error, 6)
-    except RuntimeLibraryError as error:
-        _fail(error, 4)
     except Exception as error:
-        # Errors of `maskrcnn` are named here without importing it, which would import TensorFlow.
-        if type(error).__module__ != "maskrcnn.errors":
+        code = exit_code(error)
+        if code is None:
             raise
-        _fail(error, 1 if type(error).__name__ == "NonFiniteLossError" else 4)
+        _fail(error, code)
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -1,0 +1,20 @@
+"""The exit code of every error raised on purpose, the same for all commands."""
+
+from maskrcnn.errors import MaskRCNNError, NonFiniteLossError
+from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+
+# The first that fits counts.
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (NonFiniteLossError, 1),
+    (MissingPackageError, 3),
+    (DeviceError, 3),
+    (ImageError, 5),
+    (OutputError, 6),
+    (RuntimeLibraryError, 4),
+    (MaskRCNNError, 4),
+)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The code; None for an error that nobody raised on purpose, which deserves its traceback."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), None)
