@@ -1,0 +1,1 @@
+"""The commands of `maskrcnn`, a file each: parse, call one function, print."""

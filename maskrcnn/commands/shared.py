@@ -1,0 +1,74 @@
+"""What several commands share: options, the predictor of a model argument, and errors as one line and an exit code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskrcnn import report
+from maskrcnn.data.open import DatasetFormat
+from maskrcnn.exit_codes import exit_code
+from maskrcnn.quiet import import_tensorflow
+from runtime.errors import MissingPackageError
+
+DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
+DatasetPath = Annotated[Path, typer.Argument(help=f"{DATASET_KINDS}.", show_default=False)]
+DatasetPaths = Annotated[
+    list[Path], typer.Argument(help=f"Pictures to learn from: {DATASET_KINDS}.", show_default=False)
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="A JSON file with our or matterport's field names, or a sample (coco, balloon, nucleus, shapes, demo, "
+        "small). Left out: that of the run or checkpoint.",
+    ),
+]
+Format = Annotated[
+    DatasetFormat | None, typer.Option("--format", help="Of the annotations. Left out: recognized.", show_default=False)
+]
+ClassAttribute = Annotated[
+    str | None,
+    typer.Option(help="VGG Image Annotator: the region attribute that names the class. Left out: one class."),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """One line on stderr and an exit code for every error raised on purpose."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        _fail(MissingPackageError(package, "train", "training"), 3)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        _fail(error, code)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(code) from None
+
+
+def open_predictor(model: Path, config: str | None, device: str, score_threshold: float) -> Any:
+    """What predicts: the Keras model of a checkpoint, or an artifact in its engine."""
+    if model.suffix != ".h5":
+        if model.is_dir():
+            import_tensorflow()  # a SavedModel's engine
+        from runtime.predictor import Predictor  # noqa: PLC0415
+
+        return Predictor(model, device, score_threshold=score_threshold)
+    report.progress("loading TensorFlow and the checkpoint")
+    import_tensorflow()
+    from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
+    from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
+    from maskrcnn.samples import find_config  # noqa: PLC0415
+
+    network, _ = load_checkpoint(model, None if config is None else find_config(config))
+    return CheckpointPredictor(network, score_threshold)
