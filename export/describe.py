@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from maskrcnn.dataclass_json import to_dict
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
 
@@ -38,6 +39,7 @@ def describe(
         engine_minimum=minimum,
         producer={"maskrcnn-export": _own_version()} | {name: version(name) for name in packages},
         checkpoint=dict(checkpoint),
+        config=to_dict(config),
     )
 
 

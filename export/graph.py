@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from maskrcnn.model import MaskRCNN, Stages
-from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
+from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 
-STAGE_PREFIX = "stage_"
 SIGNATURE = "serving_default"  # of a SavedModel
 
 
@@ -39,7 +38,7 @@ STAGES = (
 
 def border(name: str) -> str:
     """Name of a border tensor in a graph."""
-    return STAGE_PREFIX + name
+    return BORDER_PREFIX + name
 
 
 def input_signature(channels: int) -> list[tf.TensorSpec]:

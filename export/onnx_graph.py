@@ -9,8 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import STAGE_PREFIX
-from runtime.artifact import IMAGES, WINDOWS
+from runtime.artifact import BORDER_PREFIX, IMAGES, WINDOWS
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
     producers = {output: node for node in model.graph.node for output in node.output}
     borders = {}
     for output in model.graph.output:
-        if not output.name.startswith(STAGE_PREFIX):
+        if not output.name.startswith(BORDER_PREFIX):
             continue
         tensor, permutation = output.name, None
         while (node := producers[tensor]).op_type in ("Identity", "Transpose"):
@@ -50,7 +49,7 @@ def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
                 order = list(helper.get_node_attr_value(node, "perm"))
                 permutation = tuple(order.index(axis) for axis in range(len(order)))
             tensor = node.input[0]
-        borders[output.name.removeprefix(STAGE_PREFIX)] = Border(tensor, permutation)
+        borders[output.name.removeprefix(BORDER_PREFIX)] = Border(tensor, permutation)
     return borders
 
 

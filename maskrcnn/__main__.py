@@ -10,7 +10,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.stderr.write(f"error: the command line needs {error.name!r}: pip install 'maskrcnn-export[train]'\n")
+        extras = "'maskrcnn-export[train]', or with [predict] for predictions alone"
+        sys.stderr.write(f"error: the command line needs {error.name!r}: pip install {extras}\n")
         sys.exit(3)
     app(prog_name="maskrcnn")
 

@@ -4,6 +4,7 @@ The weights come from the recipe "shapes" in docs/recipes.md; they find squares,
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -11,8 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.checkpoint import load_checkpoint
+from maskrcnn.data.records import Dataset
+from maskrcnn.data.shapes import shapes_dataset
 from maskrcnn.model import MaskRCNN
 from runtime.images import read_image
+
+# Which of the synthetic pictures the demo picture is: height and width, seed and index.
+_SIZE, _SEED, _INDEX = (360, 480), 7, 13
 
 
 def demo_checkpoint() -> AbstractContextManager[Path]:
@@ -29,3 +35,10 @@ def demo_model() -> MaskRCNN:
 def demo_picture() -> npt.NDArray[np.uint8]:
     """The demo picture, uint8 [360, 480, 3] RGB."""
     return read_image(resources.files("maskrcnn").joinpath("demo.jpg").read_bytes())
+
+
+def demo_dataset() -> Dataset:
+    """The demo picture and its seven objects, as they were drawn."""
+    drawn = shapes_dataset(_INDEX + 1, _SEED, "demo", _SIZE)
+    record = replace(drawn.records[_INDEX], image_id="demo.jpg", image=demo_picture)
+    return replace(drawn, records=(record,))

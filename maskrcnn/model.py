@@ -198,7 +198,8 @@ class MaskRCNN(keras.Model):
         """
         return self.contract(self.stages(images, windows, score_threshold, nms_threshold), images)
 
-    def contract(self, stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    @staticmethod
+    def contract(stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Border tensors to the artifact's outputs. The only place that turns y, x into x, y."""
         pixels = box_ops.denormalize(stages.detected_boxes, tf.shape(images)[1:3])
         rows = tf.range(tf.shape(stages.scores)[1])[None, :]

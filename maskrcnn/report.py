@@ -1,6 +1,8 @@
 """What the commands of `maskrcnn` print: progress on stderr, results on stdout."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from maskrcnn.data.findings import Finding
     from maskrcnn.data.records import Dataset
     from maskrcnn.evaluation.evaluate import Evaluation
+    from maskrcnn.prediction.predict import Prediction
     from maskrcnn.training.train import TrainingResult
 
 
@@ -75,6 +78,37 @@ def evaluation(found: "Evaluation") -> None:
 
 def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """For the time of a block, print warnings as lines of progress, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: progress(str(message))
+        yield
+
+
+def prediction(result: "Prediction") -> int:
+    """Print what a run of predictions has come to, and every failure; returns the exit code."""
+    totals, failures = result.totals, result.failures
+    if totals is not None:
+        frames = f" and {totals.frames} frames" if totals.frames else ""
+        before = totals.pictures + totals.frames - result.made
+        typer.echo(f"{totals.pictures} pictures{frames}, {totals.detections} detections, {len(failures)} failures")
+        typer.echo(f"  predicted now {result.made}, done before {max(before, 0)}")
+        for name in ("results.json", "results.csv"):
+            written(result.folder / name)
+    for failure in failures:
+        typer.echo(f"failed: {failure.name}: {failure.error}: {failure.message}", err=True)
+    if result.signal is not None:
+        progress(f"interrupted after {result.made} pictures and frames, all kept: the same command goes on")
+        return 128 + result.signal
+    if failures:
+        typer.echo(
+            f"error: {len(failures)} of the inputs could not be used; see {result.folder / 'failures.json'}", err=True
+        )
+        return 5
+    return 0
 
 
 def findings(dataset: Path, found: "Sequence[Finding]", rows: bool) -> int:

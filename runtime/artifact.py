@@ -19,6 +19,8 @@ IMAGES, WINDOWS = "images", "windows"
 SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
 NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS = "num_detections", "boxes", "scores", "class_ids", "masks"
 INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
+# Names of the identities between two stages of a SavedModel's graph begin with it.
+BORDER_PREFIX = "stage_"
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 
 ArtifactFormat = Literal["onnx", "savedmodel"]
@@ -47,6 +49,7 @@ class Metadata:
         verdict: What the comparison with the Keras model found, see `export.verdict`.
         borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
             `permutation` of its axes (None where it has the usual layout).
+        config: The whole configuration of the model, as its checkpoint has it; {} in older artifacts.
     """
 
     format: ArtifactFormat
@@ -65,6 +68,7 @@ class Metadata:
     checkpoint: Mapping[str, str] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
     borders: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -104,6 +108,7 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
+                config=values.get("config", {}),
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
@@ -123,6 +128,7 @@ class Metadata:
             "opset": self.opset is None or _is_positive(self.opset),
             "verdict": isinstance(self.verdict, Mapping),
             "borders": isinstance(self.borders, Mapping),
+            "config": isinstance(self.config, Mapping),
         }
         for name in ("image_channels", "max_detections", "mask_size"):
             sound[name] = _is_positive(getattr(self, name))
@@ -157,7 +163,7 @@ class Metadata:
         }
 
 
-_CONVERTED = ("class_names", "resize")
+_CONVERTED = ("class_names", "resize", "config")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

@@ -134,10 +134,13 @@ def _remove(path: Path) -> None:
 def _remove_abandoned(path: Path) -> None:
     """Remove what a writer that was killed left beside `path`."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)(\.old)?{re.escape(_SUFFIX)}")
-    for leftover in path.parent.iterdir():
-        match = ours.fullmatch(leftover.name)
+    prefix = f".{path.name}."
+    with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results: no objects for them
+        names = [entry.name for entry in entries if entry.name.startswith(prefix)]
+    for name in names:
+        match = ours.fullmatch(name)
         if match and not _is_writing(int(match[1])):
-            _remove(leftover)
+            _remove(path.parent / name)
 
 
 def _is_writing(process_id: int) -> bool:

@@ -203,3 +203,9 @@ class Detections:
         from runtime.draw import draw_detections  # noqa: PLC0415 - fonts only for those who draw
 
         return draw_detections(image, self, masks=masks, boxes=boxes, labels=labels, opacity=opacity)
+
+    def splash(self, image: ImageSource) -> "Image":
+        """Return `image` in gray, except for the masks; see `runtime.splash.color_splash`."""
+        from runtime.splash import color_splash  # noqa: PLC0415 - as for `draw`
+
+        return color_splash(image, self)

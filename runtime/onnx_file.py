@@ -6,7 +6,7 @@ and the last entry of the file. Every ONNX tool reads the result; nothing has to
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,9 @@ from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
 _HEX_LENGTH = 64
-_METADATA_PROPS = 14  # field number in onnx.ModelProto
+# Field numbers in onnx.ModelProto, and of an output in its GraphProto.
+_METADATA_PROPS = 14
+_GRAPH, _GRAPH_OUTPUT = 7, 12
 _LENGTH_DELIMITED = 2  # wire type; the others have fixed or self-delimiting sizes
 _FIXED_SIZES = {1: 8, 5: 4}
 _CHUNK = 1 << 20
@@ -25,6 +27,12 @@ def metadata_entry(key: str, value: str) -> bytes:
     """An encoded `ModelProto` with one entry in `metadata_props`."""
     pair = b"".join(_field(number, text.encode()) for number, text in ((1, key), (2, value)))
     return _field(_METADATA_PROPS, pair)
+
+
+def further_outputs(tensors: Iterable[str]) -> bytes:
+    """An encoded `ModelProto` that makes tensors of the model before it outputs, too; their types are inferred."""
+    values = b"".join(_field(_GRAPH_OUTPUT, _field(1, name.encode())) for name in tensors)
+    return _field(_GRAPH, values)
 
 
 def seal(model: bytes, metadata: str) -> bytes:

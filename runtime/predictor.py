@@ -106,11 +106,36 @@ class Predictor:
                 self._run_group(waiting, results)
         return [detections for detections in results if detections is not None]
 
-    def explain(self) -> Placement:
-        """Where each node of the graph is executed, found by a run on one small blank picture."""
-        side = 2 * SIZE_MULTIPLE
-        blank = np.zeros((1, side, side, self.metadata.image_channels), np.uint8)
-        return self._backend.explain(self._inputs(blank, np.array([[0, 0, side, side]], np.float32)))
+    def explain(self, image: ImageSource | None = None) -> Placement:
+        """Where each node of the graph is executed, and the time by operator type.
+
+        Args:
+            image: The picture to run on; None takes a small blank one, which tells the places but not the times.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        if image is None:
+            side = 2 * SIZE_MULTIPLE
+            image = np.zeros((side, side, self.metadata.image_channels), np.uint8)
+            prepared, window = image, (0, 0, side, side)
+        else:
+            letterbox, prepared = self.prepare(image)
+            window = letterbox.window
+        return self._backend.explain(self._inputs(prepared[None], np.array([window], np.float32)))
+
+    def borders(self, images: Image, windows: npt.NDArray[np.float32]) -> Arrays:
+        """The tensors between the stages of the graph, such as features, proposals and scores, for a look inside.
+
+        Args:
+            images: As for `run`.
+            windows: As for `run`.
+
+        Returns:
+            By the names of the artifact's borders (`docs/artifact.md`), batch first; boxes are y1, x1, y2, x2
+            normalised to the input.
+        """
+        return self._backend.borders(self._inputs(images, np.asarray(windows, np.float32)), self.metadata.borders)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
         """The first of three steps, before `run` and `finish`: read and letterbox one picture.

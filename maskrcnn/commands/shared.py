@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,19 +57,39 @@ def _fail(error: Exception, code: int) -> None:
     raise typer.Exit(code) from None
 
 
-def open_predictor(model: Path, config: str | None, device: str, score_threshold: float) -> Any:
-    """What predicts: the Keras model of a checkpoint, or an artifact in its engine."""
-    if model.suffix != ".h5":
-        if model.is_dir():
+def find_model(model: Path) -> Path:
+    """The path of a model argument; "demo" is the packaged checkpoint, where no file is called so."""
+    if model == Path("demo") and not model.exists():
+        return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
+    return model
+
+
+def open_predictor(
+    model: Path, config: str | None, device: str, score_threshold: float | None, nms_threshold: float | None = None
+) -> Any:
+    """What predicts: the Keras model of a checkpoint, or an artifact in its engine.
+
+    Args:
+        model: As `find_model` takes it.
+        config: What a checkpoint is that does not say it.
+        device: Where an artifact runs.
+        score_threshold: Lowest score of a detection; None takes the artifact's, or that of the configuration.
+        nms_threshold: Largest IoU within a class; None as for `score_threshold`.
+    """
+    path = find_model(model)
+    if path.suffix != ".h5":
+        if path.is_dir():
             import_tensorflow()  # a SavedModel's engine
         from runtime.predictor import Predictor  # noqa: PLC0415
 
-        return Predictor(model, device, score_threshold=score_threshold)
+        return Predictor(path, device, score_threshold=score_threshold, nms_threshold=nms_threshold)
     report.progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
     from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
     from maskrcnn.samples import find_config  # noqa: PLC0415
 
-    network, _ = load_checkpoint(model, None if config is None else find_config(config))
-    return CheckpointPredictor(network, score_threshold)
+    network, _ = load_checkpoint(path, None if config is None else find_config(config))
+    if score_threshold is None:
+        score_threshold = network.config.detection.min_score
+    return CheckpointPredictor(network, score_threshold, nms_threshold)

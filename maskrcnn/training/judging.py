@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ import numpy.typing as npt
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.progress import Logs
+
+if TYPE_CHECKING:
+    from maskrcnn.inspection.activations import Activation
 
 
 class Judge:
@@ -40,6 +43,19 @@ class Judge:
             for name in ("AP", "AP50")
         }
         return {name: value for name, value in found.items() if value is not None}  # None: there are no objects
+
+    @cached_property
+    def _stages(self) -> Any:
+        from maskrcnn.inspection.stage_run import ModelStages  # noqa: PLC0415
+
+        return ModelStages(self._network)
+
+    def activations(self, record: Record) -> "list[Activation]":
+        """What the layers answer to a picture: C2..C5, the RPN, P2..P6, crops."""
+        from maskrcnn.inspection.activations import layer_activations, stage_activations  # noqa: PLC0415
+
+        run = self._stages.run(record.load_image(self._network.config.model.image_channels))
+        return [*layer_activations(self._network, run), *stage_activations(run)]
 
     def sketches(self, records: Sequence[Record]) -> list[npt.NDArray[np.uint8]]:
         """Pictures uint8 [H, W, 3] with the predictions drawn on them."""

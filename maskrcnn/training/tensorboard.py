@@ -1,4 +1,4 @@
-"""What TensorBoard shows: losses, learning rate, gradient norm, scores, weights, and predictions as pictures."""
+"""What TensorBoard shows: losses, learning rate, gradient norm, scores, weights, predictions, activations."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from maskrcnn.inspection.activations import log_activations
 from maskrcnn.training.judging import Judge
 from maskrcnn.training.progress import Logs
 from maskrcnn.training.run import Run
@@ -57,7 +58,7 @@ class TensorBoardLog(keras.callbacks.Callback):
                 tf.summary.scalar(f"train/{name}", value)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: ARG002
-        """Scores, histograms of the weights, predictions."""
+        """Scores, histograms of the weights, predictions, activations."""
         run = self._run
         with self._open().as_default(step=run.progress.step), run.final_weights():
             for name, value in (logs or {}).items():
@@ -68,4 +69,5 @@ class TensorBoardLog(keras.callbacks.Callback):
             records = (run.validation or run.plan.dataset).records[:_SKETCHES]
             for number, picture in enumerate(self._judge.sketches(records)):
                 tf.summary.image(f"predictions/{number}", picture[None])
+            log_activations(self._judge.activations(records[0]))
         self._writer.flush()

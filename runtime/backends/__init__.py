@@ -19,15 +19,17 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Placement:
-    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run landed.
+    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run landed, and how long they took.
 
     Attributes:
         device: Where the predictor was asked to run.
         counts: Nodes by (provider or device, operator type).
+        milliseconds: Time in the kernels of these nodes, by the same keys; nodes that run at once are added up.
     """
 
     device: str
     counts: Mapping[tuple[str, str], int]
+    milliseconds: Mapping[tuple[str, str], float]
 
     def nodes_on(self, place: str) -> int:
         """Nodes whose provider or device name contains `place`, for instance "CUDA"."""
@@ -53,7 +55,15 @@ class Backend(Protocol):
         """Run the graph; names and shapes are those of `runtime.artifact`."""
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run once and report where each node was executed."""
+        """Run and report where each node was executed, and how long it took once the engine is warm."""
+
+    def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
+        """Run once and return the tensors between the stages of the graph.
+
+        Args:
+            inputs: As for a run.
+            places: Where they are, from the artifact's metadata (`borders`).
+        """
 
 
 def parse_device(device: str) -> tuple[str, int]:

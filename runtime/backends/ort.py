@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from runtime.artifact import OUTPUT_NAMES
 from runtime.backends import Arrays, Placement, check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
+from runtime.onnx_file import further_outputs
 
 try:
     import onnxruntime as ort
@@ -64,20 +65,39 @@ class OrtBackend:
         return self._run(self._session, inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run once under the profiler, in a session of its own, and count nodes per provider."""
+        """Run twice under the profiler, in a session of its own; the second run counts."""
         with tempfile.TemporaryDirectory() as folder:
             options = ort.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(options)
-            self._run(session, inputs)
+            for _ in range(2):  # the first run also fills caches and chooses algorithms
+                self._run(session, inputs)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        begin = [event["ts"] for event in events if event.get("name") == "model_run"][-1]
         counts: Counter[tuple[str, str]] = Counter()
+        milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             arguments = event.get("args", {})
-            if event.get("cat") == "Node" and arguments.get("provider"):
-                counts[arguments["provider"], arguments["op_name"]] += 1
-        return Placement(self.device, dict(counts))
+            if event.get("cat") == "Node" and arguments.get("provider") and event["ts"] >= begin:
+                key = arguments["provider"], arguments["op_name"]
+                counts[key] += 1
+                milliseconds[key] += event["dur"] / 1000
+        return Placement(self.device, dict(counts), dict(milliseconds))
+
+    def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
+        """Run once with the border tensors as further outputs, in a session of its own."""
+        tensors = sorted({place["tensor"] for place in places.values()} - set(OUTPUT_NAMES))
+        content = self._path.read_bytes() + further_outputs(tensors)
+        session = self._open(ort.SessionOptions(), content)
+        names = [place["tensor"] for place in places.values()]
+        found = dict(zip(names, session.run(names, {k: np.asarray(v) for k, v in inputs.items()}), strict=True))
+        return {
+            name: found[place["tensor"]].transpose(np.argsort(place["permutation"]))
+            if place["permutation"]
+            else found[place["tensor"]]
+            for name, place in places.items()
+        }
 
     def _choose(self, kind: str, index: int) -> list[tuple[str, dict[str, Any]]]:
         cpu: tuple[str, dict[str, Any]] = (_CPU, {})
@@ -96,10 +116,10 @@ class OrtBackend:
         # The default search times every algorithm again for each new picture size.
         return [(_CUDA, {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"}), cpu]
 
-    def _open(self, options: Any) -> Any:
+    def _open(self, options: Any, content: bytes | None = None) -> Any:
         options.log_severity_level = 3
         try:
-            return ort.InferenceSession(str(self._path), sess_options=options, providers=self._providers)
+            return ort.InferenceSession(content or str(self._path), sess_options=options, providers=self._providers)
         except Exception as error:  # its own exception types have no common base
             if self._providers[0][0] == _CUDA and "CUDA" in str(error):
                 first_line = str(error).split("\n")[0]

@@ -2,14 +2,15 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from runtime.artifact import OUTPUT_NAMES
+from runtime.artifact import BORDER_PREFIX, OUTPUT_NAMES
 from runtime.backends import Arrays, Placement, check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 
@@ -17,9 +18,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow
 
 try:
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 except ImportError as error:
     raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
 
+_SIGNATURE = "serving_default"
 _logger = logging.getLogger(__name__)
 
 
@@ -49,25 +52,37 @@ class SavedModelBackend:
         return self._run(self._module, inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run once with partition graphs recorded, and count nodes per device."""
-        # TensorFlow has no public call for where the nodes of a function were executed.
-        from tensorflow.python.eager import context  # noqa: PLC0415
+        """Run twice in a session of its own; the second run, which is traced, counts."""
+        # Eager TensorFlow has no public call for where the nodes of a function ran, and for how long; sessions do.
+        v1 = tf.compat.v1
+        options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True)
+        record = v1.RunMetadata()
+        with v1.Session(graph=tf.Graph(), config=v1.ConfigProto(allow_soft_placement=True)) as session:
+            with _quiet(), tf.device(self._tf_device):
+                description = v1.saved_model.load(session, [tf.saved_model.SERVING], str(self._path))
+            signature = description.signature_def[_SIGNATURE]
+            feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
+            fetches = [signature.outputs[name].name for name in OUTPUT_NAMES]
+            session.run(fetches, feeds)
+            session.run(fetches, feeds, options=options, run_metadata=record)
+        return _placement(self.device, record)
 
-        module = self._load()  # the partition graphs of a function are recorded in its first run only
-        recorder = context.context()
-        recorder.enable_run_metadata()
-        try:
-            recorder.export_run_metadata()  # drops what other functions left there
-            self._run(module, inputs)
-            metadata = recorder.export_run_metadata()
-        finally:
-            recorder.disable_run_metadata()
-        counts: Counter[tuple[str, str]] = Counter()
-        for graph in metadata.partition_graphs:
-            for node in graph.node:
-                if node.device and node.op not in ("Const", "NoOp", "_Arg", "_Retval"):
-                    counts[node.device.rsplit("/", 1)[-1].removeprefix("device:"), node.op] += 1
-        return Placement(self.device, dict(counts))
+    def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:  # noqa: ARG002
+        """Run once up to the identities that the exporter put between the stages, and return them."""
+        # A restored function is inlined under a scope of its own: only the last part of a name is known.
+        definition = convert_variables_to_constants_v2(self._module.signatures[_SIGNATURE]).graph.as_graph_def()
+        found_at = {
+            node.name.rsplit("/", 1)[-1].removeprefix(f"{_SIGNATURE}_").removeprefix(BORDER_PREFIX): f"{node.name}:0"
+            for node in definition.node
+            if node.op == "Placeholder" or (node.op == "Identity" and f"/{BORDER_PREFIX}" in f"/{node.name}")
+        }
+        graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+        feeds, names = [found_at.pop(name) for name in inputs], list(found_at)
+        find = graph.graph.get_tensor_by_name
+        pruned = graph.prune([find(name) for name in feeds], [find(found_at[name]) for name in names])
+        with tf.device(self._tf_device):
+            found = pruned(*map(tf.constant, inputs.values()))
+        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
 
     def _load(self) -> Any:
         try:
@@ -82,6 +97,33 @@ class SavedModelBackend:
         with tf.device(self._tf_device):
             outputs = module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
         return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+
+
+def _placement(device: str, record: Any) -> Placement:
+    """Nodes and their times by device and operator type."""
+    operators = {node.name: (node.op, node.device) for graph in record.partition_graphs for node in graph.node}
+    counts: Counter[tuple[str, str]] = Counter()
+    milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for stats in record.step_stats.dev_stats:
+        for node in stats.node_stats:
+            operator, where = operators.get(node.node_name, ("NoOp", ""))
+            if where and operator not in ("Const", "NoOp", "_Arg", "_Retval"):
+                key = where.rsplit("/", 1)[-1].removeprefix("device:"), operator
+                counts[key] += 1
+                milliseconds[key] += (node.op_end_rel_nanos - node.op_start_rel_nanos) / 1e6
+    return Placement(device, dict(counts), dict(milliseconds))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TensorFlow from calling the loader of sessions deprecated: it has no other one for them."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _choose(kind: str, index: int) -> str:

@@ -1,4 +1,7 @@
-"""Every snippet of README.md runs: commands through the command line, Python as it stands, in one folder, in order."""
+"""Every snippet of README.md runs: commands through the command line, Python as it stands, in one folder, in order.
+
+So does the Python of docs/inspection.md.
+"""
 
 import json
 import re
@@ -33,6 +36,8 @@ def folder(tmp_path_factory, demo):
     path = tmp_path_factory.mktemp("readme")
     save_checkpoint(demo, path / "mask_rcnn_coco.h5")
     Image.fromarray(demo_picture()).save(path / "street.jpg")
+    (path / "photos").mkdir()
+    Image.fromarray(demo_picture()).save(path / "photos" / "first.jpg")
     for seed, name in enumerate(("train", "val")):
         written = write_shapes(path / "balloons" / name, count=4, seed=seed, size=(64, 96))
         content = json.loads(written.read_text(encoding="utf-8"))
@@ -66,3 +71,12 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
         program, *arguments = shlex.split(line)
         result = CliRunner().invoke(PROGRAMS[program], arguments)
         assert result.exit_code == 0, result.output
+
+
+def test_the_notebook_of_the_inspection_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (README.parent / "docs" / "inspection.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "inspection.md", "exec"), {})
+    assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save(?:fig)?\("([^"]+)"', code))
+    assert "'final': 7" in capsys.readouterr().out

@@ -281,7 +281,7 @@ def test_backend_gives_the_contract(artifact, predictor, picture):
 
 
 def test_placement_counts_and_prints():
-    placement = Placement("cuda:0", Counter({(CUDA, "Conv"): 50, (CUDA, "RoiAlign"): 2, (CPU, "Shape"): 7}))
+    placement = Placement("cuda:0", Counter({(CUDA, "Conv"): 50, (CUDA, "RoiAlign"): 2, (CPU, "Shape"): 7}), {})
     assert placement.nodes_on("CUDA") == 52
     assert placement.nodes_on(CPU) == 7
     assert placement.nodes_on("TPU") == 0

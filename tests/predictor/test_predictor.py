@@ -412,7 +412,8 @@ def test_explain_on_the_cpu(artifact, picture):
     first = predictor.explain()
     predictor(picture)
     second = predictor.explain()
-    assert first == second  # whatever ran before
+    assert first.counts == second.counts  # whatever ran before
+    assert first.milliseconds.keys() == first.counts.keys()
     place = "CPU:0" if artifact.is_dir() else "CPUExecutionProvider"
     assert first.device == "cpu"
     assert first.nodes_on(place) == sum(first.counts.values()) > 100

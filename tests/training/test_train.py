@@ -360,6 +360,7 @@ def test_tensorboard_gets_every_curve(tmp_path):
     tags = set(events.Tags()["tensors"])
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "validation/segm_ap", "epoch/loss"} <= tags
     assert {"predictions/0", "predictions/3", "own4/kernel", "mrcnn_class_bn1/gamma"} <= tags
+    assert {"activations/C2", "activations/P5", "activations/rpn_conv_shared_on_P4"} <= tags
     assert [event.step for event in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [event.step for event in events.Tensors("validation/segm_ap")] == [2, 4, 6]
     rates = [

@@ -1,0 +1,131 @@
+"""Step 1, as training sees it: which anchors are objects, which are background, and which are neither."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn.data.sample import Sample
+from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
+from maskrcnn.inspection.stage_run import StageRun
+from maskrcnn.rpn_targets import anchor_grids, rpn_targets
+from runtime.draw import Color
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorMatches:
+    """How the anchors of a picture are matched to its objects for training.
+
+    Attributes:
+        match: int32 [A], before the surplus is left out: 1 positive, 0 neutral, -1 negative.
+        used: int32 [A], after that: 1 and -1 take part in the loss.
+        moved: float64 [P, 4], where its target moves each positive anchor; x1, y1, x2, y2 in input pixels.
+    """
+
+    match: npt.NDArray[np.int32]
+    used: npt.NDArray[np.int32]
+    moved: npt.NDArray[np.float64]
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Anchors of each kind, JSON serialisable."""
+        return {
+            "anchors": len(self.match),
+            "positive": int(np.sum(self.match == 1)),
+            "neutral": int(np.sum(self.match == 0)),
+            "negative": int(np.sum(self.match == -1)),
+            "used_positive": int(np.sum(self.used == 1)),
+            "used_negative": int(np.sum(self.used == -1)),
+        }
+
+
+def match_anchors(run: StageRun, sample: Sample, seed: int = 0) -> AnchorMatches:
+    """Match the anchors of a run to the objects of its sample.
+
+    Args:
+        run: Of the picture.
+        sample: The same picture as training would get it, at the same input size.
+        seed: Of the choice of the anchors that are used.
+    """
+    config = run.config
+    grids = anchor_grids(config.model, (run.image.shape[0], run.image.shape[1]))
+    found = []
+    for limit in (2 * len(run.anchors), config.training.anchors_per_image):  # no limit, then the real one
+        found.append(
+            rpn_targets(
+                grids,
+                sample.boxes,
+                sample.class_ids < 0,
+                limit,
+                config.model.rpn_box_std,
+                np.random.default_rng(seed),
+                config.training.original_bugs,
+            )
+        )
+    everything, used = found
+    positive = np.flatnonzero(everything.match == 1)
+    deltas = everything.deltas[: len(positive)] * np.array(config.model.rpn_box_std)
+    # Targets are made of pixel boxes, so they are taken back in that frame.
+    pixels = run.to_input(run.anchors[positive])[:, [1, 0, 3, 2]]
+    moved = np.asarray(box_ops.decode(tf.constant(pixels, tf.float64), tf.constant(deltas, tf.float64)))
+    return AnchorMatches(everything.match, used.match, moved[:, [1, 0, 3, 2]])
+
+
+def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: int = 0) -> list[Scene]:
+    """Positive anchors with where they should move, then some of the negative and of the neutral ones used."""
+    objects = [Shape(box_of(b), TRUTH, facts={"object": "annotated"}) for b in sample.boxes[:, [1, 0, 3, 2]]]
+    counts = matches.numbers
+    positive = np.flatnonzero(matches.match == 1)
+    rows = _some(len(positive), _SHOWN, seed)
+    anchors = run.to_input(run.anchors[positive[rows]])
+    shapes = [
+        Shape(box_of(anchor), POSITIVE, True, facts=_level(run, positive[row]), target=box_of(matches.moved[row]))
+        for anchor, row in zip(anchors, rows, strict=True)
+    ]
+    scenes = [
+        Scene(
+            "anchors/positive",
+            "Positive anchors",
+            f"{counts['positive']} of {counts['anchors']} anchors are positive, {len(rows)} of them shown (dotted); "
+            "arrows lead to the object that each shall learn to move to (blue).",
+            sample.image[..., :3] if sample.image.shape[2] >= 3 else run.shown_input,
+            objects + shapes,
+            0.06,
+        )
+    ]
+    kinds: tuple[tuple[str, int, Color], ...] = (("negative", -1, NEGATIVE), ("neutral", 0, NEUTRAL))
+    for kind, value, color in kinds:
+        candidates = np.flatnonzero((matches.used if value else matches.match) == value)
+        chosen = candidates[_some(len(candidates), _SHOWN, seed)]
+        drawn = zip(run.to_input(run.anchors[chosen]), chosen, strict=True)
+        what = (
+            f"{counts['negative']} anchors are negative, {counts['used_negative']} of them are used"
+            if value
+            else f"{counts['neutral']} anchors are neutral: near an object, but not near enough to be one"
+        )
+        scenes.append(
+            Scene(
+                f"anchors/{kind}",
+                f"{kind.capitalize()} anchors",
+                f"{what}; {len(chosen)} shown, drawn by lot.",
+                scenes[0].image,
+                [*objects, *(Shape(box_of(b), color, True, facts=_level(run, i)) for b, i in drawn)],
+                0.06,
+            )
+        )
+    return scenes
+
+
+def _some(total: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Up to `count` of `total` rows, drawn by lot, in order."""
+    if total <= count:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+
+
+def _level(run: StageRun, anchor: np.integer) -> dict[str, str]:
+    return {"level": f"P{run.anchor_levels[anchor]}"}

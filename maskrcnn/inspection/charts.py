@@ -1,0 +1,150 @@
+"""Charts as matplotlib figures, and as SVG that takes the colors of the page. The only file that imports matplotlib."""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.evaluation.metrics import AveragePrecision
+from runtime.errors import MissingPackageError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise MissingPackageError(error.name or "matplotlib", "inspect", "drawing charts") from error
+
+# In the page this ink becomes the color of the text around the chart, light or dark.
+_INK = "#123456"
+_FIRST, _SECOND = "#2f7de1", "#e8871e"
+_STYLE: Any = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "legend.frameon": False,
+    "text.color": _INK,
+    "text.parse_math": False,  # a class may be called "$100"
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "inspection"}
+# Names longer than this are shortened; at most so many bars are drawn.
+_LONGEST_NAME, _MOST_BARS = 28, 30
+
+
+def precision_recall_chart(precision: AveragePrecision, title: str) -> Figure:
+    """The curve of precision over recall."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.6, 3.4), layout="constrained")
+        axes = figure.add_subplot(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision", title=title)
+        axes.step(precision.recalls, precision.precisions, where="post", color=_FIRST, linewidth=2)
+        axes.fill_between(precision.recalls, precision.precisions, step="post", color=_FIRST, alpha=0.15)
+    return figure
+
+
+def histogram_grid(
+    values: Mapping[str, npt.NDArray[np.floating]],
+    others: Mapping[str, npt.NDArray[np.floating]] | None = None,
+    across: int = 4,
+    bins: int = 60,
+) -> Figure:
+    """A histogram for each array, and over it that of the array of the same name among `others`.
+
+    Args:
+        values: Arrays of any shape by title.
+        others: To compare with; names that are not in `values` are left out.
+        across: Histograms side by side.
+        bins: Of each.
+    """
+    across = min(across, max(1, len(values)))
+    down = -(-len(values) // across)
+    with mpl.rc_context(_STYLE):
+        figure = Figure((2.6 * across, 1.7 * down), layout="constrained")
+        for place, (name, array) in enumerate(values.items(), 1):
+            axes = figure.add_subplot(down, across, place)
+            axes.set_title(shorten(name), fontsize=8)
+            axes.set_yticks([])
+            axes.tick_params(labelsize=7)
+            rival = (others or {}).get(name)
+            drawn = [array] if rival is None else [array, rival]
+            ends = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
+            edges = np.linspace(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, bins + 1)
+            for each, color in zip(drawn, (_FIRST, _SECOND), strict=False):
+                counts, _ = np.histogram(each, edges)
+                axes.stairs(counts, edges, fill=True, color=color, alpha=0.55)
+    return figure
+
+
+def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
+    """Horizontal bars, the longest on top; what does not fit is summed up in the last one."""
+    rows = sorted(counts.items(), key=lambda row: -row[1])
+    if len(rows) > _MOST_BARS:
+        rest = rows[_MOST_BARS - 1 :]
+        rows = [*rows[: _MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
+    with mpl.rc_context(_STYLE):
+        figure = Figure((6.4, 0.9 + 0.24 * max(1, len(rows))), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel=unit)
+        places = np.arange(len(rows))
+        axes.barh(places, [count for _, count in rows], color=_FIRST, alpha=0.8)
+        axes.set_yticks(places, [shorten(name) for name, _ in rows])
+        axes.invert_yaxis()
+        for place, (_, count) in enumerate(rows):
+            axes.annotate(f" {count:.4g}", (count, place), va="center", fontsize=8)
+        axes.margins(x=0.12)
+    return figure
+
+
+def distribution_chart(values: npt.NDArray[np.floating], title: str, unit: str, bins: int = 40) -> Figure:
+    """One histogram with a vertical axis."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.6, 2.8), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel=unit, ylabel="count")
+        axes.hist(values, bins, color=_FIRST, alpha=0.8)
+    return figure
+
+
+def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) -> Figure:
+    """Lines over epochs, counted from 1; NaN where there is no value."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((5.2, 3.2), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel="epoch", ylabel=unit)
+        for name, points in curves.items():
+            known = np.flatnonzero(np.isfinite(points))  # scores are not taken after every epoch
+            axes.plot(known + 1, np.asarray(points)[known], marker=".", label=shorten(name))
+        if curves:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure as an SVG element: text stays text, its ink is that of the page, and it shrinks with its column."""
+    stream = BytesIO()
+    with mpl.rc_context(_SVG), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are drawn by the browser, which has others.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue().decode("utf-8")
+    element = text[text.index("<svg") :].replace(_INK, "currentColor")
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    # Every chart calls its parts alike, and a page has many charts.
+    own = "chart-" + hashlib.sha256(element.encode()).hexdigest()[:10]
+    element = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}-", element)
+    # A fixed height would keep it from shrinking with its column; the view box stays.
+    size = re.compile(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"')
+    return size.sub(r'\1 style="width: \2pt; max-width: 100%"', element, count=1)
+
+
+def shorten(name: str) -> str:
+    """A name that fits beside a chart; its signs that do not print are shown as "?"."""
+    printable = "".join(sign if sign.isprintable() else "?" for sign in name)
+    return printable if len(printable) <= _LONGEST_NAME else printable[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,134 @@
+"""From proposals to the result, one filter after the other, in plain NumPy: what the page's sliders repeat."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn.inspection.stage_run import Floats, StageRun
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The proposals that the box head takes for an object, best score first.
+
+    Attributes:
+        proposals: Number of proposals before this filter.
+        rois: float32 [N, 4] normalised, as proposed.
+        boxes: float32 [N, 4] normalised, refined and clipped to the picture.
+        class_ids: int32 [N], never the background.
+        scores: float32 [N]; equal ones in the order of the proposals.
+        drop_empty: Whether boxes without area are left out before suppression.
+        max_detections: Kept at most.
+    """
+
+    proposals: int
+    rois: Floats
+    boxes: Floats
+    class_ids: npt.NDArray[np.int32]
+    scores: Floats
+    drop_empty: bool
+    max_detections: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def areas(self) -> Floats:
+        """Normalised areas, float32 [N]."""
+        return np.asarray((self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1]))
+
+
+@dataclass(frozen=True, eq=False)
+class FinalSteps:
+    """What each filter leaves, as rows of the candidates.
+
+    Attributes:
+        proposals: Number of proposals.
+        of_class: Candidates: their best class is not the background.
+        confident: Rows whose score reaches the threshold.
+        kept: Rows that suppression within each class keeps.
+        final: The first `max_detections` of them.
+        per_class: By class id, how many are confident and how many of them are kept.
+    """
+
+    proposals: int
+    of_class: int
+    confident: Rows
+    kept: Rows
+    final: Rows
+    per_class: dict[int, tuple[int, int]]
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Boxes after each filter, JSON serialisable."""
+        return {
+            "proposals": self.proposals,
+            "not_background": self.of_class,
+            "confident": len(self.confident),
+            "after_nms": len(self.kept),
+            "final": len(self.final),
+        }
+
+
+def find_candidates(run: StageRun) -> Candidates:
+    """Give each proposal its best class, refine and clip it, and leave the background out."""
+    probs, proposals = run.tensors["class_probs"], run.tensors["proposals"]
+    class_ids, scores = probs.argmax(axis=-1).astype(np.int32), probs.max(axis=-1)
+    deltas = np.take_along_axis(run.tensors["box_deltas"], class_ids[:, None, None], axis=1)[:, 0]
+    refined = box_ops.decode(tf.constant(proposals), tf.constant(deltas * np.array(run.config.model.box_std, "f4")))
+    window = tf.constant([run.letterbox.window], tf.float32)
+    boxes = box_ops.clip(refined, box_ops.normalize(window, tf.constant(run.image.shape[:2]))).numpy()
+    rows = np.flatnonzero(class_ids > 0)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    detection = run.config.detection
+    return Candidates(
+        len(proposals),
+        proposals[rows],
+        boxes[rows],
+        class_ids[rows],
+        scores[rows],
+        detection.drop_empty_boxes,
+        detection.max_detections,
+    )
+
+
+def compose(candidates: Candidates, score_threshold: float, nms_threshold: float) -> FinalSteps:
+    """Filter by score, suppress within each class, keep the best.
+
+    Args:
+        candidates: Of a run.
+        score_threshold: Lowest score kept.
+        nms_threshold: Largest IoU within a class.
+    """
+    enough = candidates.scores >= np.float32(score_threshold)
+    if candidates.drop_empty:
+        enough &= candidates.areas > 0
+    confident = np.flatnonzero(enough)
+    taken: list[int] = []
+    for row in confident:
+        rivals = [other for other in taken if candidates.class_ids[other] == candidates.class_ids[row]]
+        if not np.any(_iou(candidates, int(row), rivals) > np.float32(nms_threshold)):
+            taken.append(int(row))
+    kept = np.array(taken, np.intp)
+    before, after = (Counter(candidates.class_ids[rows].tolist()) for rows in (confident, kept))
+    per_class = {class_id: (before[class_id], after[class_id]) for class_id in sorted(before)}
+    final = kept[: candidates.max_detections]
+    return FinalSteps(candidates.proposals, len(candidates), confident, kept, final, per_class)
+
+
+def _iou(candidates: Candidates, row: int, others: list[int]) -> Floats:
+    """IoU of a box with others, float32; 0 where one of the two has no area, as in TensorFlow's operator."""
+    box, rest = candidates.boxes[row], candidates.boxes[others]
+    low, high = np.maximum(box[:2], rest[:, :2]), np.minimum(box[2:], rest[:, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=1)
+    area, areas = candidates.areas[row], candidates.areas[others]
+    union = area + areas - shared
+    usable = (areas > 0) & (area > 0)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=usable)

@@ -1,0 +1,134 @@
+"""The page as one HTML file: images inside it, everything that is text escaped, nothing loaded from anywhere."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maskrcnn.inspection.page_model import Section
+from maskrcnn.inspection.scene import Scene, Shape, drawing_scale, resize, scale_crop
+from runtime.draw import Color
+from runtime.errors import MissingPackageError
+
+try:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+except ModuleNotFoundError as error:
+    raise MissingPackageError(error.name or "jinja2", "inspect", "writing the page") from error
+
+_OPACITY = 0.45
+
+
+class _Drawn(NamedTuple):
+    """A shape with its place in the order of drawing: the smallest lies on top, so that the pointer finds it."""
+
+    row: int
+    shape: Shape
+    mask: str
+
+
+def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: Sequence[Section]) -> str:
+    """The whole page.
+
+    Args:
+        title: What was inspected.
+        facts: Short texts about it.
+        pictures: Names of the pictures.
+        sections: In their order.
+    """
+    store = _ImageStore()
+    environment = Environment(
+        loader=PackageLoader("maskrcnn.inspection", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"drawn": _drawn, "backdrop": store.add, "css": _css, "group_colors": _group_colors}
+    environment.filters |= {"script": _script, "data_uri": _small_image, "trusted": Markup}
+    folder = resources.files("maskrcnn.inspection").joinpath("page")
+    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    body = environment.get_template("sections.html.jinja").render(pictures=pictures, sections=sections)
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        facts=facts,
+        pictures=pictures,
+        sections=sections,
+        body=Markup(body),  # noqa: S704  (escaped when it was rendered)
+        images=store.images,
+        style=Markup(style),  # noqa: S704  (our own files)
+        code=Markup(script),  # noqa: S704
+    )
+
+
+class _ImageStore:
+    """The pictures behind the scenes, each kept once however many scenes show it."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, tuple[str, int, int]] = {}
+
+    def add(self, pixels: npt.NDArray[np.uint8]) -> str:
+        """Name of a picture uint8 [H, W, 3]."""
+        key = "picture-" + hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()[:12]
+        if key not in self.images:
+            smaller = resize(pixels, min(1.0, drawing_scale(pixels.shape[:2])))
+            self.images[key] = _encode(Image.fromarray(smaller), "JPEG"), pixels.shape[1], pixels.shape[0]
+        return key
+
+
+def _drawn(scene: Scene) -> list[_Drawn]:
+    scale = min(1.0, drawing_scale(scene.image.shape[:2]))
+    sizes = [(s.box[2] - s.box[0]) * (s.box[3] - s.box[1]) for s in scene.shapes]
+    order = sorted(range(len(sizes)), key=lambda row: (-sizes[row], row))
+    return [_Drawn(row, scene.shapes[row], _mask(scene.shapes[row], scale)) for row in order]
+
+
+def _mask(shape: Shape, scale: float) -> str:
+    """The mask as a picture of two colors, one of them clear."""
+    if shape.mask is None or not shape.mask[0].size:
+        return ""
+    pixels = shape.mask[0]
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in pixels.shape]
+        pixels = scale_crop((pixels, (0, 0)), scale, size)[0]
+    image = Image.fromarray(pixels.astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, *shape.color])
+    stream = BytesIO()
+    image.save(stream, format="PNG", bits=1, transparency=bytes([0, round(255 * _OPACITY)]), optimize=True)
+    return _uri(stream, "png")
+
+
+def _group_colors(scene: Scene) -> dict[str, Color]:
+    """The groups of a scene in the order of their first shape, with their colors."""
+    return {shape.group: shape.color for shape in reversed(scene.shapes) if shape.group}
+
+
+def _css(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _script(value: Any) -> Markup:
+    """JSON inside a script element: "<" is written so that no text can end the element."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704
+
+
+def _small_image(image: Image.Image) -> str:
+    return _encode(image, "WEBP")
+
+
+def _encode(image: Image.Image, kind: str) -> str:
+    stream = BytesIO()
+    image.save(stream, format=kind, quality=85)
+    return _uri(stream, kind.lower())
+
+
+def _uri(stream: BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

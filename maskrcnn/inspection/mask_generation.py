@@ -1,0 +1,126 @@
+"""Step 3: from a crop to 28 x 28 probabilities to pixels of the picture, and what training asks the mask head for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from maskrcnn.data.sample import Sample, sample_arrays
+from maskrcnn.inspection.color_map import color_map
+from maskrcnn.inspection.stage_run import StageRun, shown
+from maskrcnn.model import MaskRCNN
+from maskrcnn.training.model import TrainingModel
+from runtime.detections import Detections
+from runtime.paste import place_crops
+
+_CELL = 112
+_GAP = 4
+
+
+@dataclass(frozen=True, eq=False)
+class MaskTargets:
+    """What one picture teaches the mask head.
+
+    Attributes:
+        image: uint8 [h, w, C], the training input.
+        rois: float64 [P, 4] x1, y1, x2, y2 in input pixels: the proposals that match an object.
+        class_ids: int32 [P].
+        targets: float32 [P, M, M] of 0 and 1.
+        sampled: Rows drawn for the heads, positive and negative together.
+    """
+
+    image: npt.NDArray[np.uint8]
+    rois: npt.NDArray[np.float64]
+    class_ids: npt.NDArray[np.int32]
+    targets: npt.NDArray[np.float32]
+    sampled: int
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Rows of each kind, JSON serialisable."""
+        return {"sampled": self.sampled, "positive": len(self.rois), "negative": self.sampled - len(self.rois)}
+
+
+def mask_targets_of(network: MaskRCNN, sample: Sample, seed: int = 0) -> MaskTargets:
+    """Draw the rows for the heads as a training step would, from the network's proposals.
+
+    Args:
+        network: Its RPN proposes.
+        sample: A picture with its objects.
+        seed: Of the draw.
+    """
+    config, size = network.config, (sample.image.shape[0], sample.image.shape[1])
+    arrays = sample_arrays(sample, config, np.random.default_rng(seed), size)
+    batch = {name: tf.constant(array[None]) for name, array in arrays.items()}
+    batch["seeds"] = tf.constant([[seed, seed + 1]], tf.int32)
+    training, image_size = TrainingModel(network), tf.constant(size)
+    proposals = training.proposals(training.regions(batch["images"]), image_size)
+    found = training.targets(proposals, batch, image_size)
+    class_ids = found.class_ids.numpy()[0, : found.masks.shape[1]]
+    rows = np.flatnonzero(class_ids > 0)
+    last = np.array(size, np.float64) - 1
+    rois = found.rois.numpy()[0][rows] * np.tile(last, 2) + np.array([0, 0, 1, 1])
+    return MaskTargets(
+        sample.image,
+        rois[:, [1, 0, 3, 2]],
+        class_ids[rows],
+        found.masks.numpy()[0][rows],
+        int(np.sum(found.valid.numpy())),
+    )
+
+
+def mask_strip(run: StageRun, detections: Detections, row: int) -> Image.Image:
+    """One detection three times: its box in the picture, the probabilities as the network gives them, the mask.
+
+    Args:
+        run: Of the picture.
+        detections: Of the run.
+        row: Which one.
+    """
+    mask = place_crops([detections.mask_crops[row]], detections.image_size)[0]
+    plain = _cut(run.picture, detections.boxes[row])
+    tinted = run.picture.copy()
+    tinted[~mask] = tinted[~mask] // 4
+    return _strip([plain, _enlarge(color_map(detections.mask_probabilities[row])), _cut(tinted, detections.boxes[row])])
+
+
+def target_strip(targets: MaskTargets, row: int) -> Image.Image:
+    """One matched proposal: what it sees of the picture, and the mask that it shall learn.
+
+    Args:
+        targets: Of a picture.
+        row: Which one.
+    """
+    return _strip([_cut(shown(targets.image), targets.rois[row]), _enlarge(color_map(targets.targets[row]))])
+
+
+def strip_facts(detections: Detections, row: int) -> dict[str, str]:
+    """Class, score and size of one detection's mask, as texts."""
+    probabilities = detections.mask_probabilities[row]
+    return {
+        "class": detections.names[row],
+        "score": f"{detections.scores[row]:.3f}",
+        "area": f"{detections.areas[row]} px",
+        # A mask that hesitates has many probabilities that are neither.
+        "unsure": f"{np.mean(np.abs(probabilities - 0.5) < 0.4):.0%}",
+    }
+
+
+def _cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.Image:
+    """The part of a picture within a box x1, y1, x2, y2, stretched to a square as the crop is."""
+    x1, y1, x2, y2 = (float(side) for side in box)
+    part = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+    return Image.fromarray(picture).transform((_CELL, _CELL), Image.Transform.EXTENT, part, Image.Resampling.BILINEAR)
+
+
+def _enlarge(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.NEAREST)
+
+
+def _strip(cells: list[Image.Image]) -> Image.Image:
+    strip = Image.new("RGB", (len(cells) * (_CELL + _GAP) - _GAP, _CELL), (128, 128, 128))
+    for place, cell in enumerate(cells):
+        strip.paste(cell, (place * (_CELL + _GAP), 0))
+    return strip

@@ -1,0 +1,137 @@
+"""What the page says about the model, its training, the data set, and the exported graph, apart from any picture."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.inspection.artifact_run import Placement, placement_rows
+from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, to_svg
+from maskrcnn.inspection.data_statistics import DIFFERENCES, DatasetStatistics
+from maskrcnn.inspection.page_model import Block, Charts, Numbers, Table
+from maskrcnn.inspection.weights import Arrays, weight_histograms, weight_table
+from runtime.artifact import Metadata
+
+
+def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], list[dict[str, object]]]:
+    """The table of the weights and their histograms.
+
+    Args:
+        arrays: By "<layer>/<variable>".
+        other: To compare with.
+    """
+    rows = weight_table(arrays, other)
+    columns = ["array", "shape", "min", "max", "mean", "std", "dead?", "overflow?"]
+    cells = []
+    marks: dict[tuple[int, int], str] = {}
+    for number, row in enumerate(rows):
+        shape = " x ".join(map(str, row.shape))
+        flags = ["dead" if row.dead else "", "overflow" if row.overflow else ""]
+        values = [f"{value:.4g}" for value in (row.low, row.high, row.mean, row.std)]
+        cells.append([row.name, shape, *values, *flags])
+        marks |= {(number, 6 + place): "bad" for place, flag in enumerate(flags) if flag}
+        if other is not None:
+            cells[-1].append("not in both" if row.change is None else f"{row.change:.3g}")
+    counts = {
+        "weights.arrays": ("arrays", str(len(rows))),
+        "weights.parameters": ("parameters", f"{sum(array.size for array in arrays.values()):,}"),
+        "weights.dead": ("dead", str(sum(row.dead for row in rows))),
+        "weights.overflow": ("overflow", str(sum(row.overflow for row in rows))),
+    }
+    if other is not None:
+        columns.append("change")
+        changed = sum(row.change is None or row.change > 0 for row in rows)
+        counts["weights.changed"] = ("arrays that differ from the other checkpoint", str(changed))
+    intro = "Kernels of convolutions and dense layers; blue: this checkpoint" + (
+        "." if other is None else ", orange: the other."
+    )
+    charts = [Charts(f"Histograms: {part}", intro, [to_svg(f)]) for part, f in weight_histograms(arrays, other).items()]
+    blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("Weights", columns, cells, marks, folded=True)]
+    return blocks, [row.to_dict() for row in rows]
+
+
+def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:
+    """Losses and scores over the epochs of the training that made the checkpoint."""
+    if not history:
+        return []
+    curves: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
+    for name in history[-1]:
+        values = [float(epoch.get(name, np.nan)) for epoch in history]
+        kind = "loss" if "loss" in name else ("score" if "_ap" in name else "")
+        if kind:
+            curves[kind][name] = values
+    charts = [to_svg(curve_chart(each, kind.capitalize() + " of each epoch", kind)) for kind, each in curves.items()]
+    return [Charts("The training of this checkpoint", f"{len(history)} epochs.", charts)]
+
+
+def dataset_blocks(statistics: DatasetStatistics) -> tuple[list[Block], dict[str, Any]]:
+    """Counts and histograms of a data set, and how well its boxes fit its masks."""
+    numbers = statistics.numbers
+    shown = {
+        "dataset.pictures": ("pictures looked at", f"{statistics.pictures} of {statistics.total}"),
+        "dataset.objects": ("objects", str(numbers["objects"])),
+        "dataset.crowds": ("crowds", str(numbers["crowds"])),
+        "dataset.pictures_without_objects": ("pictures without objects", str(numbers["pictures_without_objects"])),
+        "dataset.file_boxes": ("boxes in the file", str(numbers["file_boxes"])),
+    }
+    for limit in DIFFERENCES:
+        share = numbers["boxes_differ"][str(limit)]
+        value = "-" if share is None else f"{share:.2%}"
+        shown[f"dataset.boxes_differ_{limit}"] = (f"boxes {limit} px or more from their mask", value)
+    charts = [to_svg(bar_chart(statistics.per_class, "Objects per class", "objects"))]
+    if len(statistics.sides):
+        charts.append(
+            to_svg(distribution_chart(statistics.sides, "Size of objects", "square root of the area, pixels"))
+        )
+    counts = statistics.objects_per_picture.astype(float)
+    bins = max(1, min(40, int(counts.max(initial=1))))
+    charts.append(to_svg(distribution_chart(counts, "Objects per picture", "objects", bins)))
+    return [Numbers("The data set", shown), Charts("Classes and sizes", "", charts)], numbers
+
+
+def mean_precision(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Block], dict[str, float]]:
+    """The mean of the pictures' average precisions."""
+    judged = [each for each in figures if "truth.ap50" in each]
+    means = {name: float(np.mean([each[f"truth.{name}"] for each in judged])) for name in ("ap50", "ap")}
+    shown = {
+        "result.ap50": (f"mean AP at IoU 0.5, pictures: {len(judged)}", f"{means['ap50']:.3f}"),
+        "result.ap": ("mean AP, IoU 0.5 to 0.95", f"{means['ap']:.3f}"),
+    }
+    return [Numbers("All pictures", shown)], means
+
+
+def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Block], dict[str, Any]]:
+    """Where the nodes of an exported graph run and for how long, and what is known of its making."""
+    rows = placement_rows(placement)
+    total = sum(milliseconds for *_, milliseconds in rows)
+    places = sorted({place for place, *_ in rows})
+    shown = {
+        "artifact.format": ("format", metadata.format if metadata.opset is None else f"onnx, opset {metadata.opset}"),
+        "artifact.device": ("device", placement.device),
+        "artifact.nodes": ("nodes", str(sum(count for _, _, count, _ in rows))),
+        "artifact.milliseconds": ("time in kernels", f"{total:.1f} ms"),
+    }
+    for place in places:
+        count = sum(n for where, _, n, _ in rows if where == place)
+        shown[f"artifact.nodes.{place}"] = (f"nodes on {place}", str(count))
+    operators: defaultdict[str, float] = defaultdict(float)
+    for _, operator, _, milliseconds in rows:
+        operators[operator] += milliseconds
+    cells = [[operator, place, str(count), f"{time:.3f}"] for place, operator, count, time in rows]
+    made = [[name, version] for name, version in metadata.producer.items()]
+    made += [[f"checkpoint {name}", value] for name, value in metadata.checkpoint.items()]
+    made.append(["verdict", "passed" if metadata.verdict.get("passed") else "none that passed"])
+    chart = bar_chart(operators, "Time by operator type, the second run of the first picture", "milliseconds")
+    blocks: list[Block] = [
+        Numbers("The graph in its engine", shown),
+        Charts("Time by operator type", "Kernels that run at once are added up.", [to_svg(chart)]),
+        Table("Placement of the nodes", ["operator", "provider or device", "nodes", "milliseconds"], cells),
+        Table("How it was made", ["what", "value"], made),
+    ]
+    numbers = {
+        "device": placement.device,
+        "nodes": {f"{place} {operator}": count for place, operator, count, _ in rows},
+        "milliseconds": {f"{place} {operator}": time for place, operator, _, time in rows},
+    }
+    return blocks, numbers

@@ -1,0 +1,128 @@
+"""Step 1, as prediction does it: how the RPN sorts and filters anchors into proposals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn import boxes as box_ops
+from maskrcnn import nms
+from maskrcnn.evaluation.metrics import box_iou, recall
+from maskrcnn.inspection.scene import Scene, Shape, box_of
+from maskrcnn.inspection.stage_run import Floats, StageRun
+from maskrcnn.rpn import UNIT_WINDOW
+from runtime.draw import Color
+
+RECALL_IOU = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class ProposalSteps:
+    """What becomes of the anchors in the RPN, best score first, after each step.
+
+    Attributes:
+        order: int32 [P], index of each anchor that is kept by its score.
+        scores: float32 [P].
+        anchors: float32 [P, 4] normalised.
+        refined: float32 [P, 4], moved by the deltas.
+        clipped: float32 [P, 4], cut to the input.
+        kept: int32 [N], rows of them that suppression keeps: the proposals.
+    """
+
+    order: npt.NDArray[np.int32]
+    scores: Floats
+    anchors: Floats
+    refined: Floats
+    clipped: Floats
+    kept: npt.NDArray[np.int32]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Boxes after each step, JSON serialisable."""
+        changed = np.any(self.refined != self.clipped, axis=1)
+        return {"by_score": len(self.order), "clipped": int(np.sum(changed)), "after_nms": len(self.kept)}
+
+
+def proposal_steps(run: StageRun) -> ProposalSteps:
+    """Repeat the selection of proposals step by step, with the operations of the graph."""
+    limits, std = run.config.proposals, run.config.model.rpn_box_std
+    probs = tf.constant(run.tensors["rpn_probs"][:, 1])
+    scores, order = tf.math.top_k(probs, k=min(limits.pre_nms_limit, len(run.anchors)))
+    anchors = tf.gather(tf.constant(run.anchors), order)
+    deltas = tf.gather(tf.constant(run.tensors["rpn_deltas"]), order) * tf.constant(std, tf.float32)
+    refined = box_ops.decode(anchors, deltas)
+    clipped = box_ops.clip(refined, tf.constant(UNIT_WINDOW))
+    valid = tf.ones([1, len(order), 1], tf.bool)
+    rows, kept = nms.suppress(clipped[None], valid, limits.post_nms_inference, limits.nms_threshold)
+    return ProposalSteps(*(t.numpy() for t in (order, scores, anchors, refined, clipped, rows[0][kept[0]])))
+
+
+def recalls(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number]) -> dict[str, float]:
+    """Share of objects that a box of IoU 0.7 is near, after each step.
+
+    Args:
+        run: Of the picture.
+        steps: Of the run.
+        gt_boxes: [N, 4] y1, x1, y2, x2 in input pixels.
+    """
+    boxes = {"anchors": run.anchors, "refined": steps.clipped, "proposals": steps.clipped[steps.kept]}
+    return {
+        name: float(recall(run.to_input(each)[:, [1, 0, 3, 2]], gt_boxes, RECALL_IOU)[0])
+        for name, each in boxes.items()
+    }
+
+
+def proposal_scenes(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number], count: int) -> list[Scene]:
+    """The best anchors before refinement, after it, after clipping, and the best boxes after suppression.
+
+    Args:
+        run: Of the picture.
+        steps: Of the run.
+        gt_boxes: [N, 4] y1, x1, y2, x2 in input pixels; N may be 0.
+        count: Boxes shown.
+    """
+    best = np.arange(min(count, len(steps.order)))
+    kept = steps.kept[:count]
+    stages: Sequence[tuple[str, str, str, Floats, npt.NDArray[np.integer], bool]] = (
+        ("by_score", "Best anchors", "by score, as they lie on the grid", steps.anchors, best, True),
+        ("refined", "After refinement", "moved by the network's deltas", steps.refined, best, False),
+        ("clipped", "After clipping", "cut to the input", steps.clipped, best, False),
+        ("after_nms", "After suppression", "without near duplicates: the proposals", steps.clipped, kept, False),
+    )
+    scenes = []
+    for name, title, what, boxes, rows, dotted in stages:
+        total = steps.numbers.get(name, len(steps.order)) if name == "after_nms" else len(steps.order)
+        corners = run.to_input(boxes[rows])
+        iou = _best_iou(corners, gt_boxes)
+        shapes = [
+            Shape(
+                box_of(corner),
+                _score_color(float(steps.scores[row])),
+                dotted,
+                facts={"score": f"{steps.scores[row]:.3f}", **_level(run, steps.order[row]), **_overlap(iou, place)},
+            )
+            for place, (corner, row) in enumerate(zip(corners, rows, strict=True))
+        ]
+        caption = f"The best {len(rows)} of {total}, {what}."
+        scenes.append(Scene(f"anchors/{name}", title, caption, run.shown_input, shapes[::-1], 0.06))
+    return scenes
+
+
+def _level(run: StageRun, anchor: np.integer) -> dict[str, str]:
+    return {"level": f"P{run.anchor_levels[anchor]}"}
+
+
+def _best_iou(corners: npt.NDArray[np.float64], gt_boxes: npt.NDArray[np.number]) -> npt.NDArray[np.floating] | None:
+    return box_iou(corners[:, [1, 0, 3, 2]], gt_boxes).max(axis=1) if len(gt_boxes) else None
+
+
+def _overlap(iou: npt.NDArray[np.floating] | None, row: int) -> dict[str, str]:
+    return {} if iou is None else {"IoU": f"{iou[row]:.2f}"}
+
+
+def _score_color(score: float) -> Color:
+    """From blue (0) over violet to yellow (1): told apart by people who do not see red and green as two."""
+    return (round(70 + 185 * score), round(90 + 130 * score * score), round(255 - 215 * score))

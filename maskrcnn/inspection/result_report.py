@@ -1,0 +1,170 @@
+"""The last section of the page: the filters with their sliders, the detections, and the comparison with the objects."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.evaluation.metrics import box_iou
+from maskrcnn.inspection.box_refinement import class_color
+from maskrcnn.inspection.charts import precision_recall_chart, to_svg
+from maskrcnn.inspection.final_result import detection_rows, difference_scene
+from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose
+from maskrcnn.inspection.page_model import Block, Charts, Numbers, Result, Scenes, Table
+from maskrcnn.inspection.scene import Scene, Shape, box_of
+from maskrcnn.inspection.stage_run import StageRun, StageRunner
+from maskrcnn.inspection.truth import MATCH_IOU, Comparison, Truth, compare
+from runtime.detections import Detections
+from runtime.paste import MaskCrop, paste_mask
+
+# Masks of boxes that are no detection at the run's thresholds cost the mask head's time: only the best have one.
+_CANDIDATE_MASKS = 100
+_SHOWN_OVERLAPS = 25
+
+_FILTERS = {
+    "proposals": "proposals",
+    "not_background": "taken for an object",
+    "confident": "score reaches the threshold",
+    "after_nms": "kept by suppression",
+    "final": "detections",
+}
+_OUTCOMES = {
+    "objects": "annotated objects",
+    "matches": "matches",
+    "misses": "misses",
+    "duplicates": "duplicates",
+    "wrong_class": "wrong class",
+    "false": "false",
+    "in_crowd": "in a crowd, not counted",
+}
+
+
+def result_blocks(
+    run: StageRun, runner: StageRunner, candidates: Candidates, truth: Truth | None
+) -> tuple[list[Block], dict[str, Any]]:
+    """Blocks for the page, and the numbers in them.
+
+    Args:
+        run: Of the picture.
+        runner: That made the run.
+        candidates: Of the run.
+        truth: The annotated objects, if they are known.
+    """
+    steps = compose(candidates, run.score_threshold, run.nms_threshold)
+    detections = run.detections
+    figures: dict[str, Any] = {f"final.{key}": value for key, value in steps.numbers.items()}
+    figures["final.final"] = len(detections)  # boxes without a pixel in the picture have gone, too
+    blocks: list[Block] = [_interactive(run, runner, candidates, steps, truth), _suppression_table(run, steps)]
+    if truth is not None:
+        comparison = compare(detections, truth)
+        figures |= {f"truth.{key}": value for key, value in comparison.numbers.items()}
+        blocks += _comparison_blocks(run, detections, truth, comparison)
+    return blocks, figures
+
+
+def _interactive(
+    run: StageRun, runner: StageRunner, candidates: Candidates, steps: FinalSteps, truth: Truth | None
+) -> Result:
+    names, boxes = run.config.model.class_names, run.to_picture(candidates.boxes).astype(np.float32)
+    rounded = np.rint(boxes)
+    has_area = np.all(rounded[:, 2:] > rounded[:, :2], axis=1)
+    final = frozenset(int(row) for row in steps.final if has_area[row])
+    crops = _candidate_masks(run, runner, candidates, steps, boxes)
+    overlaps = box_iou(boxes[:, [1, 0, 3, 2]], truth.boxes) if truth is not None and len(truth) else None
+    levels = run.levels(candidates.rois)
+    shapes, rows = [], []
+    for row, class_id in enumerate(candidates.class_ids.tolist()):
+        iou = "" if overlaps is None else f"{overlaps[row].max():.2f}"
+        facts = {"class": names[class_id], "score": f"{candidates.scores[row]:.3f}", "level": f"P{levels[row]}"}
+        if iou:
+            facts["IoU"] = iou
+        shapes.append(Shape(box_of(boxes[row]), class_color(class_id), facts=facts, mask=crops.get(row)))
+        rows.append([str(row + 1), *facts.values()])
+    caption = "Detections at the thresholds above; point at a box for its score, class, level and IoU."
+    if len(candidates) > len(crops):
+        caption += f" Masks are shown for the {len(crops)} best candidates, the others as boxes."
+    data = {
+        "scores": candidates.scores.tolist(),
+        "classes": candidates.class_ids.tolist(),
+        "boxes": candidates.boxes.tolist(),
+        "hasArea": has_area.tolist(),
+        "dropEmpty": candidates.drop_empty,
+        "max": candidates.max_detections,
+        "score": run.score_threshold,
+        "nms": run.nms_threshold,
+    }
+    counts = {**steps.numbers, "final": len(final)}
+    numbers = {f"final.{key}": (name, str(counts[key])) for key, name in _FILTERS.items()}
+    columns = ["candidate", "class", "score", "level", *(["IoU of boxes"] if overlaps is not None else [])]
+    return Result(Scene("result", "Result", caption, run.picture, shapes), data, columns, rows, final, numbers)
+
+
+def _candidate_masks(
+    run: StageRun,
+    runner: StageRunner,
+    candidates: Candidates,
+    steps: FinalSteps,
+    boxes: npt.NDArray[np.float32],
+) -> dict[int, MaskCrop]:
+    """Pasted masks by candidate: the run's own for its detections, and the mask head's for the best others."""
+    found = {int(row): run.tensors["masks"][place] for place, row in enumerate(steps.final)}
+    others = np.array([row for row in range(len(candidates)) if row not in found][:_CANDIDATE_MASKS], np.intp)
+    if len(others):
+        more = runner.masks(run, candidates.boxes[others], candidates.class_ids[others])
+        if more is not None:
+            found |= {int(row): mask for row, mask in zip(others, more, strict=True)}
+    size = (run.picture.shape[0], run.picture.shape[1])
+    mode = run.config.detection.mask_paste
+    return {row: paste_mask(mask, boxes[row], size, mode) for row, mask in sorted(found.items())}
+
+
+def _suppression_table(run: StageRun, steps: FinalSteps) -> Table:
+    names = run.config.model.class_names
+    rows = [[names[class_id], str(before), str(after)] for class_id, (before, after) in steps.per_class.items()]
+    title = "Suppression within each class, at the model's thresholds"
+    return Table(title, ["class", "before", "kept"], rows)
+
+
+def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> list[Block]:
+    numbers = comparison.numbers
+    shown = {f"truth.{key}": (name, str(numbers[key])) for key, name in _OUTCOMES.items()}
+    shown["truth.ap50"] = (f"AP of this picture at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
+    shown["truth.ap"] = ("AP, mean of IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
+    rows = detection_rows(run, detections, comparison)
+    cells = [
+        [str(number), row["class"], f"{row['score']:.3f}", row["level"], row["outcome"], f"{row['iou']:.3f}"]
+        for number, row in enumerate(rows, 1)
+    ]
+    marks = {(number, 4): "good" if row["outcome"] == "match" else "bad" for number, row in enumerate(rows)}
+    columns = ["detection", "class", "score", "level", "outcome", "IoU of masks"]
+    chart = precision_recall_chart(comparison.precision, f"AP {numbers['ap50']:.3f} at IoU {MATCH_IOU}")
+    intro = "Of this picture, all classes together, best score first; at the model's thresholds."
+    overlaps = [_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []
+    return [
+        Numbers("Against the annotated objects, at the model's thresholds", shown),
+        Scenes("Matches and mistakes", [difference_scene(run, detections, truth, comparison)]),
+        Table("Detections and what became of them", columns, cells, marks),
+        *overlaps,
+        Charts("Precision and recall", intro, [to_svg(chart)]),
+    ]
+
+
+def _overlap_table(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> Table:
+    """IoU of every detection with every object: green the pair that matches, red what overlaps and does not."""
+    names = run.config.model.class_names
+    down, across = (min(count, _SHOWN_OVERLAPS) for count in comparison.overlaps.shape)
+    columns = ["detection", *(f"{column + 1} {names[truth.class_ids[column]]}" for column in range(across))]
+    rows = [
+        [f"{row + 1} {detections.names[row]}", *(f"{comparison.overlaps[row, column]:.2f}" for column in range(across))]
+        for row in range(down)
+    ]
+    marks = {}
+    for row in range(down):
+        for column in range(across):
+            if comparison.partners[row] == column:
+                marks[row, column + 1] = "good"
+            elif comparison.overlaps[row, column] >= MATCH_IOU:
+                marks[row, column + 1] = "bad"
+    title = "IoU of masks, detections down, objects across"
+    cut = "" if comparison.overlaps.size == down * across else f" (the first {down} and {across})"
+    return Table(title + cut, columns, rows, marks)

@@ -1,0 +1,175 @@
+"""The steps of one picture as blocks of the page, each with the numbers in them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.records import Record
+from maskrcnn.data.sample import Sample
+from maskrcnn.inspection.activations import Activation, mosaic
+from maskrcnn.inspection.anchor_matches import match_anchors, match_scenes
+from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
+from maskrcnn.inspection.data_pictures import (
+    anchor_scene,
+    augmented_scenes,
+    input_scene,
+    mini_mask_share,
+    mini_mask_strip,
+)
+from maskrcnn.inspection.final_result import truth_scene
+from maskrcnn.inspection.final_steps import Candidates
+from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
+from maskrcnn.inspection.page_model import Block, Images, Numbers, Scenes, Table
+from maskrcnn.inspection.proposal_steps import RECALL_IOU, proposal_scenes, proposal_steps, recalls
+from maskrcnn.inspection.stage_run import ModelStages, StageRun, StageRunner
+from maskrcnn.inspection.truth import Truth
+
+# What the page shows at most of each kind.
+_SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS, _SHOWN_MINI_MASKS = 50, 24, 8, 6
+
+# Blocks, and the numbers in them by key, JSON serialisable.
+Described = tuple[list[Block], dict[str, Any]]
+
+_ANCHOR_NAMES = {
+    "anchors.total": "anchors",
+    "anchors.positive": "positive",
+    "anchors.neutral": "neutral",
+    "anchors.negative": "negative",
+    "anchors.used_positive": "positive, used",
+    "anchors.used_negative": "negative, used",
+    "anchors.by_score": "best by score",
+    "anchors.clipped": "cut at the border",
+    "anchors.after_nms": "after suppression",
+    "anchors.recall_anchors": f"recall of anchors at IoU {RECALL_IOU}",
+    "anchors.recall_refined": f"recall after refinement at IoU {RECALL_IOU}",
+    "anchors.recall_proposals": f"recall of proposals at IoU {RECALL_IOU}",
+}
+_REFINEMENT_NAMES = {
+    "refinement.candidates": "taken for an object",
+    "refinement.median_shift": "median shift, input pixels",
+    "refinement.median_growth": "median ratio of areas",
+}
+_TARGET_NAMES = {
+    "masks.targets_sampled": "rows for the heads",
+    "masks.targets_positive": "matched to an object",
+    "masks.targets_negative": "background",
+}
+
+
+def gt_boxes(sample: Sample | None) -> npt.NDArray[np.number]:
+    """Boxes of the objects that are not crowds, [N, 4] y1, x1, y2, x2 in input pixels."""
+    return np.zeros((0, 4)) if sample is None else sample.boxes[sample.class_ids > 0]
+
+
+def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
+    """Anchors against objects, if these are known, and on their way to proposals."""
+    steps = proposal_steps(run)
+    figures: dict[str, Any] = {"anchors.total": len(run.anchors)}
+    figures |= {f"anchors.{key}": value for key, value in steps.numbers.items()}
+    scenes: list[Block] = []
+    if sample is not None:
+        matches = match_anchors(run, sample)
+        figures |= {f"anchors.{key}": value for key, value in matches.numbers.items()}
+        found = recalls(run, steps, gt_boxes(sample))
+        figures |= {f"anchors.recall_{key}": value for key, value in found.items()}
+        scenes.append(Scenes("What training sees", match_scenes(run, matches, sample)))
+    scenes.append(Scenes("From anchors to proposals", proposal_scenes(run, steps, gt_boxes(sample), _SHOWN_BOXES)))
+    return [Numbers("Counts", _named(figures, _ANCHOR_NAMES)), *scenes], figures
+
+
+def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | None) -> Described:
+    """Where the box head moves what it takes for an object."""
+    numbers = refinement_numbers(run, candidates)
+    figures = {f"refinement.{key}": value for key, value in numbers.items()}
+    counts = [[name, str(count)] for name, count in numbers["per_class"].items()]
+    blocks: list[Block] = [
+        Numbers("Counts", _named(figures, _REFINEMENT_NAMES)),
+        Scenes("Where boxes go", [refinement_scene(run, candidates, gt_boxes(sample))]),
+        Table("Candidates per class", ["class", "candidates"], counts),
+    ]
+    return blocks, figures
+
+
+def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> Described:
+    """The masks of the detections, and of a checkpoint what training would ask the mask head for."""
+    detections = run.detections
+    count = min(len(detections), _SHOWN_MASKS)
+    strips = []
+    for row in range(count):
+        facts = ", ".join(f"{name} {value}" for name, value in strip_facts(detections, row).items())
+        strips.append((mask_strip(run, detections, row), f"{row + 1}: {facts}"))
+    side = run.config.model.mask_size
+    intro = (
+        f"{count} of {len(detections)} detections: the box in the picture, the {side} x {side} probabilities that the "
+        "network gives (dark 0, bright 1), the mask that is pasted from them at 0.5. Unsure: share of probabilities "
+        "between 0.1 and 0.9."
+    )
+    blocks: list[Block] = [Images("Masks of the detections", intro, strips)]
+    figures: dict[str, Any] = {"masks.shown": count}
+    if sample is None or not isinstance(runner, ModelStages):
+        return blocks, figures
+    targets = mask_targets_of(runner.model, sample)
+    figures |= {f"masks.targets_{key}": value for key, value in targets.numbers.items()}
+    blocks.append(Numbers("Rows of a training step", _named(figures, _TARGET_NAMES)))
+    if len(targets.rois):
+        rows = np.linspace(0, len(targets.rois) - 1, min(len(targets.rois), _SHOWN_TARGETS)).astype(int).tolist()
+        names = run.config.model.class_names
+        images = [(target_strip(targets, row), names[targets.class_ids[row]]) for row in rows]
+        intro = "What a training step would ask for: the proposal as the mask head sees it, and the mask it shall give."
+        blocks.append(Images("Mask targets in training", intro, images))
+    return blocks, figures
+
+
+def activation_blocks(activations: Sequence[Activation]) -> Described:
+    """Mosaics of the channels, and a table with those that say nothing."""
+    images, rows, figures = [], [], {}
+    for each in activations:
+        numbers, shape = each.numbers, "{} x {} x {}".format(*each.values.shape)
+        flagged = [(kind, numbers[kind]) for kind in ("dead", "saturated") if numbers[kind]]
+        flags = "".join(f", {len(channels)} {kind} ({_listed(channels)})" for kind, channels in flagged)
+        images.append((mosaic(each), f"{each.name}: {shape}{flags}"))
+        ends = [f"{numbers[key]:.4g}" for key in ("min", "max", "mean")]
+        lists = [_listed(numbers[kind]) or "none" for kind in ("dead", "saturated")]
+        rows.append([each.name, shape, *ends, *lists])
+        figures[f"activations.{each.name}"] = numbers
+    intro = (
+        "The first 64 channels of each layer, each stretched over its own range (dark low, bright high). Framed red: "
+        "dead, one value everywhere. Framed orange: saturated, 99 % of the values in the top hundredth of the range."
+    )
+    columns = ["layer", "height x width x channels", "min", "max", "mean", "dead channels", "saturated channels"]
+    marks = {(r, c): "bad" for r, row in enumerate(rows) for c in (5, 6) if row[c] != "none"}
+    return [Images("Channels", intro, images, wide=True), Table("Layers", columns, rows, marks)], figures
+
+
+def data_blocks(run: StageRun, truth: Truth | None, sample: Sample | None, record: Record) -> list[Block]:
+    """The picture as the network gets it, and its objects on their way into training."""
+    blocks: list[Block] = [Scenes("The network's input", [input_scene(run), anchor_scene(run)])]
+    if truth is None or sample is None:
+        return blocks
+    blocks.append(Scenes("Annotated objects", [truth_scene(run, truth)]))
+    config, mini = run.config, run.config.training.mini_mask_size
+    rows = range(min(len(sample.crops), _SHOWN_MINI_MASKS))
+    if mini is not None and rows:
+        images = []
+        for row in rows:
+            name = config.model.class_names[abs(int(sample.class_ids[row]))]
+            share = mini_mask_share(sample, config, row)
+            images.append((mini_mask_strip(sample, config, row), f"{name}: IoU {share:.3f}"))
+        intro = f"The mask in its box, as the {mini[0]} x {mini[1]} mini mask that training stores, and back again."
+        blocks.append(Images("Mini masks and back", intro, images))
+    blocks.append(Scenes("Augmentations of this picture", augmented_scenes(record, config)))
+    return blocks
+
+
+def _named(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Those of the figures that have a name and a value, as texts."""
+    shown = {key: (names[key], figures[key]) for key in names if figures.get(key) is not None}
+    return {
+        key: (name, f"{value:.3f}" if isinstance(value, float) else str(value)) for key, (name, value) in shown.items()
+    }
+
+
+def _listed(channels: Sequence[int]) -> str:
+    return ", ".join(map(str, channels[:12])) + (", ..." if len(channels) > 12 else "")

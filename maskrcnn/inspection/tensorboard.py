@@ -1,0 +1,46 @@
+"""Step 6: the same pictures, numbers and histograms as files for TensorBoard."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn.inspection.activations import Activation, log_activations
+from maskrcnn.inspection.scene import Scene
+from runtime.errors import MissingPackageError
+
+
+def write_tensorboard(
+    folder: Path,
+    pictures: Sequence[tuple[str, Sequence[Scene], Sequence[Activation], Mapping[str, object]]],
+    weights: Mapping[str, npt.NDArray[np.float32]],
+) -> None:
+    """Write one event file: pictures by step, activations as mosaics and histograms, numbers, weights.
+
+    Args:
+        folder: Of the event file.
+        pictures: Name, scenes, activations and numbers of each; its place is its step.
+        weights: Histograms by name.
+
+    Raises:
+        MissingPackageError: The package `tensorboard` is missing.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingPackageError("tensorboard", "inspect", "writing for TensorBoard")
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=0):
+        for name, array in weights.items():
+            tf.summary.histogram(f"weights/{name}", array)
+    for step, (name, scenes, activations, numbers) in enumerate(pictures):
+        with writer.as_default(step=step):
+            tf.summary.text("picture", name)
+            for scene in scenes:
+                tf.summary.image(scene.name, np.asarray(scene.to_image())[None], description=scene.caption)
+            for key, value in numbers.items():
+                if isinstance(value, int | float):
+                    tf.summary.scalar(key.replace(".", "/", 1), value)
+            log_activations(activations)
+    writer.close()

@@ -1,0 +1,170 @@
+"""Detections against the annotated objects of their picture: matches, misses, duplicates, overlaps, precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.records import Instance, Record
+from maskrcnn.errors import DatasetError
+from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
+from maskrcnn.inspection.stage_run import StageRun
+from runtime.detections import Detections
+from runtime.rle import area, decode
+
+MATCH_IOU = 0.5
+
+# "duplicate": of an object that a better detection has; "wrong class": on an object of another class.
+Outcome = Literal["match", "duplicate", "wrong class", "false", "crowd"]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The annotated objects of a picture, with the class ids of the model.
+
+    Attributes:
+        class_ids: int32 [G].
+        masks: bool [H, W, G] in picture pixels.
+        boxes: int32 [G, 4] y1, x1, y2, x2 in picture pixels, from the masks.
+        crowds: bool [H, W, M]: groups that nobody separated, which do not count.
+    """
+
+    class_ids: npt.NDArray[np.int32]
+    masks: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.int32]
+    crowds: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        outcomes: Of each detection, best score first.
+        partners: Of each detection the row of its object, -1 for none.
+        found: bool [G], whether an object has a detection.
+        overlaps: float32 [N, G], mask IoU of each detection with each object.
+        precision: The curve at IoU 0.5 and the area under it.
+        ap_range: Mean over IoU 0.5 to 0.95.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    partners: tuple[int, ...]
+    found: npt.NDArray[np.bool_]
+    overlaps: npt.NDArray[np.floating]
+    precision: AveragePrecision
+    ap_range: float
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Counts and average precision, JSON serialisable."""
+        return {
+            "objects": len(self.found),
+            "matches": self.outcomes.count("match"),
+            "misses": int(np.sum(~self.found)),
+            "duplicates": self.outcomes.count("duplicate"),
+            "wrong_class": self.outcomes.count("wrong class"),
+            "false": self.outcomes.count("false"),
+            "in_crowd": self.outcomes.count("crowd"),
+            "ap50": self.precision.ap,
+            "ap": self.ap_range,
+        }
+
+
+def truth_of(record: Record, run: StageRun) -> Truth:
+    """The objects of a record whose class ids are the model's; those without a pixel are left out.
+
+    Raises:
+        DatasetError: A mask is of another size than the picture.
+    """
+    size = run.picture.shape[:2]
+    objects: list[Instance] = []
+    crowds: list[Instance] = []
+    for instance in record.load_instances():
+        if tuple(instance.mask["size"]) != size:
+            raise DatasetError(
+                f"picture {record.image_id} has {size[0]} x {size[1]} pixels, the mask of annotation "
+                f"{instance.annotation_id} {instance.mask['size'][0]} x {instance.mask['size'][1]}: "
+                "run `maskrcnn data check`"
+            )
+        if area(instance.mask):  # what has no pixel can neither be found nor missed
+            (crowds if instance.crowd else objects).append(instance)
+    masks = _stack(objects, size)
+    class_ids = np.array([instance.class_id for instance in objects], np.int32)
+    return Truth(class_ids, masks, mask_boxes(masks), _stack(crowds, size))
+
+
+def mask_boxes(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Boxes int32 [N, 4] y1, x1, y2, x2 of masks [H, W, N], far sides exclusive; zeros for an empty one."""
+    boxes = np.zeros((masks.shape[-1], 4), np.int32)
+    for row in range(masks.shape[-1]):
+        ys, xs = (np.flatnonzero(masks[..., row].any(axis=axis)) for axis in (1, 0))
+        if len(ys):
+            boxes[row] = ys[0], xs[0], ys[-1] + 1, xs[-1] + 1
+    return boxes
+
+
+def compare(detections: Detections, truth: Truth) -> Comparison:
+    """Match detections to objects as `metrics.match_detections` does, and say what the others are."""
+    boxes = detections.pixel_boxes[:, [1, 0, 3, 2]]
+    masks = np.moveaxis(detections.masks, 0, -1)
+    given = (truth.boxes, truth.class_ids, truth.masks, boxes, detections.class_ids, detections.scores, masks)
+    matches = match_detections(*given, MATCH_IOU)
+    # The metrics count ties backwards; detections come best first already.
+    order = np.argsort(detections.scores, kind="stable")[::-1]
+    partners = np.full(len(detections), -1)
+    partners[order] = matches.pred_match
+    overlaps = np.zeros((len(detections), len(truth)), np.float32)
+    overlaps[order] = matches.overlaps
+    crowd = _crowd_shares(masks, truth.crowds)
+    outcomes = tuple(_outcome(row, partners, overlaps, detections, truth, crowd) for row in range(len(detections)))
+    counted = np.array([outcome != "crowd" for outcome in outcomes], np.bool_)
+    given = (*given[:3], boxes[counted], detections.class_ids[counted], detections.scores[counted], masks[..., counted])
+    found = matches.gt_match > -1
+    precision = average_precision(*given, MATCH_IOU)
+    return Comparison(
+        outcomes,
+        tuple(int(partner) for partner in partners),
+        found,
+        overlaps,
+        precision,
+        average_precision_range(*given),
+    )
+
+
+def _outcome(
+    row: int,
+    partners: npt.NDArray[np.floating],
+    overlaps: npt.NDArray[np.floating],
+    detections: Detections,
+    truth: Truth,
+    crowd: npt.NDArray[np.floating],
+) -> Outcome:
+    if partners[row] > -1:
+        return "match"
+    near = overlaps[row] >= MATCH_IOU
+    if np.any(near & (truth.class_ids == detections.class_ids[row])):
+        return "duplicate"
+    if np.any(near):
+        return "wrong class"
+    return "crowd" if crowd[row] >= 0.5 else "false"
+
+
+def _crowd_shares(masks: npt.NDArray[np.bool_], crowds: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
+    """The largest share of each mask [H, W, N] that lies in one crowd, [N]."""
+    pixels = np.maximum(masks.sum(axis=(0, 1)), 1)
+    shares = np.zeros(masks.shape[-1])
+    for column in range(crowds.shape[-1]):
+        shares = np.maximum(shares, (masks & crowds[..., column, None]).sum(axis=(0, 1)) / pixels)
+    return shares
+
+
+def _stack(instances: Sequence[Instance], size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    if not instances:
+        return np.zeros((*size, 0), np.bool_)
+    return np.stack([decode(instance.mask) for instance in instances], axis=-1)

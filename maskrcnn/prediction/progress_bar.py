@@ -1,0 +1,72 @@
+"""How far a run is: bars on a terminal, now and then a line elsewhere; both on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from maskrcnn.prediction.job import Progress
+
+_BETWEEN_LINES = 10.0  # seconds
+
+
+class _Speed:
+    """Things per second since this run began with them; those that were done before do not count."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._begin = time.monotonic()
+
+    def __call__(self, done: int) -> str:
+        seconds = time.monotonic() - self._begin
+        return f"{(done - self._done) / seconds:.1f} per second" if done > self._done and seconds > 0 else ""
+
+
+@contextmanager
+def progress_bar(say: Callable[[str], None]) -> Iterator[Progress]:
+    """Show the progress of a run for the time of a block.
+
+    Args:
+        say: Prints a line, where stderr is no terminal.
+
+    Yields:
+        What to call, see `maskrcnn.prediction.job.Progress`.
+    """
+    if not sys.stderr.isatty():
+        yield _lines(say)
+        return
+    from rich.console import Console  # noqa: PLC0415  (comes with the command line)
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, tuple[int, _Speed]] = {}
+
+        def show(label: str, done: int, total: int | None) -> None:
+            if label not in tasks:
+                task = bars.add_task(escape(label), completed=done, total=total, speed="")
+                tasks[label] = (int(task), _Speed(done))
+            number, speed = tasks[label]
+            bars.update(bars.task_ids[number], completed=done, total=total, speed=speed(done))
+
+        yield show
+
+
+def _lines(say: Callable[[str], None]) -> Progress:
+    speeds: dict[str, _Speed] = {}
+    last = time.monotonic()
+
+    def show(label: str, done: int, total: int | None) -> None:
+        nonlocal last
+        speed = speeds.setdefault(label, _Speed(done))
+        if done == total or time.monotonic() - last >= _BETWEEN_LINES:
+            last = time.monotonic()
+            rate = speed(done)
+            say(f"{label}: {done}{'' if total is None else f' of {total}'}{rate and ', ' + rate}")
+
+    return show

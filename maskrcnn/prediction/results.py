@@ -1,0 +1,128 @@
+"""The documents of a run as one COCO file, one table, and a list of what failed."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from maskrcnn.prediction.documents import Row
+from maskrcnn.prediction.journal import read_journal
+from maskrcnn.prediction.output_folder import FAILURES_FILE, RESULTS_FILE, TABLE_FILE, OutputFolder
+from maskrcnn.prediction.settings import RunSettings
+from maskrcnn.prediction.sources import Failure, Source
+from runtime.atomic import atomic_write
+from runtime.rle import area
+
+COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
+
+# What spreadsheets take for the beginning of a formula.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the documents hold.
+
+    Attributes:
+        pictures: Without frames of videos.
+        frames: Predicted frames of videos.
+        detections: In all of them.
+    """
+
+    pictures: int
+    frames: int
+    detections: int
+
+
+def write_results(folder: OutputFolder, settings: RunSettings, sources: Iterable[Source]) -> Totals:
+    """Write `results.json` and `results.csv` from the documents of the sources, which are read once, one by one.
+
+    The JSON is a whole COCO data set with a `score` per annotation; its annotations are COCO results.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    with (
+        atomic_write(folder.path / RESULTS_FILE, overwrite=True) as json_path,
+        atomic_write(folder.path / TABLE_FILE, overwrite=True) as csv_path,
+        json_path.open("w", encoding="utf-8") as json_file,
+        csv_path.open("w", encoding="utf-8", newline="") as csv_file,
+    ):
+        return _write(folder, settings, sources, json_file, csv_file)
+
+
+def _write(
+    folder: OutputFolder, settings: RunSettings, sources: Iterable[Source], json_file: TextIO, csv_file: TextIO
+) -> Totals:
+    table = csv.writer(csv_file)  # with CR LF: only signs of the line end make it quote a cell
+    table.writerow(COLUMNS)
+    images: list[str] = []
+    count = frames = 0
+    json_file.write('{"annotations": [')
+    for source, entry in _entries(folder, sources):
+        image, frame = _image(len(images) + 1, source, entry), entry.get("frame")
+        images.append(json.dumps(image, ensure_ascii=False))
+        frames += frame is not None
+        for row in entry["detections"]:
+            count += 1
+            pixels = area(row["mask"])
+            annotation = _annotation(count, image["id"], row, pixels)
+            json_file.write(f"{',' if count > 1 else ''}\n{json.dumps(annotation)}")
+            where = (_cell(source.name), "" if frame is None else frame)
+            table.writerow((*where, row["class_id"], _cell(row["name"]), f"{row['score']:.6f}", *row["box"], pixels))
+    categories = [{"id": number, "name": name} for number, name in enumerate(settings.class_names) if number]
+    json_file.write('\n],\n"images": [\n' + ",\n".join(images))
+    json_file.write(f'\n],\n"categories": {json.dumps(categories, ensure_ascii=False)},\n')
+    json_file.write(f'"info": {json.dumps({"settings": settings.to_dict()}, ensure_ascii=False)}}}\n')
+    return Totals(len(images) - frames, frames, count)
+
+
+def _entries(folder: OutputFolder, sources: Iterable[Source]) -> Iterator[tuple[Source, dict[str, Any]]]:
+    for source in sources:
+        path = folder.document(source)
+        if source.is_video:
+            for line in read_journal(path):
+                yield source, line
+        else:
+            yield source, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _image(number: int, source: Source, entry: dict[str, Any]) -> dict[str, Any]:
+    height, width = entry["image_size"]
+    image = {"id": number, "file_name": source.name, "height": height, "width": width}
+    if "frame" in entry:
+        frame = {"video": source.name, "frame": entry["frame"], "time": entry["time"]}
+        image |= {"file_name": f"{source.name}#frame={entry['frame']}"} | frame
+    return image
+
+
+def _annotation(number: int, image_id: int, row: Row, pixels: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = row["box"]
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": row["class_id"],
+        "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+        "area": pixels,
+        "iscrowd": 0,
+        "score": row["score"],
+        "segmentation": row["mask"],
+    }
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: an apostrophe, which they do not show, goes before it."""
+    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
+
+
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    """Write a JSON list of `name`, `path`, `error`, `message`; an empty one where nothing failed.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with atomic_write(path / FAILURES_FILE, overwrite=True) as temporary:
+        rows = [failure._asdict() for failure in failures]
+        temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

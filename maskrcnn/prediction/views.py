@@ -1,0 +1,59 @@
+"""Overlays and splashes, drawn from what is stored, so that those made later are the same."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maskrcnn.prediction.documents import Row
+from maskrcnn.prediction.output_folder import OutputFolder
+from maskrcnn.prediction.sources import Source
+from runtime.atomic import atomic_write
+from runtime.draw import DrawnObject, draw_objects, instance_color
+from runtime.errors import ImageError
+from runtime.images import read_image
+from runtime.rle import decode_crop
+from runtime.splash import splash_crops
+
+
+def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, by_class: bool = False) -> Image.Image:
+    """Draw the detections of a picture.
+
+    Args:
+        kind: "overlay": masks, boxes, names and scores; "splash": gray, except for the masks.
+        pixels: uint8 [H, W, 3], left as they are.
+        rows: As stored.
+        by_class: Whether objects of a class share a color, which does not flicker from frame to frame.
+
+    Returns:
+        An RGB image [H, W].
+    """
+    crops = [decode_crop(row["mask"]) for row in rows]
+    if kind == "splash":
+        return splash_crops(pixels, crops)
+    colors = [instance_color(row["class_id"] - 1 if by_class else place) for place, row in enumerate(rows)]
+    objects = [
+        DrawnObject(crop, np.rint(row["box"]).astype(int).tolist(), row["name"], f" {row['score']:.2f}", color)
+        for row, crop, color in zip(rows, crops, colors, strict=True)
+    ]
+    return draw_objects(pixels.copy(), objects)
+
+
+def write_picture_views(
+    folder: OutputFolder, source: Source, kinds: Sequence[str], image_size: Sequence[int], rows: Sequence[Row]
+) -> None:
+    """Write PNGs of a picture, which is read again for it.
+
+    Raises:
+        ImageError: The picture cannot be read any more, or has become another one.
+        OutputError: A file cannot be written.
+    """
+    if not kinds:
+        return
+    pixels = read_image(source.path)
+    if list(pixels.shape[:2]) != list(image_size):
+        raise ImageError(f"{source.name!r} was changed during the run: predict it again")
+    for kind in kinds:
+        with atomic_write(folder.view(kind, source), overwrite=True) as path:
+            draw_view(kind, pixels, rows).save(path, format="PNG")

@@ -1,0 +1,248 @@
+"""The page in a real browser: no errors, nothing loaded, and everything that moves does what it says.
+
+Needs Chromium (Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM).
+"""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from maskrcnn.evaluation.predict import CheckpointPredictor
+
+CHROMIUM = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("no browser: install chromium, or name one in MASKRCNN_CHROMIUM", allow_module_level=True)
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SIZES = [(1400, 900), (420, 860)]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; `complaints` has what the console says, `requests` what is asked for outside the page."""
+    opened = []
+
+    def go(folder, size=SIZES[0], scheme="light"):
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        opened.append(context)
+        page = context.new_page()
+        page.complaints, page.requests = [], []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto((folder / "index.html").as_uri())
+        page.wait_for_load_state()
+        return page
+
+    yield go
+    for context in opened:
+        context.close()
+
+
+def number(page, selector):
+    return int(page.locator(selector).first.inner_text())
+
+
+def move(page, name, value):
+    """Move a slider as a person does: the value changes and an event is sent."""
+    slider = page.locator(f'[data-slider="{name}"]').first
+    slider.evaluate(
+        "(each, value) => { each.value = value; each.dispatchEvent(new Event('input', {bubbles: true})); }", value
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder"])
+def test_no_complaint_no_request_no_overflow(folder, size, scheme, visit, request):
+    page = visit(request.getfixturevalue(folder), size, scheme)
+    assert page.complaints == []
+    outside = [url for url in page.requests if not url.startswith("data:")]
+    assert [url.split("/")[0] for url in outside] == ["file:"]  # the page itself
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    paper, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color].map("
+        "color => color.match(/\\d+/g).slice(0, 3).reduce((sum, value) => sum + Number(value), 0))"
+    )
+    assert (paper > 600 and ink < 150) if scheme == "light" else (paper < 150 and ink > 600)
+
+
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder"])
+@pytest.mark.parametrize("size", SIZES)
+def test_no_text_is_cut_or_covered(folder, size, visit, request):
+    """No heading, number, caption or button is wider than its place, and none lies over another."""
+    page = visit(request.getfixturevalue(folder), size)
+    cut = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3, h4, p, dt, dd, figcaption, button, summary, th')]"
+        ".filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display"
+        " !== 'inline').map(each => each.textContent.trim())"
+    )
+    assert cut == []
+    covered = page.evaluate(
+        """() => {
+          const boxes = [...document.querySelectorAll('dl > div, figcaption, h4, .thumb, button, select')]
+            .filter(each => each.offsetParent && !each.closest('.bar'))
+            .map(each => [each, each.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+          const over = [];
+          boxes.forEach(([first, a], row) => boxes.slice(row + 1).forEach(([second, b]) => {
+            if (first.contains(second) || second.contains(first)) return;
+            if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+              over.push(first.textContent.trim().slice(0, 40) + ' | ' + second.textContent.trim().slice(0, 40));
+          }));
+          return over;
+        }"""
+    )
+    assert covered == []
+
+
+def test_the_sliders_give_what_the_network_gives(visit, report_folder, demo, picture):
+    page = visit(report_folder)
+    detection = demo.config.detection
+    for score, nms in ((0.0, 0.5), (0.5, 1.0), (0.0, 1.0), (0.99, 0.5), (0.3, 0.05), (1.0, 0.5), (0.98, 0.9)):
+        move(page, "score", str(score))
+        move(page, "nms", str(nms))
+        found = CheckpointPredictor(demo, score, nms)(picture)
+        assert number(page, '[data-count="final"]') == len(found), (score, nms)
+        assert number(page, '[data-figure="final.final"]') == len(found)
+        assert page.locator(".result-view tr[data-row]:not(.off)").count() == len(found)
+        assert page.locator(".result-view g[data-row]:not(.off)").count() == len(found)
+        rows = page.locator(".result-view tr[data-row]:not(.off) td:nth-child(2)").all_inner_texts()
+        assert rows == list(found.names)
+    page.get_by_role("button", name="Back to the model's").click()
+    expected = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
+    assert number(page, '[data-count="final"]') == len(expected)
+    assert page.complaints == []
+
+
+def test_the_sliders_work_with_100_detections(visit, crowded_folder):
+    page = visit(crowded_folder)
+    assert number(page, '[data-count="final"]') == 100
+    move(page, "nms", "0.3")
+    fewer = number(page, '[data-count="final"]')
+    assert 0 < fewer < 100
+    move(page, "score", "1")
+    assert number(page, '[data-count="final"]') <= fewer
+
+
+def test_sliders_and_thumbnails_with_the_keyboard_alone(visit, report_folder):
+    page = visit(report_folder)
+    slider = page.locator('[data-slider="score"]')
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator('[data-value="score"]').inner_text() == "0.51"
+    thumbs = page.locator(".thumb")
+    reached = set()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.tagName + (document.activeElement.dataset.title || '')"))
+    assert {"A", "BUTTON", "DIVPositive anchors"} <= reached
+    thumbs.first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("dialog").is_visible()
+    assert page.locator(".large-title").inner_text() == "Positive anchors"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".large-title").inner_text() == "Negative anchors"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")  # there is none before the first
+    assert page.locator(".large-title").inner_text() == "Positive anchors"
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate("document.activeElement.dataset.title") == "Positive anchors"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_enlarging(size, visit, report_folder):
+    page = visit(report_folder, size)
+    thumb = page.locator("#anchors .thumb").nth(3)
+    before = thumb.locator("svg").bounding_box()
+    thumb.click()
+    large, place = (page.locator(each).bounding_box() for each in ("dialog svg", "dialog .large-body"))
+    assert large["width"] > 1.5 * before["width"]
+    assert 0 <= place["x"] < place["x"] + place["width"] <= size[0]  # on a small screen it is scrolled in its place
+    assert place["y"] + place["height"] <= size[1]
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog").is_visible()
+    page.locator(".mosaics .thumb").first.click()
+    assert page.locator("dialog img").is_visible()
+    page.keyboard.press("Escape")
+    page.locator(".chart-row .thumb").first.click()
+    assert page.locator("dialog svg").bounding_box()["width"] > 250
+    assert page.complaints == []
+
+
+def test_hovering_a_box_tells_its_score_class_level_and_overlap(visit, report_folder):
+    page = visit(report_folder)
+    box = page.locator(".result-view g[data-row]:not(.off) rect").last
+    box.scroll_into_view_if_needed()
+    box.hover()
+    text = page.locator("#tip").inner_text()
+    assert [line.split(":")[0] for line in text.splitlines()] == ["class", "score", "level", "IoU"]
+    page.mouse.move(2, 2)
+    assert not page.locator("#tip").is_visible()
+    page.locator("#result .thumb").first.click()
+    page.locator("dialog g[data-row]:not(.off) rect").last.hover()
+    assert page.locator("#tip").is_visible()
+
+
+def test_classes_are_switched_on_and_off(visit, report_folder):
+    page = visit(report_folder)
+    figure = page.locator("#refinement figure").first
+    circles = figure.locator('g[data-group="circle"]')
+    assert circles.count() > 0
+    assert circles.first.is_visible()
+    figure.get_by_label("circle").uncheck()
+    assert not any(each.is_visible() for each in circles.all())
+    assert figure.locator('g[data-group="square"]').first.is_visible()
+    figure.get_by_label("circle").check()
+    assert circles.first.is_visible()
+
+
+def test_one_picture_at_a_time_and_both_on_paper(visit, crowded_folder):
+    page = visit(crowded_folder)
+    first, second = (page.locator(f'#result .of-picture[data-picture="{number}"]') for number in (0, 1))
+    assert (first.is_visible(), second.is_visible()) == (True, False)
+    page.locator("#picture-choice").select_option("1")
+    assert (first.is_visible(), second.is_visible()) == (False, True)
+    page.emulate_media(media="print")
+    assert (first.is_visible(), second.is_visible()) == (True, True)
+    assert not page.locator(".bar").is_visible()
+    assert page.pdf().startswith(b"%PDF")
+
+
+def test_light_and_dark_by_the_button(visit, report_folder):
+    page = visit(report_folder)
+    color = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(color)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    dark = page.evaluate(color)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert light == page.evaluate(color) != dark
+
+
+def test_without_scripts_the_result_is_still_there(browser, report_folder):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((report_folder / "index.html").as_uri())
+    assert page.locator(".result-view g[data-row]:not(.off)").count() == 7
+    assert page.locator(".result-view g[data-row]:not(.off) rect").first.is_visible()
+    context.close()

@@ -1,0 +1,153 @@
+"""The page and its numbers, beside numbers from elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskrcnn.evaluation.metrics import average_precision
+from maskrcnn.evaluation.predict import CheckpointPredictor
+from maskrcnn.inspection.report import Inspection
+from maskrcnn.weights import get_arrays
+from runtime.errors import OutputError
+from runtime.rle import decode
+
+SECTIONS = ("anchors", "refinement", "masks", "activations", "weights", "tensorboard", "result")
+
+
+def page_text(folder):
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_all_seven_sections_are_there(report_folder):
+    text = page_text(report_folder)
+    for key in (*SECTIONS, "data"):
+        assert f'<section id="{key}">' in text
+        assert f'<a href="#{key}">' in text
+    assert '<section id="artifact">' not in text
+
+
+def test_the_page_says_what_the_figures_say(report_folder, read_page, figures):
+    found = read_page(report_folder / "index.html").found
+    (numbers,) = figures["pictures"]
+    compared = 0
+    for (key, picture), text in found.items():
+        if picture == "0":
+            value = numbers[key]
+            assert text == (f"{value:.3f}" if isinstance(value, float) else str(value)), key
+            compared += 1
+    assert compared > 25
+
+
+def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, picture, run):
+    (numbers,) = figures["pictures"]
+    detection = demo.config.detection
+    found = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
+    probs, rpn = run.tensors["class_probs"], run.tensors["rpn_probs"]
+    expected = {
+        "anchors.total": len(rpn),
+        "anchors.by_score": min(1000, len(rpn)),
+        "anchors.after_nms": int(np.any(run.tensors["proposals"] != 0, axis=1).sum()),
+        "refinement.candidates": int(np.sum(probs.argmax(axis=1) > 0)),
+        "final.proposals": len(probs),
+        "final.confident": int(np.sum((probs.argmax(axis=1) > 0) & (probs.max(axis=1) >= detection.min_score))),
+        "final.final": len(found),
+        "masks.shown": len(found),
+    }
+    assert {key: numbers[key] for key in expected} == expected
+
+
+def test_the_average_precision_is_matterports(figures, demo, picture, record):
+    """From the predictor and the record themselves, by the measure that is tested against the goldens."""
+    (numbers,) = figures["pictures"]
+    detection = demo.config.detection
+    found = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
+    instances = record.load_instances()
+    masks = np.stack([decode(each.mask) for each in instances], axis=-1)
+    boxes = np.array([[1, 1, 2, 2]] * len(instances))  # only tells rows from padding
+    expected = average_precision(
+        boxes,
+        np.array([each.class_id for each in instances]),
+        masks,
+        found.boxes,
+        found.class_ids,
+        found.scores,
+        np.moveaxis(found.masks, 0, -1),
+    )
+    assert numbers["truth.ap50"] == pytest.approx(expected.ap)
+    assert numbers["truth.matches"] + numbers["truth.misses"] == numbers["truth.objects"] == len(instances)
+    assert figures["result"]["ap50"] == pytest.approx(expected.ap)
+
+
+def test_every_array_is_in_the_weight_table(figures, report_folder, read_page, demo):
+    arrays = get_arrays(demo)
+    assert [row["name"] for row in figures["weights"]] == list(arrays)
+    found = read_page(report_folder / "index.html").found
+    assert found["weights.arrays", ""] == str(len(arrays))
+    assert found["weights.parameters", ""] == f"{sum(array.size for array in arrays.values()):,}"
+
+
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder"])
+def test_nothing_is_loaded_from_anywhere(folder, read_page, request):
+    path = request.getfixturevalue(folder) / "index.html"
+    parsed = read_page(path)
+    assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert "default-src 'none'" in path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 15e6
+
+
+def test_names_are_only_text(crowded_folder, read_page):
+    text = page_text(crowded_folder)
+    parsed = read_page(crowded_folder / "index.html")
+    assert parsed.scripts == 1 + 2  # the page's own, and the data of the two results
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
+    assert "三角形" in text
+    for number in ("0", "1"):
+        assert parsed.found["final.final", number] == "100"
+
+
+def test_the_data_of_the_sliders_survives_a_script_as_a_name(crowded_folder):
+    text = page_text(crowded_folder)
+    parts = text.split('<script type="application/json">')[1:]
+    for part in parts:
+        data = json.loads(part.split("</script>")[0])
+        assert len(data["scores"]) == len(data["boxes"]) == len(data["classes"]) == len(data["hasArea"]) >= 100
+        assert data["max"] == 100
+
+
+def test_a_page_without_detections(empty_folder, read_page):
+    found = read_page(empty_folder / "index.html").found
+    assert (found["final.final", "0"], found["truth.misses", "0"], found["truth.ap50", "0"]) == ("0", "7", "0.000")
+
+
+def test_events_for_tensorboard(report_folder, figures):
+    (path,) = (report_folder / "tensorboard").iterdir()
+    tags, images = {}, 0
+    for event in tf.data.TFRecordDataset(str(path)):
+        for value in tf.compat.v1.Event.FromString(event.numpy()).summary.value:
+            kind = value.metadata.plugin_data.plugin_name
+            tags.setdefault(kind, set()).add(value.tag)
+            images += kind == "images"
+            if value.tag == "anchors/positive" and kind == "scalars":
+                assert tf.make_ndarray(value.tensor) == figures["pictures"][0]["anchors.positive"]
+    assert {"anchors/positive", "refinement", "differences", "activations/C2", "activations/P5"} <= tags["images"]
+    assert {"activations/C5", "weights/conv1/kernel"} <= tags["histograms"]
+    assert "truth/ap50" in tags["scalars"]
+    assert images > 20
+
+
+def test_a_report_is_replaced_only_when_told_and_nothing_else_ever(tmp_path):
+    inspection = Inspection("x", [], [], [], {"pictures": []})
+    inspection.write(tmp_path / "report")
+    with pytest.raises(OutputError):
+        inspection.write(tmp_path / "report")
+    inspection.write(tmp_path / "report", overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError):
+        inspection.write(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()

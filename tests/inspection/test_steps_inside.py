@@ -1,0 +1,119 @@
+"""Boxes, masks, activations: what steps 2, 3 and 4 show is what the network computed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maskrcnn.errors import ConfigError
+from maskrcnn.inspection.activations import Activation, layer_activations, mosaic, stage_activations
+from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
+from maskrcnn.inspection.color_map import color_map
+from maskrcnn.inspection.final_steps import find_candidates
+from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
+
+
+def test_refinement_numbers_by_hand(run):
+    candidates = find_candidates(run)
+    numbers = refinement_numbers(run, candidates)
+    probs = run.tensors["class_probs"]
+    names = run.config.model.class_names
+    best = [names[row.argmax()] for row in probs if row.argmax()]
+    assert numbers["candidates"] == len(best)
+    assert numbers["per_class"] == {name: best.count(name) for name in set(best)}
+    side = run.image.shape[0] - 1
+    before, after = (boxes.astype(float) * side for boxes in (candidates.rois, candidates.boxes))
+    shifts = [
+        np.hypot((a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2)
+        for a, b in zip(after, before, strict=True)
+    ]
+    assert numbers["median_shift"] == pytest.approx(np.median(shifts), rel=1e-4)
+
+
+def test_refinement_scene_pairs_dotted_with_solid(run, sample):
+    candidates = find_candidates(run)
+    scene = refinement_scene(run, candidates, sample.boxes, per_class=3)
+    dotted = [shape for shape in scene.shapes if shape.dotted]
+    assert len(scene.shapes) == 2 * len(dotted) == 2 * 9  # three classes
+    assert {shape.group for shape in dotted} == {"square", "circle", "triangle"}
+    assert all({"score", "class", "level", "IoU"} <= set(shape.facts) for shape in scene.shapes)
+
+
+def test_a_mask_strip_has_the_probabilities_in_its_middle(run):
+    detections = run.detections
+    strip = np.asarray(mask_strip(run, detections, 2))
+    assert strip.shape == (112, 3 * 112 + 8, 3)
+    middle = strip[2::4, 116 + 2 : 116 + 112 : 4]  # one pixel of each of the 28 x 28 cells
+    np.testing.assert_array_equal(middle, color_map(detections.mask_probabilities[2]))
+    facts = strip_facts(detections, 2)
+    assert facts["area"] == f"{detections.masks[2].sum()} px"
+    unsure = np.mean((detections.mask_probabilities[2] > 0.1) & (detections.mask_probabilities[2] < 0.9))
+    assert facts["unsure"] == f"{unsure:.0%}"
+
+
+def test_mask_targets_are_the_objects_in_their_proposals(demo, sample):
+    targets = mask_targets_of(demo, sample)
+    numbers = targets.numbers
+    assert numbers["sampled"] == demo.config.training.rois_per_image
+    assert numbers["positive"] + numbers["negative"] == numbers["sampled"]
+    assert 0 < numbers["positive"] <= demo.config.training.rois_per_image * demo.config.training.roi_positive_ratio
+    boxes = sample.boxes[:, [1, 0, 3, 2]].astype(float)
+    for roi, class_id, target in zip(targets.rois, targets.class_ids, targets.targets, strict=True):
+        low, high = np.maximum(boxes[:, :2], roi[:2]), np.minimum(boxes[:, 2:], roi[2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (roi[2:] - roi[:2]).prod() - shared
+        assert (shared / union).max() >= 0.49
+        assert sample.class_ids[(shared / union).argmax()] == class_id
+        assert set(np.unique(target)) <= {0.0, 1.0}
+        assert target.any()
+    assert np.asarray(target_strip(targets, 0)).shape == (112, 2 * 112 + 4, 3)
+
+
+def test_dead_and_saturated_channels():
+    values = np.random.default_rng(0).random((10, 10, 5)).astype(np.float32)
+    values[..., 1] = 0.0
+    values[..., 2] = 7.5
+    values[..., 3] = 4.0
+    values[0, 0, 3] = 0.0  # 99 of 100 values at the upper end
+    values[..., 4] = 4.0
+    values[0, :2, 4] = 0.0  # 98 of 100
+    found = Activation("x", values)
+    assert found.dead == [1, 2]
+    assert found.saturated == [3]
+    assert found.numbers["shape"] == [10, 10, 5]
+    framed = np.asarray(mosaic(found))
+    assert ((framed == (255, 60, 60)).all(axis=-1)).any()
+    assert ((framed == (255, 170, 30)).all(axis=-1)).any()
+    sound = np.asarray(mosaic(Activation("x", values[..., :1])))
+    assert not ((sound == (255, 60, 60)).all(axis=-1)).any()
+
+
+def test_layers_answer_as_in_the_network(demo, run):
+    found = {each.name: each.values for each in layer_activations(demo, run, ["mrcnn_mask_deconv", "fpn_p3"])}
+    stages = demo.backbone(demo.mold(tf.constant(run.image[None])))
+    for level, stage in enumerate(stages, 2):
+        np.testing.assert_allclose(found[f"C{level}"], stage.numpy()[0], atol=1e-4)
+    np.testing.assert_allclose(found["fpn_p3"], run.tensors["p3"], atol=2e-4)
+    assert found["mrcnn_mask_deconv"].shape == (4 * 28, 28, demo.config.model.mask_head_channels)
+    assert (found["rpn_conv_shared on P4"] >= 0).all()
+    names = [each.name for each in stage_activations(run)]
+    assert names == ["P2", "P3", "P4", "P5", "P6", "box head crops", "mask head crops"]
+    np.testing.assert_array_equal(stage_activations(run)[1].values, run.tensors["p3"])
+
+
+def test_an_unknown_layer_is_named(demo, run):
+    with pytest.raises(ConfigError, match="no layer 'res9z'"):
+        layer_activations(demo, run, ["res9z"])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 70), (200, 3, 2)])
+def test_mosaics_of_any_shape(shape):
+    image = mosaic(Activation("x", np.zeros(shape, np.float32)))
+    assert min(image.size) > 3
+
+
+def test_colors_grow_brighter_evenly():
+    colors = color_map(np.linspace(0, 1, 101)).astype(float)
+    brightness = colors @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(brightness) > 0).all()
+    assert np.diff(brightness).max() < 4 * np.diff(brightness).min()
+    np.testing.assert_array_equal(color_map(np.array([-1.0, 2.0])), colors[[0, -1]])
