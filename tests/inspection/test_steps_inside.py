@@ -10,6 +10,7 @@ from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_sc
 from maskrcnn.inspection.color_map import color_map
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
+from maskrcnn.training.judging import Judge
 
 
 def test_refinement_numbers_by_hand(run):
@@ -117,3 +118,9 @@ def test_colors_grow_brighter_evenly():
     assert (np.diff(brightness) > 0).all()
     assert np.diff(brightness).max() < 4 * np.diff(brightness).min()
     np.testing.assert_array_equal(color_map(np.array([-1.0, 2.0])), colors[[0, -1]])
+
+
+def test_training_shows_the_activations_of_the_network_as_it_is(demo, record, run):
+    found = {each.name: each.values for each in Judge(demo).activations(record)}
+    assert {"C2", "C5", "P2", "P6", "rpn_conv_shared on P4", "mask head crops"} <= set(found)
+    np.testing.assert_allclose(found["P3"], run.tensors["p3"], atol=2e-4)

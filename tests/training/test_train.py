@@ -15,6 +15,7 @@ from maskrcnn.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.config import Config
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import CheckpointFormatError, NonFiniteLossError, TrainingError
+from maskrcnn.inspection.activations import Activation
 from maskrcnn.training import train as module
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.state import load_state
@@ -55,6 +56,9 @@ class Scores:
 
     def sketches(self, records):
         return [np.zeros((8, 8, 3), np.uint8) for _ in records]
+
+    def activations(self, record):
+        return [Activation("C2", np.zeros((4, 4, 2), np.float32))]
 
 
 @pytest.fixture(autouse=True)
@@ -360,7 +364,7 @@ def test_tensorboard_gets_every_curve(tmp_path):
     tags = set(events.Tags()["tensors"])
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "validation/segm_ap", "epoch/loss"} <= tags
     assert {"predictions/0", "predictions/3", "own4/kernel", "mrcnn_class_bn1/gamma"} <= tags
-    assert {"activations/C2", "activations/P5", "activations/rpn_conv_shared_on_P4"} <= tags
+    assert "activations/C2" in tags
     assert [event.step for event in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [event.step for event in events.Tensors("validation/segm_ap")] == [2, 4, 6]
     rates = [
