@@ -5,15 +5,18 @@ Names are loaded when they are used, so that `maskrcnn-export --help` does not w
 
 from typing import TYPE_CHECKING, Any
 
-from export.errors import ConversionError, ExportError, ParityError
+from export.errors import ConversionError, ExportError, ParityError, PrecisionError
 
 if TYPE_CHECKING:
-    from export.api import export_onnx, export_savedmodel, verify_artifact
+    from export.api import Calibration, export_int8, export_onnx, export_savedmodel, verify_artifact
 
 __all__ = [
+    "Calibration",
     "ConversionError",
     "ExportError",
     "ParityError",
+    "PrecisionError",
+    "export_int8",
     "export_onnx",
     "export_savedmodel",
     "verify_artifact",
@@ -21,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("export_onnx", "export_savedmodel", "verify_artifact"):
+    if name in ("Calibration", "export_int8", "export_onnx", "export_savedmodel", "verify_artifact"):
         from export import api  # noqa: PLC0415
 
         return getattr(api, name)

@@ -2,7 +2,8 @@
 
     ExportError
     ├── ConversionError      the graph cannot be converted, or holds operators that must not be there
-    └── ParityError          the artifact does not compute what the model computes; nothing was written
+    ├── ParityError          the artifact does not compute what the model computes; nothing was written
+    └── PrecisionError       in lower precision the artifact finds too little; nothing was written
 
 Each message is one line: what was wrong, where, what was expected, what to do.
 """
@@ -10,6 +11,7 @@ Each message is one line: what was wrong, where, what was expected, what to do.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from export.precision import PrecisionGate
     from export.verdict import Verdict
 
 
@@ -33,3 +35,19 @@ class ParityError(ExportError):
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         super().__init__(f"the artifact is not proven equal to the model: {failures[0]}{more}")
         self.verdict = verdict
+
+
+class PrecisionError(ExportError):
+    """In lower precision the artifact finds too little; nothing was written.
+
+    Attributes:
+        gate: What was compared.
+    """
+
+    def __init__(self, gate: "PrecisionGate") -> None:
+        super().__init__(
+            f"in {gate.precision} the {gate.measure} against {gate.against} falls from {gate.reference:.4f} to "
+            f"{gate.found:.4f}, allowed is a drop of {gate.allowed:g}: calibrate with more pictures like those of use, "
+            "or allow more with --max-drop"
+        )
+        self.gate = gate

@@ -31,8 +31,8 @@ STAGES = (
         ("proposals", "class_probs", "box_deltas"),
         ("detected_boxes", "scores", "class_ids", "num_detections"),
     ),
-    Stage("mask roi align", (*_LEVELS[:4], "detected_boxes"), ("mask_rois",)),
-    Stage("mask head", ("mask_rois", "class_ids"), ("masks",)),
+    Stage("mask roi align", (*_LEVELS[:4], "detected_boxes", "num_detections"), ("mask_rois",)),
+    Stage("mask head", ("mask_rois", "class_ids", "num_detections"), ("masks",)),
 )
 
 

@@ -10,6 +10,7 @@ from export.errors import ConversionError
 from export.graph import input_signature, trace
 from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, name_axes, set_defaults
 from export.onnx_handlers import HANDLERS
+from export.onnx_rewrites import rewrite
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
 
@@ -55,6 +56,7 @@ def convert(model: MaskRCNN, opset: int = DEFAULT_OPSET) -> Converted:
     name_axes(staged)
     borders = find_borders(staged)
     artifact = keep_outputs(staged, OUTPUT_NAMES)
+    rewrite(artifact, [place.tensor for place in borders.values()])
     kept = {tensor for node in artifact.graph.node for tensor in node.output}
     lost = [name for name, place in borders.items() if place.tensor not in kept]
     if lost:

@@ -50,12 +50,22 @@ def verification_pictures(folder: str | Path | None, channels: int, resize: Resi
 
 
 def _of_folder(folder: Path, channels: int) -> Sequence[tuple[str, Image]]:
+    return [(path.name, read_image(path, channels)) for path in pictures_of_folder(folder)[:MAX_PICTURES]]
+
+
+def pictures_of_folder(folder: str | Path) -> list[Path]:
+    """Files of a folder that look like pictures, in the order of their names.
+
+    Raises:
+        ImageError: The folder is not one, or holds no picture.
+    """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder: give one with pictures")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise ImageError(f"{folder} has no pictures: expected files ending in {', '.join(_SUFFIXES)}")
-    return [(path.name, read_image(path, channels)) for path in paths[:MAX_PICTURES]]
+    return paths
 
 
 def _bundled(channels: int) -> Sequence[tuple[str, Image]]:

@@ -1,8 +1,8 @@
 """What the commands print: progress on stderr, results on stdout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -44,8 +44,26 @@ def verdict_table(verdict: "Verdict") -> None:
             f"  graph: {verdict.graph['nodes']} nodes, {operators.get('Transpose', 0)} Transpose, no control flow"
         )
     outcome = "proven equal" if verdict.passed else "NOT proven equal"
-    lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
+    whose = "float32 graph " if verdict.precision else ""
+    lines.append(f"verdict: {whose}{outcome} ({verdict.detections} detections compared)")
+    if verdict.precision:
+        lines += _precision_lines(verdict.precision)
     typer.echo("\n".join(lines))
+
+
+def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
+    """What lower precision costs, in all and per class."""
+    before, after, allowed = gate["reference"], gate["found"], gate["allowed"]
+    lines = [
+        f"{gate['precision']}: {gate['measure']} {before:.4f} -> {after:.4f}, allowed drop {allowed:g}",
+        f"  against {gate['against']}: {gate['objects']} objects on {gate['pictures']} pictures",
+    ]
+    width = max((len(name) for name in gate["classes"]), default=0)
+    for name, (before, after) in gate["classes"].items():
+        if before is not None and after is not None:
+            lines.append(f"  {name:<{width}}  {before:.4f} -> {after:.4f}")
+    lines.append(f"  in float: {', '.join(gate['left_in_float']) or 'nothing more than the last two products'}")
+    return lines
 
 
 def _stage_lines(verdict: "Verdict") -> list[str]:
@@ -82,7 +100,10 @@ def metadata(path: Path, found: Metadata) -> None:
             lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
     verdict = found.verdict
     state = "proven equal" if verdict.get("passed") else "not proven equal"
-    lines.append(f"  verdict     {state} by {verdict.get('engine')} against {verdict.get('reference')}")
+    whose = "" if found.precision == "fp32" else "float32 graph "
+    lines.append(f"  verdict     {whose}{state} by {verdict.get('engine')} against {verdict.get('reference')}")
+    if verdict.get("precision"):
+        lines += [f"  {line}" for line in _precision_lines(verdict["precision"])]
     typer.echo("\n".join(lines))
 
 

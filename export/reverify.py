@@ -17,6 +17,7 @@ from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.backends import open_backend, read_metadata
+from runtime.errors import ArtifactError
 
 _COMPARED = (
     "class_names",
@@ -57,6 +58,11 @@ def verify_artifact(
     """
     path = Path(path)
     metadata, config = read_metadata(path), model.config
+    if metadata.precision != "fp32":
+        raise ArtifactError(
+            f"{path} is {metadata.precision}, which is not equal to its model by intention: what it costs is in its "
+            "verdict, and `maskrcnn evaluate` scores it"
+        )
     described = describe(model, metadata.format, {})
     differing = [name for name in _COMPARED if getattr(metadata, name) != getattr(described, name)]
     if differing:

@@ -75,6 +75,7 @@ class Verdict:
         stages: Per border tensor.
         cases: Per picture of the whole runs.
         graph: Facts about the graph.
+        precision: In lower precision, what that costs, see `export.precision`; the rest is about float32 then.
     """
 
     reference: str
@@ -84,6 +85,7 @@ class Verdict:
     stages: Sequence[StageResult]
     cases: Sequence[CaseResult]
     graph: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, Any] = field(default_factory=dict)
 
     @property
     def detections(self) -> int:

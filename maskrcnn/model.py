@@ -40,7 +40,7 @@ class Stages(NamedTuple):
     scores: tf.Tensor  # [B, D]
     class_ids: tf.Tensor  # [B, D]
     num_detections: tf.Tensor  # [B]
-    mask_rois: tf.Tensor  # [B * D, 14, 14, C]
+    mask_rois: tf.Tensor  # [R, 14, 14, C], of the rows in use
     masks: tf.Tensor  # [B, D, 28, 28]
 
 
@@ -129,10 +129,8 @@ class MaskRCNN(keras.Model):
         return probs, tf.reshape(deltas, tf.stack([batch, -1, classes, 4]))
 
     def segment(self, rois: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-        """Mask probabilities [B, D, 28, 28] of crops [B * D, ...] and their classes [B, D]."""
-        masks = masks_of_class(self.mask_head, rois, tf.reshape(class_ids, [-1]))
-        side = self.config.model.mask_size
-        return tf.reshape(masks, tf.concat([tf.shape(class_ids), [side, side]], axis=0))
+        """Mask probabilities [R, 28, 28] of crops [R, ...] and their classes [R]."""
+        return masks_of_class(self.mask_head, rois, class_ids)
 
     def stages(
         self,
@@ -174,8 +172,14 @@ class MaskRCNN(keras.Model):
         )
         boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
-        mask_rois = tap("mask_rois", self.crops(atlas, boxes, image_size, model.mask_pool_size))
-        masks = tap("masks", self.segment(mask_rois, class_ids))
+        rows = _rows_in_use(count, detection.max_detections)
+        used = tf.gather(tf.reshape(boxes, [1, -1, 4]), rows, axis=1)
+        images_of = rows // detection.max_detections
+        mask_rois = tap("mask_rois", self.crops(atlas, used, image_size, model.mask_pool_size, images_of))
+        found = self.segment(mask_rois, tf.gather(tf.reshape(class_ids, [-1]), rows))
+        shape = [tf.size(class_ids), model.mask_size, model.mask_size]
+        masks = tf.reshape(tf.scatter_nd(rows[:, None], found, shape), tf.concat([tf.shape(class_ids), shape[1:]], 0))
+        masks = tap("masks", masks)
         p2, p3, p4, p5, p6 = levels
         heads = (class_probs, box_deltas, boxes, scores, class_ids, count, mask_rois, masks)
         return Stages(p2, p3, p4, p5, p6, rpn_probs, rpn_deltas, proposals, box_rois, *heads)
@@ -211,3 +215,13 @@ class MaskRCNN(keras.Model):
             "class_ids": stages.class_ids,
             "masks": tf.where(used[..., None, None], stages.masks, 0.0),
         }
+
+
+def _rows_in_use(count: tf.Tensor, rows: int) -> tf.Tensor:
+    """Indices int32 [R] of the rows in use among B * `rows`, given their number [B] in each image.
+
+    Row 0 stands in where none is in use: engines differ in what they make of a convolution of nothing.
+    """
+    used = tf.reshape(tf.range(rows)[None, :] < count[:, None], [-1])
+    found = tf.cast(tf.where(used)[:, 0], tf.int32)
+    return tf.concat([found, tf.zeros([tf.maximum(1 - tf.size(found), 0)], tf.int32)], axis=0)

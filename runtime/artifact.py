@@ -24,6 +24,7 @@ BORDER_PREFIX = "stage_"
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 
 ArtifactFormat = Literal["onnx", "savedmodel"]
+Precision = Literal["fp32", "int8"]
 SIZE_MULTIPLE = 64  # sides of `images` in pixels: P6 has stride 64, other sides would not divide into whole cells
 
 
@@ -50,6 +51,7 @@ class Metadata:
         borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
             `permutation` of its axes (None where it has the usual layout).
         config: The whole configuration of the model, as its checkpoint has it; {} in older artifacts.
+        precision: Of weights and activations: "fp32", or "int8" for those of convolutions.
     """
 
     format: ArtifactFormat
@@ -69,6 +71,7 @@ class Metadata:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     borders: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    precision: Precision = "fp32"
 
     def to_json(self) -> str:
         """Compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -108,7 +111,8 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                config=values.get("config", {}),
+                config=values.get("config", {}),  # older artifacts have neither of the two
+                precision=values.get("precision", "fp32"),
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
@@ -124,6 +128,7 @@ class Metadata:
             "format": self.format in get_args(ArtifactFormat),
             "name": isinstance(self.name, str),
             "class_names": len(self.class_names) > 0 and _are_texts(self.class_names),
+            "precision": self.precision in get_args(Precision),
             "mask_paste": self.mask_paste in get_args(PasteMode),
             "opset": self.opset is None or _is_positive(self.opset),
             "verdict": isinstance(self.verdict, Mapping),
@@ -163,7 +168,7 @@ class Metadata:
         }
 
 
-_CONVERTED = ("class_names", "resize", "config")
+_CONVERTED = ("class_names", "resize", "config", "precision")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

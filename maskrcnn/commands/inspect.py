@@ -100,4 +100,10 @@ def _history(checkpoint: Path) -> list[dict[str, float]]:
     except (OSError, ValueError):
         report.progress(f"{path} cannot be read: the curves of the training are left out")
         return []
-    return history if isinstance(history, list) else []
+    epochs = history if isinstance(history, list) else []
+    numbers = (int, float)
+    return [
+        {name: value for name, value in epoch.items() if isinstance(value, numbers)}
+        for epoch in epochs
+        if isinstance(epoch, dict)
+    ]

@@ -13,6 +13,7 @@ from maskrcnn.data.open import DatasetFormat
 from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
 from runtime.errors import MissingPackageError
+from runtime.savedmodel_folder import MANIFEST
 
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
 DatasetPath = Annotated[Path, typer.Argument(help=f"{DATASET_KINDS}.", show_default=False)]
@@ -58,8 +59,8 @@ def _fail(error: Exception, code: int) -> None:
 
 
 def find_model(model: Path) -> Path:
-    """The path of a model argument; "demo" is the packaged checkpoint, where no file is called so."""
-    if model == Path("demo") and not model.exists():
+    """The path of a model argument; "demo" is the packaged checkpoint, where no model is called so."""
+    if model == Path("demo") and not model.is_file() and not (model / MANIFEST).is_file():
         return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
     return model
 

@@ -37,6 +37,8 @@ class Activation:
     @property
     def dead(self) -> list[int]:
         """Channels that have one and the same value everywhere: they tell nothing about the picture."""
+        if self.values[..., 0].size < 2:  # a single value is no sameness
+            return []
         low, high = self.values.min(axis=(0, 1)), self.values.max(axis=(0, 1))
         return [int(channel) for channel in np.flatnonzero(low == high)]
 
@@ -108,8 +110,11 @@ def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = (
             raise ConfigError(
                 f"there is no layer {name!r}: names are those of the weight table, such as 'res4a_branch2a'"
             )
+        if part is network.mask_head and not run.tensors["num_detections"]:
+            continue  # it saw nothing but padding
         values = _layer_output(part, name, inputs[part])
-        values = values.reshape(values.shape[0], *values.shape[-3:]) if values.ndim > 3 else values[:, None, None]
+        if values.ndim != 4:  # a layer without places: one column of channels for each box
+            values = values.reshape(len(values), 1, 1, -1)
         found.append(Activation(name, np.concat(list(values))))
     return found
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from maskrcnn import boxes as box_ops
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun
+from maskrcnn.inspection.stage_run import StageRun, shown
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.draw import Color
 
@@ -34,7 +34,6 @@ class AnchorMatches:
     def numbers(self) -> dict[str, int]:
         """Anchors of each kind, JSON serialisable."""
         return {
-            "anchors": len(self.match),
             "positive": int(np.sum(self.match == 1)),
             "neutral": int(np.sum(self.match == 0)),
             "negative": int(np.sum(self.match == -1)),
@@ -90,9 +89,9 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
         Scene(
             "anchors/positive",
             "Positive anchors",
-            f"{counts['positive']} of {counts['anchors']} anchors are positive, {len(rows)} of them shown (dotted); "
+            f"{counts['positive']} of {len(matches.match)} anchors are positive, {len(rows)} of them shown (dotted); "
             "arrows lead to the object that each shall learn to move to (blue).",
-            sample.image[..., :3] if sample.image.shape[2] >= 3 else run.shown_input,
+            shown(sample.image),
             objects + shapes,
             0.06,
         )

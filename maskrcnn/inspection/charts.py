@@ -16,6 +16,7 @@ from runtime.errors import MissingPackageError
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError as error:
     raise MissingPackageError(error.name or "matplotlib", "inspect", "drawing charts") from error
 
@@ -76,7 +77,9 @@ def histogram_grid(
             axes.set_yticks([])
             axes.tick_params(labelsize=7)
             rival = (others or {}).get(name)
-            drawn = [array] if rival is None else [array, rival]
+            drawn = [each[np.isfinite(each)] for each in ([array] if rival is None else [array, rival])]
+            if not all(each.size for each in drawn):
+                continue
             ends = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
             edges = np.linspace(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, bins + 1)
             for each, color in zip(drawn, (_FIRST, _SECOND), strict=False):
@@ -104,12 +107,18 @@ def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
     return figure
 
 
-def distribution_chart(values: npt.NDArray[np.floating], title: str, unit: str, bins: int = 40) -> Figure:
-    """One histogram with a vertical axis."""
+def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bins: int = 40) -> Figure:
+    """One histogram with a vertical axis; of whole numbers, one bar for each."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 2.8), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=unit, ylabel="count")
-        axes.hist(values, bins, color=_FIRST, alpha=0.8)
+        whole = values.dtype.kind in "iu"
+        low, high = (int(values.min()), int(values.max())) if whole else (0, bins + 1)
+        edges = (np.arange(low, high + 2) - 0.5).tolist() if high - low <= bins else bins
+        axes.hist(values, edges, color=_FIRST, alpha=0.8)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -123,6 +132,7 @@ def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) ->
             axes.plot(known + 1, np.asarray(points)[known], marker=".", label=shorten(name))
         if curves:
             axes.legend(fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -14,10 +14,9 @@ from maskrcnn.data.sample import Sample, load_sample
 from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun, shown
+from maskrcnn.inspection.strips import cell, strip
 from maskrcnn.training_config import AugmentationConfig
 from runtime.paste import MaskCrop, place_crops
-
-_CELL, _GAP = 112, 4
 
 
 def input_scene(run: StageRun) -> Scene:
@@ -99,11 +98,7 @@ def mini_mask_strip(sample: Sample, config: Config, row: int) -> Image.Image:
     mini = minimize_mask(pixels, (height, width), config.detection.mask_paste)
     box = boxes_of([(pixels, (y, x))])[0]
     back = expand_mask(mini, box, sample.letterbox.input_size)[box[0] : box[2], box[1] : box[3]]
-    cells = [_cell(each) for each in (pixels, mini, back)]
-    strip = Image.new("L", (3 * (_CELL + _GAP) - _GAP, _CELL), 128)
-    for place, cell in enumerate(cells):
-        strip.paste(cell, (place * (_CELL + _GAP), 0))
-    return strip.convert("RGB")
+    return strip([cell(each.astype(np.uint8) * 255) for each in (pixels, mini, back)])
 
 
 def mini_mask_share(sample: Sample, config: Config, row: int) -> float:
@@ -119,7 +114,3 @@ def mini_mask_share(sample: Sample, config: Config, row: int) -> float:
 
 def _whole(crops: Sequence[MaskCrop], sample: Sample) -> npt.NDArray[np.bool_]:
     return np.asarray(place_crops(crops, sample.letterbox.input_size)[0])
-
-
-def _cell(mask: npt.NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * 255).resize((_CELL, _CELL), Image.Resampling.NEAREST)

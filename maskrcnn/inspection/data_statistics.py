@@ -27,7 +27,8 @@ class DatasetStatistics:
         objects_per_picture: int64 [pictures].
         sides: float64 [N], square root of each object's area, in picture pixels.
         crowds: Objects that are groups.
-        file_boxes: Objects with a box in the file.
+        empty: Objects without a pixel, which training leaves out.
+        file_boxes: Other objects with a box in the file.
         box_differences: float64 [file_boxes], largest distance between a side of the file's box and of the mask's.
     """
 
@@ -37,6 +38,7 @@ class DatasetStatistics:
     objects_per_picture: npt.NDArray[np.int64]
     sides: npt.NDArray[np.float64]
     crowds: int
+    empty: int
     file_boxes: int
     box_differences: npt.NDArray[np.float64]
 
@@ -52,6 +54,7 @@ class DatasetStatistics:
             "pictures_in_all": self.total,
             "objects": int(self.objects_per_picture.sum()),
             "crowds": self.crowds,
+            "empty": self.empty,
             "pictures_without_objects": int(np.sum(self.objects_per_picture == 0)),
             "per_class": self.per_class,
             "median_side": float(np.median(self.sides)) if len(self.sides) else None,
@@ -64,15 +67,18 @@ def dataset_statistics(dataset: Dataset, most: int = MOST_PICTURES) -> DatasetSt
     """Count the objects of a data set, of its first `most` pictures where it has more."""
     classes: Counter[int] = Counter()
     per_picture, sides, differences = [], [], []
-    crowds = 0
+    crowds = empty = 0
     for record in islice(dataset.records, most):
         instances = record.load_instances()
         per_picture.append(len(instances))
         for instance in instances:
             classes[instance.class_id] += 1
             crowds += instance.crowd
-            sides.append(area(instance.mask) ** 0.5)
-            if instance.file_box is not None:
+            pixels_of_mask = area(instance.mask)
+            empty += not pixels_of_mask
+            if pixels_of_mask:
+                sides.append(pixels_of_mask**0.5)
+            if pixels_of_mask and instance.file_box is not None:
                 pixels, (y, x) = decode_crop(instance.mask)
                 own = np.array([x, y, x + pixels.shape[1], y + pixels.shape[0]])
                 differences.append(float(np.abs(own - np.array(instance.file_box)).max()))
@@ -83,6 +89,7 @@ def dataset_statistics(dataset: Dataset, most: int = MOST_PICTURES) -> DatasetSt
         np.array(per_picture, np.int64),
         np.array(sides, np.float64),
         crowds,
+        empty,
         len(differences),
         np.array(differences, np.float64),
     )

@@ -83,7 +83,7 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
     caption = (
         f"{counts['objects']} objects: {counts['matches']} matched, {counts['misses']} missed (red, dotted); "
         f"{counts['duplicates']} duplicates, {counts['false'] + counts['wrong_class']} false. "
-        "With each detection: its score and its IoU with the nearest object."
+        "Point at one for its score and its IoU with the nearest object."
     )
     return Scene("differences", "Beside the annotated objects", caption, run.picture, shapes)
 

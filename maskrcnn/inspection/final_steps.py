@@ -123,6 +123,25 @@ def compose(candidates: Candidates, score_threshold: float, nms_threshold: float
     return FinalSteps(candidates.proposals, len(candidates), confident, kept, final, per_class)
 
 
+def rows_of_detections(run: StageRun, candidates: Candidates) -> Rows:
+    """The candidate that each detection of a run is, as the graph chose them.
+
+    Boxes are float32 here and there, but not rounded in the same places, so the nearest one is taken.
+
+    Args:
+        run: Of the picture.
+        candidates: Of the run.
+    """
+    found: list[int] = []
+    for row in range(int(run.tensors["num_detections"])):
+        distance = np.abs(candidates.boxes - run.tensors["detected_boxes"][row]).max(axis=1)
+        distance = distance + np.abs(candidates.scores - run.tensors["scores"][row])
+        distance[candidates.class_ids != run.tensors["class_ids"][row]] = np.inf
+        distance[found] = np.inf  # each candidate is one detection
+        found.append(int(distance.argmin()))
+    return np.array(found, np.intp)
+
+
 def _iou(candidates: Candidates, row: int, others: list[int]) -> Floats:
     """IoU of a box with others, float32; 0 where one of the two has no area, as in TensorFlow's operator."""
     box, rest = candidates.boxes[row], candidates.boxes[others]

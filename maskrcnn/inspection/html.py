@@ -107,7 +107,7 @@ def _mask(shape: Shape, scale: float) -> str:
 
 def _group_colors(scene: Scene) -> dict[str, Color]:
     """The groups of a scene in the order of their first shape, with their colors."""
-    return {shape.group: shape.color for shape in reversed(scene.shapes) if shape.group}
+    return {shape.group: shape.color for shape in scene.shapes if shape.group}
 
 
 def _css(color: Color) -> str:

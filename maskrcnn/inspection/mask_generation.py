@@ -10,13 +10,11 @@ from PIL import Image
 from maskrcnn.data.sample import Sample, sample_arrays
 from maskrcnn.inspection.color_map import color_map
 from maskrcnn.inspection.stage_run import StageRun, shown
+from maskrcnn.inspection.strips import cell, cut, strip
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.model import TrainingModel
 from runtime.detections import Detections
 from runtime.paste import place_crops
-
-_CELL = 112
-_GAP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +78,10 @@ def mask_strip(run: StageRun, detections: Detections, row: int) -> Image.Image:
         row: Which one.
     """
     mask = place_crops([detections.mask_crops[row]], detections.image_size)[0]
-    plain = _cut(run.picture, detections.boxes[row])
+    plain = cut(run.picture, detections.boxes[row])
     tinted = run.picture.copy()
     tinted[~mask] = tinted[~mask] // 4
-    return _strip([plain, _enlarge(color_map(detections.mask_probabilities[row])), _cut(tinted, detections.boxes[row])])
+    return strip([plain, cell(color_map(detections.mask_probabilities[row])), cut(tinted, detections.boxes[row])])
 
 
 def target_strip(targets: MaskTargets, row: int) -> Image.Image:
@@ -93,7 +91,7 @@ def target_strip(targets: MaskTargets, row: int) -> Image.Image:
         targets: Of a picture.
         row: Which one.
     """
-    return _strip([_cut(shown(targets.image), targets.rois[row]), _enlarge(color_map(targets.targets[row]))])
+    return strip([cut(shown(targets.image), targets.rois[row]), cell(color_map(targets.targets[row]))])
 
 
 def strip_facts(detections: Detections, row: int) -> dict[str, str]:
@@ -106,21 +104,3 @@ def strip_facts(detections: Detections, row: int) -> dict[str, str]:
         # A mask that hesitates has many probabilities that are neither.
         "unsure": f"{np.mean(np.abs(probabilities - 0.5) < 0.4):.0%}",
     }
-
-
-def _cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.Image:
-    """The part of a picture within a box x1, y1, x2, y2, stretched to a square as the crop is."""
-    x1, y1, x2, y2 = (float(side) for side in box)
-    part = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
-    return Image.fromarray(picture).transform((_CELL, _CELL), Image.Transform.EXTENT, part, Image.Resampling.BILINEAR)
-
-
-def _enlarge(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.NEAREST)
-
-
-def _strip(cells: list[Image.Image]) -> Image.Image:
-    strip = Image.new("RGB", (len(cells) * (_CELL + _GAP) - _GAP, _CELL), (128, 128, 128))
-    for place, cell in enumerate(cells):
-        strip.paste(cell, (place * (_CELL + _GAP), 0))
-    return strip

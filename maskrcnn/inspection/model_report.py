@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.inspection.artifact_run import Placement, placement_rows
-from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, to_svg
+from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, histogram_grid, to_svg
 from maskrcnn.inspection.data_statistics import DIFFERENCES, DatasetStatistics
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Table
-from maskrcnn.inspection.weights import Arrays, weight_histograms, weight_table
+from maskrcnn.inspection.weights import Arrays, kernels, kernels_by_part, weight_table
 from runtime.artifact import Metadata
 
 
@@ -41,12 +41,21 @@ def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], li
     }
     if other is not None:
         columns.append("change")
-        changed = sum(row.change is None or row.change > 0 for row in rows)
+        changed = sum(row.change is None or row.change != 0 for row in rows)  # NaN is a change
         counts["weights.changed"] = ("arrays that differ from the other checkpoint", str(changed))
+        counts["weights.only_other"] = ("arrays of the other checkpoint alone", str(len(other.keys() - arrays.keys())))
     intro = "Kernels of convolutions and dense layers; blue: this checkpoint" + (
         "." if other is None else ", orange: the other."
     )
-    charts = [Charts(f"Histograms: {part}", intro, [to_svg(f)]) for part, f in weight_histograms(arrays, other).items()]
+    rivals = kernels(other or {})
+    charts = [
+        Charts(
+            f"Histograms: {part}",
+            intro,
+            [to_svg(histogram_grid({name: each}, rivals)) for name, each in chosen.items()],
+        )
+        for part, chosen in kernels_by_part(arrays).items()
+    ]
     blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("Weights", columns, cells, marks, folded=True)]
     return blocks, [row.to_dict() for row in rows]
 
@@ -56,7 +65,7 @@ def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:
     if not history:
         return []
     curves: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
-    for name in history[-1]:
+    for name in dict.fromkeys(name for epoch in history for name in epoch):  # scores are not taken after every epoch
         values = [float(epoch.get(name, np.nan)) for epoch in history]
         kind = "loss" if "loss" in name else ("score" if "_ap" in name else "")
         if kind:
@@ -72,6 +81,7 @@ def dataset_blocks(statistics: DatasetStatistics) -> tuple[list[Block], dict[str
         "dataset.pictures": ("pictures looked at", f"{statistics.pictures} of {statistics.total}"),
         "dataset.objects": ("objects", str(numbers["objects"])),
         "dataset.crowds": ("crowds", str(numbers["crowds"])),
+        "dataset.empty": ("objects without a pixel", str(numbers["empty"])),
         "dataset.pictures_without_objects": ("pictures without objects", str(numbers["pictures_without_objects"])),
         "dataset.file_boxes": ("boxes in the file", str(numbers["file_boxes"])),
     }
@@ -84,9 +94,7 @@ def dataset_blocks(statistics: DatasetStatistics) -> tuple[list[Block], dict[str
         charts.append(
             to_svg(distribution_chart(statistics.sides, "Size of objects", "square root of the area, pixels"))
         )
-    counts = statistics.objects_per_picture.astype(float)
-    bins = max(1, min(40, int(counts.max(initial=1))))
-    charts.append(to_svg(distribution_chart(counts, "Objects per picture", "objects", bins)))
+    charts.append(to_svg(distribution_chart(statistics.objects_per_picture, "Objects per picture", "objects")))
     return [Numbers("The data set", shown), Charts("Classes and sizes", "", charts)], numbers
 
 

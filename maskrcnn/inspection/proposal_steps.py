@@ -94,7 +94,7 @@ def proposal_scenes(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[n
     )
     scenes = []
     for name, title, what, boxes, rows, dotted in stages:
-        total = steps.numbers.get(name, len(steps.order)) if name == "after_nms" else len(steps.order)
+        total = len(steps.kept) if rows is kept else len(steps.order)
         corners = run.to_input(boxes[rows])
         iou = _best_iou(corners, gt_boxes)
         shapes = [

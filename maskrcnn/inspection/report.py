@@ -1,6 +1,7 @@
 """The whole inspection: pictures, weights, data set, artifact; as numbers and as one HTML page."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn.data.records import Dataset, Record
+from maskrcnn.errors import ConfigError
 from maskrcnn.inspection.artifact_run import ArtifactStages
 from maskrcnn.inspection.data_statistics import dataset_statistics
 from maskrcnn.inspection.html import render
@@ -23,6 +25,7 @@ from maskrcnn.inspection.picture_report import PictureReport, report_picture
 from maskrcnn.inspection.stage_run import ModelStages, StageRunner
 from maskrcnn.inspection.tensorboard import write_tensorboard
 from maskrcnn.inspection.weights import Arrays
+from maskrcnn.prediction.sources import printable
 from maskrcnn.weights import get_arrays
 from runtime.atomic import atomic_write
 
@@ -70,7 +73,7 @@ class Inspection:
         facts: Short texts about the model.
         pictures: Their reports.
         sections: Of the page.
-        figures: Every number, JSON serialisable: "pictures" in their order, "weights", "dataset", "artifact".
+        figures: Every number: "pictures" in their order, and by section "weights", "data", "result", "artifact".
         arrays: The weights, for TensorBoard; none of an artifact.
     """
 
@@ -100,7 +103,7 @@ class Inspection:
         page = self.to_html()
         with atomic_write(folder, overwrite=overwrite, directory=True, marker=FIGURES) as temporary:
             (temporary / PAGE).write_text(page, encoding="utf-8")
-            text = json.dumps(self.figures, ensure_ascii=False, indent=1)
+            text = json.dumps(_without_infinities(self.figures), ensure_ascii=False, indent=1, allow_nan=False)
             (temporary / FIGURES).write_text(text + "\n", encoding="utf-8")
             rows = [(each.name, each.scenes, each.activations, each.figures) for each in self.pictures]
             write_tensorboard(temporary / EVENTS, rows, self.arrays)
@@ -132,8 +135,10 @@ def inspect_pictures(
     Raises:
         ImageError: A picture cannot be read.
         DatasetError: Objects do not fit their picture.
-        ConfigError: There is no such layer.
+        ConfigError: There is no such layer, or an artifact shall show layers or be compared.
     """
+    if not isinstance(runner, ModelStages) and (layers or other is not None):
+        raise ConfigError("an artifact has no layers to show and no weights to compare: give its checkpoint")
     sections = {key: Section(key, name, intro) for key, name, intro in _SECTIONS}
     reports = []
     for number, (name, record, annotated) in enumerate(pictures):
@@ -165,7 +170,17 @@ def inspect_pictures(
     add("tensorboard", [_tensorboard_text(), *history_blocks(history)])
     if any(picture.annotated for picture in pictures):
         add("result", *mean_precision([each.figures for each in reports]))
-    return Inspection(title, _facts(runner), reports, list(sections.values()), figures, arrays)
+    names = [f"picture {pictures[0].name}"] if len(pictures) == 1 else []
+    return Inspection(title, [*names, *_facts(runner)], reports, list(sections.values()), figures, arrays)
+
+
+def _without_infinities(value: Any) -> Any:
+    """JSON has no numbers for NaN and infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _without_infinities(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_infinities(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def first_records(dataset: Dataset, count: int) -> list[InspectedPicture]:
@@ -175,7 +190,7 @@ def first_records(dataset: Dataset, count: int) -> list[InspectedPicture]:
 
 def _inspected(record: Record) -> InspectedPicture:
     name = str(record.image_id) if callable(record.image) else record.image.name
-    return InspectedPicture(name, record, True)
+    return InspectedPicture(printable(name), record, True)
 
 
 def _facts(runner: StageRunner) -> list[str]:

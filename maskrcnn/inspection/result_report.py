@@ -1,5 +1,6 @@
 """The last section of the page: the filters with their sliders, the detections, and the comparison with the objects."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.charts import precision_recall_chart, to_svg
 from maskrcnn.inspection.final_result import detection_rows, difference_scene
-from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose
+from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose, rows_of_detections
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Result, Scenes, Table
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun, StageRunner
@@ -51,6 +52,7 @@ def result_blocks(
         truth: The annotated objects, if they are known.
     """
     steps = compose(candidates, run.score_threshold, run.nms_threshold)
+    steps = replace(steps, final=rows_of_detections(run, candidates))  # what the graph chose is the result
     detections = run.detections
     figures: dict[str, Any] = {f"final.{key}": value for key, value in steps.numbers.items()}
     figures["final.final"] = len(detections)  # boxes without a pixel in the picture have gone, too

@@ -129,12 +129,15 @@ def resize(pixels: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]
 
 
 def scale_crop(crop: MaskCrop, scale: float, size: Sequence[int]) -> MaskCrop:
-    """A mask of a scaled picture of `size` (height, width); what is thinner than a pixel may vanish."""
+    """A mask of a scaled picture of `size` (height, width); what is thinner than a pixel keeps one."""
     pixels, (y, x) = crop
     if not pixels.size:
         return pixels, (0, 0)
     edges = [np.rint(np.array([low, low + n]) * scale).astype(int) for low, n in zip((y, x), pixels.shape, strict=True)]
-    (top, bottom), (left, right) = (np.clip(edge, 0, limit) for edge, limit in zip(edges, size, strict=False))
+    limits = zip(edges, size, strict=False)
+    (top, bottom), (left, right) = (
+        (min(low, n - 1), max(min(high, n), min(low, n - 1) + 1)) for (low, high), n in limits
+    )
     rows = np.minimum(((np.arange(top, bottom) + 0.5) / scale - y).astype(int), pixels.shape[0] - 1)
     columns = np.minimum(((np.arange(left, right) + 0.5) / scale - x).astype(int), pixels.shape[1] - 1)
     return pixels[np.maximum(rows, 0)][:, np.maximum(columns, 0)], (int(top), int(left))

@@ -83,8 +83,7 @@ class StageRun:
     @property
     def shown_input(self) -> npt.NDArray[np.uint8]:
         """The input as a picture uint8 [h, w, 3]; of more than three channels the first ones."""
-        channels = self.image.shape[2]
-        return read_image(np.ascontiguousarray(self.image[..., : 3 if channels >= 3 else 1]))
+        return shown(self.image)
 
     def to_input(self, boxes: Floats) -> npt.NDArray[np.float64]:
         """Normalised boxes [N, 4] as x1, y1, x2, y2 in input pixels."""
@@ -152,7 +151,7 @@ class ModelStages:
         atlas = build_atlas([tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5")])
         size, pool = tf.constant(run.image.shape[:2]), self.config.model.mask_pool_size
         crops = self.model.crops(atlas, tf.constant(boxes[None]), size, pool)
-        masks: Floats = self.model.segment(crops, tf.constant(class_ids[None])).numpy()[0]
+        masks: Floats = self.model.segment(crops, tf.constant(class_ids)).numpy()
         return masks
 
 

@@ -72,7 +72,7 @@ def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
     if sample is not None:
         matches = match_anchors(run, sample)
         figures |= {f"anchors.{key}": value for key, value in matches.numbers.items()}
-        found = recalls(run, steps, gt_boxes(sample))
+        found = recalls(run, steps, gt_boxes(sample)) if len(gt_boxes(sample)) else {}  # nothing to be found
         figures |= {f"anchors.recall_{key}": value for key, value in found.items()}
         scenes.append(Scenes("What training sees", match_scenes(run, matches, sample)))
     scenes.append(Scenes("From anchors to proposals", proposal_scenes(run, steps, gt_boxes(sample), _SHOWN_BOXES)))
@@ -87,8 +87,9 @@ def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | No
     blocks: list[Block] = [
         Numbers("Counts", _named(figures, _REFINEMENT_NAMES)),
         Scenes("Where boxes go", [refinement_scene(run, candidates, gt_boxes(sample))]),
-        Table("Candidates per class", ["class", "candidates"], counts),
     ]
+    if counts:
+        blocks.append(Table("Candidates per class", ["class", "candidates"], counts))
     return blocks, figures
 
 
@@ -106,7 +107,7 @@ def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> De
         "network gives (dark 0, bright 1), the mask that is pasted from them at 0.5. Unsure: share of probabilities "
         "between 0.1 and 0.9."
     )
-    blocks: list[Block] = [Images("Masks of the detections", intro, strips)]
+    blocks: list[Block] = [Images("Masks of the detections", intro if count else "Nothing was detected.", strips)]
     figures: dict[str, Any] = {"masks.shown": count}
     if sample is None or not isinstance(runner, ModelStages):
         return blocks, figures

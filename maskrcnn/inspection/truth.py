@@ -28,13 +28,15 @@ class Truth:
         class_ids: int32 [G].
         masks: bool [H, W, G] in picture pixels.
         boxes: int32 [G, 4] y1, x1, y2, x2 in picture pixels, from the masks.
-        crowds: bool [H, W, M]: groups that nobody separated, which do not count.
+        crowds: bool [H, W, M]: groups that nobody separated; a detection of their class in them does not count.
+        crowd_ids: int32 [M], classes of the crowds.
     """
 
     class_ids: npt.NDArray[np.int32]
     masks: npt.NDArray[np.bool_]
     boxes: npt.NDArray[np.int32]
     crowds: npt.NDArray[np.bool_]
+    crowd_ids: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -96,7 +98,8 @@ def truth_of(record: Record, run: StageRun) -> Truth:
             (crowds if instance.crowd else objects).append(instance)
     masks = _stack(objects, size)
     class_ids = np.array([instance.class_id for instance in objects], np.int32)
-    return Truth(class_ids, masks, mask_boxes(masks), _stack(crowds, size))
+    crowd_ids = np.array([instance.class_id for instance in crowds], np.int32)
+    return Truth(class_ids, masks, mask_boxes(masks), _stack(crowds, size), crowd_ids)
 
 
 def mask_boxes(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
@@ -121,7 +124,7 @@ def compare(detections: Detections, truth: Truth) -> Comparison:
     partners[order] = matches.pred_match
     overlaps = np.zeros((len(detections), len(truth)), np.float32)
     overlaps[order] = matches.overlaps
-    crowd = _crowd_shares(masks, truth.crowds)
+    crowd = _crowd_shares(masks, detections.class_ids, truth)
     outcomes = tuple(_outcome(row, partners, overlaps, detections, truth, crowd) for row in range(len(detections)))
     counted = np.array([outcome != "crowd" for outcome in outcomes], np.bool_)
     given = (*given[:3], boxes[counted], detections.class_ids[counted], detections.scores[counted], masks[..., counted])
@@ -155,12 +158,15 @@ def _outcome(
     return "crowd" if crowd[row] >= 0.5 else "false"
 
 
-def _crowd_shares(masks: npt.NDArray[np.bool_], crowds: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-    """The largest share of each mask [H, W, N] that lies in one crowd, [N]."""
+def _crowd_shares(
+    masks: npt.NDArray[np.bool_], class_ids: npt.NDArray[np.int32], truth: Truth
+) -> npt.NDArray[np.floating]:
+    """The largest share of each mask [H, W, N] that lies in one crowd of its class, [N]."""
     pixels = np.maximum(masks.sum(axis=(0, 1)), 1)
     shares = np.zeros(masks.shape[-1])
-    for column in range(crowds.shape[-1]):
-        shares = np.maximum(shares, (masks & crowds[..., column, None]).sum(axis=(0, 1)) / pixels)
+    for column, class_id in enumerate(truth.crowd_ids):
+        inside = (masks & truth.crowds[..., column, None]).sum(axis=(0, 1)) / pixels
+        shares = np.maximum(shares, np.where(class_ids == class_id, inside, 0))
     return shares
 
 

@@ -32,8 +32,8 @@ class WeightRow:
         high: Largest value.
         mean: Of all values.
         std: Of all values.
-        dead: Whether all values are the same; biases, which begin so, are excepted.
-        overflow: Whether a value is beyond 1000, or not finite.
+        dead: Whether all values of a kernel are the same. Biases and what belongs to a batch normalisation begin so.
+        overflow: Whether a value is beyond 1000, or not finite. Variances, which are squares, may be.
         change: Norm of the difference from the other checkpoint, relative to the norm there (absolute if that is 0);
             None where there is no array of the same name and shape.
     """
@@ -71,19 +71,30 @@ def weight_histograms(arrays: Arrays, others: Arrays | None = None) -> dict[str,
         arrays: By "<layer>/<variable>".
         others: Drawn over them in another color.
     """
-    kernels = {name.removesuffix("/kernel"): array for name, array in arrays.items() if name.endswith("/kernel")}
-    rivals = {name.removesuffix("/kernel"): array for name, array in (others or {}).items()}
-    figures = {}
+    rivals = kernels(others or {})
+    return {part: histogram_grid(chosen, rivals) for part, chosen in kernels_by_part(arrays).items()}
+
+
+def kernels(arrays: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    """The kernels among some arrays, by the name of their layer."""
+    return {name.removesuffix("/kernel"): array for name, array in arrays.items() if name.endswith("/kernel")}
+
+
+def kernels_by_part(arrays: Arrays) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+    """The kernels among some arrays, by the part of the network that they belong to."""
+    rest, parts = kernels(arrays), {}
     for part, begins in (*_PARTS, ("other layers", ("",))):
-        chosen = {name: kernels.pop(name) for name in list(kernels) if name.startswith(begins)}
+        chosen = {name: rest.pop(name) for name in list(rest) if name.startswith(begins)}
         if chosen:
-            figures[part] = histogram_grid(chosen, rivals)
-    return figures
+            parts[part] = chosen
+    return parts
 
 
 def _row(name: str, array: npt.NDArray[np.float32], other: npt.NDArray[np.float32] | None) -> WeightRow:
     values = array.astype(np.float64)
+    kind = name.rsplit("/", 1)[-1]
     low, high = float(values.min()), float(values.max())
+    finite = bool(np.isfinite([low, high]).all())
     with np.errstate(invalid="ignore"):  # of infinite values, which are flagged
         mean, std = float(values.mean()), float(values.std())
     change = None
@@ -97,7 +108,7 @@ def _row(name: str, array: npt.NDArray[np.float32], other: npt.NDArray[np.float3
         high,
         mean,
         std,
-        dead=low == high and array.size > 1 and name.rsplit("/", 1)[-1] not in ("bias", "beta"),
-        overflow=not (np.isfinite([low, high]).all() and max(abs(low), abs(high)) <= OVERFLOW),
+        dead=low == high and array.size > 1 and kind == "kernel",
+        overflow=not finite or (max(abs(low), abs(high)) > OVERFLOW and kind != "moving_variance"),
         change=change,
     )

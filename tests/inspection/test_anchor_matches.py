@@ -78,3 +78,18 @@ def test_a_picture_without_objects_has_no_positive_anchor(run, sample):
     assert matches.numbers["positive"] == 0
     assert matches.numbers["negative"] == len(run.anchors)
     assert match_scenes(run, matches, empty)[0].shapes == []
+
+
+def test_crowds_are_neither_objects_nor_background(run, sample):
+    """The largest object as a crowd: its anchors are not positive, and what overlaps it is not negative either."""
+    from dataclasses import replace
+
+    largest = int(np.argmax([crop.size for crop, _ in sample.crops]))
+    class_ids = sample.class_ids.copy()
+    class_ids[largest] *= -1
+    matches = match_anchors(run, replace(sample, class_ids=class_ids))
+    others = np.delete(sample.boxes, largest, axis=0).tolist()
+    match, _ = slow_matches(run.config, run.image.shape, others)
+    in_crowd = [slow_iou(box, sample.boxes[largest]) >= 0.001 for box in run.to_input(run.anchors)[:, [1, 0, 3, 2]]]
+    expected = np.where((match == -1) & np.array(in_crowd), 0, match)
+    np.testing.assert_array_equal(matches.match, expected)

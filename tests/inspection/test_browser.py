@@ -3,9 +3,11 @@
 Needs Chromium (Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM).
 """
 
+import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -246,3 +248,55 @@ def test_without_scripts_the_result_is_still_there(browser, report_folder):
     assert page.locator(".result-view g[data-row]:not(.off)").count() == 7
     assert page.locator(".result-view g[data-row]:not(.off) rect").first.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "options", "at", "expected"),
+    [
+        ([[0, 0, 1, 1]], [0.7], {}, (0.7, 0.5), 1),  # 0.7 as float32 is smaller than 0.7
+        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.5), 2),  # an overlap that equals the threshold
+        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.49), 1),
+        ([[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.9]], [0.9, 0.8], {}, (0, 0), 2),  # no area: not suppressed
+        ([[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.9]], [0.9, 0.8], {"dropEmpty": True}, (0, 0), 1),
+        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {"hasArea": [True, False]}, (0, 1), 1),
+        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {"max": 1}, (0, 1), 1),
+        ([[0, 0, 1, 1], [0, 0, 1, 1]], [0.9, 0.8], {"classes": [1, 2]}, (0, 0.1), 2),
+    ],
+)
+def test_the_last_step_at_its_edges(boxes, scores, options, at, expected, visit, report_folder):
+    """The page's own filter on boxes made up for it, put in before the script runs."""
+    count = len(scores)
+    data = {"boxes": boxes, "scores": [float(np.float32(score)) for score in scores], "classes": [1] * count}
+    data |= {"hasArea": [True] * count, "dropEmpty": False, "max": 100, "score": 0.5, "nms": 0.5, **options}
+    text = (report_folder / "index.html").read_text(encoding="utf-8")
+    begin = text.index('<script type="application/json">') + len('<script type="application/json">')
+    end = text.index("</script>", begin)
+    changed = report_folder.parent / "edges"
+    changed.mkdir(exist_ok=True)
+    (changed / "index.html").write_text(text[:begin] + json.dumps(data) + text[end:], encoding="utf-8")
+    page = visit(changed)
+    move(page, "score", str(at[0]))
+    move(page, "nms", str(at[1]))
+    assert number(page, '[data-count="final"]') == expected
+
+
+def test_a_threshold_between_two_steps_of_a_slider_is_kept(visit, report_folder):
+    text = (report_folder / "index.html").read_text(encoding="utf-8")
+    changed = report_folder.parent / "between"
+    changed.mkdir(exist_ok=True)
+    (changed / "index.html").write_text(text.replace('"score":0.5,', '"score":0.9765,'), encoding="utf-8")
+    page = visit(changed)
+    move(page, "nms", "0.6")
+    assert page.locator('[data-value="score"]').first.inner_text() == "0.9765"
+
+
+def test_tables_open_for_print_and_the_tip_is_on_top(visit, report_folder):
+    page = visit(report_folder)
+    assert not page.locator("#weights details").evaluate("each => each.open")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#weights details").evaluate("each => each.open")
+    page.locator("#result .thumb").first.click()
+    page.locator("dialog g[data-row]:not(.off) rect").last.hover()
+    assert page.locator("#tip").evaluate("each => each.parentNode.id") == "large"  # a dialog hides all outside it
+    box = page.locator("#tip").bounding_box()
+    assert box["y"] + box["height"] <= SIZES[0][1]

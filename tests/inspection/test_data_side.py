@@ -30,11 +30,13 @@ def test_boxes_of_the_file_beside_those_of_the_masks():
     boxes = [(7, 5, 27, 15), (7, 5, 27.9, 15), (8, 5, 27, 15), (7, 5, 27, 20), (7, 15, 27, 15), None]
     instances = tuple(Instance(1 + row % 2, mask, file_box=box) for row, box in enumerate(boxes))
     crowd = Instance(1, mask, crowd=True)
-    dataset = Dataset("x", ("BG", "a", "b"), (Record(0, None, (*instances, crowd)), Record(1, None, ())))
+    nothing = Instance(1, encode_crop(np.zeros((3, 3), np.bool_), (5, 7), (50, 60)), file_box=(7, 5, 27, 15))
+    dataset = Dataset("x", ("BG", "a", "b"), (Record(0, None, (*instances, crowd, nothing)), Record(1, None, ())))
     numbers = dataset_statistics(dataset).numbers
     assert numbers["file_boxes"] == 5
     assert numbers["boxes_differ"] == {"1": 3 / 5, "5": 2 / 5, "10": 1 / 5}
-    assert numbers["per_class"] == {"a": 4, "b": 3}
+    assert numbers["per_class"] == {"a": 5, "b": 3}
+    assert numbers["empty"] == 1
     assert (numbers["crowds"], numbers["pictures"], numbers["pictures_without_objects"]) == (1, 2, 1)
     assert numbers["median_side"] == pytest.approx(200**0.5)
 
@@ -68,6 +70,7 @@ def test_the_frame_of_the_input_is_where_the_picture_lies(run):
 
 def test_anchors_of_the_middle_cell(run, demo):
     scene = anchor_scene(run)
+    assert [shape.group for shape in scene.shapes[::3]] == ["P6", "P5", "P4", "P3", "P2"]
     assert len(scene.shapes) == 5 * 3
     for shape in scene.shapes:
         x1, y1, x2, y2 = shape.box
@@ -102,3 +105,11 @@ def test_mini_masks(sample, demo):
     assert mini_mask_share(sample, tiny, large) < shares[large]
     assert np.asarray(mini_mask_strip(sample, demo.config, 0)).shape == (112, 3 * 112 + 8, 3)
     assert sum(area(encode_crop(crop, place, (256, 256))) for crop, place in sample.crops) > 0
+
+
+def test_the_share_of_a_mini_mask_counts_what_it_adds(sample, demo):
+    """A cross, whose mini mask of 2 x 2 cells fills its box: IoU is 5 of 9 pixels."""
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
+    crossed = replace(sample, crops=[(np.kron(cross, np.ones((8, 8), np.bool_)), (4, 4))])
+    tiny = replace(demo.config, training=replace(demo.config.training, mini_mask_size=(1, 1)))
+    assert mini_mask_share(crossed, tiny, 0) == pytest.approx(5 / 9)

@@ -1,10 +1,12 @@
 """The filters in NumPy against the network's own last step, at many thresholds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from maskrcnn.evaluation.predict import CheckpointPredictor
-from maskrcnn.inspection.final_steps import compose, find_candidates
+from maskrcnn.inspection.final_steps import Candidates, compose, find_candidates, rows_of_detections
 from maskrcnn.inspection.stage_run import ModelStages
 
 
@@ -43,8 +45,6 @@ def test_numbers_at_the_models_thresholds(run, candidates, demo, picture):
 
 
 def test_no_more_than_the_limit(candidates):
-    from dataclasses import replace
-
     everything = compose(candidates, 0.0, 1.0)
     limited = compose(replace(candidates, max_detections=3), 0.0, 1.0)
     assert len(everything.kept) > 3
@@ -52,8 +52,6 @@ def test_no_more_than_the_limit(candidates):
 
 
 def test_boxes_without_area_go_only_when_told(candidates):
-    from dataclasses import replace
-
     flat = candidates.boxes.copy()
     flat[0, 2] = flat[0, 0]
     dropped = compose(replace(candidates, boxes=flat, drop_empty=True), 0.0, 1.0)
@@ -65,3 +63,42 @@ def test_boxes_without_area_go_only_when_told(candidates):
 def test_nothing_is_a_result_too(candidates):
     found = compose(candidates, 1.1, 0.5)
     assert (len(found.final), found.per_class) == (0, {})
+
+
+def by_hand(boxes, scores, class_ids=None, **options):
+    """Candidates from plain lists."""
+    count = len(scores)
+    settings = {"drop_empty": False, "max_detections": 100} | options
+    boxes = np.array(boxes, np.float32)
+    classes = np.ones(count, np.int32) if class_ids is None else np.array(class_ids, np.int32)
+    return Candidates(count, boxes, boxes, classes, np.array(scores, np.float32), **settings)
+
+
+def test_a_score_that_equals_the_threshold_counts():
+    # 0.7 as float32 is below 0.7: the threshold is rounded as the network's is.
+    assert compose(by_hand([[0, 0, 0.1, 0.1]], [0.7]), 0.7, 0.5).numbers["confident"] == 1
+
+
+def test_an_overlap_that_equals_the_threshold_does_not_suppress():
+    pair = by_hand([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8])
+    assert len(compose(pair, 0, 0.5).final) == 2
+    assert len(compose(pair, 0, 0.49).final) == 1
+
+
+def test_only_boxes_of_one_class_suppress_each_other():
+    pair = [[0, 0, 1, 1], [0, 0, 1, 1]]
+    assert len(compose(by_hand(pair, [0.9, 0.8], [1, 2]), 0, 0.5).final) == 2
+    assert compose(by_hand(pair, [0.9, 0.8], [2, 2]), 0, 0.5).per_class == {2: (2, 1)}
+
+
+def test_equal_scores_keep_the_order_of_the_proposals(run):
+    probs = np.zeros_like(run.tensors["class_probs"])
+    probs[:, 1] = 0.75
+    equal = find_candidates(replace(run, tensors={**run.tensors, "class_probs": probs}))
+    np.testing.assert_array_equal(equal.rois, run.tensors["proposals"])
+
+
+def test_each_detection_is_one_candidate(run, candidates):
+    rows = rows_of_detections(run, candidates)
+    assert len(set(rows.tolist())) == len(rows) == int(run.tensors["num_detections"])
+    np.testing.assert_array_equal(rows, compose(candidates, run.score_threshold, run.nms_threshold).final)

@@ -91,15 +91,22 @@ CASES = {
     "picture that the data set lacks": (["demo", "PICTURE", "--dataset", "SHAPES"], 4, "no picture called picture.png"),
     "layer that is not there": (["demo", "--layer", "res9z"], 4, "no layer 'res9z'"),
     "checkpoint to compare that is not there": (["demo", "--compare", "nowhere.h5"], 4, "nowhere.h5"),
+    "weights of an artifact": (["ONNX", "PICTURE", "--compare", "MODEL"], 4, "no weights to compare"),
+    "layers of an artifact": (["ONNX", "PICTURE", "--layer", "fpn_p2"], 4, "no layers to show"),
     "threshold": (["demo", "--score-threshold", "1.5"], 2, "score-threshold"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_wrong_is_said_in_one_line(case, folder, tmp_path, monkeypatch):
+def test_what_is_wrong_is_said_in_one_line(case, folder, onnx_artifact, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, code, message = CASES[case]
-    places = {"MODEL": folder / "demo.weights.h5", "PICTURE": folder / "picture.png", "SHAPES": folder / "shapes"}
+    places = {
+        "ONNX": onnx_artifact,
+        "MODEL": folder / "demo.weights.h5",
+        "PICTURE": folder / "picture.png",
+        "SHAPES": folder / "shapes",
+    }
     result = inspect(*(places.get(each, each) for each in arguments), "-o", tmp_path / "report")
     assert result.exit_code == code
     assert message in re.sub(r"\s+", " ", result.output)

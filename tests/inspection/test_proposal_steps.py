@@ -43,7 +43,7 @@ def test_numbers(steps):
 
 def test_recall_by_a_slow_loop(run, steps, sample):
     found = recalls(run, steps, sample.boxes)
-    for name, boxes in (("anchors", run.anchors), ("proposals", steps.clipped[steps.kept])):
+    for name, boxes in (("anchors", run.anchors), ("refined", steps.clipped), ("proposals", steps.clipped[steps.kept])):
         pixels = run.to_input(boxes)[:, [1, 0, 3, 2]]
         hit = 0
         for y1, x1, y2, x2 in sample.boxes.tolist():

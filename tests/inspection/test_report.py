@@ -8,7 +8,11 @@ import tensorflow as tf
 
 from maskrcnn.evaluation.metrics import average_precision
 from maskrcnn.evaluation.predict import CheckpointPredictor
+from maskrcnn.inspection.final_steps import find_candidates
+from maskrcnn.inspection.model_report import history_blocks
 from maskrcnn.inspection.report import Inspection
+from maskrcnn.inspection.result_report import result_blocks
+from maskrcnn.prediction.sources import printable
 from maskrcnn.weights import get_arrays
 from runtime.errors import OutputError
 from runtime.rle import decode
@@ -151,3 +155,41 @@ def test_a_report_is_replaced_only_when_told_and_nothing_else_ever(tmp_path):
     with pytest.raises(OutputError):
         inspection.write(tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_data_in_a_script_cannot_end_it():
+    from maskrcnn.inspection.html import _script
+
+    text = _script({"name": "</script><script>alert(1)</script>"})
+    assert "<" not in text
+    assert json.loads(text) == {"name": "</script><script>alert(1)</script>"}
+
+
+def test_the_result_shows_the_masks_of_the_detections(run, runner, truth):
+    result, *rest = result_blocks(run, runner, find_candidates(run), truth)[0]
+    detections = run.detections
+    shown = [shape.mask for row, shape in enumerate(result.scene.shapes) if row in result.final]
+    assert len(shown) == len(detections)
+    for (pixels, place), (expected, where) in zip(shown, detections.mask_crops, strict=True):
+        assert place == where
+        np.testing.assert_array_equal(pixels, expected)
+    overlaps = next(block for block in rest if block.title.startswith("IoU of masks"))
+    for row, cells in enumerate(overlaps.rows):
+        best = int(np.argmax([float(cell) for cell in cells[1:]]))
+        assert overlaps.marks[row, best + 1] == "good"
+        assert cells[0].split()[1] == overlaps.columns[best + 1].split()[1]
+
+
+def test_names_that_are_no_utf8_and_numbers_that_are_none(tmp_path):
+    assert printable(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == "caf\N{REPLACEMENT CHARACTER}.jpg"
+    inspection = Inspection("x", [], [], [], {"pictures": [{"value": float("nan"), "list": [1.5, float("inf")]}]})
+    inspection.write(tmp_path / "report")
+    text = (tmp_path / "report" / "figures.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"pictures": [{"value": None, "list": [1.5, None]}]}
+
+
+def test_curves_of_a_training_that_is_not_over():
+    """Scores are missing after the last epoch."""
+    (block,) = history_blocks([{"loss": 2.0, "val_segm_ap": 0.3}, {"loss": 1.0}])
+    assert len(block.charts) == 2
+    assert history_blocks([]) == []

@@ -86,3 +86,30 @@ def test_notebooks_show_a_png():
 
 def test_box_of():
     assert box_of(np.array([1, 2, 3, 4], np.int32)) == (1.0, 2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.5, [[0, 1], [1, 0]]), (2.0, None)])
+def test_scale_crop_takes_the_middle_of_each_pixel(scale, expected):
+    crop = np.zeros((4, 4), np.bool_)
+    crop[1, 3] = crop[3, 1] = True  # what lies at 1.0 and 3.0 once halved
+    small, _ = scale_crop((crop, (0, 0)), scale, (round(4 * scale),) * 2)
+    np.testing.assert_array_equal(small, np.kron(crop, np.ones((2, 2))) if expected is None else expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (1, 1)])
+@pytest.mark.parametrize("place", [(0, 0), (2999, 2500), (1777, 999)])
+def test_a_thin_mask_keeps_a_pixel(shape, place):
+    small, (y, x) = scale_crop((np.ones(shape, np.bool_), place), 0.2, (600, 800))
+    assert small.all()
+    assert min(small.shape) == 1
+    assert 0 <= y < y + small.shape[0] <= 600
+    assert 0 <= x < x + small.shape[1] <= 800
+
+
+def test_a_thin_mask_of_a_large_picture_is_drawn():
+    from maskrcnn.inspection.html import _drawn
+
+    thin = Shape((0, 5, 3000, 6), RED, mask=(np.ones((1, 3000), np.bool_), (5, 0)))
+    each = scene([thin], size=(20, 3000))
+    assert _drawn(each)[0].mask.startswith("data:image/png")
+    assert each.to_image().width == 1024

@@ -1,5 +1,7 @@
 """Boxes, masks, activations: what steps 2, 3 and 4 show is what the network computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_sc
 from maskrcnn.inspection.color_map import color_map
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
+from maskrcnn.inspection.stage_run import ModelStages
 from maskrcnn.training.judging import Judge
 
 
@@ -124,3 +127,30 @@ def test_training_shows_the_activations_of_the_network_as_it_is(demo, record, ru
     found = {each.name: each.values for each in Judge(demo).activations(record)}
     assert {"C2", "C5", "P2", "P6", "rpn_conv_shared on P4", "mask head crops"} <= set(found)
     np.testing.assert_allclose(found["P3"], run.tensors["p3"], atol=2e-4)
+
+
+def test_the_ratio_of_areas_is_after_by_before(run):
+    candidates = find_candidates(run)
+    grown = replace(candidates, boxes=candidates.rois * np.array([0.5, 0.5, 1.0, 1.0], np.float32))
+    assert refinement_numbers(run, grown)["median_growth"] > 1
+
+
+def test_one_value_is_no_dead_channel():
+    assert Activation("x", np.zeros((1, 1, 3), np.float32)).dead == []
+    assert Activation("x", np.zeros((1, 2, 3), np.float32)).dead == [0, 1, 2]
+
+
+def test_every_layer_can_be_shown(demo, run):
+    names = [layer.name for part in demo.parts for layer in part.layers if "input" not in layer.name]
+    shown = [name for name in names if name not in ("rpn_features", "box_crops", "mask_crops")]
+    for each in layer_activations(demo, run, [*shown[::5], "mrcnn_bbox", "mrcnn_class_logits", "pool_squeeze"]):
+        assert each.values.ndim == 3
+        assert min(mosaic(each).size) > 3
+
+
+def test_the_mask_head_has_nothing_to_show_without_detections(demo, picture):
+    nothing = ModelStages(demo, score_threshold=1.0).run(picture)
+    names = [each.name for each in layer_activations(demo, nothing, ["mrcnn_mask_deconv", "fpn_p3"])]
+    assert names[-1] == "fpn_p3"
+    assert "mrcnn_mask_deconv" not in names
+    assert "mask head crops" not in [each.name for each in stage_activations(nothing)]

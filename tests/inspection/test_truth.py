@@ -25,7 +25,8 @@ def made_truth(class_ids, masks, crowds=None):
     from maskrcnn.inspection.truth import Truth
 
     crowds = np.zeros((*SIZE, 0), np.bool_) if crowds is None else crowds
-    return Truth(np.array(class_ids, np.int32), masks, mask_boxes(masks), crowds)
+    crowd_ids = np.ones(crowds.shape[-1], np.int32)
+    return Truth(np.array(class_ids, np.int32), masks, mask_boxes(masks), crowds, crowd_ids)
 
 
 def detected(rows):
@@ -138,3 +139,28 @@ def test_rows_and_scenes_of_the_demo(run, truth):
     assert "7 objects: 6 matched, 1 missed" in differing.caption
     drawn = np.asarray(differing.to_image())
     assert (drawn != np.asarray(result_scene(run, detections, None).to_image())).any()
+
+
+def test_thresholds_are_reached_by_exactly_half():
+    truth = made_truth([1], filled((0, 0, 10, 10)), filled((20, 30, 40, 60)))
+    rows = [
+        (0, 0, 10, 10, 0.9, 1),
+        (0, 0, 5, 10, 0.8, 1),  # IoU of exactly one half with what the first one has
+        (25, 20, 35, 30, 0.7, 1),  # exactly half of it in the crowd
+        (35, 20, 45, 30, 0.6, 2),  # wholly in it, but of another class
+    ]
+    assert compare(detected(rows), truth).outcomes == ("match", "duplicate", "crowd", "false")
+
+
+def test_masks_on_scenes_lie_in_their_boxes(run, truth):
+    missing = run.detections[2:]
+    scenes = [
+        difference_scene(run, missing, truth, compare(missing, truth)),
+        truth_scene(run, truth),
+        result_scene(run, run.detections, None),
+    ]
+    for scene in scenes:
+        for shape in scene.shapes:
+            (pixels, (y, x)), (x1, y1, x2, y2) = shape.mask, shape.box
+            assert x1 - 1 <= x < x + pixels.shape[1] <= x2 + 1
+            assert y1 - 1 <= y < y + pixels.shape[0] <= y2 + 1

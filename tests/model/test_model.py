@@ -17,6 +17,7 @@ from maskrcnn.errors import ConfigError
 from maskrcnn.evaluation.predict import CheckpointPredictor
 from maskrcnn.matterport_h5 import group_of
 from maskrcnn.model import MaskRCNN, Stages
+from maskrcnn.roi_align import build_atlas
 from maskrcnn.samples import COCO, DEMO, sample_config
 from maskrcnn.weights import named_variables
 
@@ -77,7 +78,7 @@ def test_stages_have_their_documented_shapes(stages):
         (2, 50),
         (2, 50),
         (2,),
-        (100, 14, 14, 64),
+        (int(sum(stages.num_detections)), 14, 14, 64),
         (2, 50, 28, 28),
     ]
     assert models.demo().anchors(tf.constant(IMAGE_SIZE)).shape == (anchors, 4)
@@ -86,6 +87,25 @@ def test_stages_have_their_documented_shapes(stages):
 def test_probabilities_sum_to_one(stages):
     for probs in (stages.rpn_probs, stages.class_probs):
         np.testing.assert_allclose(tf.reduce_sum(probs, axis=-1), 1, rtol=0, atol=1e-5)
+
+
+def test_the_mask_head_runs_on_the_rows_in_use(stages):
+    model, counts = models.demo(), stages.num_detections.numpy()
+    assert 0 < counts.sum() < 100
+    atlas = build_atlas([stages.p2, stages.p3, stages.p4, stages.p5])
+    every_row = model.crops(atlas, stages.detected_boxes, tf.constant(IMAGE_SIZE), 14)
+    expected = model.segment(every_row, tf.reshape(stages.class_ids, [-1])).numpy().reshape(2, 50, 28, 28)
+    for row, count in enumerate(counts):
+        np.testing.assert_allclose(stages.masks[row, :count], expected[row, :count], rtol=0, atol=1e-5)
+        assert not np.any(stages.masks[row, count:])
+
+
+def test_one_row_stands_in_where_nothing_is_detected():
+    model, images = models.demo(), pictures(2)
+    stages = model.stages(images, windows(2), 1.0, 0.5)
+    assert stages.num_detections.numpy().tolist() == [0, 0]
+    assert stages.mask_rois.shape == (1, 14, 14, 64)
+    assert not np.any(model.contract(stages, images)["masks"])
 
 
 def test_contract_turns_boxes_and_clears_unused_rows():

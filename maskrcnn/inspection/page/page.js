@@ -9,8 +9,8 @@
   function choose(number) {
     for (const part of all(".of-picture")) part.classList.toggle("chosen", part.dataset.picture === String(number));
   }
-  choose(0);
   const choice = document.getElementById("picture-choice");
+  choose(0);
   if (choice) choice.addEventListener("change", () => choose(choice.value));
 
   // Light and dark: the system's choice until the button is used.
@@ -128,13 +128,16 @@
         block.querySelector(`[data-figure="final.${name}"]`).textContent = count;
       }
     };
-    for (const slider of Object.values(sliders)) {
-      slider.addEventListener("input", () => update({ score: Number(sliders.score.value), nms: Number(sliders.nms.value) }));
+    const values = { score: data.score, nms: data.nms }; // a slider rounds to its steps; what is not moved is not rounded
+    for (const [name, slider] of Object.entries(sliders)) {
+      slider.addEventListener("input", () => {
+        values[name] = Number(slider.value);
+        update(values);
+      });
     }
     block.querySelector("[data-reset]").addEventListener("click", () => {
-      sliders.score.value = data.score; // a slider rounds to its steps; the model's own value is used as it is
-      sliders.nms.value = data.nms;
-      update(data);
+      for (const [name, slider] of Object.entries(sliders)) slider.value = values[name] = data[name];
+      update(values);
     });
   }
 

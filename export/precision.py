@@ -1,0 +1,121 @@
+"""Whether a model of lower precision still finds what the model of full precision finds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import ConversionError
+from maskrcnn.data.records import Dataset, Instance, Record
+from maskrcnn.evaluation.evaluate import evaluate
+from maskrcnn.evaluation.speed import PicturePredictor
+from runtime.detections import Detections
+
+# Largest drop of mask AP against annotations. Half a point is what two trainings of one recipe differ by.
+ALLOWED_DROP = 0.01
+# Largest share of agreement lost where there are no annotations. The detections of full precision are the truth then,
+# which no other arithmetic can equal at an IoU of 0.95: AP50 counts.
+ALLOWED_DISAGREEMENT = 0.05
+
+
+@dataclass(frozen=True)
+class PrecisionGate:
+    """What the comparison found.
+
+    Attributes:
+        precision: Of the artifact, "fp16" or "int8".
+        against: "annotations", or "float32 detections".
+        measure: "mask AP" or "mask AP50".
+        pictures: How many were compared.
+        objects: How many there were to be found.
+        reference: The measure of the model of full precision.
+        found: The measure of the artifact.
+        allowed: Largest drop.
+        classes: By class name, the measure of both; None for a class without objects.
+        left_in_float: Nodes that are not of the lower precision, because they cost too much.
+    """
+
+    precision: str
+    against: str
+    measure: str
+    pictures: int
+    objects: int
+    reference: float
+    found: float
+    allowed: float
+    classes: dict[str, tuple[float | None, float | None]]
+    left_in_float: tuple[str, ...] = ()
+
+    @property
+    def drop(self) -> float:
+        """By how much the artifact is worse."""
+        return self.reference - self.found
+
+    @property
+    def passed(self) -> bool:
+        """There was something to find, and it is found still."""
+        return self.objects > 0 and self.drop <= self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        # Tuples become lists here, so that a verdict read back equals the one written.
+        plain: dict[str, Any] = json.loads(json.dumps({**asdict(self), "drop": self.drop, "passed": self.passed}))
+        return plain
+
+
+def judge_precision(
+    precision: str,
+    reference: PicturePredictor,
+    candidate: PicturePredictor,
+    dataset: Dataset,
+    against: str,
+    allowed: float,
+) -> PrecisionGate:
+    """Score both models on a data set.
+
+    Args:
+        precision: Of the candidate.
+        reference: The model of full precision, returning low scores too.
+        candidate: The other one.
+        dataset: Annotated pictures, or those of `detected_dataset`.
+        against: "annotations" or "float32 detections".
+        allowed: Largest drop.
+    """
+    measure = "AP" if against == "annotations" else "AP50"
+    both = [evaluate(predictor, dataset).segm for predictor in (reference, candidate)]
+    before, after = (summary[measure] or 0.0 for summary in both)
+    classes = {
+        name: (both[0].classes[name][measure], both[1].classes[name][measure]) for name in dataset.class_names[1:]
+    }
+    objects = int(sum(row["objects"] or 0 for row in both[0].classes.values()))
+    return PrecisionGate(precision, against, f"mask {measure}", len(dataset), objects, before, after, allowed, classes)
+
+
+def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_score: float) -> Dataset:
+    """The detections of a model as if they were annotations.
+
+    Args:
+        predictor: The model of full precision.
+        pictures: Files.
+        min_score: Detections below it do not count as objects.
+
+    Raises:
+        ImageError: A picture cannot be used.
+        ConversionError: Nothing is detected on any of them.
+    """
+    records = tuple(
+        Record(number, path, _instances(predictor(path), min_score)) for number, path in enumerate(pictures)
+    )
+    if not any(record.load_instances() for record in records):
+        raise ConversionError(
+            f"the model detects nothing on the {len(pictures)} calibration pictures, so nothing can be compared: "
+            "give pictures with objects"
+        )
+    return Dataset("float32 detections", tuple(predictor.class_names), records)
+
+
+def _instances(detections: Detections, min_score: float) -> tuple[Instance, ...]:
+    kept = detections.filter(min_score=min_score)
+    rows = zip(kept.class_ids.tolist(), kept.rles, strict=True)
+    return tuple(Instance(class_id, mask) for class_id, mask in rows)

@@ -1,0 +1,29 @@
+"""Small square images side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+CELL, _GAP = 112, 4
+
+
+def cell(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """An array uint8 [h, w] or [h, w, 3] stretched to a square whose pixels can be seen."""
+    return Image.fromarray(pixels).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+
+
+def cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.Image:
+    """The part of a picture within a box x1, y1, x2, y2, stretched to a square as the heads' crops are."""
+    x1, y1, x2, y2 = (float(side) for side in box)
+    part = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+    return Image.fromarray(picture).transform((CELL, CELL), Image.Transform.EXTENT, part, Image.Resampling.BILINEAR)
+
+
+def strip(cells: Sequence[Image.Image]) -> Image.Image:
+    """Squares side by side, with gaps."""
+    canvas = Image.new("RGB", (len(cells) * (CELL + _GAP) - _GAP, CELL), (128, 128, 128))
+    for place, each in enumerate(cells):
+        canvas.paste(each, (place * (CELL + _GAP), 0))
+    return canvas

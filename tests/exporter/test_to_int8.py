@@ -1,0 +1,238 @@
+"""Eight bits: what is quantized, what it may cost, and that nothing is written when it costs more."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from export import to_int8
+from export.cli import app
+from export.errors import ConversionError, PrecisionError
+from export.precision import PrecisionGate, detected_dataset, judge_precision
+from export.quantize import PARTS, nodes_by_part
+from export.reverify import verify_artifact
+from export.to_int8 import Calibration, export_int8
+from maskrcnn.data.open import open_dataset
+from maskrcnn.data.shapes import shapes_dataset, write_shapes
+from runtime import Predictor, read_metadata
+from runtime.detections import Detections
+from runtime.errors import ArtifactError, ImageError
+
+FACTS = {"name": "demo model"}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Twelve pictures of shapes with their annotations."""
+    return write_shapes(tmp_path_factory.mktemp("int8") / "shapes", 12, 5)
+
+
+@pytest.fixture(scope="module")
+def int8(demo, shapes, tmp_path_factory):
+    """The demo model in 8 bits, and its verdict."""
+    path = tmp_path_factory.mktemp("int8") / "demo.onnx"
+    calibration = Calibration(shapes.parent / "images", open_dataset(shapes))
+    return path, export_int8(demo, path, calibration, checkpoint=FACTS)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_demo_in_8_bits_finds_the_same(int8, picture, onnx_artifact):
+    path, verdict = int8
+    found, expected = Predictor(path, "cpu")(picture), Predictor(onnx_artifact, "cpu")(picture)
+    assert sorted(found.names) == sorted(expected.names)
+    for row, mask in enumerate(found.masks):
+        shared = [(mask & other).sum() / (mask | other).sum() for other in expected.masks]
+        assert max(shared) > 0.85, row
+    gate = verdict.precision
+    assert gate["passed"]
+    assert gate["drop"] <= 0.01
+    assert gate["against"] == "annotations"
+    assert gate["measure"] == "mask AP"
+    assert set(gate["classes"]) == {"square", "circle", "triangle"}
+    assert (gate["pictures"], gate["left_in_float"]) == (12, [])
+
+
+def test_weights_are_bytes_with_a_scale_for_each_channel(int8, onnx_artifact):
+    path, _ = int8
+    graph = onnx.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    sources = {output: node for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(convolutions) > 30
+    for node in convolutions:
+        stored = sources[node.input[1]]
+        assert stored.op_type == "DequantizeLinear"
+        weights, scales = constants[stored.input[0]], constants[stored.input[1]]
+        assert weights.dtype == np.int8
+        assert scales.size == len(weights)
+        assert sources[node.input[0]].op_type == "DequantizeLinear"
+    assert path.stat().st_size < 0.31 * onnx_artifact.stat().st_size  # of larger models less: names weigh here
+    assert {node.domain for node in graph.node} == {""}
+
+
+def test_the_artifact_says_what_it_is(int8, demo):
+    path, verdict = int8
+    metadata = read_metadata(path)
+    assert metadata.precision == "int8"
+    assert metadata.verdict["precision"] == json.loads(json.dumps(verdict.precision))
+    beside = json.loads(path.with_name(path.name + ".verdict.json").read_text())
+    assert beside["precision"]["found"] == verdict.precision["found"]
+    shown = call("inspect", path).output
+    assert "float32 graph proven equal" in shown
+    assert "int8: mask AP" in shown
+    with pytest.raises(ArtifactError, match="maskrcnn evaluate"):
+        verify_artifact(path, demo)
+
+
+def test_its_stages_can_still_be_looked_into(int8, picture):
+    predictor = Predictor(int8[0], "cpu")
+    letterbox, prepared = predictor.prepare(picture)
+    borders = predictor.borders(prepared[None], np.array([letterbox.window], np.float32))
+    assert borders["p2"].shape == (1, 64, 64, 64)
+    assert set(borders) == set(predictor.metadata.borders)
+
+
+def test_without_annotations_the_float32_detections_are_the_truth(demo, shapes, tmp_path):
+    path = tmp_path / "demo.onnx"
+    verdict = export_int8(demo, path, Calibration(shapes.parent / "images"), checkpoint=FACTS)
+    gate = verdict.precision
+    assert (gate["against"], gate["measure"], gate["reference"]) == ("float32 detections", "mask AP50", 1.0)
+    assert 0.95 <= gate["found"] <= 1
+
+
+def gate_of(found, left=()):
+    return PrecisionGate("int8", "annotations", "mask AP", 1, 1, 0.9, found, 0.01, {"a": (0.9, found)}, tuple(left))
+
+
+def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monkeypatch):
+    """The FPN costs 0.3, the mask head 0.1, the rest nothing: two rounds of trying."""
+    costs = {"FPN": 0.3, "mask head": 0.1}
+    tried = []
+
+    def quantize(model, _predictor, _pictures, in_float, _folder):
+        tried.append([part for part, nodes in nodes_by_part(model).items() if set(nodes) <= set(in_float)])
+        return model
+
+    def judge(*_arguments):
+        return gate_of(0.9 - sum(cost for part, cost in costs.items() if part not in tried[-1]))
+
+    monkeypatch.setattr(to_int8, "quantize", quantize)
+    monkeypatch.setattr(to_int8, "judge_precision", judge)
+    calibration = Calibration(shapes.parent / "images", open_dataset(shapes))
+    verdict = export_int8(demo, tmp_path / "x.onnx", calibration, checkpoint=FACTS)
+    assert verdict.precision["left_in_float"] == ["FPN", "mask head"]
+    assert len(tried) == 1 + len(PARTS) + len(PARTS) - 1
+    assert read_metadata(tmp_path / "x.onnx").verdict["precision"]["left_in_float"] == ["FPN", "mask head"]
+
+
+def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(to_int8, "judge_precision", lambda *_arguments: gate_of(0.5))
+    monkeypatch.setattr(to_int8, "quantize", lambda model, *_arguments: model)
+    options = ["--precision", "int8", "--calibrate", shapes.parent / "images"]
+    result = call("onnx", "-o", tmp_path / "x.onnx", *options)
+    assert result.exit_code == 1
+    assert "falls from 0.9000 to 0.5000, allowed is a drop of 0.01" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_node_has_one_part(onnx_artifact):
+    model = onnx.load(onnx_artifact)
+    parts = nodes_by_part(model)
+    assert list(parts) == list(PARTS)
+    names = [name for nodes in parts.values() for name in nodes]
+    assert len(names) == len(set(names)) == sum(node.op_type in ("Conv", "Gemm") for node in model.graph.node)
+    assert all("rpn_class_raw" in name or "rpn_bbox_pred" in name for name in parts["RPN outputs"])
+    assert len(parts["stem"]) == 1
+
+
+class Perfect:
+    """Finds every object of a data set, or all but some."""
+
+    def __init__(self, dataset, missed=()):
+        self.class_names, self.missed = dataset.class_names, missed
+        self.answers = {record.image().tobytes(): record for record in dataset.records}
+
+    def __call__(self, image):
+        record = self.answers[image.tobytes()]
+        objects = [each for each in record.load_instances() if each.class_id not in self.missed]
+        masks = [np.array(mask_of(each)) for each in objects]
+        ys = [np.flatnonzero(mask.any(axis=1)) for mask in masks]
+        xs = [np.flatnonzero(mask.any(axis=0)) for mask in masks]
+        boxes = [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in zip(xs, ys, strict=True)]
+        crops = [mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1] for mask, x, y in zip(masks, xs, ys, strict=True)]
+        return Detections(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.full(len(objects), 0.9, np.float32),
+            np.array([each.class_id for each in objects], np.int32),
+            np.array([nearest(crop) for crop in crops], np.float32).reshape(-1, 28, 28),
+            image.shape[:2],
+            self.class_names,
+            "aligned",
+        )
+
+
+def mask_of(instance):
+    from runtime.rle import decode
+
+    return decode(instance.mask)
+
+
+def nearest(crop):
+    rows, columns = ((np.arange(28) + 0.5) / 28 * side for side in crop.shape)
+    return crop[rows.astype(int)][:, columns.astype(int)]
+
+
+def test_a_class_that_is_lost_is_seen_in_the_gate():
+    dataset = shapes_dataset(6, 2, size=(128, 128))
+    whole = Perfect(dataset)
+    gate = judge_precision("int8", whole, Perfect(dataset, missed=(2,)), dataset, "annotations", 0.01)
+    assert not gate.passed
+    assert gate.classes["circle"][1] == 0
+    assert gate.classes["square"][0] == gate.classes["square"][1] > 0.7
+    assert gate.drop == pytest.approx(gate.classes["circle"][0] / 3, abs=1e-6)
+    assert judge_precision("int8", whole, whole, dataset, "float32 detections", 0).passed
+    assert not replace(gate, reference=gate.found, objects=0).passed  # of nothing, nothing is proven
+
+
+def test_pictures_without_detections_prove_nothing(demo, tmp_path):
+    from PIL import Image
+
+    from maskrcnn.evaluation.predict import CheckpointPredictor
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    with pytest.raises(ConversionError, match="give pictures with objects"):
+        detected_dataset(CheckpointPredictor(demo), [tmp_path / "black.png"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "--calibrate"),
+        (["--calibrate", "."], "int8"),
+        (["--truth", "x.json"], "int8"),
+        (["--max-drop", "0"], "int8"),
+        (["--precision", "int7"], "int7"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message, tmp_path):
+    result = call("onnx", "-o", tmp_path / "x.onnx", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_folder_without_pictures_is_refused_first(demo, tmp_path):
+    with pytest.raises(ImageError, match="has no pictures"):
+        export_int8(demo, tmp_path / "x.onnx", Calibration(tmp_path), checkpoint=FACTS)
+
+
+def test_the_error_carries_its_gate():
+    error = PrecisionError(gate_of(0.7))
+    assert error.gate.drop == pytest.approx(0.2)
+    assert "--max-drop" in str(error)
