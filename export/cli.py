@@ -5,6 +5,7 @@ package or device is missing; 4 a checkpoint, configuration or artifact cannot b
 the output cannot be written.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -151,6 +152,43 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or Save
         from runtime.backends import read_metadata  # noqa: PLC0415
 
         report.metadata(artifact, read_metadata(artifact))
+
+
+@app.command()
+def benchmark(
+    artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")],
+    image: Annotated[Path | None, typer.Argument(help="The picture; left out, the demo's.", show_default=False)] = None,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="A PNG or SVG file for the time by operator type.")] = None,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:N, auto.")] = "auto",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Pictures at once; may be repeated.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each case.")] = 20,
+    force: Force = False,
+) -> None:
+    """Time an artifact: each step, batch size, number of detections, and operator type."""
+    with _errors():
+        from export.benchmark import benchmark as measure  # noqa: PLC0415
+        from maskrcnn.demo import demo_picture  # noqa: PLC0415
+        from runtime.atomic import atomic_write, check_output  # noqa: PLC0415
+
+        for path in (output, chart):
+            if path is not None:
+                check_output(path, overwrite=force)
+        source = demo_picture() if image is None else image
+        found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=report.progress)
+        report.benchmark(found)
+        if output is not None:
+            with atomic_write(output, overwrite=force) as path:
+                path.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+            report.written(output)
+        if chart is not None:
+            from maskrcnn.inspection.charts import bar_chart  # noqa: PLC0415
+
+            figure = bar_chart(found.operators, f"{artifact.name}: time by operator type", "milliseconds")
+            with atomic_write(chart, overwrite=force) as path:
+                figure.savefig(path, format=chart.suffix.lstrip(".") or "png", dpi=144)
+            report.written(chart)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 from runtime.artifact import Metadata
 
 if TYPE_CHECKING:
+    from export.benchmark import Benchmark
     from export.doctor import Finding
     from export.verdict import Verdict
 
@@ -109,6 +110,22 @@ def metadata(path: Path, found: Metadata) -> None:
 
 def _pairs(values: object) -> str:
     return ", ".join(f"{key} {value}" for key, value in dict(values).items())  # type: ignore[call-overload]
+
+
+def benchmark(found: "Benchmark") -> None:
+    """Print times as a table: a row per batch size, number of detections and step."""
+    picture = " x ".join(map(str, found.picture["picture"]))
+    lines = [f"{found.artifact} ({found.precision}) on {found.device}, a picture of {picture}, milliseconds"]
+    lines.append("  batch  detections  step        p50      p90      p99  pictures/s")
+    for timing in found.timings:
+        for step, values in timing.milliseconds.items():
+            figures = "  ".join(f"{value:7.1f}" for value in values.values())
+            speed = f"{timing.pictures_per_second:10.2f}" if step == "total" else ""
+            lines.append(f"  {timing.batch:>5}  {timing.detections:>10}  {step:<6}  {figures}  {speed}".rstrip())
+    most = list(found.operators.items())[:8]
+    lines.append("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most))
+    lines.append(f"  peak memory {found.peak_memory:.0f} MB;  {_pairs(found.machine)}")
+    typer.echo("\n".join(lines))
 
 
 def findings(found: "Sequence[Finding]") -> int:

@@ -1,0 +1,185 @@
+"""How long an artifact takes, where, and for how many detections."""
+
+import os
+import platform
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.describe import engine_version
+from runtime.errors import InputError
+from runtime.images import ImageSource
+from runtime.predictor import Predictor
+
+STEPS = ("pre", "model", "post", "total")
+PERCENTILES = (50, 90, 99)
+# Detections that a run is made to have, as far as there are so many: none, a plain picture, a crowded one.
+STRATA = (0, 10, 100)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one batch size and number of detections.
+
+    Attributes:
+        batch: Pictures that run together.
+        detections: In each picture.
+        runs: Batches timed.
+        milliseconds: By step the percentiles 50, 90, 99 of a batch: "pre" reads and letterboxes, "model" runs the
+            graph, "post" brings the detections back and makes run-length encodings of their masks.
+        pictures_per_second: At the median of the total.
+    """
+
+    batch: int
+    detections: int
+    runs: int
+    milliseconds: Mapping[str, Mapping[str, float]]
+    pictures_per_second: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, and on what.
+
+    Attributes:
+        artifact: Path.
+        precision: Of the artifact.
+        device: Where it ran.
+        picture: Height and width of the picture, and of the network's input.
+        timings: One for each batch size and number of detections.
+        operators: Milliseconds by operator type, of one run with the most detections.
+        peak_memory: Largest resident set of the process, in megabytes, the engine and Python in it.
+        machine: Processor, cores, versions, date.
+    """
+
+    artifact: str
+    precision: str
+    device: str
+    picture: Mapping[str, Sequence[int]]
+    timings: Sequence[Timing]
+    operators: Mapping[str, float]
+    peak_memory: float
+    machine: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def benchmark(
+    artifact: str | Path,
+    image: ImageSource,
+    *,
+    device: str = "auto",
+    batches: Sequence[int] = (1,),
+    runs: int = 20,
+    progress: Progress = lambda _message: None,
+) -> Benchmark:
+    """Time an artifact on one picture, all cases in turns, so that what else the machine does touches them alike.
+
+    Args:
+        artifact: An `.onnx` file or SavedModel folder.
+        image: The picture; one with many objects lets more of the cases be measured.
+        device: As for `Predictor`.
+        batches: Numbers of pictures that run together.
+        runs: Timed batches of each case, after one that is not.
+        progress: Called with a sentence before each part.
+
+    Raises:
+        InputError: `runs` or a batch is below 1.
+        ArtifactError: The artifact cannot be used.
+        DeviceError: The device cannot be used.
+        ImageError: The picture cannot be used.
+    """
+    if runs < 1 or not batches or min(batches) < 1:
+        raise InputError(f"runs is {runs} and batches {list(batches)}: expected numbers of at least 1")
+    predictor = Predictor(artifact, device)
+    progress("choosing score thresholds")
+    cases = [(batch, count, level) for batch in batches for count, level in _levels(predictor, image)]
+    samples: dict[tuple[int, int], list[list[float]]] = {(batch, count): [] for batch, count, _ in cases}
+    for number in range(runs + 1):  # the first round warms up
+        progress(f"round {number} of {runs}")
+        for batch, count, level in cases:
+            predictor.score_threshold = level
+            times = list(_steps(predictor, image, batch))
+            if number:
+                samples[batch, count].append([*times, sum(times)])
+    timings = [_timing(batch, count, np.array(rows)) for (batch, count), rows in samples.items()]
+    predictor.score_threshold = cases[-1][2]
+    placement = predictor.explain(image)
+    operators: dict[str, float] = {}
+    for (_, operator), milliseconds in placement.milliseconds.items():
+        operators[operator] = operators.get(operator, 0.0) + milliseconds
+    letterbox, prepared = predictor.prepare(image)
+    return Benchmark(
+        str(artifact),
+        predictor.metadata.precision,
+        predictor.device,
+        {"picture": list(letterbox.image_size), "input": list(prepared.shape[:2])},
+        timings,
+        dict(sorted(operators.items(), key=lambda row: -row[1])),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        _machine(predictor),
+    )
+
+
+def _levels(predictor: Predictor, image: ImageSource) -> list[tuple[int, float]]:
+    """Numbers of detections that can be had, with the score threshold that gives them."""
+    predictor.score_threshold = 0.0
+    scores = predictor(image).scores
+    levels = {0: 1.0}
+    for wanted in STRATA[1:]:
+        count = min(wanted, len(scores))
+        if count:
+            below = float(scores[count]) if count < len(scores) else 0.0
+            levels.setdefault(count, (float(scores[count - 1]) + below) / 2)
+    predictor.score_threshold = 1.0
+    if len(predictor(image)):  # scores of exactly 1: no threshold is above them
+        del levels[0]
+    return list(levels.items())
+
+
+def _steps(predictor: Predictor, image: ImageSource, batch: int) -> Iterator[float]:
+    """Milliseconds of each step of one batch."""
+    begin = perf_counter()
+    prepared = [predictor.prepare(image) for _ in range(batch)]
+    images = np.stack([pixels for _, pixels in prepared])
+    windows = np.array([letterbox.window for letterbox, _ in prepared], np.float32)
+    middle = perf_counter()
+    yield 1000 * (middle - begin)
+    outputs = predictor.run(images, windows)
+    end = perf_counter()
+    yield 1000 * (end - middle)
+    for row, (letterbox, _) in enumerate(prepared):
+        found = predictor.finish({name: array[row] for name, array in outputs.items()}, letterbox)
+        _ = found.rles
+    yield 1000 * (perf_counter() - end)
+
+
+def _timing(batch: int, count: int, rows: npt.NDArray[np.float64]) -> Timing:
+    percentiles = {
+        step: {f"p{p}": float(np.percentile(rows[:, column], p)) for p in PERCENTILES}
+        for column, step in enumerate(STEPS)
+    }
+    return Timing(batch, count, len(rows), percentiles, 1000 * batch / percentiles["total"]["p50"])
+
+
+def _machine(predictor: Predictor) -> dict[str, str]:
+    package = "onnxruntime" if predictor.metadata.format == "onnx" else "tensorflow"
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        package: engine_version(package),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
