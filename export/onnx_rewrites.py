@@ -3,14 +3,15 @@
 They act on the graph in place, before it is audited and verified: what they break, the parity gate refuses.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
+
+from export.onnx_access import Constants, attributes_of, readers_of, shapes_of
 
 _PER_CHANNEL = ("Mul", "Add")
 
@@ -25,6 +26,7 @@ def rewrite(model: onnx.ModelProto, kept: Iterable[str]) -> None:
     fold_batch_norms(model, set(kept))
     turn_whole_convolutions_into_gemm(model)
     turn_deconvolutions_into_convolutions(model)
+    pick_class_before_spreading(model)
 
 
 def fold_batch_norms(model: onnx.ModelProto, kept: set[str]) -> None:
@@ -37,8 +39,8 @@ def fold_batch_norms(model: onnx.ModelProto, kept: set[str]) -> None:
         model: Changed in place.
         kept: Tensors that must stay as they are.
     """
-    constants = _Constants(model)
-    readers = _readers(model)
+    constants = Constants(model)
+    readers = readers_of(model)
     for node in list(model.graph.node):
         if node.op_type != "Conv":
             continue
@@ -67,8 +69,8 @@ def turn_whole_convolutions_into_gemm(model: onnx.ModelProto) -> None:
     The box head's first layer sees 1000 crops of 7 x 7 x 256: ONNX Runtime's convolution takes five times as long for
     it as its matrix product (0.71 s against 0.13 s on two cores).
     """
-    constants = _Constants(model)
-    shapes = _shapes(model)
+    constants = Constants(model)
+    shapes = shapes_of(model)
     nodes = []
     for node in model.graph.node:
         weights = constants.find(node.input[1]) if node.op_type == "Conv" else None
@@ -97,7 +99,7 @@ def turn_deconvolutions_into_convolutions(model: onnx.ModelProto) -> None:
     the weights [:, o, a, b]. Engines have fast convolutions in every precision, and slow transposed ones, above all in
     int8, where ONNX Runtime has none.
     """
-    constants = _Constants(model)
+    constants = Constants(model)
     nodes = []
     for node in model.graph.node:
         weights = constants.find(node.input[1]) if node.op_type == "ConvTranspose" else None
@@ -120,8 +122,85 @@ def turn_deconvolutions_into_convolutions(model: onnx.ModelProto) -> None:
     constants.drop_unread()
 
 
+def pick_class_before_spreading(model: onnx.ModelProto) -> None:
+    """The mask head's last layer makes a map for each of K classes, of which one is used: compute that one alone.
+
+    The layer is 1 x 1, so what it does to a cell does not depend on where the cell lies: its channels are spread over
+    space (`DepthToSpace`) after it, when one is left, and not before it, when there are 256.
+    """
+    constants, readers, shapes = Constants(model), readers_of(model), shapes_of(model)
+    sources = {output: node for node in model.graph.node for output in node.output}
+    for node in list(model.graph.node):
+        chain = _class_choice(node, sources, readers)
+        if chain is None:
+            continue
+        spread, layer = chain[0], chain[2]
+        weights, cells = constants.find(layer.input[1]), shapes.get(spread.input[0])
+        if weights is None or weights.shape[2:] != (1, 1) or cells is None or None in cells[1:]:
+            continue
+        sizes = attributes_of(spread)["blocksize"], cells[2] or 0, cells[3] or 0
+        replacement = _one_class(node, spread.input[0], layer, weights, sizes, constants)
+        place = list(model.graph.node).index(node)
+        for offset, each in enumerate(replacement):
+            model.graph.node.insert(place + offset, each)
+        for each in (node, *chain):
+            model.graph.node.remove(each)
+    constants.drop_unread()
+
+
+def _class_choice(
+    node: onnx.NodeProto, sources: Mapping[str, onnx.NodeProto], readers: Mapping[str, list[onnx.NodeProto]]
+) -> tuple[onnx.NodeProto, ...] | None:
+    """The nodes from `DepthToSpace` to the choice of a class, if that is what ends in `node`."""
+    if node.op_type != "GatherND" or attributes_of(node).get("batch_dims") != 1:
+        return None
+    chain: list[onnx.NodeProto] = []
+    for operator in ("Sigmoid", "Conv", "Relu", "DepthToSpace"):
+        tensor = (chain[0] if chain else node).input[0]
+        source = sources.get(tensor)
+        if source is None or source.op_type != operator or len(readers[tensor]) != 1:
+            return None
+        chain.insert(0, source)
+    return tuple(chain) if attributes_of(chain[0]).get("mode") == b"CRD" else None
+
+
+def _one_class(
+    node: onnx.NodeProto,
+    cells: str,
+    layer: onnx.NodeProto,
+    weights: npt.NDArray[Any],
+    sizes: tuple[int, ...],
+    constants: Constants,
+) -> list[onnx.NodeProto]:
+    """ReLU, the layer's row of the chosen class, sigmoid, and only then the spreading."""
+    name, (side, height, width), channels = node.output[0], sizes, weights.shape[1]
+    bias = constants.read(layer.input[2]) if len(layer.input) > 2 else np.zeros(len(weights), np.float32)
+    flat = constants.add(f"{name}/flat_shape", np.array([-1, channels, side * side * height * width], np.int64))
+    maps = constants.add(f"{name}/maps_shape", np.array([-1, side * side, height, width], np.int64))
+    matrix = constants.add(f"{name}/matrix", weights.reshape(len(weights), channels))
+    offsets = constants.add(f"{name}/offsets", bias)
+    one, last = (constants.add(f"{name}/axis_{axis}", np.array([axis], np.int64)) for axis in (1, 2))
+
+    def make(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
+
+    return [
+        make("Relu", [cells], f"{name}/relu"),
+        make("Reshape", [f"{name}/relu", flat], f"{name}/flat"),  # [R, C, cells]
+        make("Gather", [matrix, node.input[1]], f"{name}/row"),  # [R, 1, C]
+        make("Gather", [offsets, node.input[1]], f"{name}/offset"),  # [R, 1]
+        make("Unsqueeze", [f"{name}/offset", last], f"{name}/offset_column"),
+        make("MatMul", [f"{name}/row", f"{name}/flat"], f"{name}/product"),  # [R, 1, cells]
+        make("Add", [f"{name}/product", f"{name}/offset_column"], f"{name}/logits"),
+        make("Sigmoid", [f"{name}/logits"], f"{name}/probabilities"),
+        make("Reshape", [f"{name}/probabilities", maps], f"{name}/maps"),
+        make("DepthToSpace", [f"{name}/maps"], f"{name}/map", blocksize=side, mode="CRD"),  # [R, 1, 2M, 2M]
+        make("Squeeze", [f"{name}/map", one], name),
+    ]
+
+
 def _tiles_output(node: onnx.NodeProto, weights: tuple[int, ...]) -> bool:
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     side = weights[2]
     plain = not any(attributes.get("pads", [])) and not any(attributes.get("output_padding", []))
     plain = plain and attributes.get("group", 1) == 1 and "output_shape" not in attributes
@@ -130,55 +209,14 @@ def _tiles_output(node: onnx.NodeProto, weights: tuple[int, ...]) -> bool:
 
 
 def _covers_input(node: onnx.NodeProto, weights: tuple[int, ...], shape: list[int | None] | None) -> bool:
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     plain = not any(attributes.get("pads", [])) and attributes.get("group", 1) == 1
     plain = plain and attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
     return plain and shape is not None and shape[1:] == list(weights[1:])
 
 
-class _Constants:
-    """The initializers of a graph, read and added by name."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
-        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def find(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of a constant; None for what is none."""
-        return numpy_helper.to_array(self._tensors[name]) if name in self._tensors else None
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """The value of a constant."""
-        return numpy_helper.to_array(self._tensors[name])
-
-    def add(self, name: str, value: npt.NDArray[Any]) -> str:
-        """Add a constant; what is floating becomes float32."""
-        value = value.astype(np.float32) if value.dtype.kind == "f" else value
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        self._graph.initializer.append(tensor)
-        self._tensors[name] = tensor
-        return name
-
-    def drop_unread(self) -> None:
-        """Remove constants that no node reads and that are no default of an input."""
-        read = {name for node in self._graph.node for name in node.input} | {i.name for i in self._graph.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
-
-
-def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    readers = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    for output in model.graph.output:
-        readers[output.name].append(None)  # read from outside
-    return readers
-
-
 def _per_channel(
-    node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]], constants: _Constants
+    node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]], constants: Constants
 ) -> tuple[onnx.NodeProto, str] | None:
     """The only reader of a convolution, if it multiplies or adds one constant per channel; and that constant."""
     following = readers.get(node.output[0], [])
@@ -189,13 +227,3 @@ def _per_channel(
     if value is None or weights is None or value.shape != (1, len(weights), 1, 1):
         return None
     return following[0], other
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
-    """Shapes of the tensors as far as they can be inferred; None for a dynamic axis."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.input]
-    return {
-        value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
-        for value in values
-    }

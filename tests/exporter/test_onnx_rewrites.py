@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx_rewrites import (
     fold_batch_norms,
+    pick_class_before_spreading,
     rewrite,
     turn_deconvolutions_into_convolutions,
     turn_whole_convolutions_into_gemm,
@@ -186,6 +187,48 @@ def test_other_deconvolutions_stay(attributes, weights):
     assert operators(after) == ["ConvTranspose"]
 
 
+def choosing(bias=True, mode="CRD", batch_dims=1, side=2):
+    """Spread, ReLU, one map for each of 5 classes, sigmoid, choice."""
+    nodes = [
+        helper.make_node("DepthToSpace", ["x"], ["s"], blocksize=side, mode=mode),
+        helper.make_node("Relu", ["s"], ["r"]),
+        helper.make_node("Conv", ["r", "w", "b"] if bias else ["r", "w"], ["c"]),
+        helper.make_node("Sigmoid", ["c"], ["p"]),
+        helper.make_node("GatherND", ["p", "classes"], ["g"], batch_dims=batch_dims),
+        helper.make_node("Unsqueeze", ["g", "axis"], ["y"]),
+    ]
+    classes = np.array([[4], [0], [2]]) if batch_dims else np.array([[0, 4], [1, 0], [2, 2]])
+    constants = {"w": values(5, 3, 1, 1), "axis": np.array([1]), "classes": classes}
+    return model(nodes, constants | ({"b": values(5)} if bias else {}), (None, 3 * side * side, 4, 6))
+
+
+@pytest.mark.parametrize("side", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_only_the_chosen_class_is_computed(bias, side):
+    before = choosing(bias, side=side)
+    after = copy(before)
+    pick_class_before_spreading(after)
+    assert "Conv" not in operators(after)
+    assert operators(after).index("MatMul") < operators(after).index("DepthToSpace")
+    assert_same_result(before, after, values(3, 3 * side * side, 4, 6))
+
+
+@pytest.mark.parametrize("changes", [{"mode": "DCR"}, {"batch_dims": 0}])
+def test_other_choices_stay(changes):
+    before = choosing(**changes)
+    after = copy(before)
+    pick_class_before_spreading(after)
+    assert operators(after) == operators(before)
+
+
+def test_a_choice_whose_maps_are_read_elsewhere_stays():
+    before = choosing()
+    before.graph.output.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, [f"c{i}" for i in range(4)]))
+    after = copy(before)
+    pick_class_before_spreading(after)
+    assert operators(after) == operators(before)
+
+
 def test_both_rules_in_a_row_make_of_a_normalised_layer_one_product():
     nodes, constants = normalised()
     before = model(nodes, constants, (None, 3, 3, 3))
@@ -199,6 +242,8 @@ def test_the_demos_graph_has_none_of_what_the_rules_replace(onnx_artifact):
     graph = onnx.load(onnx_artifact).graph
     assert sum(node.op_type == "Gemm" for node in graph.node) == 2
     assert not any(node.op_type == "ConvTranspose" for node in graph.node)
+    (spread,) = (node for node in graph.node if node.op_type == "DepthToSpace")
+    assert any(node.op_type == "Squeeze" and spread.output[0] in node.input for node in graph.node)
     outputs = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
