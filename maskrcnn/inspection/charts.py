@@ -95,7 +95,7 @@ def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
         rest = rows[_MOST_BARS - 1 :]
         rows = [*rows[: _MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
     with mpl.rc_context(_STYLE):
-        figure = Figure((6.4, 0.9 + 0.24 * max(1, len(rows))), layout="constrained")
+        figure = Figure((5.0, 0.9 + 0.24 * max(1, len(rows))), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=unit)
         places = np.arange(len(rows))
         axes.barh(places, [count for _, count in rows], color=_FIRST, alpha=0.8)
