@@ -88,13 +88,14 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-@pytest.mark.parametrize("name", [name for name in Metadata.__dataclass_fields__ if name != "config"])
+@pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - {"config", "precision"}))
 def test_missing_field(name):
     assert repr(name) in refusal(without(name))
 
 
 def test_artifacts_from_before_there_was_a_configuration_are_read():
     assert Metadata.from_json(without("config"), "m.onnx").config == {}
+    assert Metadata.from_json(without("precision"), "m.onnx").precision == "fp32"
 
 
 def test_missing_verdict_digest():
