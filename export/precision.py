@@ -8,11 +8,12 @@ from typing import Any
 
 from export.errors import ConversionError
 from maskrcnn.data.records import Dataset, Instance, Record
+from maskrcnn.evaluation.coco_ap import CocoSummary
 from maskrcnn.evaluation.evaluate import evaluate
 from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
 
-# Largest drop of mask AP against annotations. Half a point is what two trainings of one recipe differ by.
+# Largest drop of mask AP against annotations: one point.
 ALLOWED_DROP = 0.01
 # Largest share of agreement lost where there are no annotations. The detections of full precision are the truth then,
 # which no other arithmetic can equal at an IoU of 0.95: AP50 counts.
@@ -24,7 +25,7 @@ class PrecisionGate:
     """What the comparison found.
 
     Attributes:
-        precision: Of the artifact, "fp16" or "int8".
+        precision: Of the artifact.
         against: "annotations", or "float32 detections".
         measure: "mask AP" or "mask AP50".
         pictures: How many were compared.
@@ -33,7 +34,7 @@ class PrecisionGate:
         found: The measure of the artifact.
         allowed: Largest drop.
         classes: By class name, the measure of both; None for a class without objects.
-        left_in_float: Nodes that are not of the lower precision, because they cost too much.
+        left_in_float: Parts of the network that are not of the lower precision, because they cost too much.
     """
 
     precision: str
@@ -66,30 +67,35 @@ class PrecisionGate:
 
 def judge_precision(
     precision: str,
-    reference: PicturePredictor,
+    reference: CocoSummary,
     candidate: PicturePredictor,
     dataset: Dataset,
     against: str,
     allowed: float,
 ) -> PrecisionGate:
-    """Score both models on a data set.
+    """Score a model of lower precision, and compare.
 
     Args:
         precision: Of the candidate.
-        reference: The model of full precision, returning low scores too.
-        candidate: The other one.
+        reference: Scores of the model of full precision on the same data set, see `score_masks`.
+        candidate: Returns low scores too.
         dataset: Annotated pictures, or those of `detected_dataset`.
         against: "annotations" or "float32 detections".
         allowed: Largest drop.
     """
     measure = "AP" if against == "annotations" else "AP50"
-    both = [evaluate(predictor, dataset).segm for predictor in (reference, candidate)]
+    both = reference, score_masks(candidate, dataset)
     before, after = (summary[measure] or 0.0 for summary in both)
     classes = {
         name: (both[0].classes[name][measure], both[1].classes[name][measure]) for name in dataset.class_names[1:]
     }
     objects = int(sum(row["objects"] or 0 for row in both[0].classes.values()))
     return PrecisionGate(precision, against, f"mask {measure}", len(dataset), objects, before, after, allowed, classes)
+
+
+def score_masks(predictor: PicturePredictor, dataset: Dataset) -> CocoSummary:
+    """COCO's figures for the masks of a model that returns low scores too."""
+    return evaluate(predictor, dataset).segm
 
 
 def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_score: float) -> Dataset:

@@ -16,12 +16,14 @@ from export.precision import (
     PrecisionGate,
     detected_dataset,
     judge_precision,
+    score_masks,
 )
 from export.publish import publish
 from export.quantize import nodes_by_part, quantize
 from export.to_onnx import export_onnx
 from export.verdict import Verdict
 from maskrcnn.data.records import Dataset
+from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
@@ -86,9 +88,11 @@ def export_int8(
         ConversionError: The graph cannot be converted, or nothing is found on the pictures.
         ImageError: A picture cannot be used.
         OutputError: The output exists, or cannot be written.
+        MissingPackageError: pycocotools is not installed.
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
+    check_coco(MAX_DETECTIONS)  # what the comparison needs, before minutes are spent on the conversion
     pictures = pictures_of_folder(calibration.pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -133,7 +137,6 @@ class _Search:
         del self._model.metadata_props[:]
         self._pictures, self._folder, self._progress = pictures[:MOST_CALIBRATED], folder, progress
         self._whole = Predictor(path, "cpu")
-        self._reference = Predictor(path, "cpu", score_threshold=self._low_scores(self._whole))
         self.metadata: Metadata = replace(self._whole.metadata, precision="int8")
         self._parts = nodes_by_part(self._model)
         truth = calibration.truth
@@ -145,6 +148,7 @@ class _Search:
             self._dataset = detected_dataset(self._whole, pictures[:MOST_JUDGED], self._whole.score_threshold)
         else:
             self._dataset = replace(truth, records=truth.records[:MOST_JUDGED])
+        self._reference = score_masks(self._with_low_scores(path), self._dataset)
 
     def run(self) -> tuple[PrecisionGate, bytes]:
         """The first combination that passes, or the last one; with its graph."""
@@ -152,10 +156,9 @@ class _Search:
         gate, graph = self._try(left)
         while not gate.passed and gate.objects and len(left) < len(self._parts):
             self._progress(f"drop of {gate.drop:.4f}, allowed {gate.allowed:.4f}: looking for the part that costs most")
-            tried = {part: self._try([*left, part]) for part in self._parts if part not in left}
-            best = min(tried, key=lambda part: tried[part][0].drop)
-            left.append(best)
-            gate, graph = tried[best]
+            trials = (self._try([*left, part]) for part in self._parts if part not in left)
+            gate, graph = min(trials, key=lambda trial: trial[0].drop)  # one by one: each holds a whole graph
+            left = list(gate.left_in_float)
         return gate, graph
 
     def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, bytes]:
@@ -165,11 +168,10 @@ class _Search:
         graph = quantize(self._model, self._whole, self._pictures, in_float, self._folder).SerializeToString()
         path = self._folder / "candidate.onnx"
         path.write_bytes(seal(graph, self.metadata.to_json()))
-        candidate = Predictor(path, "cpu", score_threshold=self._low_scores(self._whole))
+        candidate = self._with_low_scores(path)
         gate = judge_precision("int8", self._reference, candidate, self._dataset, self._against, self._allowed)
         return replace(gate, left_in_float=tuple(left)), graph
 
-    @staticmethod
-    def _low_scores(predictor: Predictor) -> float:
-        """Average precision needs low scores, too."""
-        return min(EVALUATION_SCORE_THRESHOLD, predictor.score_threshold)
+    def _with_low_scores(self, path: Path) -> Predictor:
+        """A predictor for average precision, which needs low scores, too."""
+        return Predictor(path, "cpu", score_threshold=min(EVALUATION_SCORE_THRESHOLD, self._whole.score_threshold))

@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from runtime.draw import Color, DrawnObject, draw_objects
 from runtime.paste import MaskCrop
@@ -141,15 +141,6 @@ def scale_crop(crop: MaskCrop, scale: float, size: Sequence[int]) -> MaskCrop:
     rows = np.minimum(((np.arange(top, bottom) + 0.5) / scale - y).astype(int), pixels.shape[0] - 1)
     columns = np.minimum(((np.arange(left, right) + 0.5) / scale - x).astype(int), pixels.shape[1] - 1)
     return pixels[np.maximum(rows, 0)][:, np.maximum(columns, 0)], (int(top), int(left))
-
-
-def draw_caption(image: Image.Image, text: str) -> Image.Image:
-    """The image with a line of text below it."""
-    font = ImageFont.load_default(14)
-    canvas = Image.new("RGB", (image.width, image.height + 22), (250, 250, 250))
-    canvas.paste(image)
-    ImageDraw.Draw(canvas).text((4, image.height + 3), text, (20, 20, 20), font)
-    return canvas
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, box: Box, shape: Shape, width: int) -> None:

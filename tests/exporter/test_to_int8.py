@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from export import to_int8
 from export.cli import app
 from export.errors import ConversionError, PrecisionError
-from export.precision import PrecisionGate, detected_dataset, judge_precision
+from export.precision import PrecisionGate, detected_dataset, judge_precision, score_masks
 from export.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.to_int8 import Calibration, export_int8
@@ -20,7 +20,7 @@ from maskrcnn.data.open import open_dataset
 from maskrcnn.data.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
 from runtime.detections import Detections
-from runtime.errors import ArtifactError, ImageError
+from runtime.errors import ArtifactError, ImageError, MissingPackageError
 
 FACTS = {"name": "demo model"}
 
@@ -107,8 +107,8 @@ def test_without_annotations_the_float32_detections_are_the_truth(demo, shapes, 
     assert 0.95 <= gate["found"] <= 1
 
 
-def gate_of(found, left=()):
-    return PrecisionGate("int8", "annotations", "mask AP", 1, 1, 0.9, found, 0.01, {"a": (0.9, found)}, tuple(left))
+def gate_of(found):
+    return PrecisionGate("int8", "annotations", "mask AP", 1, 1, 0.9, found, 0.01, {"a": (0.9, found)})
 
 
 def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monkeypatch):
@@ -192,12 +192,13 @@ def nearest(crop):
 def test_a_class_that_is_lost_is_seen_in_the_gate():
     dataset = shapes_dataset(6, 2, size=(128, 128))
     whole = Perfect(dataset)
-    gate = judge_precision("int8", whole, Perfect(dataset, missed=(2,)), dataset, "annotations", 0.01)
+    reference = score_masks(whole, dataset)
+    gate = judge_precision("int8", reference, Perfect(dataset, missed=(2,)), dataset, "annotations", 0.01)
     assert not gate.passed
     assert gate.classes["circle"][1] == 0
     assert gate.classes["square"][0] == gate.classes["square"][1] > 0.7
     assert gate.drop == pytest.approx(gate.classes["circle"][0] / 3, abs=1e-6)
-    assert judge_precision("int8", whole, whole, dataset, "float32 detections", 0).passed
+    assert judge_precision("int8", reference, whole, dataset, "float32 detections", 0).passed
     assert not replace(gate, reference=gate.found, objects=0).passed  # of nothing, nothing is proven
 
 
@@ -230,6 +231,16 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
 def test_a_folder_without_pictures_is_refused_first(demo, tmp_path):
     with pytest.raises(ImageError, match="has no pictures"):
         export_int8(demo, tmp_path / "x.onnx", Calibration(tmp_path), checkpoint=FACTS)
+
+
+def test_a_package_that_is_missing_is_missed_before_anything_is_converted(demo, shapes, tmp_path, monkeypatch):
+    def missing(_max_detections):
+        raise MissingPackageError("pycocotools", "train", "average precision")
+
+    monkeypatch.setattr(to_int8, "check_coco", missing)
+    monkeypatch.setattr(to_int8, "export_onnx", lambda *_arguments, **_options: pytest.fail("it was converted"))
+    with pytest.raises(MissingPackageError):
+        export_int8(demo, tmp_path / "x.onnx", Calibration(shapes.parent / "images"), checkpoint=FACTS)
 
 
 def test_the_error_carries_its_gate():

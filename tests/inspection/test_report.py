@@ -114,7 +114,7 @@ def test_names_are_only_text(crowded_folder, read_page):
         assert parsed.found["final.final", number] == "100"
 
 
-def test_the_data_of_the_sliders_survives_a_script_as_a_name(crowded_folder):
+def test_the_data_of_the_sliders_is_whole(crowded_folder):
     text = page_text(crowded_folder)
     parts = text.split('<script type="application/json">')[1:]
     for part in parts:
