@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 from export.errors import ConversionError, ExportError, ParityError, PrecisionError
 
 if TYPE_CHECKING:
-    from export.api import Calibration, export_int8, export_onnx, export_savedmodel, verify_artifact
+    from export.api import (
+        LowerPrecision,
+        Target,
+        export_lower_precision,
+        export_onnx,
+        export_savedmodel,
+        verify_artifact,
+    )
 
 __all__ = [
-    "Calibration",
     "ConversionError",
     "ExportError",
+    "LowerPrecision",
     "ParityError",
     "PrecisionError",
-    "export_int8",
+    "Target",
+    "export_lower_precision",
     "export_onnx",
     "export_savedmodel",
     "verify_artifact",
@@ -24,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Calibration", "export_int8", "export_onnx", "export_savedmodel", "verify_artifact"):
+    if name in __all__:  # the errors are here already
         from export import api  # noqa: PLC0415
 
         return getattr(api, name)

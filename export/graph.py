@@ -41,17 +41,22 @@ def border(name: str) -> str:
     return BORDER_PREFIX + name
 
 
-def input_signature(channels: int) -> list[tf.TensorSpec]:
-    """The artifact's inputs, with dynamic batch and size."""
+def input_signature(channels: int, size: tuple[int | None, int | None] = (None, None)) -> list[tf.TensorSpec]:
+    """The artifact's inputs, with dynamic batch, and height and width where they are fixed."""
     return [
-        tf.TensorSpec([None, None, None, channels], tf.uint8, name=IMAGES),
+        tf.TensorSpec([None, *size, channels], tf.uint8, name=IMAGES),
         tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
         tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
         tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
     ]
 
 
-def trace(model: MaskRCNN, with_borders: bool = False) -> Any:
+def trace(
+    model: MaskRCNN,
+    with_borders: bool = False,
+    every_row: bool = False,
+    size: tuple[int | None, int | None] = (None, None),
+) -> Any:
     """Trace the model into a `tf.function` over the artifact's inputs.
 
     Every border tensor passes through an identity of its own name, so that stages can be cut out of the graph.
@@ -59,6 +64,8 @@ def trace(model: MaskRCNN, with_borders: bool = False) -> Any:
     Args:
         model: The model.
         with_borders: Whether the border tensors are returned too, under `border(name)`.
+        every_row: Whether the mask head runs on all rows, see `MaskRCNN.stages`.
+        size: Height and width of the pictures; what depends on them alone, such as anchors, becomes constant.
 
     Returns:
         The function; its result is the artifact's outputs by name.
@@ -66,14 +73,14 @@ def trace(model: MaskRCNN, with_borders: bool = False) -> Any:
     detection = model.config.detection
 
     # Defaults that are tensors become defaults of a SavedModel's signature too.
-    @tf.function(input_signature=input_signature(model.config.model.image_channels), autograph=False)
+    @tf.function(input_signature=input_signature(model.config.model.image_channels, size), autograph=False)
     def detect(
         images: tf.Tensor,
         windows: tf.Tensor,
         score_threshold: tf.Tensor = tf.constant(detection.min_score, tf.float32),  # noqa: B008
         nms_threshold: tf.Tensor = tf.constant(detection.nms_threshold, tf.float32),  # noqa: B008
     ) -> dict[str, tf.Tensor]:
-        stages = model.stages(images, windows, score_threshold, nms_threshold, _tap)
+        stages = model.stages(images, windows, score_threshold, nms_threshold, _tap, every_row)
         outputs = model.contract(stages, images)
         if with_borders:
             outputs |= {border(name): getattr(stages, name) for name in Stages._fields}

@@ -24,9 +24,9 @@ class Constants:
         """The value of a constant."""
         return numpy_helper.to_array(self._tensors[name])
 
-    def add(self, name: str, value: npt.NDArray[Any]) -> str:
-        """Add a constant; what is floating becomes float32."""
-        value = value.astype(np.float32) if value.dtype.kind == "f" else value
+    def add(self, name: str, value: npt.NDArray[Any], floating: npt.DTypeLike = np.float32) -> str:
+        """Add a constant; what is floating becomes `floating`."""
+        value = value.astype(floating) if value.dtype.kind == "f" else value
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         self._graph.initializer.append(tensor)
         self._tensors[name] = tensor

@@ -8,14 +8,12 @@ import onnx
 from export.audit import GraphFacts, audit
 from export.errors import ConversionError
 from export.graph import input_signature, trace
-from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, name_axes, set_defaults
+from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, set_defaults, shape_axes
 from export.onnx_handlers import HANDLERS
 from export.onnx_rewrites import rewrite
+from export.target import CPU, Target
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
-
-DEFAULT_OPSET = 17
-OPSETS = (17, 18)  # RoiAlign with half-pixel needs 16; from 19 and 22 on CUDA kernels are missing
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Converted:
     """A converted model.
 
     Attributes:
-        artifact: The graph to ship.
+        artifact: The graph to ship, still for any shape.
         borders: Where the border tensors live in it.
         facts: What the audit counted.
     """
@@ -33,27 +31,26 @@ class Converted:
     facts: GraphFacts
 
 
-def convert(model: MaskRCNN, opset: int = DEFAULT_OPSET) -> Converted:
+def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     """Convert and audit a model.
 
     Raises:
-        ConversionError: The opset is not offered, or the graph holds what must not be there.
+        ConversionError: The graph holds what must not be there.
     """
-    if opset not in OPSETS:
-        raise ConversionError(f"opset {opset} is not offered: choose one of {', '.join(map(str, OPSETS))}")
+    size = target.input_shape(model.config.resize)[1:]
     # tf2onnx imports TensorFlow when imported; nothing else here needs it at module level
     from tf2onnx import convert as tf2onnx_convert  # noqa: PLC0415
 
     # It logs what it does not understand and goes on; the audit below is what decides.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     staged, _ = tf2onnx_convert.from_function(
-        trace(model, with_borders=True),
-        input_signature=input_signature(model.config.model.image_channels),
-        opset=opset,
+        trace(model, with_borders=True, every_row=target.every_row, size=size),
+        input_signature=input_signature(model.config.model.image_channels, size),
+        opset=target.opset,
         custom_op_handlers=dict(HANDLERS),
     )
     cancel_transposes(staged)
-    name_axes(staged)
+    shape_axes(staged)
     borders = find_borders(staged)
     artifact = keep_outputs(staged, OUTPUT_NAMES)
     rewrite(artifact, [place.tensor for place in borders.values()])
@@ -65,4 +62,4 @@ def convert(model: MaskRCNN, opset: int = DEFAULT_OPSET) -> Converted:
     set_defaults(artifact, {SCORE_THRESHOLD: detection.min_score, NMS_THRESHOLD: detection.nms_threshold})
     artifact.producer_name = "maskrcnn-export"
     artifact.graph.name = model.config.name
-    return Converted(artifact, borders, audit(artifact, opset))
+    return Converted(artifact, borders, audit(artifact, target.opset))

@@ -1,4 +1,4 @@
-"""Small operations on an ONNX graph: prune, cut stages out, name axes, give inputs defaults."""
+"""Small operations on an ONNX graph: prune, cut stages out, shape axes, give inputs defaults."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from runtime.artifact import BORDER_PREFIX, IMAGES, WINDOWS
+from runtime.artifact import BORDER_PREFIX, IMAGES
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,21 @@ def _build(
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def name_axes(model: onnx.ModelProto) -> None:
-    """Give the dynamic axes of inputs and outputs readable names, in place."""
-    axes = {IMAGES: ("batch", "height", "width"), WINDOWS: ("batch",)}
+def shape_axes(model: onnx.ModelProto, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> None:
+    """Fix batch, height and width of inputs and outputs, in place; those that are None become dynamic.
+
+    Args:
+        model: A graph over the artifact's inputs and outputs.
+        shape: Of `images`, without its channels.
+    """
+    names = ("batch", "height", "width")
     for value in [*model.graph.input, *model.graph.output]:
-        for axis, name in enumerate(axes.get(value.name, ("batch",))):
-            shape = value.type.tensor_type.shape
-            if axis < len(shape.dim) and not shape.dim[axis].HasField("dim_value"):
-                shape.dim[axis].dim_param = name
+        axes = value.type.tensor_type.shape.dim
+        for axis in range(min(len(axes), 3 if value.name == IMAGES else 1)):
+            if shape[axis] is None:
+                axes[axis].dim_param = names[axis]
+            else:
+                axes[axis].dim_value = shape[axis]
 
 
 def set_defaults(model: onnx.ModelProto, defaults: Mapping[str, float]) -> None:

@@ -35,11 +35,12 @@ class Reference:
 
     Args:
         model: The model.
+        every_row: Whether its mask head runs on all rows, as the artifact's does, see `MaskRCNN.stages`.
     """
 
-    def __init__(self, model: MaskRCNN) -> None:
+    def __init__(self, model: MaskRCNN, every_row: bool = False) -> None:
         self.model = model
-        self._function = trace(model, with_borders=True)
+        self._function = trace(model, with_borders=True, every_row=every_row)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Arrays, Arrays]:
         """Artifact outputs and border tensors."""

@@ -63,7 +63,8 @@ def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
     for name, (before, after) in gate["classes"].items():
         if before is not None and after is not None:
             lines.append(f"  {name:<{width}}  {before:.4f} -> {after:.4f}")
-    lines.append(f"  in float: {', '.join(gate['left_in_float']) or 'nothing more than the last two products'}")
+    left = ", ".join(gate["left_in_float"]) or "only the last two products of the box head"
+    lines.append(f"  in float32: {left}")
     return lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from export.describe import describe, engine_version
-from export.onnx_graph import Border
+from export.onnx_graph import Border, shape_axes
 from export.onnx_stages import OnnxStages
 from export.pictures import verification_pictures
 from export.reference import Reference, StageRunner
@@ -74,11 +74,14 @@ def verify_artifact(
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
     package = "tensorflow" if metadata.format == "savedmodel" else "onnxruntime"
     engine = f"{package} {engine_version(package)}, {backend.device} (stages on the cpu)"
-    return verify(Reference(model), backend, _stages(path, metadata), pictures, engine, progress)
+    every_row = metadata.target != "cpu"
+    return verify(Reference(model, every_row), backend, _stages(path, metadata), pictures, engine, progress)
 
 
 def _stages(path: Path, metadata: Metadata) -> StageRunner:
     if metadata.format == "savedmodel":
         return TensorFlowStages.of_savedmodel(path)
     borders = {name: Border(**place) for name, place in metadata.borders.items()}
-    return OnnxStages(onnx.load(path), borders)
+    graph = onnx.load(path)
+    shape_axes(graph)  # a fixed batch is that of the whole graph; stages are fed as many pictures as there are
+    return OnnxStages(graph, borders)

@@ -4,13 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import onnx
+
 from export.describe import describe, engine_version
 from export.errors import ConversionError, ParityError
-from export.onnx_convert import DEFAULT_OPSET, convert
+from export.onnx_convert import convert
+from export.onnx_graph import shape_axes
 from export.onnx_stages import OnnxStages
 from export.pictures import verification_pictures
 from export.publish import publish
 from export.reference import Reference
+from export.target import CPU, Target
 from export.verdict import Verdict
 from export.verify import verify
 from maskrcnn.model import MaskRCNN
@@ -27,7 +31,7 @@ def export_onnx(
     output: str | Path,
     *,
     checkpoint: Mapping[str, str],
-    opset: int = DEFAULT_OPSET,
+    target: Target = CPU,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _message: None,
@@ -38,7 +42,7 @@ def export_onnx(
         model: The model.
         output: The `.onnx` file; the verdict goes to `<output>.verdict.json` besides.
         checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
-        opset: Of the graph.
+        target: The engine that shall run it fast.
         verify_images: Folder of pictures to compare on; None takes bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each part.
@@ -55,14 +59,19 @@ def export_onnx(
     output = Path(output)
     check_output(output, overwrite=overwrite)
     config = model.config
+    shape = target.input_shape(config.resize)
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
     progress("converting to ONNX")
-    converted = convert(model, opset)
+    converted = convert(model, target)
     if converted.artifact.ByteSize() > _LARGEST_MODEL:
         raise ConversionError("the model is larger than 2 GiB, which one ONNX file cannot hold")
-    graph = converted.artifact.SerializeToString()
+    shaped = onnx.ModelProto()
+    shaped.CopyFrom(converted.artifact)
+    shape_axes(shaped, shape)
+    graph = shaped.SerializeToString()
     borders = {name: asdict(place) for name, place in converted.borders.items()}
-    draft = replace(describe(model, "onnx", checkpoint, opset), borders=borders)
+    draft = describe(model, "onnx", checkpoint, target.opset)
+    draft = replace(draft, borders=borders, target=target.engine, input_shape=shape)
 
     def write(path: Path, verdict: Verdict | None) -> None:
         values = {} if verdict is None else verdict.to_dict()
@@ -72,7 +81,7 @@ def export_onnx(
         backend = open_backend(path, draft, "cpu")
         engine = f"onnxruntime {engine_version('onnxruntime')}, cpu"
         stages = OnnxStages(converted.artifact, converted.borders)
-        verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
+        verdict = verify(Reference(model, target.every_row), backend, stages, pictures, engine, progress)
         verdict = replace(verdict, graph=converted.facts.to_dict())
         if not verdict.passed:
             raise ParityError(verdict)

@@ -14,6 +14,12 @@ import tensorflow as tf
 MAX_LOG_SIZE = 20.0
 
 
+def grid_size(grid: tf.Tensor) -> tf.Tensor:
+    """Height and width int32 [2] of images or features [B, H, W, C]; constant where the graph is made for one size."""
+    sides = grid.shape[1:3]
+    return tf.constant(sides.as_list(), tf.int32) if sides.is_fully_defined() else tf.shape(grid)[1:3]
+
+
 def pixel_shift_and_scale(image_size: tf.Tensor, dtype: tf.DType = tf.float32) -> tuple[tf.Tensor, tf.Tensor]:
     """Constants of the pixel <-> normalised map for an image of [2] (height, width)."""
     last = tf.cast(image_size, dtype) - 1.0

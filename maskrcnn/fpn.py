@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from maskrcnn.boxes import grid_size
+
 
 class NearestUpsampling(layers.Layer):
     """Double height and width by repeating cells.
@@ -15,7 +17,7 @@ class NearestUpsampling(layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] to [B, 2H, 2W, C]."""
-        return tf.image.resize(inputs, 2 * tf.shape(inputs)[1:3], method="nearest")
+        return tf.image.resize(inputs, 2 * grid_size(inputs), method="nearest")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the result."""

@@ -40,7 +40,7 @@ class Stages(NamedTuple):
     scores: tf.Tensor  # [B, D]
     class_ids: tf.Tensor  # [B, D]
     num_detections: tf.Tensor  # [B]
-    mask_rois: tf.Tensor  # [R, 14, 14, C], of the rows in use
+    mask_rois: tf.Tensor  # [R, 14, 14, C], of the rows in use or of all
     masks: tf.Tensor  # [B, D, 28, 28]
 
 
@@ -139,6 +139,7 @@ class MaskRCNN(keras.Model):
         score_threshold: tf.Tensor | float,
         nms_threshold: tf.Tensor | float,
         tap: Callable[[str, tf.Tensor], tf.Tensor] = lambda _name, tensor: tensor,
+        every_row: bool = False,
     ) -> Stages:
         """Run inference and return every border tensor.
 
@@ -148,9 +149,10 @@ class MaskRCNN(keras.Model):
             score_threshold: Scalar, see `detection.detect`.
             nms_threshold: Scalar.
             tap: Called with the name and value of each border tensor; what it returns is used from there on.
+            every_row: Whether the mask head runs on all B * D rows, used or not: more work, but always of one shape.
         """
         model, detection = self.config.model, self.config.detection
-        image_size, batch = tf.shape(images)[1:3], tf.shape(images)[0]
+        image_size, batch = box_ops.grid_size(images), tf.shape(images)[0]
         levels = self.features(self.mold(images))
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
@@ -172,7 +174,7 @@ class MaskRCNN(keras.Model):
         )
         boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
-        rows = _rows_in_use(count, detection.max_detections)
+        rows = tf.range(tf.size(class_ids)) if every_row else _rows_in_use(count, detection.max_detections)
         used = tf.gather(tf.reshape(boxes, [1, -1, 4]), rows, axis=1)
         images_of = rows // detection.max_detections
         mask_rois = tap("mask_rois", self.crops(atlas, used, image_size, model.mask_pool_size, images_of))
@@ -205,7 +207,7 @@ class MaskRCNN(keras.Model):
     @staticmethod
     def contract(stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Border tensors to the artifact's outputs. The only place that turns y, x into x, y."""
-        pixels = box_ops.denormalize(stages.detected_boxes, tf.shape(images)[1:3])
+        pixels = box_ops.denormalize(stages.detected_boxes, box_ops.grid_size(images))
         rows = tf.range(tf.shape(stages.scores)[1])[None, :]
         used = rows < stages.num_detections[:, None]  # [B, D]
         return {

@@ -52,7 +52,7 @@ def build_atlas(features: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         column of its first cell in the atlas, its height and its width.
     """
     p2, p3, p4, p5 = (tf.pad(feature, _GUTTERS, mode="SYMMETRIC") for feature in features)
-    (h2, w2), (h3, w3), (h4, w4), (h5, w5) = (tf.unstack(tf.shape(p)[1:3]) for p in (p2, p3, p4, p5))
+    (h2, w2), (h3, w3), (h4, w4), (h5, w5) = (tf.unstack(box_ops.grid_size(p)) for p in (p2, p3, p4, p5))
     p5 = tf.pad(p5, [[0, 0], [0, h4 - h5], [0, w3 - w4 - w5], [0, 0]])
     below = tf.pad(tf.concat([p4, p5], axis=2), [[0, 0], [0, h2 - h3 - h4], [0, 0], [0, 0]])
     right = tf.concat([p3, below], axis=1)
@@ -98,7 +98,7 @@ def pyramid_roi_align(
         first, last = boxes[..., :2] * (size - 1.0), boxes[..., 2:] * (size - 1.0)
     else:
         first, last = _aligned_samples(boxes, image_size, size, samples)
-    scale = tf.cast(tf.shape(canvas)[1:3], tf.float32) - 1.0
+    scale = tf.cast(box_ops.grid_size(canvas), tf.float32) - 1.0
     in_atlas = tf.concat([(first + origin) / scale, (last + origin) / scale], axis=-1)
     if image_of is None:
         image_of = tf.repeat(tf.range(tf.shape(boxes)[0]), tf.shape(boxes)[1])

@@ -24,7 +24,8 @@ BORDER_PREFIX = "stage_"
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 
 ArtifactFormat = Literal["onnx", "savedmodel"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["cpu", "cuda", "tensorrt"]
 SIZE_MULTIPLE = 64  # sides of `images` in pixels: P6 has stride 64, other sides would not divide into whole cells
 
 
@@ -51,7 +52,9 @@ class Metadata:
         borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
             `permutation` of its axes (None where it has the usual layout).
         config: The whole configuration of the model, as its checkpoint has it; {} in older artifacts.
-        precision: Of weights and activations: "fp32", or "int8" for those of convolutions.
+        precision: Of weights and activations: "fp32", or "fp16" or "int8" for those of convolutions.
+        target: The engine whose habits the graph suits; others run it too.
+        input_shape: Batch, height and width of `images` where they are fixed; None is dynamic.
     """
 
     format: ArtifactFormat
@@ -72,6 +75,8 @@ class Metadata:
     borders: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "fp32"
+    target: Target = "cpu"
+    input_shape: tuple[int | None, int | None, int | None] = (None, None, None)
 
     def to_json(self) -> str:
         """Compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -111,8 +116,10 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                config=values.get("config", {}),  # older artifacts have neither of the two
+                config=values.get("config", {}),  # older artifacts have none of these four
                 precision=values.get("precision", "fp32"),
+                target=values.get("target", "cpu"),
+                input_shape=_tuple(values.get("input_shape", [None, None, None])),
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
@@ -129,6 +136,8 @@ class Metadata:
             "name": isinstance(self.name, str),
             "class_names": len(self.class_names) > 0 and _are_texts(self.class_names),
             "precision": self.precision in get_args(Precision),
+            "target": self.target in get_args(Target),
+            "input_shape": len(self.input_shape) == 3 and all(n is None or _is_positive(n) for n in self.input_shape),
             "mask_paste": self.mask_paste in get_args(PasteMode),
             "opset": self.opset is None or _is_positive(self.opset),
             "verdict": isinstance(self.verdict, Mapping),
@@ -149,26 +158,27 @@ class Metadata:
 
     def inputs(self) -> dict[str, Any]:
         """Input tensors: dtype, shape (None is dynamic), meaning."""
+        batch = self.input_shape[0]
         return {
-            IMAGES: _tensor("uint8", [None, None, None, self.image_channels], "letterboxed pictures, RGB"),
-            WINDOWS: _tensor("float32", [None, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
+            IMAGES: _tensor("uint8", [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"),
+            WINDOWS: _tensor("float32", [batch, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
             SCORE_THRESHOLD: _tensor("float32", [], f"lowest score kept; default {self.score_threshold}"),
             NMS_THRESHOLD: _tensor("float32", [], f"largest IoU in a class; default {self.nms_threshold}"),
         }
 
     def outputs(self) -> dict[str, Any]:
         """Output tensors: dtype, shape (None is dynamic), meaning."""
-        rows, side = self.max_detections, self.mask_size
+        batch, rows, side = self.input_shape[0], self.max_detections, self.mask_size
         return {
-            NUM_DETECTIONS: _tensor("int32", [None], "rows in use"),
-            BOXES: _tensor("float32", [None, rows, 4], "x1, y1, x2, y2 in input pixels"),
-            SCORES: _tensor("float32", [None, rows], "best first"),
-            CLASS_IDS: _tensor("int32", [None, rows], "index into class_names"),
-            MASKS: _tensor("float32", [None, rows, side, side], "probabilities of the predicted class"),
+            NUM_DETECTIONS: _tensor("int32", [batch], "rows in use"),
+            BOXES: _tensor("float32", [batch, rows, 4], "x1, y1, x2, y2 in input pixels"),
+            SCORES: _tensor("float32", [batch, rows], "best first"),
+            CLASS_IDS: _tensor("int32", [batch, rows], "index into class_names"),
+            MASKS: _tensor("float32", [batch, rows, side, side], "probabilities of the predicted class"),
         }
 
 
-_CONVERTED = ("class_names", "resize", "config", "precision")
+_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

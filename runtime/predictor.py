@@ -116,9 +116,9 @@ class Predictor:
             ImageError: The picture cannot be used.
         """
         if image is None:
-            side = 2 * SIZE_MULTIPLE
-            image = np.zeros((side, side, self.metadata.image_channels), np.uint8)
-            prepared, window = image, (0, 0, side, side)
+            height, width = (side or 2 * SIZE_MULTIPLE for side in self.metadata.input_shape[1:])
+            prepared = np.zeros((height, width, self.metadata.image_channels), np.uint8)
+            window = (0, 0, height, width)
         else:
             letterbox, prepared = self.prepare(image)
             window = letterbox.window
@@ -164,6 +164,11 @@ class Predictor:
             raise InputError(
                 f"images is {images.dtype} {list(images.shape)}: expected uint8 [B, H, W, {channels}], "
                 f"B at least 1, H and W multiples of {SIZE_MULTIPLE}"
+            )
+        sides = self.metadata.input_shape[1:]
+        if any(side not in (None, given) for side, given in zip(sides, images.shape[1:3], strict=True)):
+            raise InputError(
+                f"images is {images.shape[1]} x {images.shape[2]} pixels: this artifact takes {sides[0]} x {sides[1]}"
             )
         if windows.shape != (len(images), 4) or windows.dtype.kind not in "fiu":
             raise InputError(f"windows is {windows.dtype} {list(windows.shape)}: expected float32 [{len(images)}, 4]")

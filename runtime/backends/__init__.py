@@ -121,9 +121,12 @@ def open_backend(path: Path, metadata: Metadata, device: str) -> Backend:
     """
     kind, index = parse_device(device)
     if metadata.format == "onnx":
+        from runtime.backends.fixed_batch import FixedBatch  # noqa: PLC0415
         from runtime.backends.ort import OrtBackend  # noqa: PLC0415  (only the engine that is used is imported)
 
-        return OrtBackend(path, kind, index, metadata.engine_minimum.get("onnxruntime"))
+        backend = OrtBackend(path, kind, index, metadata.engine_minimum.get("onnxruntime"))
+        batch = metadata.input_shape[0]
+        return backend if batch is None else FixedBatch(backend, batch)
     from runtime.backends.saved_model import SavedModelBackend  # noqa: PLC0415
 
     return SavedModelBackend(path, kind, index, metadata.engine_minimum.get("tensorflow"))

@@ -92,12 +92,7 @@ class OrtBackend:
         session = self._open(ort.SessionOptions(), content)
         names = [place["tensor"] for place in places.values()]
         found = dict(zip(names, session.run(names, {k: np.asarray(v) for k, v in inputs.items()}), strict=True))
-        return {
-            name: found[place["tensor"]].transpose(np.argsort(place["permutation"]))
-            if place["permutation"]
-            else found[place["tensor"]]
-            for name, place in places.items()
-        }
+        return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
 
     def _choose(self, kind: str, index: int) -> list[tuple[str, dict[str, Any]]]:
         cpu: tuple[str, dict[str, Any]] = (_CPU, {})
@@ -131,6 +126,12 @@ class OrtBackend:
     def _run(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         outputs = session.run(list(OUTPUT_NAMES), {k: np.asarray(v) for k, v in inputs.items()})
         return dict(zip(OUTPUT_NAMES, outputs, strict=True))
+
+
+def _usual(tensor: npt.NDArray[Any], permutation: list[int] | None) -> npt.NDArray[Any]:
+    """A border tensor as `Predictor.borders` promises it: in the usual layout, float32 where it is half."""
+    tensor = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+    return tensor.transpose(np.argsort(permutation)) if permutation else tensor
 
 
 def _cuda_version() -> str:

@@ -11,8 +11,8 @@ from export.onnx_graph import (
     cut_stage,
     find_borders,
     keep_outputs,
-    name_axes,
     set_defaults,
+    shape_axes,
 )
 
 FLOAT = np.dtype(np.float32)
@@ -217,7 +217,7 @@ def test_axes_are_named():
         boxes = Relu(windows)
         scores = Relu(windows)
     }""")
-    name_axes(model)
+    shape_axes(model)
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*model.graph.input, *model.graph.output]

@@ -15,6 +15,7 @@ from export.errors import ParityError
 from export.onnx_handlers import HANDLERS
 from export.pictures import MAX_PICTURES, verification_pictures
 from export.reference import Difference, Reference
+from export.target import Target
 from export.verify import NOTHING_NEAR, compare_run, make_feeds
 from maskrcnn import demo_model
 from maskrcnn.errors import CheckpointMismatchError
@@ -403,7 +404,7 @@ def test_folder_that_cannot_be_used(tiny, tmp_path, make, message):
 def test_other_configurations_are_exported_and_equal(make_tiny, tmp_path, channels, sampling, opset):
     model = make_tiny(image_channels=channels, mean_pixel=(120.0,) * channels, roi_sampling=sampling)
     output = tmp_path / "model.onnx"
-    verdict = export_onnx(model, output, checkpoint=FACTS, opset=opset)
+    verdict = export_onnx(model, output, checkpoint=FACTS, target=Target(opset=opset))
     assert verdict.passed
     assert verdict.detections > 5
     metadata = read_metadata(output)

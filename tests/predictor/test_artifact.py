@@ -88,14 +88,32 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-@pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - {"config", "precision"}))
+LATER = {"config", "precision", "target", "input_shape"}  # fields that older artifacts do not have
+
+
+@pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - LATER))
 def test_missing_field(name):
     assert repr(name) in refusal(without(name))
 
 
-def test_artifacts_from_before_there_was_a_configuration_are_read():
-    assert Metadata.from_json(without("config"), "m.onnx").config == {}
-    assert Metadata.from_json(without("precision"), "m.onnx").precision == "fp32"
+def test_older_artifacts_are_read():
+    usual = {"config": {}, "precision": "fp32", "target": "cpu", "input_shape": (None, None, None)}
+    assert set(usual) == LATER
+    for name, value in usual.items():
+        assert getattr(Metadata.from_json(without(name), "m.onnx"), name) == value
+
+
+def test_a_fixed_shape_is_in_the_tensors():
+    fixed = replace(METADATA, input_shape=(2, 64, 128), target="tensorrt")
+    assert Metadata.from_json(fixed.to_json(), "here") == fixed
+    assert fixed.inputs()["images"]["shape"] == [2, 64, 128, 3]
+    assert fixed.inputs()["windows"]["shape"] == [2, 4]
+    assert fixed.outputs()["num_detections"]["shape"] == [2]
+
+
+@pytest.mark.parametrize("shape", [[], [1, 64], [1, 64, 0], [1, 64, "64"], [True, 64, 64], "abc", 3, [1, 64, 64, 3]])
+def test_spoiled_shape(shape):
+    assert "input_shape" in refusal(changed(input_shape=shape))
 
 
 def test_missing_verdict_digest():

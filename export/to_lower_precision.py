@@ -1,25 +1,21 @@
-"""Model to an `.onnx` artifact in 8 bits that still finds what the model finds, or to none."""
+"""Model to an `.onnx` artifact in lower precision that still finds what the model finds, or to none."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
-from export.errors import PrecisionError
-from export.onnx_convert import DEFAULT_OPSET
+from export.audit import audit
+from export.errors import ConversionError, PrecisionError
+from export.half import emulate_half, half_name, to_half
 from export.pictures import pictures_of_folder
-from export.precision import (
-    ALLOWED_DISAGREEMENT,
-    ALLOWED_DROP,
-    PrecisionGate,
-    detected_dataset,
-    judge_precision,
-    score_masks,
-)
+from export.precision import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
 from export.publish import publish
 from export.quantize import nodes_by_part, quantize
+from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verdict import Verdict
 from maskrcnn.data.records import Dataset
@@ -38,43 +34,54 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What decides about 8 bits.
+class LowerPrecision:
+    """What is made, and what decides about it.
 
     Attributes:
-        pictures: Folder of pictures with objects, like those of use, for the ranges of activations; 64 are used.
+        precision: "fp16", for GPUs, or "int8", for CPUs.
+        pictures: Folder of pictures with objects, like those of use, to be judged by where there is no `truth`, and for
+            "int8" the ranges of activations, from the first 64.
         truth: Annotated pictures to be judged by, with the model's class ids; None takes what the float32 model finds
             on `pictures`.
-        max_drop: Largest drop of mask AP with `truth` (0.01 by default), or of mask AP50 without (0.05).
+        max_drop: Largest drop of mask AP with `truth`, or of mask AP50 without; None takes that of
+            `export.precision.ALLOWED`.
+
+    Raises:
+        ConversionError: A precision that is not offered.
     """
 
+    precision: Literal["fp16", "int8"]
     pictures: str | Path
     truth: Dataset | None = None
     max_drop: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp16", "int8"):
+            raise ConversionError(f"precision {self.precision!r} is not offered: choose 'fp16' or 'int8'")
 
-def export_int8(
+
+def export_lower_precision(
     model: MaskRCNN,
     output: str | Path,
-    calibration: Calibration,
+    lower: LowerPrecision,
     *,
     checkpoint: Mapping[str, str],
-    opset: int = DEFAULT_OPSET,
+    target: Target = CPU,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress = lambda _message: None,
 ) -> Verdict:
-    """Export in float32, verified as always; quantize; compare what both find; and write, or write nothing.
+    """Export in float32, verified as always; lower the precision; compare what both find; and write, or write nothing.
 
-    Where the 8-bit model is too far off, the part of the network that costs most is found by trying and left in
-    float, then the next one.
+    Where that costs too much, the part of the network that costs most is found by trying and left in float32, then the
+    next one.
 
     Args:
         model: The model.
         output: The `.onnx` file; the verdict goes to `<output>.verdict.json` besides.
-        calibration: Pictures, and what they are judged by.
+        lower: The precision, and what it is judged by.
         checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
-        opset: Of the graph.
+        target: The engine that shall run it fast; "cpu" for "int8".
         verify_images: See `export_onnx`.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each part.
@@ -83,7 +90,7 @@ def export_int8(
         The verdict of the float32 graph, with that of the precision in it.
 
     Raises:
-        PrecisionError: The 8-bit model finds too little, whatever is left in float.
+        PrecisionError: The artifact finds too little, whatever is left in float32.
         ParityError: The float32 graph is not equal to the model.
         ConversionError: The graph cannot be converted, or nothing is found on the pictures.
         ImageError: A picture cannot be used.
@@ -92,35 +99,37 @@ def export_int8(
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
+    if lower.precision == "int8" and target.engine != "cpu":
+        raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16 there")
     check_coco(MAX_DETECTIONS)  # what the comparison needs, before minutes are spent on the conversion
-    pictures = pictures_of_folder(calibration.pictures)
+    pictures = pictures_of_folder(lower.pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "whole.onnx"
         verdict = export_onnx(
-            model, path, checkpoint=checkpoint, opset=opset, verify_images=verify_images, progress=progress
+            model, path, checkpoint=checkpoint, target=target, verify_images=verify_images, progress=progress
         )
-        search = _Search(path, pictures, calibration, folder, progress)
-        gate, quantized = search.run()
+        search = _Search(path, pictures, lower, folder, progress)
+        gate, graph = search.run()
         if not gate.passed:
             raise PrecisionError(gate)
-        verdict = replace(verdict, precision=gate.to_dict())
-        metadata = search.metadata
+        verdict = replace(verdict, precision=gate.to_dict(), graph=audit(graph, target.opset).to_dict())
+        metadata = search.describe(graph)
 
         def write(place: Path, judged: Verdict | None) -> None:
             values = {} if judged is None else judged.to_dict()
-            place.write_bytes(seal(quantized, replace(metadata, verdict=values).to_json()))
+            place.write_bytes(seal(graph.SerializeToString(), replace(metadata, verdict=values).to_json()))
 
         return publish(output, write, lambda _path: verdict, overwrite=overwrite, directory=False)
 
 
 class _Search:
-    """Quantizes a graph, and leaves in float what costs too much.
+    """Lowers the precision of a graph, and leaves in float32 what costs too much.
 
     Args:
         path: The float32 artifact.
         pictures: For calibration, and for the comparison if there is no truth.
-        calibration: What it is judged by.
+        lower: The precision, and what it is judged by.
         folder: For temporary files.
         progress: Called with a sentence before each part.
     """
@@ -129,20 +138,19 @@ class _Search:
         self,
         path: Path,
         pictures: Sequence[Path],
-        calibration: Calibration,
+        lower: LowerPrecision,
         folder: Path,
         progress: Progress,
     ) -> None:
         self._model = onnx.load(path)
         del self._model.metadata_props[:]
+        self._precision = lower.precision
         self._pictures, self._folder, self._progress = pictures[:MOST_CALIBRATED], folder, progress
         self._whole = Predictor(path, "cpu")
-        self.metadata: Metadata = replace(self._whole.metadata, precision="int8")
         self._parts = nodes_by_part(self._model)
-        truth = calibration.truth
+        truth = lower.truth
         self._against = "float32 detections" if truth is None else "annotations"
-        usual = ALLOWED_DISAGREEMENT if truth is None else ALLOWED_DROP
-        self._allowed = usual if calibration.max_drop is None else calibration.max_drop
+        self._allowed = ALLOWED[lower.precision, self._against] if lower.max_drop is None else lower.max_drop
         if truth is None:
             progress(f"float32 detections on {len(pictures[:MOST_JUDGED])} pictures")
             self._dataset = detected_dataset(self._whole, pictures[:MOST_JUDGED], self._whole.score_threshold)
@@ -150,7 +158,7 @@ class _Search:
             self._dataset = replace(truth, records=truth.records[:MOST_JUDGED])
         self._reference = score_masks(self._with_low_scores(path), self._dataset)
 
-    def run(self) -> tuple[PrecisionGate, bytes]:
+    def run(self) -> tuple[PrecisionGate, onnx.ModelProto]:
         """The first combination that passes, or the last one; with its graph."""
         left: list[str] = []
         gate, graph = self._try(left)
@@ -161,15 +169,28 @@ class _Search:
             left = list(gate.left_in_float)
         return gate, graph
 
-    def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, bytes]:
-        """Quantize all but some parts, and judge."""
-        self._progress("quantizing" + (f", with {', '.join(left)} in float" if left else ""))
+    def describe(self, graph: onnx.ModelProto) -> Metadata:
+        """Metadata of a graph; tensors between stages that are in half precision only have other names."""
+        tensors = {output for node in graph.graph.node for output in node.output}
+        borders = {
+            name: {**place, "tensor": next(t for t in (place["tensor"], half_name(place["tensor"])) if t in tensors)}
+            for name, place in self._whole.metadata.borders.items()
+        }
+        return replace(self._whole.metadata, precision=self._precision, borders=borders)
+
+    def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, onnx.ModelProto]:
+        """Lower the precision of all but some parts, and judge."""
+        self._progress(f"to {self._precision}" + (f", with {', '.join(left)} in float32" if left else ""))
         in_float = [node for part in left for node in self._parts[part]]
-        graph = quantize(self._model, self._whole, self._pictures, in_float, self._folder).SerializeToString()
+        if self._precision == "int8":
+            judged = graph = quantize(self._model, self._whole, self._pictures, in_float, self._folder)
+        else:
+            graph = to_half(self._model, in_float)
+            judged = emulate_half(graph)
         path = self._folder / "candidate.onnx"
-        path.write_bytes(seal(graph, self.metadata.to_json()))
+        path.write_bytes(seal(judged.SerializeToString(), self._whole.metadata.to_json()))
         candidate = self._with_low_scores(path)
-        gate = judge_precision("int8", self._reference, candidate, self._dataset, self._against, self._allowed)
+        gate = judge_precision(self._precision, self._reference, candidate, self._dataset, self._against, self._allowed)
         return replace(gate, left_in_float=tuple(left)), graph
 
     def _with_low_scores(self, path: Path) -> Predictor:

@@ -1,7 +1,9 @@
-"""Eight bits: what is quantized, what it may cost, and that nothing is written when it costs more."""
+"""Half precision and eight bits: what is lowered, what it may cost, and that nothing is written when it costs more."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,18 +11,21 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from export import to_int8
+from export import to_lower_precision
 from export.cli import app
 from export.errors import ConversionError, PrecisionError
 from export.precision import PrecisionGate, detected_dataset, judge_precision, score_masks
 from export.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
-from export.to_int8 import Calibration, export_int8
+from export.target import Target
+from export.to_lower_precision import LowerPrecision, export_lower_precision
+from export.verdict import Verdict
 from maskrcnn.data.open import open_dataset
 from maskrcnn.data.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
 from runtime.detections import Detections
 from runtime.errors import ArtifactError, ImageError, MissingPackageError
+from runtime.onnx_file import seal
 
 FACTS = {"name": "demo model"}
 
@@ -35,8 +40,16 @@ def shapes(tmp_path_factory):
 def int8(demo, shapes, tmp_path_factory):
     """The demo model in 8 bits, and its verdict."""
     path = tmp_path_factory.mktemp("int8") / "demo.onnx"
-    calibration = Calibration(shapes.parent / "images", open_dataset(shapes))
-    return path, export_int8(demo, path, calibration, checkpoint=FACTS)
+    lower = LowerPrecision("int8", shapes.parent / "images", open_dataset(shapes))
+    return path, export_lower_precision(demo, path, lower, checkpoint=FACTS)
+
+
+@pytest.fixture(scope="module")
+def half(demo, shapes, tmp_path_factory):
+    """The demo model in half precision for CUDA, and its verdict."""
+    path = tmp_path_factory.mktemp("half") / "demo.onnx"
+    lower = LowerPrecision("fp16", shapes.parent / "images", open_dataset(shapes))
+    return path, export_lower_precision(demo, path, lower, checkpoint=FACTS, target=Target("cuda"))
 
 
 def call(*arguments):
@@ -91,6 +104,56 @@ def test_the_artifact_says_what_it_is(int8, demo):
         verify_artifact(path, demo)
 
 
+def test_the_demo_in_half_precision(half, shapes, onnx_artifact, picture):
+    path, verdict = half
+    metadata = read_metadata(path)
+    assert (metadata.precision, metadata.target) == ("fp16", "cuda")
+    anchors = 4 * 4 * 16368  # bytes; constant for this target
+    assert path.stat().st_size <= 0.52 * onnx_artifact.stat().st_size + anchors
+    gate = verdict.precision
+    assert (gate["precision"], gate["against"], gate["passed"]) == ("fp16", "annotations", True)
+    assert abs(gate["drop"]) <= 0.005
+    assert gate["left_in_float"] == []
+    found, expected = Predictor(path, "cpu")(picture), Predictor(onnx_artifact, "cpu")(picture)
+    assert found.names == expected.names
+    assert np.allclose(found.boxes, expected.boxes, atol=0.2)
+    assert np.allclose(found.scores, expected.scores, atol=0.002)
+    assert not np.array_equal(found.boxes, expected.boxes)
+
+
+def test_borders_are_float32_whatever_the_graph_has(half, picture, onnx_artifact):
+    predictor, whole = Predictor(half[0], "cpu"), Predictor(onnx_artifact, "cpu")
+    letterbox, prepared = predictor.prepare(picture)
+    windows = np.array([letterbox.window], np.float32)
+    found, expected = (each.borders(prepared[None], windows) for each in (predictor, whole))
+    assert predictor.metadata.borders["p4"]["tensor"].endswith("/half")
+    for name in ("p2", "p4", "rpn_deltas", "class_probs", "box_rois"):
+        assert found[name].dtype == np.float32, name
+        assert found[name].shape == expected[name].shape, name
+    assert np.allclose(found["p4"], expected["p4"], atol=0.02 * np.abs(expected["p4"]).max())
+
+
+def test_a_part_that_overflows_is_found_and_left_in_float(demo, shapes, onnx_artifact, tmp_path, monkeypatch):
+    """The mask head's first layer times 10^7, its second by as much less: equal in float32, infinite in half."""
+    source = onnx.load(onnx_artifact)
+    first, second = (node for node in source.graph.node if re.search("mrcnn_mask_conv[12].*BiasAdd$", node.name))
+    tensors = {tensor.name: tensor for tensor in source.graph.initializer}
+    for name, factor in [*((name, 1e7) for name in first.input[1:]), (second.input[1], 1e-7)]:
+        scaled = (numpy_helper.to_array(tensors[name]) * factor).astype(np.float32)
+        tensors[name].CopyFrom(numpy_helper.from_array(scaled, name))
+    del source.metadata_props[:]
+
+    def export(_model, output, **_options):
+        Path(output).write_bytes(seal(source.SerializeToString(), read_metadata(onnx_artifact).to_json()))
+        return Verdict("", "", 0.5, 0.5, [], [])
+
+    monkeypatch.setattr(to_lower_precision, "export_onnx", export)
+    lower = LowerPrecision("fp16", shapes.parent / "images")
+    verdict = export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS)
+    assert verdict.precision["left_in_float"] == ["mask head"]
+    assert verdict.precision["passed"]
+
+
 def test_its_stages_can_still_be_looked_into(int8, picture):
     predictor = Predictor(int8[0], "cpu")
     letterbox, prepared = predictor.prepare(picture)
@@ -101,7 +164,7 @@ def test_its_stages_can_still_be_looked_into(int8, picture):
 
 def test_without_annotations_the_float32_detections_are_the_truth(demo, shapes, tmp_path):
     path = tmp_path / "demo.onnx"
-    verdict = export_int8(demo, path, Calibration(shapes.parent / "images"), checkpoint=FACTS)
+    verdict = export_lower_precision(demo, path, LowerPrecision("int8", shapes.parent / "images"), checkpoint=FACTS)
     gate = verdict.precision
     assert (gate["against"], gate["measure"], gate["reference"]) == ("float32 detections", "mask AP50", 1.0)
     assert 0.95 <= gate["found"] <= 1
@@ -123,18 +186,18 @@ def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monke
     def judge(*_arguments):
         return gate_of(0.9 - sum(cost for part, cost in costs.items() if part not in tried[-1]))
 
-    monkeypatch.setattr(to_int8, "quantize", quantize)
-    monkeypatch.setattr(to_int8, "judge_precision", judge)
-    calibration = Calibration(shapes.parent / "images", open_dataset(shapes))
-    verdict = export_int8(demo, tmp_path / "x.onnx", calibration, checkpoint=FACTS)
+    monkeypatch.setattr(to_lower_precision, "quantize", quantize)
+    monkeypatch.setattr(to_lower_precision, "judge_precision", judge)
+    lower = LowerPrecision("int8", shapes.parent / "images", open_dataset(shapes))
+    verdict = export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS)
     assert verdict.precision["left_in_float"] == ["FPN", "mask head"]
     assert len(tried) == 1 + len(PARTS) + len(PARTS) - 1
     assert read_metadata(tmp_path / "x.onnx").verdict["precision"]["left_in_float"] == ["FPN", "mask head"]
 
 
 def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(to_int8, "judge_precision", lambda *_arguments: gate_of(0.5))
-    monkeypatch.setattr(to_int8, "quantize", lambda model, *_arguments: model)
+    monkeypatch.setattr(to_lower_precision, "judge_precision", lambda *_arguments: gate_of(0.5))
+    monkeypatch.setattr(to_lower_precision, "quantize", lambda model, *_arguments: model)
     options = ["--precision", "int8", "--calibrate", shapes.parent / "images"]
     result = call("onnx", "-o", tmp_path / "x.onnx", *options)
     assert result.exit_code == 1
@@ -230,17 +293,21 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
 
 def test_a_folder_without_pictures_is_refused_first(demo, tmp_path):
     with pytest.raises(ImageError, match="has no pictures"):
-        export_int8(demo, tmp_path / "x.onnx", Calibration(tmp_path), checkpoint=FACTS)
+        export_lower_precision(demo, tmp_path / "x.onnx", LowerPrecision("int8", tmp_path), checkpoint=FACTS)
 
 
 def test_a_package_that_is_missing_is_missed_before_anything_is_converted(demo, shapes, tmp_path, monkeypatch):
     def missing(_max_detections):
         raise MissingPackageError("pycocotools", "train", "average precision")
 
-    monkeypatch.setattr(to_int8, "check_coco", missing)
-    monkeypatch.setattr(to_int8, "export_onnx", lambda *_arguments, **_options: pytest.fail("it was converted"))
+    monkeypatch.setattr(to_lower_precision, "check_coco", missing)
+    monkeypatch.setattr(
+        to_lower_precision, "export_onnx", lambda *_arguments, **_options: pytest.fail("it was converted")
+    )
     with pytest.raises(MissingPackageError):
-        export_int8(demo, tmp_path / "x.onnx", Calibration(shapes.parent / "images"), checkpoint=FACTS)
+        export_lower_precision(
+            demo, tmp_path / "x.onnx", LowerPrecision("int8", shapes.parent / "images"), checkpoint=FACTS
+        )
 
 
 def test_the_error_carries_its_gate():
