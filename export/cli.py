@@ -6,8 +6,6 @@ the output cannot be written.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from export import report
-from export.errors import ExportError, ParityError, PrecisionError
-from maskrcnn.exit_codes import exit_code
-from maskrcnn.quiet import import_tensorflow
-from runtime.errors import MissingPackageError
+from export.arguments import annotated, errors, load
+from export.errors import ParityError
 
 app = typer.Typer(
     help="Export a Mask R-CNN to ONNX or SavedModel, with proof that it computes what was trained.",
@@ -111,8 +107,8 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     if calibrate is None and (truth is not None or max_drop is not None):
         raise typer.BadParameter("--truth and --max-drop go with --precision fp16 or int8")
     engine = target or (Engine.CUDA if precision is Precision.FP16 else Engine.CPU)
-    with _errors():
-        model, facts = _load(checkpoint, config, exclude_heads)
+    with errors():
+        model, facts = load(checkpoint, config, exclude_heads)
         from export.api import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
 
         made_for = Target(engine.value, batch, opset)
@@ -121,9 +117,9 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         if precision is Precision.FP32 or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
-            annotated = _annotated(truth, model.config.model.class_names)
+            truths = annotated(truth, model.config.model.class_names)
             kind: Any = precision.value
-            lower = LowerPrecision(kind, calibrate, annotated, max_drop)
+            lower = LowerPrecision(kind, calibrate, truths, max_drop)
             verdict = export_lower_precision(model, output, lower, **options)
         report.verdict_table(verdict)
         report.written(output)
@@ -139,8 +135,8 @@ def savedmodel(
     force: Force = False,
 ) -> None:
     """Export to a SavedModel folder, verified against the checkpoint."""
-    with _errors():
-        model, facts = _load(checkpoint, config, exclude_heads)
+    with errors():
+        model, facts = load(checkpoint, config, exclude_heads)
         from export.api import export_savedmodel  # noqa: PLC0415
 
         options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
@@ -158,8 +154,8 @@ def verify(
     verify_images: VerifyImages = None,
 ) -> None:
     """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
-    with _errors():
-        model, _ = _load(against, config, False)
+    with errors():
+        model, _ = load(against, config, False)
         from export.api import verify_artifact  # noqa: PLC0415
 
         verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
@@ -171,7 +167,7 @@ def verify(
 @app.command()
 def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")]) -> None:
     """Show what is in an artifact, how it was made, and its verdict."""
-    with _errors():
+    with errors():
         from runtime.backends import read_metadata  # noqa: PLC0415
 
         report.metadata(artifact, read_metadata(artifact))
@@ -190,7 +186,7 @@ def benchmark(
     force: Force = False,
 ) -> None:
     """Time an artifact: each step, batch size, number of detections, and operator type."""
-    with _errors():
+    with errors():
         from export.benchmark import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
         from runtime.atomic import atomic_write, check_output  # noqa: PLC0415
@@ -227,64 +223,8 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo-output"),
 ) -> None:
     """Export the demo model to both formats, predict a picture through both, and draw the results."""
-    with _errors():
+    with errors():
         from export.demo import run_demo  # noqa: PLC0415
 
         for path in run_demo(output, report.progress, report.verdict_table):
             report.written(path)
-
-
-def _annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
-    """The data set of an argument, by the model's class ids."""
-    if path is None:
-        return None
-    from maskrcnn.data.open import open_dataset  # noqa: PLC0415
-    from maskrcnn.data.records import combine  # noqa: PLC0415
-
-    return combine((open_dataset(path),), class_names)
-
-
-def _load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
-    """Model and provenance of a checkpoint argument."""
-    report.progress("loading TensorFlow and the checkpoint")
-    import_tensorflow()
-    from export.describe import checkpoint_facts  # noqa: PLC0415
-    from maskrcnn import demo_model, find_config, load_checkpoint  # noqa: PLC0415
-
-    if checkpoint is None:
-        return demo_model(), checkpoint_facts(None)
-    described = None if config is None else find_config(config)
-    model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
-    report.progress(f"{checkpoint.name}: {loaded}")
-    facts = checkpoint_facts(checkpoint)
-    if loaded.excluded:
-        report.progress("the layers left out have random weights: train them before you use the artifact")
-        facts["without"] = ", ".join(loaded.excluded)
-    return model, facts
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """One line on stderr and an exit code for every error raised on purpose."""
-    try:
-        yield
-    except ParityError as error:
-        report.verdict_table(error.verdict)
-        _fail(error, 1)
-    except ModuleNotFoundError as error:
-        package = (error.name or str(error)).split(".")[0]
-        _fail(MissingPackageError(package, "export", "exporting"), 3)
-    except PrecisionError as error:
-        _fail(error, 1)
-    except ExportError as error:
-        _fail(error, 4)
-    except Exception as error:
-        code = exit_code(error)
-        if code is None:
-            raise
-        _fail(error, code)
-
-
-def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(code) from None

@@ -1,0 +1,70 @@
+"""What stands behind the arguments of `maskrcnn-export`, and an exit code for what can go wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from export import report
+from export.errors import ExportError, ParityError, PrecisionError
+from maskrcnn.exit_codes import exit_code
+from maskrcnn.quiet import import_tensorflow
+from runtime.errors import MissingPackageError
+
+
+def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
+    """The data set of an argument, by the model's class ids."""
+    if path is None:
+        return None
+    from maskrcnn.data.open import open_dataset  # noqa: PLC0415
+    from maskrcnn.data.records import combine  # noqa: PLC0415
+
+    return combine((open_dataset(path),), class_names)
+
+
+def load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
+    """Model and provenance of a checkpoint argument."""
+    report.progress("loading TensorFlow and the checkpoint")
+    import_tensorflow()
+    from export.describe import checkpoint_facts  # noqa: PLC0415
+    from maskrcnn import demo_model, find_config, load_checkpoint  # noqa: PLC0415
+
+    if checkpoint is None:
+        return demo_model(), checkpoint_facts(None)
+    described = None if config is None else find_config(config)
+    model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
+    report.progress(f"{checkpoint.name}: {loaded}")
+    facts = checkpoint_facts(checkpoint)
+    if loaded.excluded:
+        report.progress("the layers left out have random weights: train them before you use the artifact")
+        facts["without"] = ", ".join(loaded.excluded)
+    return model, facts
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """One line on stderr and an exit code for every error raised on purpose."""
+    try:
+        yield
+    except ParityError as error:
+        report.verdict_table(error.verdict)
+        _fail(error, 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).split(".")[0]
+        _fail(MissingPackageError(package, "export", "exporting"), 3)
+    except PrecisionError as error:
+        _fail(error, 1)
+    except ExportError as error:
+        _fail(error, 4)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        _fail(error, code)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(code) from None
