@@ -16,8 +16,8 @@ MAX_LOG_SIZE = 20.0
 
 def grid_size(grid: tf.Tensor) -> tf.Tensor:
     """Height and width int32 [2] of images or features [B, H, W, C]; constant where the graph is made for one size."""
-    sides = grid.shape[1:3]
-    return tf.constant(sides.as_list(), tf.int32) if sides.is_fully_defined() else tf.shape(grid)[1:3]
+    height, width = grid.shape[1:3]
+    return tf.shape(grid)[1:3] if height is None or width is None else tf.constant([height, width])
 
 
 def pixel_shift_and_scale(image_size: tf.Tensor, dtype: tf.DType = tf.float32) -> tuple[tf.Tensor, tf.Tensor]:
