@@ -52,7 +52,7 @@ def pytest_benchmark_update_json(output_json):
         "python": machine["python_version"],
     }
     output_json["versions"] = {name: version(name) for name in packages}
-    for peer in ("tf-models-official", "tf-keras"):
+    for peer in ("tf-models-official", "tf-keras", "opencv-python-headless"):
         with suppress(PackageNotFoundError):
             output_json["versions"][peer] = version(peer)
     del output_json["commit_info"]

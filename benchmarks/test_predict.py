@@ -5,9 +5,14 @@ import pytest
 from PIL import Image
 
 from maskrcnn import demo_picture
-from runtime import Predictor
+from runtime import Detections, Predictor
 from runtime.images import read_image
 from runtime.letterbox import ResizePolicy, plan_letterbox
+from runtime.preprocess import letterbox_picture
+from runtime.rle import encode_crop
+
+_POLICY = ResizePolicy("square", 800, 1024, 0)
+_SIZE = (800, 1333)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def test_decode(benchmark, photograph):
 @pytest.mark.benchmark(group="12-megapixel JPEG, host side")
 def test_letterbox_to_1024(benchmark, photograph):
     picture = read_image(photograph)
-    letterbox = plan_letterbox(picture.shape[:2], ResizePolicy("square", 800, 1024, 0))
+    letterbox = plan_letterbox(picture.shape[:2], _POLICY)
     benchmark(letterbox.apply, picture)
 
 
@@ -37,6 +42,84 @@ def test_letterbox_by_pillow(benchmark, photograph):
     benchmark(
         lambda: np.asarray(Image.fromarray(picture).resize((1024, 768), Image.Resampling.BILINEAR, reducing_gap=None))
     )
+
+
+@pytest.mark.benchmark(group="12-megapixel JPEG, file to network input")
+def test_file_to_input(benchmark, photograph):
+    benchmark(letterbox_picture, photograph, 3, _POLICY)
+
+
+@pytest.mark.benchmark(group="12-megapixel JPEG, file to network input")
+def test_file_to_input_by_opencv(benchmark, photograph):
+    """The peer; its pixels are within rounding of ours, not equal."""
+    cv2 = pytest.importorskip("cv2")
+
+    def picture_to_input():
+        pixels = cv2.cvtColor(cv2.imdecode(np.fromfile(photograph, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        resized = cv2.resize(pixels, (1024, 768), interpolation=cv2.INTER_LINEAR)
+        return cv2.copyMakeBorder(resized, 128, 128, 0, 0, cv2.BORDER_CONSTANT)
+
+    benchmark(picture_to_input)
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    """100 round masks of 28 x 28 in 800 x 1333, whose boxes add up to 8 megapixels."""
+    rng = np.random.default_rng(0)
+    areas = rng.gamma(1.0, 1.0, 100)
+    heights = np.minimum(np.sqrt(areas / areas.sum() * 8e6 * np.exp(rng.normal(0, 0.4, 100))), 780)
+    sides = np.stack([areas / areas.sum() * 8e6 / heights, heights], axis=1)
+    corners = rng.uniform(0, 1, (100, 2)) * (np.array(_SIZE[::-1]) - sides)
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    radii = rng.uniform(0.5, 0.95, (100, 2, 1, 1))
+    masks = 1 / (1 + np.exp(8 * (np.hypot(y / radii[:, 0], x / radii[:, 1]) - 1) + rng.normal(0, 0.3, (100, 28, 28))))
+    return Detections(
+        np.hstack([corners, corners + sides]).astype(np.float32),
+        np.ones(100, np.float32),
+        np.ones(100, np.int32),
+        masks.astype(np.float32),
+        _SIZE,
+        ("BG", "thing"),
+    )
+
+
+@pytest.mark.benchmark(group="masks of 100 detections, 800 x 1333")
+def test_hundred_run_lengths(benchmark, hundred):
+    benchmark(lambda: hundred[:].rles)
+
+
+@pytest.mark.benchmark(group="masks of 100 detections, 800 x 1333")
+def test_hundred_polygons(benchmark, hundred):
+    benchmark(lambda: hundred[:].polygons)
+
+
+def _resized_by_opencv(hundred):
+    cv2 = pytest.importorskip("cv2")
+    for mask, (x1, y1, x2, y2) in zip(hundred.mask_probabilities, hundred.pixel_boxes.tolist(), strict=True):
+        # Transposed, so that the columns of the picture lie in one piece.
+        yield cv2.resize(np.ascontiguousarray(mask.T), (y2 - y1, x2 - x1)) >= 0.5, (x1, y1)
+
+
+@pytest.mark.benchmark(group="masks of 100 detections, 800 x 1333")
+def test_hundred_run_lengths_by_opencv(benchmark, hundred):
+    """The peer: resized boxes, then run lengths in NumPy."""
+    pytest.importorskip("cv2")
+    benchmark(lambda: [encode_crop(part.T, (y, x), _SIZE) for part, (x, y) in _resized_by_opencv(hundred)])
+
+
+@pytest.mark.benchmark(group="masks of 100 detections, 800 x 1333")
+def test_hundred_run_lengths_by_opencv_and_pycocotools(benchmark, hundred):
+    """The peer: resized boxes in full-size bitmaps, then its encoder."""
+    encoder = pytest.importorskip("pycocotools.mask")
+    pytest.importorskip("cv2")
+
+    def encode():
+        for part, (x, y) in _resized_by_opencv(hundred):
+            bitmap = np.zeros(_SIZE, np.uint8, order="F")
+            bitmap.T[x : x + part.shape[0], y : y + part.shape[1]] = part
+            encoder.encode(bitmap)
+
+    benchmark(encode)
 
 
 @pytest.mark.benchmark(group="masks of 7 detections, 12 megapixels")

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from runtime import formats
 from runtime.errors import InputError
 from runtime.images import ImageSource
-from runtime.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, place_crops
-from runtime.rle import RLE, encode_crop
+from runtime.mask_edges import Edges, box_spans, mask_edges
+from runtime.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, paste_masks
+from runtime.polygons import Ring, trace_rings
+from runtime.rle import RLE, encode_edges
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -166,21 +168,40 @@ class Detections:
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
         """Full-size masks, bool [N, height, width], made when first asked for: N bytes per pixel."""
-        return place_crops(self.mask_crops, self.image_size)
+        return paste_masks(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
 
     @cached_property
     def rles(self) -> list[RLE]:
-        """The masks as COCO run-length encodings, made from the crops when first asked for."""
-        return [encode_crop(crop, origin, self.image_size) for crop, origin in self.mask_crops]
+        """The masks as COCO run-length encodings, made when first asked for, without any bitmap."""
+        return [rle for batch in self._edge_batches() for rle in encode_edges(batch, self.image_size)]
+
+    @cached_property
+    def polygons(self) -> list[list[Ring]]:
+        """Per mask its boundary along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.polygons`."""
+        batches = self._edge_batches()
+        return [trace_rings(edges, self.image_size[0]) for batch in batches for edges in batch]
 
     @property
     def areas(self) -> npt.NDArray[np.int64]:
         """Pixels of each mask, int64 [N]."""
-        return np.array([np.count_nonzero(crop) for crop, _ in self.mask_crops], np.int64)
+        edges = (own for batch in self._edge_batches() for own in batch)
+        return np.array([np.sum(own[1::2] - own[::2]) for own in edges], np.int64)
 
-    def to_coco(self, image_id: int | str, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
+    def _edge_batches(self) -> Iterator[list[Edges]]:
+        aligned = self.paste_mode == "aligned"
+        spans = box_spans(self.boxes, self.image_size, aligned=aligned)
+        return mask_edges(self.mask_probabilities, *spans, self.image_size, aligned=aligned)
+
+    def to_coco(
+        self,
+        image_id: int | str,
+        category_ids: Mapping[int, int] | None = None,
+        *,
+        segmentation: formats.Segmentation = "rle",
+        tolerance: float = 0.0,
+    ) -> list[dict[str, Any]]:
         """Return COCO results; see `runtime.formats.to_coco`."""
-        return formats.to_coco(self, image_id, category_ids)
+        return formats.to_coco(self, image_id, category_ids, segmentation=segmentation, tolerance=tolerance)
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """Return, and write to `path` if given, one JSON document; see `runtime.formats.to_json`."""

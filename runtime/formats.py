@@ -1,21 +1,31 @@
 """Detections in the formats of others: COCO results, JSON, supervision."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from runtime.errors import InputError, MissingPackageError
+from runtime.polygons import check_tolerance, coco_polygons
+from runtime.rle import RLE
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
 
 
+Segmentation = Literal["rle", "polygon"]
+
+
 def to_coco(
-    detections: "Detections", image_id: int | str, category_ids: Mapping[int, int] | None = None
+    detections: "Detections",
+    image_id: int | str,
+    category_ids: Mapping[int, int] | None = None,
+    *,
+    segmentation: Segmentation = "rle",
+    tolerance: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Return COCO results, as `COCO.loadRes` reads them.
 
@@ -23,17 +33,23 @@ def to_coco(
         detections: of one picture.
         image_id: the id of that picture in the data set.
         category_ids: category id for each class id; by default the class id itself.
+        segmentation: "rle", or "polygon" for lists of corners along the edges of pixels, which pycocotools decodes to
+            the same mask bit for bit; `runtime.polygons.coco_polygons` says how holes are written. No polygon
+            can say that a mask has no pixels: such a one stays RLE.
+        tolerance: with "polygon", how far the outline may move, in pixels; see `runtime.polygons.simplify_ring`.
 
     Returns:
         Per detection a JSON serialisable dict: `image_id`, `category_id`, `bbox` [x, y, width, height] in
-        picture pixels with 2 decimals, `score`, `segmentation` as compressed RLE.
+        picture pixels with 2 decimals, `score`, `segmentation` as compressed RLE or polygons.
 
     Raises:
-        InputError: `category_ids` lacks a class id that was detected.
+        InputError: `category_ids` lacks a class id that was detected, `segmentation` is unknown, or `tolerance` is
+            not a finite number from 0, or other than 0 for RLE.
     """
     results = []
-    rows = zip(detections.boxes, detections.scores, detections.class_ids, detections.rles, strict=True)
-    for box, score, class_id, rle in rows:
+    masks = _segmentations(detections, segmentation, tolerance)
+    rows = zip(detections.boxes, detections.scores, detections.class_ids, masks, strict=True)
+    for box, score, class_id, mask in rows:
         category_id = int(class_id) if category_ids is None else category_ids.get(int(class_id))
         if category_id is None:
             name = detections.class_names[class_id]
@@ -45,10 +61,24 @@ def to_coco(
                 "category_id": int(category_id),
                 "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
                 "score": float(score),
-                "segmentation": rle,
+                "segmentation": mask,
             }
         )
     return results
+
+
+def _segmentations(
+    detections: "Detections", segmentation: Segmentation, tolerance: float
+) -> Sequence[RLE | list[list[float]]]:
+    if segmentation not in get_args(Segmentation):
+        raise InputError(f"segmentation is {segmentation!r}; expected one of {', '.join(get_args(Segmentation))}")
+    if segmentation == "rle":
+        if tolerance != 0:
+            raise InputError(f"tolerance is {tolerance!r} with segmentation 'rle', which is exact; use 'polygon'")
+        return detections.rles
+    check_tolerance(tolerance)
+    traced = zip(detections.polygons, detections, strict=True)
+    return [coco_polygons(rings, tolerance) if rings else one.rles[0] for rings, one in traced]
 
 
 def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:

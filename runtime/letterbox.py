@@ -10,16 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from runtime.errors import InputError
-from runtime.images import MAX_PIXELS
-from runtime.resize import resize_bilinear
+from runtime.images import MAX_PIXELS, Picture, picture_pixels
+from runtime.truncated_resize import resize_truncated
 
 ResizeMode = Literal["none", "square", "pad64", "crop"]
-
-# Exact bilinear values are multiples of 1 / (4 * height * width) of the resized picture, far coarser than
-# this. Adding it makes truncation act on the exact value: 37 stored as 36.999999999999996 stays 37.
-_TRUNCATION_GUARD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -104,31 +101,42 @@ class Letterbox:
         bottom, right = min(top + height, self.input_size[0]), min(left + width, self.input_size[1])
         return max(top, 0), max(left, 0), bottom, right
 
-    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def apply(self, image: Picture) -> npt.NDArray[np.uint8]:
         """Make the network input of a picture: scaled (values truncated), then padded with 0 or cropped.
 
         Args:
-            image: uint8 [H, W, C], of size `image_size`.
+            image: uint8 [H, W, C], or a PIL image of mode "RGB" or "L", of size `image_size`.
 
         Returns:
             uint8 [input height, input width, C]; may share memory with `image` when nothing changes.
 
         Raises:
-            InputError: `image` has another size or dtype.
+            InputError: `image` has another size, mode or dtype.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[:2] != self.image_size:
+        if isinstance(image, Image.Image):
+            given, fits, size = (
+                f"a PIL image of mode {image.mode}, size {image.size}",
+                image.mode in ("RGB", "L"),
+                image.size[::-1],
+            )
+        else:
+            given, fits = f"{image.dtype} {list(image.shape)}", image.dtype == np.uint8 and image.ndim == 3
+            size = image.shape[:2]
+        if not fits or size != self.image_size:
             raise InputError(
-                f"image is {image.dtype} {list(image.shape)}; this letterbox was planned for "
+                f"image is {given}; this letterbox was planned for "
                 f"uint8 [{self.image_size[0]}, {self.image_size[1]}, C]"
             )
         if self.resized_size != self.image_size:
-            image = (resize_bilinear(image, self.resized_size) + _TRUNCATION_GUARD).astype(np.uint8)
+            pixels = resize_truncated(image, self.resized_size)
+        else:
+            pixels = picture_pixels(image) if isinstance(image, Image.Image) else image
         if self.input_size == self.resized_size:
-            return image
+            return pixels
         y1, x1, y2, x2 = self.window
         top, left = self.offset
-        canvas = np.zeros((*self.input_size, image.shape[2]), np.uint8)
-        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        canvas = np.zeros((*self.input_size, pixels.shape[2]), np.uint8)
+        canvas[y1:y2, x1:x2] = pixels[y1 - top : y2 - top, x1 - left : x2 - left]
         return canvas
 
     def boxes_to_image(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:

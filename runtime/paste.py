@@ -1,7 +1,8 @@
 """Mask probabilities of a detection, [M, M], to pixels of the picture.
 
-A mask is resampled into its box only, as W_y @ probabilities @ W_x.T with one small weight matrix for each
-axis, and thresholded in strips: nothing of the size of the picture is made, least of all in floats.
+Masks are found as edges (`runtime.mask_edges`), which are all that run lengths and polygons need. Pixels are
+filled in from them, in a crop as large as the box: nothing of the size of the picture is made unasked, and
+no floats of any such size at all.
 """
 
 from collections.abc import Sequence
@@ -11,19 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-from runtime.resize import sample_axis
+from runtime.mask_edges import box_spans, mask_edges
 
 PasteMode = Literal["matterport", "aligned"]
 MaskCrop = tuple[npt.NDArray[np.bool_], tuple[int, int]]
 
-# First pixel of a crop along one axis, and the weights [pixels, M] of its pixels.
-_Axis = tuple[int, npt.NDArray[np.float64]]
-
-_THRESHOLD = 0.5
 # Beyond 2**24 float32 has no whole pixels; such a box is a fault upstream, not a place in a picture.
 MAX_COORDINATE = float(2**24)
-# Float values made at a time, 8 MB.
-_STRIP_VALUES = 1 << 20
 
 
 def check_boxes(boxes: npt.NDArray[np.floating]) -> None:
@@ -82,21 +77,16 @@ def paste_mask(
         )
     check_boxes(edges)
     check_paste_mode(mode)
-    x1, y1, x2, y2 = edges.tolist()
-    axis = _matterport_axis if mode == "matterport" else _aligned_axis
-    y, rows = axis(y1, y2, probabilities.shape[0], image_size[0])
-    x, columns = axis(x1, x2, probabilities.shape[1], image_size[1])
-    if not (len(rows) and len(columns)):
+    aligned = mode == "aligned"
+    rows, columns = box_spans(edges[None], image_size, aligned=aligned)
+    (y, height), (x, width) = ((int(span.first[0]), int(span.last[0] - span.first[0])) for span in (rows, columns))
+    if height <= 0 or width <= 0:
         return np.zeros((0, 0), np.bool_), (0, 0)
-    # `resize_bilinear` clips to the range of its input; only the lower end can matter to the threshold.
-    filled = bool(probabilities.min() >= _THRESHOLD)
-    across = probabilities.astype(np.float64) @ columns.T  # [M, w]
-    crop = np.empty((len(rows), len(columns)), np.bool_)
-    strip = max(1, _STRIP_VALUES // len(columns))
-    for begin in range(0, len(rows), strip):
-        part = slice(begin, begin + strip)
-        crop[part] = filled or rows[part] @ across >= _THRESHOLD
-    return crop, (y, x)
+    # With the axes exchanged the scan goes row by row, as the pixels of an array lie.
+    turned = probabilities.T[None], columns.from_first(), rows.from_first()
+    ((runs,),) = mask_edges(*turned, (width, height), aligned=aligned)
+    lengths = np.diff(runs, prepend=0, append=height * width)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width), (y, x)
 
 
 def paste_masks(
@@ -125,34 +115,20 @@ def paste_masks(
             f"probabilities have shape {list(probabilities.shape)}, boxes {list(edges.shape)}; "
             f"expected [N, M, M] and [N, 4]"
         )
-    crops = [paste_mask(*pair, image_size, mode) for pair in zip(probabilities, edges, strict=True)]
-    return place_crops(crops, image_size)
+    masks = np.zeros((len(edges), *image_size), np.bool_)
+    for mask, probability, box in zip(masks, probabilities, edges, strict=True):
+        _place(mask, paste_mask(probability, box, image_size, mode))
+    return masks
 
 
 def place_crops(crops: Sequence[MaskCrop], image_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Put each crop (bool [h, w], (y, x) of its first pixel) into a bitmap: bool [N, height, width]."""
     masks = np.zeros((len(crops), *image_size), np.bool_)
-    for mask, (crop, (y, x)) in zip(masks, crops, strict=True):
-        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    for mask, crop in zip(masks, crops, strict=True):
+        _place(mask, crop)
     return masks
 
 
-def _matterport_axis(low: float, high: float, samples: int, limit: int) -> _Axis:
-    begin, end = round(low), round(high)  # half to even
-    first, last = max(begin, 0), min(end, limit)
-    if first >= last:
-        return 0, np.zeros((0, samples))
-    axis = sample_axis(samples, end - begin, first - begin, last - begin)
-    return first, axis.matrix(samples)
-
-
-def _aligned_axis(low: float, high: float, samples: int, limit: int) -> _Axis:
-    # Pixel i has its centre at i + 0.5 and counts if low <= i + 0.5 < high: boxes side by side share none.
-    first, last = max(int(np.ceil(low - 0.5)), 0), min(int(np.ceil(high - 0.5)), limit)
-    if first >= last:
-        return 0, np.zeros((0, samples))
-    position = (np.arange(first, last) + 0.5 - low) / (high - low) * samples - 0.5
-    inside = np.clip(position, 0, samples - 1)
-    # A tent around each sample is bilinear interpolation; clipping the position continues the border.
-    weights: npt.NDArray[np.float64] = np.maximum(0.0, 1.0 - np.abs(inside[:, None] - np.arange(samples)))
-    return first, weights
+def _place(mask: npt.NDArray[np.bool_], place: MaskCrop) -> None:
+    crop, (y, x) = place
+    mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop

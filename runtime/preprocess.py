@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from runtime.artifact import SIZE_MULTIPLE
 from runtime.errors import ImageError, InputError
-from runtime.images import ImageSource, read_image
+from runtime.images import ImageSource, open_picture
 from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
 
 
@@ -25,9 +25,10 @@ def letterbox_picture(
     Raises:
         ImageError: It cannot be read, would become too large, or its sides are none that the network takes.
     """
-    picture = read_image(image, channels)
+    picture = open_picture(image, channels)
+    size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
     try:
-        letterbox = plan_letterbox((picture.shape[0], picture.shape[1]), resize)
+        letterbox = plan_letterbox((size[0], size[1]), resize)
     except InputError as error:  # a long, thin picture would become too large
         raise ImageError(str(error)) from error
     height, width = letterbox.input_size

@@ -31,30 +31,33 @@ class AxisSamples(NamedTuple):
     lower_weight: npt.NDArray[np.float64]
     upper_weight: npt.NDArray[np.float64]
 
-    def matrix(self, source: int) -> npt.NDArray[np.float64]:
-        """Return the same samples as a dense float64 [T, source] matrix, to be multiplied from the left."""
-        weights = np.zeros((len(self.lower), source))
-        rows = np.arange(len(self.lower))
-        weights[rows, self.lower] += self.lower_weight
-        weights[rows, self.upper] += self.upper_weight
-        return weights
+
+def sample_positions(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Say where the pixels of a resized axis come from, free of rounding.
+
+    Args:
+        source: number of source pixels.
+        target: number of target pixels that cover the same extent.
+
+    Returns:
+        int64 [T], the source index at or before each position, -1 before the first pixel; and int64 [T], how far
+        after it the position lies, in units of 1 / (2 * target) of a source pixel.
+    """
+    lower, rest = np.divmod((2 * np.arange(target) + 1) * source - target, 2 * target)
+    return lower, rest
 
 
-def sample_axis(source: int, target: int, start: int = 0, stop: int | None = None) -> AxisSamples:
+def sample_axis(source: int, target: int) -> AxisSamples:
     """Say where the pixels of a resized axis come from.
 
     Args:
         source: number of source pixels.
         target: number of target pixels that cover the same extent.
-        start: first target pixel wanted.
-        stop: end (exclusive) of the target pixels wanted, `target` by default.
 
     Returns:
-        The samples of target pixels start..stop.
+        The samples of all target pixels.
     """
-    # In whole numbers, in units of half a target pixel: floor and fraction are then free of rounding.
-    position = (2 * np.arange(start, target if stop is None else stop) + 1) * source - target
-    lower, rest = np.divmod(position, 2 * target)
+    lower, rest = sample_positions(source, target)
     fraction = rest / (2 * target)
     last = source - 1
     return AxisSamples(

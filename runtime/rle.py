@@ -1,9 +1,7 @@
 """COCO run-length encoding in NumPy, equal byte for byte to that of pycocotools.
 
 A mask is read column by column; its counts are the lengths of the runs of 0 and 1 in turn, beginning with
-0 (a run that may be empty). In the compressed string each count from the fourth on is replaced by its
-difference to the count two before it, then written in groups of 5 bits, lowest first: bit 6 says that more
-groups follow, 48 is added to make a printable character, and the last group carries the sign.
+0 (a run that may be empty). `runtime.rle_string` writes them as text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-
-# 7 groups of 5 bits hold the counts of any bitmap that fits into memory, and cannot overflow an int64 sum.
-_MAX_GROUPS = 7
+from runtime.rle_string import read_counts, write_all_counts
 
 
 class RLE(TypedDict):
@@ -44,13 +40,35 @@ def encode_crop(crop: npt.NDArray[np.bool_], origin: tuple[int, int], image_size
         raise InputError(f"the mask crop is {crop.dtype} {list(crop.shape)}; expected bool [h, w]")
     if min(y, x) < 0 or y + crop.shape[0] > height or x + crop.shape[1] > width:
         raise InputError(f"a mask crop of {list(crop.shape)} at {(y, x)} does not fit into {(height, width)}")
-    return {
-        "size": [int(height), int(width)],
-        "counts": write_counts(_crop_counts(crop, y, x, height, width)),
-    }
+    return encode_edges([_crop_edges(crop, y, x, height)], image_size)[0]
 
 
-def _crop_counts(crop: npt.NDArray[np.bool_], y: int, x: int, height: int, width: int) -> npt.NDArray[np.int64]:
+def encode_edges(edges: Sequence[npt.NDArray[np.int64]], image_size: tuple[int, int]) -> list[RLE]:
+    """Encode masks that are given by their edges, all in one go.
+
+    Args:
+        edges: per mask int64 [2 R], as `runtime.mask_edges.mask_edges` finds them.
+        image_size: (height, width) of the picture.
+
+    Returns:
+        The run-length encoding of each mask, JSON serialisable.
+    """
+    height, width = int(image_size[0]), int(image_size[1])
+    ends = (np.zeros(1, np.int64), np.full(1, height * width))
+    # Every mask begins with a place 0 of its own; what is counted up to there is no run.
+    places = np.concatenate([ends[1], *(part for own in edges for part in (ends[0], own, ends[1]))])
+    lengths = np.array([len(own) + 1 for own in edges], np.int64)
+    begins = np.cumsum(lengths + 1) - lengths - 1
+    counted = np.ones(len(places) - 1, np.bool_)
+    counted[begins] = False
+    # The last count is left out when the mask reaches the last pixel; an empty mask keeps its only one.
+    reached = np.array([len(own) > 0 and own[-1] == height * width for own in edges], np.bool_)
+    counted[(begins + lengths)[reached]] = False
+    counts = np.diff(places)[counted]
+    return [{"size": [height, width], "counts": text} for text in write_all_counts(counts, lengths - reached)]
+
+
+def _crop_edges(crop: npt.NDArray[np.bool_], y: int, x: int, height: int) -> npt.NDArray[np.int64]:
     rows, columns = crop.shape
     # A False after each column ends its runs there, so that a flat scan sees each column apart.
     flat = np.zeros(columns * (rows + 1) + 1, np.bool_)
@@ -61,9 +79,7 @@ def _crop_counts(crop: npt.NDArray[np.bool_], y: int, x: int, height: int, width
     # A run that ends at the foot of a column and one that begins at the top of the next are one run.
     apart = np.flatnonzero(places[1:-1:2] != places[2::2])
     between = np.stack([places[1:-1:2], places[2::2]], axis=1)[apart].ravel()
-    counts = np.diff(np.concatenate([[0], places[:1], between, places[-1:], [height * width]]))
-    # The last count is left out when the mask reaches the last pixel; an empty mask keeps its only one.
-    return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
+    return np.concatenate([places[:1], between, places[-1:]])
 
 
 def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
@@ -124,52 +140,6 @@ def area(rle: Mapping[str, Any]) -> int:
         InputError: as `decode`.
     """
     return int(_parse(rle)[1][1::2].sum())
-
-
-def write_counts(counts: npt.ArrayLike) -> str:
-    """Compress the counts int64 [R] of a mask to COCO's string."""
-    values = np.array(counts, np.int64)
-    values[3:] -= np.asarray(counts, np.int64)[1:-2]
-    shifted = values[:, None] >> (5 * np.arange(_MAX_GROUPS + 1))  # [R, groups], arithmetic: keeps the sign
-    groups = (shifted & 31).astype(np.uint8)
-    # A group is the last one when all the bits above it repeat its own highest bit, the sign.
-    sign = np.where(groups[:, :-1] & 16, -1, 0)
-    last = np.argmax(shifted[:, 1:] == sign, axis=1)
-    place = np.arange(_MAX_GROUPS)
-    text = groups[:, :-1] + np.where(place < last[:, None], 32, 0).astype(np.uint8) + np.uint8(48)
-    return str(text[place <= last[:, None]].tobytes(), "ascii")
-
-
-def read_counts(text: str | bytes) -> npt.NDArray[np.int64]:
-    """Read what `write_counts` wrote.
-
-    Returns:
-        int64 [R]; not yet checked for sign and sum.
-
-    Raises:
-        InputError: a character that the code does not have, or a count cut off or too long.
-    """
-    try:
-        data = text.encode("ascii") if isinstance(text, str) else text
-    except UnicodeEncodeError as error:
-        raise InputError(f"RLE counts have the character {text[error.start]!r}; expected ASCII 48..111") from error
-    codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
-    if codes.size == 0:
-        return codes
-    if codes.min() < 0 or codes.max() > 63:
-        raise InputError("RLE counts have a character outside ASCII 48..111; expected COCO's compressed string")
-    ends = np.flatnonzero((codes & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if ends.size == 0 or ends[-1] != codes.size - 1 or (ends - starts).max() >= _MAX_GROUPS:
-        raise InputError("RLE counts end in the middle of a number, or hold one of over 35 bits")
-    lengths = ends - starts + 1
-    places = np.arange(codes.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((codes & 31) << (5 * places), starts)
-    values -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    # From the fourth on, each value is the difference to the one two before: two interleaved sums.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def _parse(rle: Mapping[str, Any]) -> tuple[tuple[int, int], npt.NDArray[np.int64]]:

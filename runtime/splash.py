@@ -35,7 +35,8 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
             f"the picture is {pixels.shape[0]} x {pixels.shape[1]} pixels high and wide, the detections are "
             f"of one of {detections.image_size[0]} x {detections.image_size[1]}; give the same picture"
         )
-    return splash_crops(pixels, detections.mask_crops)
+    # One detection at a time, so that one crop is held and not all.
+    return splash_crops(pixels, (crop for each in detections for crop in each.mask_crops))
 
 
 def splash_crops(pixels: npt.NDArray[np.uint8], crops: Iterable[MaskCrop]) -> Image.Image:

@@ -126,9 +126,10 @@ def test_nothing_found():
     assert none.names == ()
     assert none.masks.shape == (0, *SIZE)
     assert none.rles == []
+    assert none.polygons == []
     assert none.areas.shape == (0,)
     assert none.pixel_boxes.shape == (0, 4)
-    assert none.to_coco(1) == []
+    assert none.to_coco(1) == none.to_coco(1, segmentation="polygon") == []
     assert json.loads(none.to_json()) == {"image_size": [40, 50], "detections": []}
     assert len(none.filter(0.5, "dog")) == 0
     assert len(none[:]) == len(none[np.zeros(0, bool)]) == 0
@@ -164,6 +165,39 @@ def test_pycocotools_reads_the_results():
     loaded = coco.loadRes(whole.to_coco(5))
     for row, annotation in enumerate(loaded.loadAnns(loaded.getAnnIds())):
         np.testing.assert_array_equal(loaded.annToMask(annotation).astype(bool), whole.masks[row])
+
+
+def test_to_coco_with_polygons():
+    coco = pytest.importorskip("pycocotools.coco").COCO()
+    coco.dataset = {"images": [{"id": 5, "height": 40, "width": 50}], "annotations": []}
+    coco.dataset["categories"] = [{"id": 1}, {"id": 2}]
+    coco.createIndex()
+    probabilities = fields()["mask_probabilities"].copy()
+    probabilities[2] = 0
+    whole = make(mask_probabilities=probabilities)
+    results = json.loads(json.dumps(whole.to_coco(5, segmentation="polygon")))
+    assert [type(result["segmentation"]) for result in results] == [list, list, dict, list]  # the third is empty
+    loaded = coco.loadRes(results)
+    for row, annotation in enumerate(loaded.loadAnns(loaded.getAnnIds())):
+        np.testing.assert_array_equal(loaded.annToMask(annotation).astype(bool), whole.masks[row])
+    assert whole.polygons is whole.polygons  # traced once
+    assert [len(rings) > 0 for rings in whole.polygons] == [True, True, False, True]
+    rough = whole.to_coco(5, segmentation="polygon", tolerance=3)
+    assert len(str(rough)) < len(str(results)) / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"segmentation": "polygons"}, "'polygons'"),
+        ({"segmentation": "rle", "tolerance": 1}, "tolerance"),
+        ({"segmentation": "polygon", "tolerance": -1}, "tolerance"),
+    ],
+)
+def test_bad_segmentations_are_refused(options, named):
+    for count in (0, 2):
+        with pytest.raises(InputError, match=named):
+            make(count).to_coco(1, **options)
 
 
 def test_to_json(tmp_path):

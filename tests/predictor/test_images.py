@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from runtime.errors import ImageError, InputError
-from runtime.images import MAX_PIXELS, read_image
+from runtime.images import MAX_PIXELS, open_picture, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GRAY = np.random.default_rng(1).integers(0, 256, (5, 7), dtype=np.uint8)
@@ -267,6 +267,22 @@ def test_other_sources_are_refused(source):
 def test_bad_channel_counts(channels):
     with pytest.raises(InputError, match="channels"):
         read_image(RGB, channels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_opened_picture_holds_the_pixels_that_are_read(mode, channels):
+    tall = np.random.default_rng(2).integers(0, 256, (150, 9, 3), dtype=np.uint8)  # packed in several strips
+    image = Image.fromarray(tall).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 256)
+    read = read_image(image, channels)
+    opened = open_picture(image, channels)
+    assert isinstance(opened, Image.Image) == (mode != "I;16" and (mode, channels) != ("L", 3))
+    np.testing.assert_array_equal(np.asarray(opened).reshape(read.shape), read)
+    if mode == "RGB" and channels == 3:
+        np.testing.assert_array_equal(read, tall)
+        assert opened is image  # nothing to turn, nothing to convert
 
 
 def test_one_pixel():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from runtime.errors import InputError
 from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
@@ -150,6 +151,18 @@ def test_the_window_is_the_whole_picture_both_ways(image_size, policy):
     height, width = image_size
     np.testing.assert_allclose(plan.boxes_to_image([[x1, y1, x2, y2]]), [[0, 0, width, height]], atol=1e-9)
     np.testing.assert_allclose(plan.boxes_to_input([[0, 0, width, height]]), [[x1, y1, x2, y2]], atol=1e-9)
+
+
+@pytest.mark.parametrize("policy", [ResizePolicy("square", 40, 64), ResizePolicy("none"), ResizePolicy("pad64")])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_pillow_image_gives_the_input_of_its_pixels(policy, mode):
+    pixels = np.random.default_rng(6).integers(0, 256, (150, 211, len(mode)), dtype=np.uint8)
+    image = Image.fromarray(pixels if mode == "RGB" else pixels[:, :, 0])
+    plan = plan_letterbox((150, 211), policy)
+    np.testing.assert_array_equal(plan.apply(image), plan.apply(pixels))
+    for wrong in (image.resize((150, 211)), image.convert("CMYK")):
+        with pytest.raises(InputError, match="planned for"):
+            plan.apply(wrong)
 
 
 def test_boxes_go_there_and_back():

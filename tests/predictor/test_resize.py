@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.resize import resize_bilinear, sample_axis
+from runtime.resize import resize_bilinear
 
 SIZES = [
     ((5, 7), (9, 4)),
@@ -83,14 +83,6 @@ def test_channels_are_independent_and_strips_do_not_show():
 def test_same_size_changes_nothing():
     image = np.random.default_rng(3).integers(0, 256, (17, 23, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize_bilinear(image, (17, 23)), image)
-
-
-def test_part_of_an_axis_equals_the_slice_of_the_whole():
-    whole = sample_axis(28, 101)
-    part = sample_axis(28, 101, 13, 60)
-    for all_of_it, some in zip(whole, part, strict=True):
-        np.testing.assert_array_equal(all_of_it[13:60], some)
-    np.testing.assert_allclose(whole.matrix(28)[20:80].sum(axis=1), 1.0, atol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import InputError
-from runtime.rle import area, decode, decode_crop, encode_crop, read_counts, write_counts
+from runtime.rle import area, decode, decode_crop, encode_crop
+from runtime.rle_string import read_counts, write_all_counts, write_counts
 
 
 @st.composite
@@ -76,6 +77,13 @@ def test_empty_masks():
 @given(st.lists(st.integers(0, 2**33), max_size=30))
 def test_count_strings_round_trip(counts):
     assert read_counts(write_counts(counts)).tolist() == counts
+
+
+@given(st.lists(st.lists(st.integers(0, 2**33), max_size=9), max_size=6))
+def test_counts_of_many_masks_are_written_as_those_of_each(masks):
+    together = np.array([count for counts in masks for count in counts], np.int64)
+    lengths = np.array([len(counts) for counts in masks], np.int64)
+    assert write_all_counts(together, lengths) == [write_counts(counts) for counts in masks]
 
 
 @pytest.mark.parametrize(
