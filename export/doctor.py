@@ -19,7 +19,9 @@ _PROBES = {
         "a = [p for p in o.get_available_providers() if p[:4] in ('CUDA', 'CPUE')];"
         "r = o.InferenceSession(m, providers=a).get_providers();"
         "assert set(a) <= set(r), f'built with {a}, but only {r} can be started: are the CUDA libraries installed?';"
-        "print('providers', ', '.join(r))"
+        "t = [p for p in o.get_available_providers() if p[:6] == 'Tensor'];"  # its libraries are optional
+        "t = [p for p in t if p in o.InferenceSession(m, providers=t).get_providers()];"
+        "print('providers', ', '.join(t + r))"
     ),
     "tensorflow": (
         "import tensorflow as t; g = t.config.list_physical_devices('GPU');"
@@ -46,7 +48,17 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at packages, known bad mixes, and engines."""
-    packages = ("numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "tensorflow", "keras", "tf2onnx", "onnx")
+    packages = (
+        "numpy",
+        "pillow",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "tensorrt",
+        "tensorflow",
+        "keras",
+        "tf2onnx",
+        "onnx",
+    )
     found = [Finding("ok", f"python {sys.version.split()[0]}", sys.executable)]
     for package in packages:
         installed = _version(package)

@@ -9,7 +9,7 @@ from export.audit import GraphFacts, audit
 from export.errors import ConversionError
 from export.graph import input_signature, trace
 from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, set_defaults, shape_axes
-from export.onnx_handlers import HANDLERS
+from export.onnx_handlers import handlers_for
 from export.onnx_rewrites import rewrite
 from export.target import CPU, Target
 from maskrcnn.model import MaskRCNN
@@ -47,7 +47,7 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
         trace(model, with_borders=True, every_row=target.every_row, size=size),
         input_signature=input_signature(model.config.model.image_channels, size),
         opset=target.opset,
-        custom_op_handlers=dict(HANDLERS),
+        custom_op_handlers=handlers_for(target),
     )
     cancel_transposes(staged)
     shape_axes(staged)

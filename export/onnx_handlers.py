@@ -11,6 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from export.errors import ConversionError
+from export.target import Target
 
 _NHWC_TO_NCHW = [0, 3, 1, 2]
 _NCHW_TO_NHWC = [0, 2, 3, 1]
@@ -81,11 +82,14 @@ def _following_mean(ctx: Any, node: Any) -> Any | None:
     return None
 
 
-def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+def lower_combined_nms(ctx: Any, node: Any, _name: str, arguments: list[Any]) -> None:
     """`CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
 
     Only the output `nmsed_scores` is given: `maskrcnn.nms` uses no other. The kept scores are scattered into
     zeros and the best are taken; `max_total_size` zeros are appended so that there always are enough.
+
+    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `PRESENT_CLASSES` in `arguments` only
+    classes that have a row take part, which is the same result: a class without rows keeps none.
     """
     boxes, scores, per_class, _total, iou_threshold, score_threshold = node.input
     if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
@@ -93,7 +97,10 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None
     if ctx.get_shape(boxes)[2] != 1 or node.get_attr_value("clip_boxes") or node.get_attr_value("pad_per_class"):
         raise ConversionError(f"{node.name}: boxes must be shared by all classes, neither clipped nor padded")
     one = _const(ctx, [1], np.int64)
+    classes = ctx.get_shape(scores)[2]
     scores = _make(ctx, "Transpose", [scores], perm=[0, 2, 1])  # [B, K, N]
+    if PRESENT_CLASSES in arguments and classes > 1:
+        scores = _make(ctx, "Gather", [scores, _present_classes(ctx, scores, classes)], axis=1)
     selected = _make(
         ctx,
         "NonMaxSuppression",
@@ -101,8 +108,8 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None
             _make(ctx, "Squeeze", [boxes, _const(ctx, [2], np.int64)]),
             scores,
             _make(ctx, "Reshape", [_make(ctx, "Cast", [per_class], to=TensorProto.INT64), one]),
-            _make(ctx, "Reshape", [iou_threshold, one]),
-            _make(ctx, "Reshape", [score_threshold, one]),
+            iou_threshold,  # a scalar, as it comes: on a GPU an operator before it would copy it there and back
+            score_threshold,
         ],
     )  # [M, 3]: image, class, row
     zeros = _make(ctx, "Mul", [scores, _const(ctx, 0.0, np.float32)])
@@ -112,6 +119,14 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any) -> None
     padded = _make(ctx, "Pad", [kept, _const(ctx, [0, 0, 0, count], np.int64)], mode="constant")
     best = ctx.make_node("TopK", [padded, _const(ctx, [count], np.int64)], output_count=2, attr={"axis": 1})
     _replace(ctx, node, best.output[0], index=1)
+
+
+def _present_classes(ctx: Any, scores: str, count: int) -> str:
+    """Indices [P] of those of `count` classes that have a row in [B, K, N], and of the first class, so that P > 0."""
+    best = _make(ctx, "ReduceMax", [scores], axes=[0, 2], keepdims=0)  # [K]
+    first = _const(ctx, np.eye(count)[0], np.float32)
+    present = _make(ctx, "Greater", [_make(ctx, "Max", [best, first]), _const(ctx, 0.0, np.float32)])
+    return _make(ctx, "Squeeze", [_make(ctx, "NonZero", [present]), _const(ctx, [0], np.int64)])
 
 
 def lower_mirror_pad(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
@@ -165,9 +180,17 @@ def _replace(ctx: Any, node: Any, replacement: str, index: int = 0) -> None:
     ctx.remove_node(node.name)
 
 
+PRESENT_CLASSES = "present classes"  # see `lower_combined_nms`
+
 HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "CropAndResize": (lower_crop_and_resize, []),
     "CombinedNonMaxSuppression": (lower_combined_nms, []),
     "MirrorPad": (lower_mirror_pad, []),
     "ResizeNearestNeighbor": (lower_resize_nearest, []),
 }
+
+
+def handlers_for(target: Target) -> dict[str, tuple[Callable[..., None], list[Any]]]:
+    """The handlers, and what they are told about the target."""
+    suppression = [] if target.engine == "cpu" else [PRESENT_CLASSES]
+    return HANDLERS | {"CombinedNonMaxSuppression": (lower_combined_nms, suppression)}

@@ -47,7 +47,7 @@ def detect(
     table = tf.gather(tf.concat([refined, flags[..., None], scores[..., None]], axis=-1), order, batch_dims=1)
 
     boxes, kept_ids = table[..., :4], table[..., 4:5]
-    of_class = kept_ids == tf.range(1.0, tf.cast(tf.shape(probs)[-1], tf.float32))  # [B, N, K - 1], no background
+    of_class = kept_ids == tf.range(1.0, float(probs.shape[-1]))  # [B, N, K - 1], no background
     rows, used = nms.suppress(boxes, of_class, config.max_detections, nms_threshold)
     table = tf.where(used[..., None], tf.gather(table, rows, batch_dims=1), 0.0)
     return (

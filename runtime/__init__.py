@@ -3,6 +3,7 @@
 from runtime.artifact import Metadata
 from runtime.backends import Placement, read_metadata
 from runtime.detections import Detections
+from runtime.engine_options import EngineOptions
 from runtime.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -25,6 +26,7 @@ __all__ = [
     "ArtifactVersionError",
     "Detections",
     "DeviceError",
+    "EngineOptions",
     "ForeignArtifactError",
     "ImageError",
     "InputError",

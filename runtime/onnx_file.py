@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
+from runtime.wire import field
 
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
@@ -25,14 +26,14 @@ _CHUNK = 1 << 20
 
 def metadata_entry(key: str, value: str) -> bytes:
     """An encoded `ModelProto` with one entry in `metadata_props`."""
-    pair = b"".join(_field(number, text.encode()) for number, text in ((1, key), (2, value)))
-    return _field(_METADATA_PROPS, pair)
+    pair = b"".join(field(number, text.encode()) for number, text in ((1, key), (2, value)))
+    return field(_METADATA_PROPS, pair)
 
 
 def further_outputs(tensors: Iterable[str]) -> bytes:
     """An encoded `ModelProto` that makes tensors of the model before it outputs, too; their types are inferred."""
-    values = b"".join(_field(_GRAPH_OUTPUT, _field(1, name.encode())) for name in tensors)
-    return _field(_GRAPH, values)
+    values = b"".join(field(_GRAPH_OUTPUT, field(1, name.encode())) for name in tensors)
+    return field(_GRAPH, values)
 
 
 def seal(model: bytes, metadata: str) -> bytes:
@@ -68,17 +69,13 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     return entries[METADATA_KEY]
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+def content_digest(path: Path, verified: bool) -> str:
+    """SHA-256 of a sealed file's bytes before its digest: the recorded one if those are known to have it."""
+    tail_length = len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(size - _HEX_LENGTH if verified else 0)
+        return file.read().decode("ascii") if verified else _sha256(file, size - tail_length)
 
 
 def _metadata_props(file: BinaryIO, path: Path) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from runtime import artifact as names
 from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.backends import Arrays, Placement, open_backend, read_metadata
 from runtime.detections import Detections
+from runtime.engine_options import EngineOptions
 from runtime.errors import InputError
 from runtime.images import ImageSource
 from runtime.letterbox import Letterbox
@@ -20,6 +21,7 @@ from runtime.postprocess import to_detections
 from runtime.preprocess import letterbox_picture
 
 Image = npt.NDArray[np.uint8]
+_DEFAULTS = EngineOptions()
 
 
 class Predictor:
@@ -27,17 +29,19 @@ class Predictor:
 
     Args:
         path: An `.onnx` file or SavedModel folder written by maskrcnn-export.
-        device: "auto" takes CUDA where it can be used, else the CPU, and logs which; "cpu", "cuda" and
-            "cuda:N" are used or refused.
+        device: "auto" takes CUDA where it can be used, else the CPU, and logs which; "cpu", "cuda", "cuda:N",
+            "tensorrt" and "tensorrt:N" are used or refused.
         score_threshold: Lowest score returned; None takes the artifact's default.
         nms_threshold: Largest IoU within a class; None takes the artifact's default.
         verify_digest: Whether the artifact's bytes are compared with the recorded SHA-256.
+        engine: Threads, cache, and what a GPU shall do.
 
     Raises:
         ArtifactError: No artifact, or one that is foreign, damaged or too new.
-        DeviceError: The device cannot be used.
+        DeviceError: The device cannot be used, or cannot do what `engine` asks.
         MissingPackageError: The engine is not installed.
         InputError: A threshold out of range.
+        OutputError: The cache cannot be written.
     """
 
     def __init__(
@@ -48,16 +52,17 @@ class Predictor:
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         verify_digest: bool = True,
+        engine: EngineOptions = _DEFAULTS,
     ) -> None:
         self.path = Path(path)
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
         self.score_threshold = _threshold("score_threshold", score_threshold, self.metadata.score_threshold)
         self.nms_threshold = _threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
-        self._backend = open_backend(self.path, self.metadata, device)
+        self._backend = open_backend(self.path, self.metadata, device, engine, verified=verify_digest)
 
     @property
     def device(self) -> str:
-        """Where the graph runs: "cpu" or "cuda:N"."""
+        """Where the graph runs: "cpu", "cuda:N" or "tensorrt:N"."""
         return self._backend.device
 
     @property
@@ -105,6 +110,36 @@ class Predictor:
             if waiting:
                 self._run_group(waiting, results)
         return [detections for detections in results if detections is not None]
+
+    def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
+        """Run a made-up picture of each size, so that the first real one does not wait for the engine to prepare.
+
+        Args:
+            sizes: Heights and widths of pictures to come, in pixels.
+            batch_size: How many of them will run together.
+
+        Raises:
+            ImageError: A size that no picture can have.
+            InputError: `batch_size` is not a positive integer, or a size is not a pair of them.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
+        windows, channels = {}, self.metadata.image_channels
+        for size in sizes:
+            if (
+                not isinstance(size, tuple | list)
+                or [isinstance(side, int) and side > 0 for side in size] != [True] * 2
+            ):
+                raise InputError(f"sizes has {size!r}: expected (height, width) in pixels")
+            letterbox, prepared = self.prepare(np.zeros((*size, channels), np.uint8))
+            windows[prepared.shape] = letterbox.window
+        for (height, width, _), window in windows.items():
+            # Large cells in many colours, every score let through: what is found in them is work for the mask head.
+            side = SIZE_MULTIPLE // 2
+            cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
+            image = cells.repeat(side, 0).repeat(side, 1)
+            inputs = self._inputs(np.stack([image] * batch_size), np.array([window] * batch_size, np.float32))
+            self._backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
 
     def explain(self, image: ImageSource | None = None) -> Placement:
         """Where each node of the graph is executed, and the time by operator type.

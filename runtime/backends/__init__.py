@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from runtime.artifact import Metadata
+from runtime.engine_options import EngineOptions
 from runtime.errors import ArtifactError, ArtifactNotFoundError, DeviceError
 from runtime.onnx_file import read_sealed
 from runtime.savedmodel_folder import read_sealed_folder
@@ -67,14 +68,15 @@ class Backend(Protocol):
 
 
 def parse_device(device: str) -> tuple[str, int]:
-    """Split "auto", "cpu", "cuda" or "cuda:N" into kind and index.
+    """Split "auto", "cpu", "cuda", "cuda:N", "tensorrt" or "tensorrt:N" into kind and index.
 
     Raises:
         DeviceError: Anything else.
     """
-    match = re.fullmatch("(auto|cpu|cuda)|(cuda):([0-9]{1,4})", str(device))
+    match = re.fullmatch("(auto|cpu|cuda|tensorrt)|(cuda|tensorrt):([0-9]{1,4})", str(device))
     if match is None:
-        raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        expected = "'auto', 'cpu', 'cuda', 'cuda:N', 'tensorrt' or 'tensorrt:N'"
+        raise DeviceError(f"unknown device {device!r}: expected {expected}")
     return match[1] or match[2], int(match[3] or 0)
 
 
@@ -111,22 +113,33 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     return Metadata.from_json(text, str(path))
 
 
-def open_backend(path: Path, metadata: Metadata, device: str) -> Backend:
+def open_backend(
+    path: Path, metadata: Metadata, device: str, options: EngineOptions | None = None, *, verified: bool = True
+) -> Backend:
     """Load an artifact into its engine.
 
+    Args:
+        path: The artifact.
+        metadata: Of the artifact.
+        device: As for `Predictor`.
+        options: Of the engine; None: the defaults.
+        verified: Whether the artifact's bytes are known to have the digest they record.
+
     Raises:
-        DeviceError: The device does not exist or cannot be used.
+        DeviceError: The device does not exist, cannot be used, or cannot do what the options ask.
         MissingPackageError: The engine is not installed.
         ArtifactError: The engine is too old, or refuses the file.
+        OutputError: The cache cannot be written.
     """
     kind, index = parse_device(device)
+    options = options or EngineOptions()
     if metadata.format == "onnx":
         from runtime.backends.fixed_batch import FixedBatch  # noqa: PLC0415
         from runtime.backends.ort import OrtBackend  # noqa: PLC0415  (only the engine that is used is imported)
 
-        backend = OrtBackend(path, kind, index, metadata.engine_minimum.get("onnxruntime"))
+        backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
         batch = metadata.input_shape[0]
         return backend if batch is None else FixedBatch(backend, batch)
     from runtime.backends.saved_model import SavedModelBackend  # noqa: PLC0415
 
-    return SavedModelBackend(path, kind, index, metadata.engine_minimum.get("tensorflow"))
+    return SavedModelBackend(path, kind, index, options, metadata.engine_minimum.get("tensorflow"))

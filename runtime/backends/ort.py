@@ -1,27 +1,30 @@
-"""ONNX Runtime. The only file that imports it."""
+"""The backend of ONNX Runtime: one artifact on one device."""
 
 import json
 import logging
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.artifact import OUTPUT_NAMES
+from runtime.artifact import OUTPUT_NAMES, Metadata
 from runtime.backends import Arrays, Placement, check_engine
-from runtime.errors import ArtifactError, DeviceError, MissingPackageError
+from runtime.backends.ort_binding import BoundSession, Device
+from runtime.backends.ort_cache import ArtifactCache
+from runtime.backends.ort_cuda_graph import TRUNK_ENDS, RecordedSession
+from runtime.backends.ort_engine import CPU, CUDA, TENSORRT, ort
+from runtime.backends.ort_providers import Providers, choose_providers, with_tensorrt
+from runtime.backends.ort_session import SessionOpener
+from runtime.engine_options import EngineOptions
+from runtime.errors import DeviceError
+from runtime.onnx_cut import ELEMENT_TYPES, CutModel
 from runtime.onnx_file import further_outputs
+from runtime.processors import usable_cores
 
-try:
-    import onnxruntime as ort
-except ImportError as error:
-    raise MissingPackageError("onnxruntime", "onnx", "running an ONNX artifact") from error
-
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _logger = logging.getLogger(__name__)
 
 
@@ -30,49 +33,50 @@ class OrtBackend:
 
     Args:
         path: The `.onnx` file.
-        kind: "auto", "cpu" or "cuda".
+        metadata: Of the artifact.
+        kind: "auto", "cpu", "cuda" or "tensorrt".
         index: Of the CUDA device.
-        minimum_version: Lowest ONNX Runtime that has the graph's kernels.
+        options: Threads, cache, and what a GPU shall do.
+        verified: Whether the file's bytes are known to have the digest it records.
 
     Raises:
-        DeviceError: CUDA was asked for and cannot be used.
+        DeviceError: The device was asked for and cannot be used, or cannot honour an option.
         ArtifactError: ONNX Runtime is too old, or refuses the file.
+        OutputError: The cache cannot be written.
     """
 
-    def __init__(self, path: Path, kind: str, index: int, minimum_version: str | None) -> None:
-        check_engine(path, "onnxruntime", ort.__version__, minimum_version)
-        self._path = path
+    def __init__(
+        self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions, *, verified: bool = True
+    ) -> None:
+        check_engine(path, "onnxruntime", ort.__version__, metadata.engine_minimum.get("onnxruntime"))
+        self._path, self._metadata, self._options = path, metadata, options
+        self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
+        self._opener = SessionOpener(path, options.threads or usable_cores())
         self._providers = self._choose(kind, index)
-        try:
-            self._session = self._open(ort.SessionOptions())
-        except DeviceError as error:
-            if kind == "cuda":
-                raise
-            _logger.warning("device 'auto': running on the CPU, because %s", error)
-            self._providers = self._choose("cpu", 0)
-            self._session = self._open(ort.SessionOptions())
-        actual = self._session.get_providers()[0]
-        if self._providers[0][0] == _CUDA and actual != _CUDA:
-            # ONNX Runtime only logs when the CUDA libraries do not load, and goes on with the CPU.
-            message = f"the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded (CUDA {_cuda_version()})"
-            if kind == "cuda":
-                raise DeviceError(f"device 'cuda' was asked for, but {message}: see 'maskrcnn-export doctor'")
-            _logger.warning("device 'auto': running on the CPU, because %s", message)
-        self.device = f"cuda:{index}" if actual == _CUDA else "cpu"
+        self._session = self._start(kind)
+        self._run: Callable[[Mapping[str, npt.NDArray[Any]]], Arrays] = self._run_plainly
+        if self._providers[0][0] == CPU:
+            self.device = "cpu"
+            return
+        self.device = f"{'tensorrt' if kind == 'tensorrt' else 'cuda'}:{index}"
+        self._run = BoundSession(self._session, metadata.outputs(), ("cuda", index))
+        if options.cuda_graph:
+            self._run = self._recorded(("cuda", index))
+            self._session = None  # its memory on the device is free again
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
-        return self._run(self._session, inputs)
+        return self._run(inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run twice under the profiler, in a session of its own; the second run counts."""
         with tempfile.TemporaryDirectory() as folder:
-            options = ort.SessionOptions()
+            options = self._opener.options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = self._open(options)
+            session = self._opener.open(self._providers, options)
             for _ in range(2):  # the first run also fills caches and chooses algorithms
-                self._run(session, inputs)
+                session.run(list(OUTPUT_NAMES), _feeds(inputs))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         begin = [event["ts"] for event in events if event.get("name") == "model_run"][-1]
         counts: Counter[tuple[str, str]] = Counter()
@@ -89,49 +93,75 @@ class OrtBackend:
         """Run once with the border tensors as further outputs, in a session of its own."""
         tensors = sorted({place["tensor"] for place in places.values()} - set(OUTPUT_NAMES))
         content = self._path.read_bytes() + further_outputs(tensors)
-        session = self._open(ort.SessionOptions(), content)
+        session = self._opener.open(self._providers, content=content)
         names = [place["tensor"] for place in places.values()]
-        found = dict(zip(names, session.run(names, {k: np.asarray(v) for k, v in inputs.items()}), strict=True))
+        found = dict(zip(names, session.run(names, _feeds(inputs)), strict=True))
         return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
 
-    def _choose(self, kind: str, index: int) -> list[tuple[str, dict[str, Any]]]:
-        cpu: tuple[str, dict[str, Any]] = (_CPU, {})
-        if kind == "cpu":
-            return [cpu]
-        if _CUDA not in ort.get_available_providers():
-            if kind == "cuda":
-                raise DeviceError(
-                    f"device 'cuda' was asked for, but onnxruntime {ort.__version__} is a build without CUDA: "
-                    "pip uninstall onnxruntime, then pip install 'maskrcnn-export[onnx-gpu]'"
-                )
-            _logger.info("device 'auto': running on the CPU, this onnxruntime has no CUDA")
-            return [cpu]
-        if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed beside it
-            ort.preload_dlls(directory="")
-        # The default search times every algorithm again for each new picture size.
-        return [(_CUDA, {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"}), cpu]
+    def _choose(self, kind: str, index: int) -> Providers:
+        providers = choose_providers(kind, index, self._options)
+        if providers[0][0] == CPU:
+            self._options.require_gpu("cpu")
+        if kind != "tensorrt":
+            return providers
+        engines = self._cache.engines() if self._cache else None
+        return with_tensorrt(providers, self._metadata.precision, self._options, engines)
 
-    def _open(self, options: Any, content: bytes | None = None) -> Any:
-        options.log_severity_level = 3
+    def _start(self, kind: str) -> Any:
+        """Open the session; with "auto" on the CPU, if CUDA turns out to be of no use."""
+        wanted = self._providers[0][0]
         try:
-            return ort.InferenceSession(content or str(self._path), sess_options=options, providers=self._providers)
-        except Exception as error:  # its own exception types have no common base
-            if self._providers[0][0] == _CUDA and "CUDA" in str(error):
-                first_line = str(error).split("\n")[0]
-                raise DeviceError(f"the CUDA device cannot be used: {first_line}") from error
-            reason = str(error).split("\n")[0]
-            raise ArtifactError(f"onnxruntime {ort.__version__} refuses {self._path}: {reason}") from error
+            session = self._open(self._providers)
+            if session.get_providers()[0] == wanted:
+                if wanted == TENSORRT:
+                    self._require_fixed_size(session)
+                return session
+            # ONNX Runtime only logs when the libraries do not load, and goes on with the CPU.
+            name = "TensorRT" if wanted == TENSORRT else "CUDA"
+            raise DeviceError(  # noqa: TRY301
+                f"device {kind!r} was asked for, but the {name} libraries of onnxruntime {ort.__version__} "
+                f"cannot be loaded (CUDA {_cuda_version()}): see 'maskrcnn-export doctor'"
+            )
+        except DeviceError as error:
+            if kind != "auto":
+                raise
+            _logger.warning("device 'auto': running on the CPU, because %s", error)
+        self._providers = self._choose("cpu", 0)
+        return self._open(self._providers)
 
-    @staticmethod
-    def _run(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        outputs = session.run(list(OUTPUT_NAMES), {k: np.asarray(v) for k, v in inputs.items()})
+    def _recorded(self, device: Device) -> RecordedSession:
+        """The same graph in two parts, the first of which is recorded."""
+        places = self._metadata.borders
+        cut = CutModel(self._path.read_bytes(), {places[name]["tensor"] for name in TRUNK_ENDS if name in places})
+        (name, settings), *others = self._providers
+        recording = [(name, settings | ({"enable_cuda_graph": 1} if name == CUDA else {})), *others]
+        trunk = self._open(recording, "trunk", cut.before())
+        types = {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in trunk.get_outputs()}
+        rest = self._open(self._providers, "rest", cut.after(types))
+        return RecordedSession(trunk, rest, self._metadata.outputs(), device)
+
+    def _open(self, providers: Providers, part: str = "whole", content: bytes | None = None) -> Any:
+        # A session with TensorRT in it cannot be written as a graph; its engines are kept by TensorRT.
+        if self._cache is None or providers[0][0] == TENSORRT:
+            return self._opener.open(providers, content=content)
+        return self._opener.open_cached(providers, self._cache.graph(providers, part), content)
+
+    def _require_fixed_size(self, session: Any) -> None:
+        """TensorRT takes minutes to build an engine, for each size of input again."""
+        for value in session.get_inputs():
+            if not all(isinstance(side, int) for side in value.shape):
+                raise DeviceError(
+                    f"device 'tensorrt' needs a graph of fixed size, {value.name} of {self._path} is {value.shape}: "
+                    "export it with --target tensorrt, or use device 'cuda'"
+                )
+
+    def _run_plainly(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        outputs = self._session.run(list(OUTPUT_NAMES), _feeds(inputs))
         return dict(zip(OUTPUT_NAMES, outputs, strict=True))
 
 
-def _usual(tensor: npt.NDArray[Any], permutation: list[int] | None) -> npt.NDArray[Any]:
-    """A border tensor as `Predictor.borders` promises it: in the usual layout, float32 where it is half."""
-    tensor = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-    return tensor.transpose(np.argsort(permutation)) if permutation else tensor
+        found = dict(zip(names, session.run(names, _feeds(inputs)), strict=True))
+        return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
 
 
 def _cuda_version() -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime.artifact import BORDER_PREFIX, OUTPUT_NAMES
 from runtime.backends import Arrays, Placement, check_engine
+from runtime.engine_options import EngineOptions
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
@@ -31,19 +32,26 @@ class SavedModelBackend:
 
     Args:
         path: The SavedModel folder.
-        kind: "auto", "cpu" or "cuda".
+        kind: "auto", "cpu" or "cuda"; "tensorrt" is refused.
         index: Of the CUDA device.
+        options: Threads, and what a GPU shall do; they hold for all of TensorFlow in this process.
         minimum_version: Lowest TensorFlow that reads the folder.
 
     Raises:
-        DeviceError: CUDA was asked for and cannot be used.
+        DeviceError: CUDA was asked for and cannot be used, or an option cannot be honoured (any more).
         ArtifactError: TensorFlow is too old, or refuses the folder.
     """
 
-    def __init__(self, path: Path, kind: str, index: int, minimum_version: str | None) -> None:
+    def __init__(
+        self, path: Path, kind: str, index: int, options: EngineOptions, minimum_version: str | None = None
+    ) -> None:
         check_engine(path, "tensorflow", tf.__version__, minimum_version)
+        for name in ("cache", "cuda_graph"):
+            if getattr(options, name):
+                raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
         self._path = path
-        self.device = _choose(kind, index)
+        _set_threads(options.threads)
+        self.device = _choose(kind, index, options)
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
         self._module = self._load()
 
@@ -126,15 +134,30 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _choose(kind: str, index: int) -> str:
+def _set_threads(threads: int | None) -> None:
+    """TensorFlow has one number, and takes none once it has computed anything; None leaves it as it is."""
+    threading = tf.config.threading
+    if threads is None or threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"EngineOptions has threads={threads}, but TensorFlow runs in this process already, with another number: "
+            "open this predictor before TensorFlow is used, or leave it out"
+        ) from error
+
+
+def _choose(kind: str, index: int, options: EngineOptions) -> str:
+    if kind == "tensorrt":
+        raise DeviceError("device 'tensorrt' runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
     if kind == "cpu":
+        options.require_gpu("cpu")
         return "cpu"
     devices = tf.config.list_physical_devices("GPU")
     if index < len(devices):
-        try:
-            tf.config.experimental.set_memory_growth(devices[index], True)
-        except RuntimeError:  # the device is in use already, with whatever was set then
-            _logger.debug("memory growth of %s stays as it is", devices[index].name)
+        _set_memory(devices[index], options.gpu_memory_limit)
+        tf.config.experimental.enable_tensor_float_32_execution(options.tf32)
         return f"cuda:{index}"
     if kind == "cuda":
         why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"sees {len(devices)} CUDA devices"
@@ -142,5 +165,28 @@ def _choose(kind: str, index: int) -> str:
             f"device 'cuda:{index}' was asked for, but tensorflow {tf.__version__} {why}: "
             "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
         )
+    options.require_gpu("cpu")
     _logger.info("device 'auto': running on the CPU, TensorFlow sees no CUDA device")
     return "cpu"
+
+
+def _set_memory(device: Any, limit: int | None) -> None:
+    """Let a device take memory as it needs it, up to a limit in bytes."""
+    if limit is None:
+        try:
+            tf.config.experimental.set_memory_growth(device, True)
+        except (RuntimeError, ValueError):  # in use already, or limited, with whatever was set then
+            _logger.debug("memory growth of %s stays as it is", device.name)
+        return
+    megabytes = limit / 2**20  # the unit of TensorFlow
+    standing = tf.config.get_logical_device_configuration(device)
+    if standing and standing[0].memory_limit == megabytes:
+        return
+    try:
+        wanted = tf.config.LogicalDeviceConfiguration(memory_limit=megabytes)
+        tf.config.set_logical_device_configuration(device, [wanted])
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"EngineOptions has gpu_memory_limit={limit}, but TensorFlow uses {device.name} already, without: "
+            "open this predictor before TensorFlow is used, or leave it out"
+        ) from error

@@ -33,6 +33,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
         ("cuda:0", ("cuda", 0)),
         ("cuda:1", ("cuda", 1)),
         ("cuda:13", ("cuda", 13)),
+        ("tensorrt", ("tensorrt", 0)),
+        ("tensorrt:2", ("tensorrt", 2)),
     ],
 )
 def test_device(device, expected):
@@ -44,6 +46,7 @@ def test_device(device, expected):
     [
         *("", "gpu", "tpu", "CPU", "Cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:1.5", "cuda:1:2", "cuda 1", "cuda1"),
         *("cpu:0", "cpu:", "auto:", "auto:1", " cpu", "cpu\n", "cuda:\N{SUPERSCRIPT TWO}", "cuda:" + "9" * 30),
+        *("TensorRT", "trt", "tensorrt:", "tensorrt:-1"),
         *(0, None, b"cpu"),
     ],
 )
@@ -52,7 +55,7 @@ def test_unknown_device(device):
         parse_device(device)
     message = str(refused.value)
     assert repr(device) in message
-    assert "'auto', 'cpu', 'cuda' or 'cuda:N'" in message
+    assert "'auto', 'cpu', 'cuda', 'cuda:N', 'tensorrt' or 'tensorrt:N'" in message
     assert "\n" not in message
 
 

@@ -1,0 +1,134 @@
+"""Optimised graphs on disk: one folder per key, complete and undamaged, or not used.
+
+    CACHE/graph-1f0c.../entry.json     what it was made from and for, and size and checksum of the other files
+                        graph.onnx     the optimised graph
+                        weights.bin    what it computes with, mapped into memory instead of read
+
+Each writer has a hidden folder of its own and renames it into place; the first one stays. So no process waits for
+another, and none sees half an entry. The checksum finds damage, not malice: whoever can write here can write anything.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime.errors import OutputError
+
+GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
+_ENTRY, _SUFFIX = "entry.json", ".partial"
+_ABANDONED_SECONDS = 24 * 3600
+_CHUNK = 1 << 22
+_logger = logging.getLogger(__name__)
+
+
+class GraphCache:
+    """One entry of a cache.
+
+    Args:
+        folder: The cache.
+        key: Everything the optimised graph depends on; JSON-ready.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, object]) -> None:
+        self._key = json.loads(json.dumps(key))
+        digest = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()
+        self.path = folder / f"graph-{digest[:32]}"
+
+    def find(self) -> Path | None:
+        """The optimised graph; None if there is no entry, or a damaged one, which is logged."""
+        try:
+            entry = json.loads((self.path / _ENTRY).read_text(encoding="utf-8"))
+            is_sound = entry["key"] == self._key and entry["files"] == _describe(self.path)
+        except FileNotFoundError:
+            if not self.path.exists():
+                return None
+            is_sound = False
+        except (OSError, ValueError, KeyError, TypeError):
+            is_sound = False
+        if not is_sound:
+            _logger.warning("the cached graph %s is damaged: it is made again", self.path)
+            return None
+        return self.path / GRAPH
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Give a new folder to write `GRAPH` and `WEIGHTS` to; it is gone when the block ends, unless published.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        folder = self.path.parent
+        draft = folder / f".{self.path.name}.{uuid.uuid4().hex}{_SUFFIX}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder)
+            draft.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot write to the cache {folder}: {error.strerror}") from error
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def publish(self, draft: Path) -> None:
+        """Complete a draft and move it into place; an entry that stands there and is sound stays instead.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        try:
+            # Not flushed to the disk: what a crash of the machine cuts short is found by its checksum.
+            entry = {"key": self._key, "files": _describe(draft)}
+            (draft / _ENTRY).write_text(json.dumps(entry, indent=1), encoding="utf-8")
+            if self.path.exists() and self.find() is None:
+                aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}{_SUFFIX}")
+                with suppress(FileNotFoundError):  # another process was faster
+                    self.path.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+            try:
+                draft.rename(self.path)
+            except OSError:
+                if not self.path.is_dir():
+                    raise
+        except OSError as error:
+            raise OutputError(f"cannot write to the cache {self.path.parent}: {error.strerror}") from error
+
+
+def processor() -> str:
+    """A name for what a graph for the CPU is specific to: the kind of processor and its instruction sets."""
+    described = [platform.machine(), platform.processor()]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        described += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:32]
+
+
+def _describe(folder: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of each file, the entry itself aside."""
+    return {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != _ENTRY}
+
+
+def _checksum(path: Path) -> list[int]:
+    size = checksum = 0
+    buffer = bytearray(_CHUNK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            size += count
+            checksum = zlib.crc32(memoryview(buffer)[:count], checksum)
+    return [size, checksum]
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove drafts of processes that were killed long ago."""
+    for path in folder.glob(f".graph-*{_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""How an engine runs an artifact: threads, cached graphs, GPU memory and arithmetic."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import DeviceError, InputError
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of the engine behind a `Predictor`; one that engine or device cannot honour is refused.
+
+    Attributes:
+        threads: Threads that compute one operator; None takes one for each processor core that the process may use,
+            which in a container is fewer than the machine has. TensorFlow has one number for the whole process, which
+            None leaves as it is.
+        cache: Folder for what the engine derived from the artifact, so that the next start is faster: optimised graphs
+            (CPU and CUDA) and TensorRT engines. It is made if need be, any number of processes may share it, and it can
+            be deleted at any time. What lies there is run: only those you trust may write to it. ONNX artifacts only.
+        gpu_memory_limit: Bytes of GPU memory for tensors; what CUDA's libraries take comes on top. None: no limit.
+        tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. The
+            artifact's verdict was reached without, hence the default. TensorFlow has one switch for the whole process.
+        cuda_graph: Whether the part of the graph before the proposals is recorded once for each input size and replayed
+            with one launch. Device "cuda" and ONNX artifacts only.
+
+    Raises:
+        InputError: A value of the wrong type or range.
+    """
+
+    threads: int | None = None
+    cache: str | Path | None = None
+    gpu_memory_limit: int | None = None
+    tf32: bool = False
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "gpu_memory_limit"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is {value!r}: expected a positive integer, or None")
+        for name in ("tf32", "cuda_graph"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}: expected True or False")
+        if self.cache is not None and (not isinstance(self.cache, str | Path) or not str(self.cache)):
+            raise InputError(f"cache is {self.cache!r}: expected the path of a folder, or None")
+
+    def require_gpu(self, device: str) -> None:
+        """Refuse options that only a GPU can honour.
+
+        Args:
+            device: Where the graph is going to run.
+
+        Raises:
+            DeviceError: It is the CPU, and there are such options.
+        """
+        given = {
+            "gpu_memory_limit": self.gpu_memory_limit is not None,
+            "tf32": self.tf32,
+            "cuda_graph": self.cuda_graph,
+        }
+        names = ", ".join(name for name, is_given in given.items() if is_given)
+        if names and device == "cpu":
+            raise DeviceError(f"EngineOptions has {names}, but the graph runs on the CPU: leave it out, or use a GPU")

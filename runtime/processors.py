@@ -1,0 +1,51 @@
+"""How many processor cores this process may use: its affinity, the quota of its container, no hyper-threads."""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores among the processors this process may run on, no more than its container's share; at least 1.
+
+    Args:
+        root: Where /proc and /sys are looked for.
+    """
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = {_core(root, processor) for processor in processors}
+    # Part of a processor counts as one: two threads get more done in 1.5 processors than one does.
+    granted = [math.ceil(quota) for quota in _quotas(root)]
+    return max(1, min([len(cores), *granted]))
+
+
+def _core(root: Path, processor: int) -> str:
+    """What names the core: the list of the processors that share it."""
+    topology = root / f"sys/devices/system/cpu/cpu{processor}/topology"
+    return _text(topology / "thread_siblings_list") or str(processor)
+
+
+def _quotas(root: Path) -> list[float]:
+    """Processors granted by each control group that this process is in, directly or further up."""
+    found = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        group = Path(name.lstrip("/"))
+        if not controllers:  # version 2
+            folder = root / "sys/fs/cgroup"
+            for place in (group, *group.parents):
+                limit, _, period = _text(folder / place / "cpu.max").partition(" ")
+                found.append((limit, period))
+        elif "cpu" in controllers.split(","):
+            folder = root / "sys/fs/cgroup/cpu"
+            for place in (group, *group.parents):
+                limit, period = (_text(folder / place / f"cpu.cfs_{part}_us") for part in ("quota", "period"))
+                found.append((limit, period))
+    return [int(limit) / int(period) for limit, period in found if limit.isdigit() and period.isdigit() and int(limit)]
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; empty where there is none."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8").strip()
+    return ""

@@ -1,0 +1,65 @@
+"""The wire format of protocol buffers, as far as ONNX files need it."""
+
+from collections.abc import Iterator
+
+from runtime.errors import ArtifactCorruptError
+
+_VARINT, _LENGTH_DELIMITED = 0, 2  # wire types; the others have fixed sizes
+_FIXED_SIZES = {1: 8, 5: 4}
+
+
+def field(number: int, payload: bytes | memoryview) -> bytes:
+    """An encoded field of bytes, text or a message."""
+    return b"".join((_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(payload)), payload))
+
+
+def varint_field(number: int, value: int) -> bytes:
+    """An encoded field of an integer that is not negative."""
+    return _varint(number << 3 | _VARINT) + _varint(value)
+
+
+def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Number, content and whole of each field of an encoded message, in order; nothing is copied.
+
+    Raises:
+        ArtifactCorruptError: The message is cut short, or none at all.
+    """
+    view = memoryview(message)
+    begin = 0
+    while begin < len(view):
+        tag, position = _read_varint(view, begin)
+        wire_type = tag & 7
+        if wire_type == _VARINT:
+            end = _read_varint(view, position)[1]
+        elif wire_type == _LENGTH_DELIMITED:
+            length, position = _read_varint(view, position)
+            end = position + length
+        else:
+            end = position + _FIXED_SIZES.get(wire_type, len(view) + 1)
+        if end > len(view):
+            raise ArtifactCorruptError("a message of the ONNX file is damaged: copy or export it again")
+        yield tag >> 3, view[position:end], view[begin:end]
+        begin = end
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    """The number, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(view):
+            break
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ArtifactCorruptError("a message of the ONNX file is damaged: copy or export it again")
