@@ -1,10 +1,8 @@
 """Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +12,12 @@ from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.backends import Arrays, Placement, open_backend, read_metadata
 from runtime.detections import Detections
 from runtime.engine_options import EngineOptions
-from runtime.errors import InputError
+from runtime.errors import ImageError, InputError
 from runtime.images import ImageSource
 from runtime.letterbox import Letterbox
 from runtime.postprocess import to_detections
 from runtime.preprocess import letterbox_picture
+from runtime.stream import OnError, check_pictures, stream
 
 Image = npt.NDArray[np.uint8]
 _DEFAULTS = EngineOptions()
@@ -79,37 +78,81 @@ class Predictor:
         Raises:
             ImageError: The picture cannot be used.
         """
-        return self.predict_batch([image])[0]
+        letterbox, prepared = self.prepare(image)
+        outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
+        return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
     def predict_batch(self, images: Iterable[ImageSource], batch_size: int = 4) -> list[Detections]:
         """Detections in several pictures of any sizes, in their order.
 
-        Pictures whose letterboxes have one size run together, at most `batch_size` at a time.
+        Pictures whose letterboxes have one size run together, at most `batch_size` at a time. The next are read while
+        the engine works.
 
         Raises:
             ImageError: A picture cannot be used.
             InputError: `batch_size` is not a positive integer, or `images` is one picture.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
-        given: object = images
-        single = isinstance(given, str | bytes | bytearray | PathLike) or not isinstance(given, Iterable)
-        if single or (isinstance(given, np.ndarray) and given.ndim != 4):
-            raise InputError("images is one picture: give a list of pictures, or an array [B, H, W, C]")
+        check_pictures(images, batch_size)
         images = list(images)
-        by_size: dict[tuple[int, int], list[tuple[int, Letterbox, Image]]] = defaultdict(list)
-        results: list[Detections | None] = [None] * len(images)
-        for index, source in enumerate(images):
-            letterbox, prepared = self.prepare(source)
-            waiting = by_size[letterbox.input_size]
-            waiting.append((index, letterbox, prepared))
-            if len(waiting) == batch_size:
-                self._run_group(waiting, results)
-                waiting.clear()
-        for waiting in by_size.values():
-            if waiting:
-                self._run_group(waiting, results)
-        return [detections for detections in results if detections is not None]
+        # So far ahead that no picture runs in a smaller batch because another one waits for it.
+        return list(self.predict_stream(images, batch_size, len(images) + batch_size))
+
+    @overload
+    def predict_stream(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 1,
+        ahead: int | None = None,
+        *,
+        on_error: Literal["raise"] = "raise",
+        rles: bool = False,
+    ) -> Generator[Detections]: ...
+
+    @overload
+    def predict_stream(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 1,
+        ahead: int | None = None,
+        *,
+        on_error: Literal["yield"],
+        rles: bool = False,
+    ) -> Generator[Detections | ImageError]: ...
+
+    def predict_stream(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 1,
+        ahead: int | None = None,
+        *,
+        on_error: OnError = "raise",
+        rles: bool = False,
+    ) -> Generator[Any]:
+        """Detections in one picture after the other, in their order; `images` may be endless, such as a camera.
+
+        The next pictures are read in one thread, the engine works in a second, and a third goes back to the frame of
+        the picture. Close the generator (`contextlib.closing`) where it may not be read to its end: the threads end
+        with what they have in hand. `images` is read in one thread and, if it is a generator, closed there.
+
+        Args:
+            images: Pictures as for a call. An array may be written to again once the next picture is asked for.
+            batch_size: Most pictures that run together: of those taken ahead, the ones whose letterboxes have one size.
+            ahead: Most pictures taken from `images` before their results are taken, at least `batch_size`; None takes
+                three times `batch_size`. With 1 each picture is taken when its result is asked for, which a camera
+                may want. A picture waits for others of its size until `ahead - batch_size` are taken.
+            on_error: "raise" ends with the error of a picture that cannot be used, in its place; "yield" gives the
+                `ImageError` in place of the detections, and goes on.
+            rles: Whether `Detections.rles` are made in the third thread too, rather than when first asked for.
+
+        Yields:
+            As many as there are pictures.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            InputError: An argument is out of range, or `images` is one picture.
+            Exception: Whatever `images` raises, after the results of what came before it.
+        """
+        return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
         """Run a made-up picture of each size, so that the first real one does not wait for the engine to prepare.
@@ -222,13 +265,6 @@ class Predictor:
             names.SCORE_THRESHOLD: np.asarray(self.score_threshold, np.float32),
             names.NMS_THRESHOLD: np.asarray(self.nms_threshold, np.float32),
         }
-
-    def _run_group(self, group: Sequence[tuple[int, Letterbox, Image]], results: list[Detections | None]) -> None:
-        images = np.stack([image for _, _, image in group])
-        windows = np.array([letterbox.window for _, letterbox, _ in group], np.float32)
-        outputs = self.run(images, windows)
-        for row, (index, letterbox, _) in enumerate(group):
-            results[index] = self.finish({name: array[row] for name, array in outputs.items()}, letterbox)
 
 
 def _threshold(name: str, value: float | None, default: float) -> float:

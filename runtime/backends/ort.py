@@ -160,8 +160,14 @@ class OrtBackend:
         return dict(zip(OUTPUT_NAMES, outputs, strict=True))
 
 
-        found = dict(zip(names, session.run(names, _feeds(inputs)), strict=True))
-        return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
+def _feeds(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    return {name: np.asarray(array) for name, array in inputs.items()}
+
+
+def _usual(tensor: npt.NDArray[Any], permutation: list[int] | None) -> npt.NDArray[Any]:
+    """A border tensor as `Predictor.borders` promises it: in the usual layout, float32 where it is half."""
+    tensor = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+    return tensor.transpose(np.argsort(permutation)) if permutation else tensor
 
 
 def _cuda_version() -> str:
