@@ -1,17 +1,28 @@
 """Artifacts and pictures the benchmarks share."""
 
 import os
+import shlex
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import pytest
+with suppress(ImportError):
+    # The compiler that it loads ends the process when it comes after TensorFlow.
+    import torchvision  # noqa: F401
 
+import pytest
+import tensorflow as tf
+
+from benchmarks.turns import THREADS
 from export.api import export_onnx, export_savedmodel
 from export.pictures import verification_pictures
 from export.verify import make_feeds
 from maskrcnn import demo_model
+
+tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+tf.config.threading.set_inter_op_parallelism_threads(THREADS)
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +53,22 @@ def feeds(model):
 
 
 def pytest_benchmark_update_json(output_json):
-    """Keep what a reader compares: versions, processor, medians; not every sample, nor the machine's name."""
+    """Keep what a reader compares: command, versions, processor, medians; not every sample, nor the machine's name."""
     packages = ("tensorflow", "keras", "onnxruntime", "openvino", "tf2onnx", "numpy", "pillow", "pycocotools")
+    peers = ("torch", "torchvision", "tf-models-official", "tf-keras", "opencv-python-headless")
     machine = output_json.pop("machine_info")
     cpu = machine.get("cpu", {})
+    output_json["command"] = shlex.join(["pytest", *sys.argv[1:]])
     output_json["machine"] = {
         "cpu": cpu.get("brand_raw"),
         "cores": cpu.get("count"),
+        "threads": THREADS,
         "python": machine["python_version"],
     }
-    output_json["versions"] = {name: version(name) for name in packages}
-    for peer in ("tf-models-official", "tf-keras", "opencv-python-headless"):
+    output_json["versions"] = {}
+    for package in (*packages, *peers):
         with suppress(PackageNotFoundError):
-            output_json["versions"][peer] = version(peer)
+            output_json["versions"][package] = version(package)
     del output_json["commit_info"]
     for entry in output_json["benchmarks"]:
         entry["stats"] = {key: entry["stats"][key] for key in ("min", "median", "iqr", "rounds")}

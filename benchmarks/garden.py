@@ -1,4 +1,4 @@
-"""The peer of the training benchmark: TensorFlow Model Garden's Mask R-CNN, as its own trainer runs a step.
+"""The peer TensorFlow Model Garden: its Mask R-CNN, as its own trainer runs a step.
 
 Its input parser, model, losses and optimizer are used as they come; only settings are made. It is built on legacy
 Keras, ours on Keras 3: both live in one process, on the same TensorFlow and its threads.
@@ -36,7 +36,7 @@ def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
     from official.modeling import optimization  # noqa: PLC0415  (installed only where the peer is measured)
     from official.vision.tasks.maskrcnn import MaskRCNNTask  # noqa: PLC0415
 
-    task = MaskRCNNTask(_task_config(config, batched_nms))
+    task = MaskRCNNTask(task_config(config, batched_nms))
     model = task.build_model()
     settings = {
         "optimizer": {
@@ -60,7 +60,8 @@ def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
     return run
 
 
-def _task_config(config: Config, batched_nms: bool) -> Any:
+def task_config(config: Config, batched_nms: bool) -> Any:
+    """The Garden's settings of model, data and losses, equal to ours where it can be."""
     from official.vision.configs import maskrcnn as settings  # noqa: PLC0415
 
     model, training, limits = config.model, config.training, config.proposals

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.garden import garden_step
+from benchmarks.turns import Clock
 from maskrcnn import head_targets, sample_config
 from maskrcnn.config import Config, ModelConfig, ProposalConfig
 from maskrcnn.data.batches import BatchPlan, make_batch, training_batches
@@ -76,21 +77,6 @@ def our_step(plan: BatchPlan) -> tuple[Step, Callable[[], int]]:
     return run, lambda: int(positives())
 
 
-class Clock:
-    """Wall and processor seconds of each call of a step."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def __call__(self) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        self.step()
-        self.wall.append(time.perf_counter() - wall)
-        self.cpu.append(time.process_time() - cpu)
-
-
 @pytest.mark.timeout(3600)
 @pytest.mark.benchmark(group="training step, ResNet-50-FPN, 2 x 512 x 512")
 def test_step_against_garden(benchmark, plan, monkeypatch):
@@ -110,7 +96,7 @@ def test_step_against_garden(benchmark, plan, monkeypatch):
         clocks[name] = Clock(garden_step(CONFIG, plan, batched))
     peers = [clock for name, clock in clocks.items() if name != "ours"]
     for clock in (*clocks.values(), *peers):
-        clock.step()
+        clock.call()
 
     def others() -> None:
         for clock in peers:

@@ -8,7 +8,8 @@ A CPU computes such a graph in float32: ONNX Runtime has no half kernels there, 
 nodes away. So what half precision costs is judged on `emulate_half`, which rounds on purpose.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,9 +71,18 @@ def to_half(model: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProt
     return half
 
 
-def half_name(tensor: str) -> str:
-    """What a tensor is called in half precision."""
-    return tensor + _HALF
+def borders_in(graph: onnx.ModelProto, borders: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Where border tensors of the float32 graph are after `to_half`; some have no value in float32 any more.
+
+    Args:
+        graph: From `to_half`, or the float32 graph itself.
+        borders: By name, as artifacts have them: `tensor` and `permutation`.
+    """
+    tensors = {output for node in graph.graph.node for output in node.output}
+    return {
+        name: {**place, "tensor": place["tensor"] + ("" if place["tensor"] in tensors else _HALF)}
+        for name, place in borders.items()
+    }
 
 
 def emulate_half(half: onnx.ModelProto) -> onnx.ModelProto:

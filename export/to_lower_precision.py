@@ -10,7 +10,7 @@ import onnx
 
 from export.audit import audit
 from export.errors import ConversionError, PrecisionError
-from export.half import emulate_half, half_name, to_half
+from export.half import borders_in, emulate_half, to_half
 from export.pictures import pictures_of_folder
 from export.precision import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
 from export.publish import publish
@@ -170,13 +170,9 @@ class _Search:
         return gate, graph
 
     def describe(self, graph: onnx.ModelProto) -> Metadata:
-        """Metadata of a graph; tensors between stages that are in half precision only have other names."""
-        tensors = {output for node in graph.graph.node for output in node.output}
-        borders = {
-            name: {**place, "tensor": next(t for t in (place["tensor"], half_name(place["tensor"])) if t in tensors)}
-            for name, place in self._whole.metadata.borders.items()
-        }
-        return replace(self._whole.metadata, precision=self._precision, borders=borders)
+        """Metadata of a graph."""
+        whole = self._whole.metadata
+        return replace(whole, precision=self._precision, borders=borders_in(graph, whole.borders))
 
     def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, onnx.ModelProto]:
         """Lower the precision of all but some parts, and judge."""
