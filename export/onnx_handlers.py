@@ -5,6 +5,7 @@ handler here gives standard operators with the same result. Registered in `HANDL
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,14 +83,14 @@ def _following_mean(ctx: Any, node: Any) -> Any | None:
     return None
 
 
-def lower_combined_nms(ctx: Any, node: Any, _name: str, arguments: list[Any]) -> None:
+def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present_classes: bool = False) -> None:
     """`CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
 
     Only the output `nmsed_scores` is given: `maskrcnn.nms` uses no other. The kept scores are scattered into
     zeros and the best are taken; `max_total_size` zeros are appended so that there always are enough.
 
-    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `PRESENT_CLASSES` in `arguments` only
-    classes that have a row take part, which is the same result: a class without rows keeps none.
+    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `present_classes` only those
+    take part that have a row in some image, which is the same result: a class without rows keeps none.
     """
     boxes, scores, per_class, _total, iou_threshold, score_threshold = node.input
     if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
@@ -99,7 +100,7 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, arguments: list[Any]) ->
     one = _const(ctx, [1], np.int64)
     classes = ctx.get_shape(scores)[2]
     scores = _make(ctx, "Transpose", [scores], perm=[0, 2, 1])  # [B, K, N]
-    if PRESENT_CLASSES in arguments and classes > 1:
+    if present_classes and classes > 1:
         scores = _make(ctx, "Gather", [scores, _present_classes(ctx, scores, classes)], axis=1)
     selected = _make(
         ctx,
@@ -123,7 +124,10 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, arguments: list[Any]) ->
 
 def _present_classes(ctx: Any, scores: str, count: int) -> str:
     """Indices [P] of those of `count` classes that have a row in [B, K, N], and of the first class, so that P > 0."""
-    best = _make(ctx, "ReduceMax", [scores], axes=[0, 2], keepdims=0)  # [K]
+    if ctx.opset >= 18:  # where the axes have become an input
+        best = _make(ctx, "ReduceMax", [scores, _const(ctx, [0, 2], np.int64)], keepdims=0)  # [K]
+    else:
+        best = _make(ctx, "ReduceMax", [scores], axes=[0, 2], keepdims=0)
     first = _const(ctx, np.eye(count)[0], np.float32)
     present = _make(ctx, "Greater", [_make(ctx, "Max", [best, first]), _const(ctx, 0.0, np.float32)])
     return _make(ctx, "Squeeze", [_make(ctx, "NonZero", [present]), _const(ctx, [0], np.int64)])
@@ -180,8 +184,6 @@ def _replace(ctx: Any, node: Any, replacement: str, index: int = 0) -> None:
     ctx.remove_node(node.name)
 
 
-PRESENT_CLASSES = "present classes"  # see `lower_combined_nms`
-
 HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "CropAndResize": (lower_crop_and_resize, []),
     "CombinedNonMaxSuppression": (lower_combined_nms, []),
@@ -191,6 +193,8 @@ HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
 
 
 def handlers_for(target: Target) -> dict[str, tuple[Callable[..., None], list[Any]]]:
-    """The handlers, and what they are told about the target."""
-    suppression = [] if target.engine == "cpu" else [PRESENT_CLASSES]
-    return HANDLERS | {"CombinedNonMaxSuppression": (lower_combined_nms, suppression)}
+    """The handlers, as they suit a target."""
+    if target.engine == "cpu":
+        return dict(HANDLERS)
+    handler, arguments = HANDLERS["CombinedNonMaxSuppression"]
+    return HANDLERS | {"CombinedNonMaxSuppression": (partial(handler, present_classes=True), arguments)}

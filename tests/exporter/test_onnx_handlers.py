@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import oracles
 import pytest
@@ -11,18 +12,19 @@ from tf2onnx import convert as tf2onnx_convert
 
 from export.audit import audit
 from export.errors import ConversionError
-from export.onnx_handlers import HANDLERS
+from export.onnx_handlers import handlers_for
+from export.target import CPU, Target
 from maskrcnn import nms
 
 CONTROL_FLOW = {"Loop", "If", "Scan"}
 SPEC = tf.TensorSpec
 
 
-def convert(function, *signature, opset=17):
+def convert(function, *signature, target=CPU):
     """The converted function as an ONNX model, and the number of its nodes by operator."""
     traced = tf.function(function, input_signature=signature, autograph=False)
     model, _ = tf2onnx_convert.from_function(
-        traced, input_signature=signature, opset=opset, custom_op_handlers=dict(HANDLERS)
+        traced, input_signature=signature, opset=target.opset, custom_op_handlers=handlers_for(target)
     )
     operators = Counter(node.op_type for node in model.graph.node)
     return model, operators
@@ -68,7 +70,7 @@ CROP_SPECS = (
 def crop(request):
     """Crop size and converted `crop_and_resize`."""
     pool_size, opset = request.param
-    return pool_size, *convert(crop_function(pool_size), *CROP_SPECS, opset=opset)
+    return pool_size, *convert(crop_function(pool_size), *CROP_SPECS, target=Target(opset=opset))
 
 
 def test_crop_becomes_one_roi_align(crop):
@@ -111,7 +113,7 @@ def test_crop_of_no_boxes_is_empty(crop):
 @pytest.mark.parametrize("opset", [17, 18])
 @pytest.mark.parametrize("pool_size", [2, 7])
 def test_mean_after_a_crop_is_part_of_roi_align(pool_size, opset):
-    model, operators = convert(crop_function(2 * pool_size, pooled=True), *CROP_SPECS, opset=opset)
+    model, operators = convert(crop_function(2 * pool_size, pooled=True), *CROP_SPECS, target=Target(opset=opset))
     assert operators["RoiAlign"] == 1
     assert operators["AveragePool"] == 0
     (node,) = (node for node in model.graph.node if node.op_type == "RoiAlign")
@@ -184,12 +186,15 @@ SUPPRESS_SPECS = (
 )
 
 
-@pytest.fixture(scope="module", params=[17, 18], ids="opset{}".format)
+TARGETS = [Target(engine, opset=opset) for engine in ("cpu", "cuda") for opset in (17, 18)]
+
+
+@pytest.fixture(scope="module", params=TARGETS, ids=lambda target: f"{target.engine}, opset {target.opset}")
 def suppression(request):
     def suppress(boxes, valid, threshold):
         return nms.suppress(boxes, valid, MAX_OUTPUT, threshold)
 
-    return convert(suppress, *SUPPRESS_SPECS, opset=request.param)
+    return convert(suppress, *SUPPRESS_SPECS, target=request.param)
 
 
 def whole_boxes(generator, images, rows):
@@ -292,6 +297,21 @@ def combined(pad_per_class=False, clip_boxes=False, output=1):
 COMBINED_SPECS = (SPEC([None, None, 4], tf.float32, name="boxes"), SPEC([None, None, 3], tf.float32, name="scores"))
 
 
+def test_on_cuda_only_classes_that_are_there_take_part():
+    """What ONNX Runtime's CUDA kernel loops over."""
+
+    def suppress(boxes, valid, threshold):
+        return nms.suppress(boxes, valid, MAX_OUTPUT, threshold)
+
+    model, _ = convert(suppress, *SUPPRESS_SPECS, target=Target("cuda"))
+    (node,) = (node for node in model.graph.node if node.op_type == "NonMaxSuppression")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(node.input[1]))
+    valid = np.zeros((2, 5, 3), bool)
+    valid[1, 2:, 2] = True
+    boxes, threshold = whole_boxes(np.random.default_rng(2), 2, 5), np.float32(0.5)
+    assert run(model, boxes=boxes, valid=valid, threshold=np.asarray(threshold))[-1].shape == (2, 2, 5)
+
+
 def test_scores_of_combined_suppression():
     model, operators = convert(combined(), *COMBINED_SPECS)
     assert operators["NonMaxSuppression"] == 1
@@ -348,7 +368,7 @@ def test_mirror_pad_repeats_the_edge(paddings, opset):
     def pad(image):
         return tf.pad(image, paddings, mode="SYMMETRIC")
 
-    model, operators = convert(pad, IMAGE_SPEC, opset=opset)
+    model, operators = convert(pad, IMAGE_SPEC, target=Target(opset=opset))
     assert operators["Pad"] == 1
     audit(model, opset)
     for shape in ((2, 3, 5, 2), (1, 1, 1, 2)):
@@ -374,7 +394,7 @@ def test_nearest_resize_doubles_by_repeating(opset):
     def double(image):
         return tf.image.resize(image, 2 * tf.shape(image)[1:3], method="nearest")
 
-    model, operators = convert(double, IMAGE_SPEC, opset=opset)
+    model, operators = convert(double, IMAGE_SPEC, target=Target(opset=opset))
     assert operators["Resize"] == 1
     audit(model, opset)
     image = np.random.default_rng(4).normal(size=(2, 5, 9, 2)).astype(np.float32)

@@ -47,7 +47,7 @@ def test_a_graph_for_cuda_has_one_size_and_any_batch(made, demo, picture):
     assert (metadata.target, metadata.input_shape) == ("cuda", (None, 256, 256))
     assert shape_of(model.graph.input[0]) == ["batch", 256, 256, 3]
     operators = [node.op_type for node in model.graph.node]
-    assert "NonZero" not in operators  # nothing depends on how many rows are in use
+    assert operators.count("NonZero") == 1  # of the classes; nothing depends on how many rows are in use
     predictor = Predictor(path, "cpu")
     with pytest.raises(InputError, match="takes 256 x 256"):
         predictor.run(np.zeros((1, 128, 128, 3), np.uint8), np.zeros((1, 4), np.float32))
