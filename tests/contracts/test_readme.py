@@ -1,11 +1,12 @@
 """Every snippet of README.md runs: commands through the command line, Python as it stands, in one folder, in order.
 
-So does the Python of docs/inspection.md.
+So does the Python of docs/inspection.md and docs/runtime.md.
 """
 
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,3 +81,16 @@ def test_the_notebook_of_the_inspection_runs(tmp_path, monkeypatch, capsys):
     exec(compile(code, "inspection.md", "exec"), {})
     assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save(?:fig)?\("([^"]+)"', code))
     assert "'final': 7" in capsys.readouterr().out
+
+
+def test_the_snippets_of_the_runtime_page_run(tmp_path, monkeypatch, capsys, onnx_artifact, picture):
+    """With a camera of three frames, of which two are wanted."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(onnx_artifact, "mine.onnx")
+    text = (README.parent / "docs" / "runtime.md").read_text(encoding="utf-8")
+    seen = []
+    world = {"camera": lambda: iter([picture] * 3), "found_enough": lambda found: seen.append(found) or len(seen) == 2}
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "runtime.md", "exec"), world)
+    assert len(list(Path("engine-cache").iterdir())) == 1
+    assert capsys.readouterr().out.count("7 detections") == 2
