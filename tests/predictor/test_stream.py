@@ -334,6 +334,15 @@ def test_an_error_of_the_caller_comes_through():
     assert camera.closed == 1
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_comes_through():
     class Stages(FakeStages):
         def run(self, images, windows):
