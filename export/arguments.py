@@ -12,6 +12,7 @@ from export.errors import ExportError, ParityError, PrecisionError
 from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
 from runtime.errors import MissingPackageError
+from runtime.one_line import one_line
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
@@ -66,5 +67,5 @@ def errors() -> Iterator[None]:
 
 
 def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(f"error: {one_line(error)}", err=True)
     raise typer.Exit(code) from None

@@ -231,7 +231,7 @@ class Config:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the configuration is not JSON: {error}") from error
         require(isinstance(values, dict), "the configuration is not a JSON object: expected {...}")
         return cls.from_dict(values)
@@ -246,6 +246,8 @@ def read_config(path: str | Path) -> Config:
     from maskrcnn.matterport_config import from_matterport, is_matterport  # noqa: PLC0415  (imports Config)
 
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, without end
+        raise ConfigError(f"the configuration {path} is a pipe or a device; expected a JSON file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -253,7 +255,7 @@ def read_config(path: str | Path) -> Config:
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the configuration {path} is not JSON: {error}") from error
     require(isinstance(values, dict), f"the configuration {path} is not a JSON object: expected {{...}}")
     return from_matterport(values) if is_matterport(values) else Config.from_dict(values)

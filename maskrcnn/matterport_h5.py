@@ -116,6 +116,8 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
     if path.is_dir():
         raise CheckpointFormatError(f"{path} is a folder: expected a .h5 file")
+    if not path.is_file():  # a pipe would be waited for, without end
+        raise CheckpointFormatError(f"{path} is a pipe or a device: expected a .h5 file")
     try:
         with path.open("rb") as stream:
             head = stream.read(len(_HDF5_SIGNATURE))

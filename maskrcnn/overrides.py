@@ -39,7 +39,7 @@ def split_setting(setting: str) -> tuple[str, Any]:
         raise ConfigError(f"{setting!r} is no setting: expected NAME=VALUE, such as training.learning_rate=0.01")
     try:
         return path, json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return path, text
 
 

@@ -1,12 +1,14 @@
 """What the commands of `maskrcnn` print: progress on stderr, results on stdout."""
 
-import warnings
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from runtime.one_line import one_line
 
 if TYPE_CHECKING:
     from maskrcnn.data.findings import Finding
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
 def progress(message: str) -> None:
     """Say what is being done."""
-    typer.echo(f"... {message}", err=True)
+    typer.echo(f"... {one_line(message)}", err=True)
 
 
 def written(path: Path) -> None:
     """Say what was written."""
-    typer.echo(f"wrote {path}")
+    typer.echo(f"wrote {one_line(path)}")
 
 
 def datasets(training: "Dataset", validation: "Dataset | None") -> None:
@@ -80,12 +82,22 @@ def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
+class _Lines(logging.Handler):
+    """Log records as lines of progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress(record.getMessage())
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """For the time of a block, print warnings as lines of progress, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: progress(str(message))
+    """For the time of a block, print what `runtime` warns of in its log as lines of progress."""
+    logger, lines = logging.getLogger("runtime"), _Lines(logging.WARNING)
+    logger.addHandler(lines)
+    try:
         yield
+    finally:
+        logger.removeHandler(lines)
 
 
 def prediction(result: "Prediction") -> int:
@@ -99,7 +111,7 @@ def prediction(result: "Prediction") -> int:
         for name in ("results.json", "results.csv"):
             written(result.folder / name)
     for failure in failures:
-        typer.echo(f"failed: {failure.name}: {failure.error}: {failure.message}", err=True)
+        typer.echo(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"), err=True)
     if result.signal is not None:
         progress(f"interrupted after {result.made} pictures and frames, all kept: the same command goes on")
         return 128 + result.signal
@@ -128,5 +140,5 @@ def findings(dataset: Path, found: "Sequence[Finding]", rows: bool) -> int:
         for level, kind, count, first in summary(found):
             typer.echo(f"{level:<7}  {kind:<18}  {count:>6}  {first}")
     bad = has_errors(found)
-    typer.echo(f"{dataset}: {'cannot be trained on as it is' if bad else 'can be trained on'}")
+    typer.echo(f"{one_line(dataset)}: {'cannot be trained on as it is' if bad else 'can be trained on'}")
     return 1 if bad else 0

@@ -106,7 +106,7 @@ class Metadata:
         try:
             values = json.loads(text)
             version = values["schema_version"]
-        except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ArtifactCorruptError(f"{where}: its metadata cannot be read; export it again") from error
         if version != SCHEMA_VERSION:
             raise ArtifactVersionError(

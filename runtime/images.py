@@ -3,15 +3,18 @@
 Pictures become 8-bit RGB or luminance; a kind that has no honest conversion is refused by name.
 """
 
+import logging
 import os
-import warnings
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from runtime.errors import ImageError, InputError
+from runtime.image_header import opened
+from runtime.one_line import one_line
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]
 # A decoded, upright picture: uint8 [H, W, C], or a PIL image of mode "RGB" or "L".
@@ -21,9 +24,7 @@ Picture = npt.NDArray[np.uint8] | Image.Image
 # leaves room for the largest cameras, and is checked on the header, before any pixel is decoded.
 MAX_PIXELS = 100_000_000
 
-# Pillow knows some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
-# "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+_logger = logging.getLogger(__name__)
 
 # Steps that `Image.convert` takes without loss of meaning. Palettes pass through RGBA, because a
 # transparent palette entry has a colour too; alpha is then dropped, not blended.
@@ -45,6 +46,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
 # Rows of a PIL image that are packed into an array at a time: some that fit the processor's cache are packed
 # four times as fast as all at once.
 _STRIP_ROWS = 64
+_STRIP_WIDTH = 2**16  # wider strips would be large, and Pillow, which checks every cut, would warn of them
 _ORIENTATION = ExifTags.Base.Orientation
 
 _REMEDIES = {
@@ -60,7 +62,7 @@ def read_image(source: ImageSource, channels: int = 3) -> npt.NDArray[np.uint8]:
     Files, bytes and PIL images: EXIF orientation is applied; grayscale is repeated to RGB, or RGB turned
     into luminance (ITU-R 601) for `channels == 1`; palette, bilevel, CMYK and YCbCr pictures are
     converted; alpha is dropped without blending; 16-bit samples keep their high byte. Of a file
-    with several frames the first is read, with a warning (not for MPO, whose first frame is the photo).
+    with several frames the first is read, which is logged (not for MPO, whose first frame is the photo).
 
     Args:
         source: a path; an encoded picture as bytes (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM); a PIL image;
@@ -108,13 +110,16 @@ def open_picture(source: ImageSource, channels: int = 3) -> Picture:
             f"files and PIL images give 1 or 3 channels"
         )
     if isinstance(source, Image.Image):
-        return _from_pil(source, channels, "the PIL image")
+        with _decoding("the PIL image"):
+            return _from_pil(source, channels, "the PIL image")
     return _from_file(source, channels)
 
 
 def picture_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Copy a PIL image of mode "RGB" or "L" into an array: uint8 [H, W, 3 or 1]."""
     width, height = image.size
+    if width > _STRIP_WIDTH:
+        return np.array(image).reshape(height, width, -1)
     pixels = np.empty((height, width, len(image.getbands())), np.uint8)
     for top in range(0, height, _STRIP_ROWS):
         strip = np.asarray(image.crop((0, top, width, min(top + _STRIP_ROWS, height))))
@@ -130,6 +135,8 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.u
         raise ImageError(f"{described} is not a picture: expected dtype uint8; convert it with {remedy}")
     if array.ndim not in (2, 3) or array.size == 0:
         raise ImageError(f"{described} is not a picture: expected [H, W] or [H, W, C], none of them zero")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ImageError(f"{described} has over {MAX_PIXELS} pixels, the most that are allowed; shrink it or cut it")
     pixels = array[:, :, None] if array.ndim == 2 else array
     found = pixels.shape[2]
     if found == channels:
@@ -146,38 +153,30 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.u
 def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int) -> Picture:
     if isinstance(source, bytes | bytearray):
         name = f"the picture of {len(source)} bytes"
-        stream: str | BytesIO = BytesIO(source)
+        encoded: str | bytes | bytearray = source
     else:
-        stream = os.fspath(source)
-        name = repr(stream)
-    try:
-        with _open(stream, name) as image:
-            picture = _from_pil(image, channels, name)
-            several = image.format != "MPO" and getattr(image, "is_animated", False)
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        kinds = ", ".join(_FORMATS)
-        raise ImageError(f"{name} is empty or not a picture in a known format ({kinds})") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} declares more than the {MAX_PIXELS} pixels allowed; shrink it") from error
-    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name} cannot be read as a picture: {reason}") from error
+        encoded = os.fsdecode(source)
+        name = repr(encoded)
+    with _decoding(name), opened(encoded, name) as image:
+        picture = _from_pil(image, channels, name)
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
     if several:
-        warnings.warn(f"{name} has several frames; only the first is used", stacklevel=4)
+        _logger.warning("%s has several frames; only the first is used", name)
     return picture
 
 
-def _open(stream: str | BytesIO, name: str) -> Image.Image:
-    # Opening a directory says "Permission denied" on some systems, and a missing file repeats its path.
-    if isinstance(stream, str) and not os.path.isfile(stream):  # noqa: PTH113 - a str, kept as given
-        what = "is a directory" if os.path.isdir(stream) else "does not exist"  # noqa: PTH112
-        raise ImageError(f"{name} {what}; expected a picture file")
-    with warnings.catch_warnings():
-        # Between Pillow's limit and ours its warning would only say that our own check is needed.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=_FORMATS)
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn what decoders raise, a dozen types for the same fault, into one error of one printable line."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} declares more than the {MAX_PIXELS} pixels allowed; shrink it") from error
+    except Exception as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise ImageError(f"{name} cannot be read as a picture: {one_line(reason)}") from error
 
 
 def _from_pil(image: Image.Image, channels: int, name: str) -> Picture:

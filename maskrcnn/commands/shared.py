@@ -13,6 +13,7 @@ from maskrcnn.data.open import DatasetFormat
 from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
 from runtime.errors import MissingPackageError
+from runtime.one_line import one_line
 from runtime.savedmodel_folder import MANIFEST
 
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
@@ -54,7 +55,7 @@ def errors() -> Iterator[None]:
 
 
 def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(f"error: {one_line(error)}", err=True)
     raise typer.Exit(code) from None
 
 

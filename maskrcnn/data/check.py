@@ -45,7 +45,9 @@ def check_dataset(
         try:
             scan = scan_dataset(dataset, images, format, with_background(class_names), class_attribute)
         except DatasetError as error:
-            return [Finding("error", "unreadable", str(dataset), str(error))]
+            found = Findings()
+            found.add("error", "unreadable", str(dataset), str(error))
+            return found.items
     bad = check_pictures(scan, progress)
     _count_objects(scan, bad)
     if not scan.dataset.records and not any(item.level == "error" for item in scan.findings.items):

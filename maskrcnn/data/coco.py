@@ -7,7 +7,7 @@ from typing import Any
 from maskrcnn.data.coco_objects import doubts, read_object
 from maskrcnn.data.findings import NO_PICTURES, Findings, RowError, Scan
 from maskrcnn.data.finish import finish
-from maskrcnn.data.json_rows import get, get_id, get_side, get_text, read_json, shown
+from maskrcnn.data.json_rows import get, get_id, get_name, get_side, get_text, read_json, shown
 from maskrcnn.data.picture_files import PictureFolder, check_pixels
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import DatasetFormatError
@@ -93,11 +93,11 @@ def _read_categories(
             if isinstance(category, bool) or not isinstance(category, int):
                 raise RowError("wrong-type", f"id is {shown(category)}; expected a whole number")
             if category in class_of:
-                raise RowError("duplicate-category", f"category id {category} is used twice")
+                raise RowError("duplicate-category", f"category id {shown(category)} is used twice")
             class_of[category] = None
-            name = get_text(row, "name")
+            name = get_name(row, "name")
             if name in names.values():
-                raise RowError("duplicate-category", f"the category name {name!r} is used twice")
+                raise RowError("duplicate-category", f"the category name {shown(name)} is used twice")
             if name == "BG":
                 raise RowError("duplicate-category", "the category name 'BG' is kept for the background")
             names[category] = name
@@ -125,7 +125,7 @@ def _read_images(
         with findings.row(where):
             image_id = get_id(row, "id")
             if image_id in known:
-                raise RowError("duplicate-image", f"image id {image_id!r} is used twice")
+                raise RowError("duplicate-image", f"image id {shown(image_id)} is used twice")
             known[image_id] = None
             file_name = get_text(row, "file_name")
             size = (get_side(row, "height"), get_side(row, "width"))
@@ -155,7 +155,7 @@ def _read_annotations(
         with findings.row(where):
             annotation = get_id(row, "id")
             if annotation in seen:
-                raise RowError("duplicate-annotation", f"annotation id {annotation!r} is used twice")
+                raise RowError("duplicate-annotation", f"annotation id {shown(annotation)} is used twice")
             seen.add(annotation)
             image_id, category = get_id(row, "image_id"), get_id(row, "category_id")
             if image_id not in pictures:

@@ -1,6 +1,7 @@
 """Rows of COCO's `annotations`: one row, one object with its mask."""
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from maskrcnn.data.findings import RowError
@@ -105,6 +106,8 @@ def _read_box(row: Mapping[str, Any]) -> Box | None:
     if not isinstance(box, list) or len(box) != 4:
         raise RowError("wrong-type", f"bbox is {shown(box)}; expected x, y, width, height")
     x, y, width, height = (finite(value, "bbox") for value in box)
+    if not isfinite(x + width) or not isfinite(y + height):
+        raise RowError("not-finite", f"bbox is {shown(box)}; expected finite numbers, and finite sums")
     if width <= 0 or height <= 0:
         raise RowError("empty-box", f"bbox is {width:g} wide and {height:g} high; expected more than 0")
     return x, y, x + width, y + height

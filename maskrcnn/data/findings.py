@@ -12,6 +12,7 @@ from typing import Literal
 
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
+from runtime.one_line import one_line
 
 Level = Literal["error", "warning", "info"]
 
@@ -40,7 +41,7 @@ class RowError(Exception):
     """A row cannot be used; raised and caught inside the readers."""
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.kind = kind
 
 
@@ -55,8 +56,8 @@ class Findings:
     items: list[Finding] = field(default_factory=list)
 
     def add(self, level: Level, kind: str, where: str, message: str) -> None:
-        """Note one."""
-        self.items.append(Finding(level, kind, where, message))
+        """Note one; what names and values of the files would do to a terminal is taken out of the texts."""
+        self.items.append(Finding(level, kind, one_line(where), one_line(message)))
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:

@@ -2,11 +2,15 @@
 
 import json
 import math
+import reprlib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.data.findings import RowError
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
+
+_SHOWN = 60  # letters of a value in a message
 
 
 def read_json(path: Path) -> Any:
@@ -64,6 +68,18 @@ def get_text(row: Any, key: str) -> str:
     return value
 
 
+def get_name(row: Any, key: str) -> str:
+    """The name of a class: a text without control characters, which terminals obey and tables break at.
+
+    Raises:
+        RowError: It is missing, empty, or of another type, or has such a character.
+    """
+    value = get_text(row, key)
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        raise RowError("control-character", f"{key} is {shown(value)}; expected a name without control characters")
+    return value
+
+
 def get_side(row: Any, key: str) -> int:
     """A side of a picture in pixels: a whole number from 1.
 
@@ -102,5 +118,20 @@ def shown(value: Any) -> str:
     """A value for a message, cut to a readable length."""
     if isinstance(value, int) and value.bit_length() > 1000:  # str() of it would be slow, or refused by Python
         return f"a whole number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = repr(value) if isinstance(value, str | bytes) and len(value) < _SHOWN else _BRIEF.repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+class _Brief(reprlib.Repr):
+    """`repr` of the outermost part only: all of a file's lists may hold millions of values, or be nested too deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxother = 3, 20, 6, _SHOWN, _SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  (of the base class)
+        """A whole number, of any length."""
+        return shown(x) if x.bit_length() > 1000 else repr(x)
+
+
+_BRIEF = _Brief()

@@ -1,23 +1,21 @@
 """Files of labelme: one JSON per picture, with a list of labelled shapes."""
 
 import base64
-import binascii
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from maskrcnn.data.findings import RowError, Scan
 from maskrcnn.data.finish import finish
-from maskrcnn.data.json_rows import finite, get, get_text, read_json, shown
+from maskrcnn.data.json_rows import finite, get, get_name, get_text, read_json, shown
 from maskrcnn.data.picture_files import PictureFolder, picture_size
 from maskrcnn.data.picture_rows import NamedObject, PictureRows
 from maskrcnn.data.polygons import ellipse, rectangle
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetNotFoundError
+from runtime.image_header import opened
 from runtime.paste import MaskCrop
 from runtime.rle import encode_crop
 
@@ -78,7 +76,9 @@ def is_labelme(content: Any) -> bool:
 
 def _add_picture(rows: PictureRows, file: Path, content: Mapping[str, Any], images: Path | None) -> str:
     image_path = get_text(content, "imagePath")
-    picture = PictureFolder(file, images or file.parent, [image_path]).require(image_path)
+    # labelme writes the way from its file to the picture, which often lies in the folder beside.
+    root = None if images is not None else file.parent.resolve().parent
+    picture = PictureFolder(file, images or file.parent, [image_path], root).require(image_path)
     height, width = picture_size(picture)
     told = (content.get("imageHeight") or height, content.get("imageWidth") or width)
     if told != (height, width):
@@ -98,18 +98,18 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
     for index, shape in enumerate(shapes):
         where = f"{file} shapes[{index}]"
         with rows.findings.row(where):
-            label = get_text(shape, "label").strip()
+            label = get_name(shape, "label").strip()
             if label in _NO_OBJECT:
                 continue
             if shape.get("shape_type") == "mask":
-                crop, origin = _read_mask(shape)
                 height, width = rows.sizes[image_id]
-                if min(origin) < 0 or origin[0] + crop.shape[0] > height or origin[1] + crop.shape[1] > width:
-                    raise RowError("outside", f"its mask of {list(crop.shape)} at {origin} leaves the picture")
+                crop, origin = _read_mask(shape, (height, width))
                 rows.add_object(image_id, NamedObject(label, encode_crop(crop, origin, (height, width)), where))
                 continue
             outline = outline_of(shape)
             group = shape.get("group_id")
+            if isinstance(group, list | dict):
+                raise RowError("wrong-type", f"group_id is {shown(group)}; expected a number, a text or null")
             key = (label, f"alone {index}" if group is None else str(group))
             groups.setdefault(key, (where, []))[1].append(outline)
     for (label, _), (where, outlines) in groups.items():
@@ -147,14 +147,24 @@ def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(finite(x, "x"), finite(y, "y")) for x, y in points]
 
 
-def _read_mask(shape: Mapping[str, Any]) -> MaskCrop:
-    """A bitmap between two corners, both of them inside."""
+def _read_mask(shape: Mapping[str, Any], size: tuple[int, int]) -> MaskCrop:
+    """A bitmap between two corners, both of them inside; looked at before it is decoded."""
     points = _points(shape)
-    try:
-        with Image.open(BytesIO(base64.b64decode(get_text(shape, "mask"), validate=True)), formats=("PNG",)) as image:
-            crop = np.asarray(image.convert("L")) > 0
-    except (OSError, binascii.Error, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RowError("broken-mask", f"its mask is not a PNG in base64: {error}") from error
     if not points:
         raise RowError("polygon-short", "a mask has no points; expected its corner")
-    return crop, (round(points[0][1]), round(points[0][0]))
+    top, left = round(points[0][1]), round(points[0][0])
+    try:
+        encoded = base64.b64decode(get_text(shape, "mask"), validate=True)
+        with opened(encoded, "it", ("PNG",)) as image:
+            _check_inside((top, left), image.size[::-1], size)
+            return np.asarray(image.convert("L")) > 0, (top, left)
+    except RowError:
+        raise
+    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RowError("broken-mask", f"its mask is not a PNG in base64: {reason}") from error
+
+
+def _check_inside(origin: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> None:
+    if min(origin) < 0 or origin[0] + crop[0] > size[0] or origin[1] + crop[1] > size[1]:
+        raise RowError("outside", f"its mask of {list(crop)} at {origin} leaves the picture")

@@ -15,10 +15,12 @@ from PIL import Image
 from maskrcnn.data.findings import RowError, Scan
 from maskrcnn.data.finish import finish
 from maskrcnn.data.mask_components import Bitmap, components, crop_of, thick_part
-from maskrcnn.data.picture_files import FORMATS, check_pixels, list_pictures, picture_size
+from maskrcnn.data.picture_files import list_pictures, picture_size
 from maskrcnn.data.picture_rows import BACKGROUND, DEFAULT_CLASS, NamedObject, PictureRows
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
+from runtime.errors import ImageError
+from runtime.image_header import opened
 from runtime.rle import encode_crop
 
 Map = npt.NDArray[np.int32]
@@ -26,6 +28,8 @@ Map = npt.NDArray[np.int32]
 _NOBODY = 255
 # VOC draws a line of 5 pixels around every object. It is no object that was left out: only wider places are.
 _WIDER = 7
+# A look at the whole map for each object takes minutes where a photo of 16 bits stands for a map.
+_MAX_OBJECTS = 10_000
 _KINDS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -124,7 +128,10 @@ def _add_objects(
     """Add the objects of an instance map; returns the highest class id."""
     highest = 1
     nobody = (objects == _NOBODY) & eight_bits
-    for value in np.unique(objects[~nobody]).tolist():
+    values = np.unique(objects[~nobody]).tolist()
+    if len(values) > _MAX_OBJECTS:
+        raise RowError("mask-mode", f"the mask has {len(values)} values; expected object numbers: is it a photo?")
+    for value in values:
         if value == 0:
             continue
         with rows.findings.row(f"{where} object {value}"):
@@ -171,28 +178,35 @@ def _add(rows: PictureRows, stem: str, name: str, mask: Bitmap, where: str, *, c
 def _read_map(path: Path, size: tuple[int, int], *, colors: bool = False) -> tuple[Map, bool]:
     """Values of the pixels, palettes not resolved, int32 [H, W]; and whether the file has 8 bits."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_pixels(image.height, image.width)
+        with opened(str(path), repr(str(path))) as image:
+            _check_size(image.size[::-1], size)
             mode = image.mode
-            if mode in _KINDS:
-                values = np.asarray(image).astype(np.int32)
-            elif colors:
-                values = np.asarray(image.convert("RGB")).max(axis=2).astype(np.int32)
-            else:
-                raise RowError(
-                    "mask-mode", f"the mask has mode {mode}; expected gray or palette values, object numbers"
-                )
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+            values = _values(image, colors)
+    except RowError:
+        raise
+    except ImageError as error:
+        raise RowError("broken-image", f"the mask {error}") from error
+    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RowError("broken-image", f"the mask {path} cannot be read: {reason}") from error
-    if values.shape != size:
-        raise RowError(
-            "image-size",
-            f"the mask has {values.shape[1]} x {values.shape[0]} pixels, its picture {size[1]} x {size[0]}",
-        )
     if values.min() < 0:
         raise RowError("mask-mode", "the mask has a value below 0")
     return values, mode in ("L", "P")
+
+
+def _values(image: Image.Image, colors: bool) -> Map:
+    if image.mode in _KINDS:
+        return np.asarray(image).astype(np.int32)
+    if not colors:
+        raise RowError("mask-mode", f"the mask has mode {image.mode}; expected gray or palette values, object numbers")
+    return np.asarray(image.convert("RGB")).max(axis=2).astype(np.int32)
+
+
+def _check_size(found: tuple[int, int], size: tuple[int, int]) -> None:
+    """Refuse a mask that is not as large as its picture, before it is decoded."""
+    if found != size:
+        message = f"the mask has {found[1]} x {found[0]} pixels, its picture {size[1]} x {size[0]}"
+        raise RowError("image-size", message)
 
 
 def _one_class(class_names: Sequence[str] | None) -> Sequence[str]:

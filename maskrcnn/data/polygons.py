@@ -90,6 +90,8 @@ def rasterize(polygons: Sequence[Any], size: tuple[int, int]) -> tuple[RLE, floa
     outlines = [check_polygon(points, size) for points in polygons]
     if not outlines:
         raise RowError("no-mask", "it has no polygon; expected the outline of an object")
+    if len(outlines) > 1 and sum(map(_steps, outlines)) > _MAX_STEPS:
+        raise RowError("polygon-long", f"its outlines are over {_MAX_STEPS // _STEPS_PER_PIXEL} pixels long together")
     corners = (outlines[0] if len(outlines) == 1 else np.concatenate(outlines)).reshape(-1, 2)
     overshoot = max(float((-corners).max()), float((corners - (size[1], size[0])).max()), 0.0)
     api = _mask_api()

@@ -6,7 +6,7 @@ from typing import Any
 
 from maskrcnn.data.findings import NO_PICTURES, RowError, Scan
 from maskrcnn.data.finish import finish
-from maskrcnn.data.json_rows import finite, get, get_numbers, get_text, read_json, shown
+from maskrcnn.data.json_rows import finite, get, get_name, get_numbers, get_text, read_json, shown
 from maskrcnn.data.picture_files import PictureFolder, picture_size
 from maskrcnn.data.picture_rows import BACKGROUND, DEFAULT_CLASS, PictureRows
 from maskrcnn.data.polygons import ellipse, rectangle
@@ -72,7 +72,7 @@ def scan_via(
         entries = {}
     attributes: set[str] = set()
     for key, entry in entries.items():
-        where = f"{path.name} {key}"
+        where = f"{path.name} {key[:100]}"
         with rows.findings.row(where):
             image_id = get_text(entry, "filename")
             picture = folder.require(image_id)
@@ -153,4 +153,4 @@ def _class_of(region: Any, attribute: str) -> str:
         value = ticked[0]
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise RowError("no-class", f"its {attribute!r} is {shown(value)}; expected the name of a class")
-    return str(value).strip()
+    return get_name({attribute: str(value)}, attribute).strip()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from runtime.artifact import Metadata
 from runtime.engine_options import EngineOptions
-from runtime.errors import ArtifactError, ArtifactNotFoundError, DeviceError
+from runtime.errors import ArtifactError, ArtifactNotFoundError, DeviceError, ForeignArtifactError
 from runtime.onnx_file import read_sealed
 from runtime.savedmodel_folder import read_sealed_folder
 
@@ -105,6 +105,8 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     try:
         if not path.exists():
             raise ArtifactNotFoundError(f"there is no artifact at {path}")
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for, without end
+            raise ForeignArtifactError(f"{path} is a pipe or a device; expected an .onnx file or a SavedModel folder")
         text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
     except OSError as error:
         if isinstance(error, ArtifactError):

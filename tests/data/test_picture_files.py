@@ -5,8 +5,7 @@ from annotation_files import write_picture
 from PIL import Image
 
 from maskrcnn.data.findings import RowError
-from maskrcnn.data.picture_files import FORMATS, list_pictures, picture_size
-from runtime import images
+from maskrcnn.data.picture_files import PictureFolder, list_pictures, picture_size
 from runtime.images import read_image
 
 
@@ -19,18 +18,45 @@ def test_size_of_a_turned_picture(tmp_path, suffix, orientation):
     assert picture_size(path) == read_image(path).shape[:2] == ((30, 20) if orientation > 4 else (20, 30))
 
 
-def test_the_same_kinds_of_files_as_decoding():
-    assert FORMATS == images._FORMATS
-
-
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
-    with pytest.raises(RowError, match="cannot be read"):
+    with pytest.raises(RowError, match="not a picture in a known format"):
         picture_size(tmp_path / "a.png")
     large = tmp_path / "b.ppm"
     large.write_bytes(b"P6 11000 11000 255\n")
     with pytest.raises(RowError, match="11000 x 11000 pixels; at most"):
         picture_size(large)
+
+
+def test_names_do_not_lead_out_of_the_folder(tmp_path):
+    outside = write_picture(tmp_path / "secret.png", 2, 2)
+    inside = write_picture(tmp_path / "data" / "images" / "a.png", 2, 2)
+    (inside.parent / "link.png").symlink_to(outside)
+    folder = PictureFolder(tmp_path / "data" / "x.json", inside.parent, [])
+    for name in (
+        "../../secret.png",
+        "..\\..\\secret.png",
+        "x/../../../secret.png",
+        str(outside),
+        "/etc/hostname",
+        "..",
+    ):
+        assert folder.find(name) is None, name
+    for name in (
+        "a.png",
+        "../images/a.png",
+        "x/../a.png",
+        str(inside),
+        "/home/me/a.png",
+        "C:\\me\\a.png",
+        "a..b/a.png",
+    ):
+        assert folder.find(name).samefile(inside), name
+    assert folder.find("link.png").samefile(outside)  # who made the folder made the link
+    (tmp_path / "data" / "y").mkdir()
+    beside = PictureFolder(tmp_path / "data" / "x.json", tmp_path / "data" / "y", [], tmp_path / "data")
+    assert beside.find("../images/a.png").samefile(inside)
+    assert beside.find("../../secret.png") is None
 
 
 def test_pictures_of_a_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Every kind of picture: converted with the right values, or refused by name."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -179,22 +180,22 @@ def test_exif_orientation_of_a_jpeg_and_of_16_bit():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
-def test_of_several_frames_the_first_is_read_with_a_warning(kind):
+def test_of_several_frames_the_first_is_read_and_that_is_logged(kind, caplog):
     first, second = (Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255)))
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(first, kind, save_all=True, append_images=[second], **options)
-    with pytest.warns(UserWarning, match="several frames") as caught:
+    with caplog.at_level("WARNING", "runtime"):
         result = read_image(data)
-    assert caught[0].filename == __file__
+    (line,) = caplog.messages
+    assert "several frames" in line
     assert (result == [255, 0, 0]).all()
 
 
-def test_an_mpo_photo_with_a_preview_does_not_warn():
+def test_an_mpo_photo_with_a_preview_is_not_told(caplog):
     first, second = (Image.new("RGB", (16, 16), color) for color in ((255, 0, 0), (0, 0, 255)))
     data = encoded(first, "MPO", save_all=True, append_images=[second])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read_image(data)[0, 0, 0] > 200
+    assert read_image(data)[0, 0, 0] > 200
+    assert not caplog.messages
 
 
 def test_damaged_and_missing_files(tmp_path):
@@ -213,6 +214,32 @@ def test_damaged_and_missing_files(tmp_path):
     assert "does not exist" in refusal(tmp_path / "missing.jpg")
     assert "missing.jpg" in refusal(str(tmp_path / "missing.jpg"))
     assert "is a directory" in refusal(tmp_path)
+
+
+def test_a_damaged_pil_image_and_what_is_no_file(tmp_path):
+    whole = encoded(Image.fromarray(np.resize(RGB, (64, 64, 3))), "JPEG")
+    assert "cannot be read as a picture" in refusal(Image.open(BytesIO(whole[: len(whole) // 2])))
+    closed = Image.fromarray(RGB)
+    closed.close()
+    assert "the PIL image cannot be read" in refusal(closed)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "is a pipe, a socket or a device" in refusal(tmp_path / "pipe.png")
+    assert "is a pipe, a socket or a device" in refusal("/dev/zero")
+    assert r"'a\nb\x1b.png' does not exist" in refusal("a\nb\x1b.png")
+
+
+@pytest.mark.parametrize("limit", [None, 10, 10**9])
+def test_the_limit_of_the_process_is_neither_asked_nor_changed(limit, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    filters = list(warnings.filters)
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(RGB))), RGB)
+    assert "10001 x 10000 pixels" in refusal(png(10_001, 10_000, 8, 0, b"\0"))
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert warnings.filters == filters
+
+
+def test_an_array_has_the_same_cap():
+    assert str(MAX_PIXELS) in refusal(np.broadcast_to(np.uint8(0), (10_001, 10_000, 3)))
 
 
 def test_the_pixel_cap_is_checked_on_the_header():

@@ -1,0 +1,15 @@
+"""Text from outside, such as file names, class names and other libraries' errors, fit for a message."""
+
+
+def one_line(text: object) -> str:
+    """Make one line of any text, with nothing in it that a terminal obeys.
+
+    Args:
+        text: of anything; what cannot be printed (control and formatting characters, halves of characters that a file
+            system may hold) is replaced by its Python escape, and runs of spaces and line ends by
+            one space.
+    """
+    words = " ".join(str(text).split())
+    if words.isprintable():
+        return words
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)

@@ -1,0 +1,171 @@
+"""Bad command lines of both programs: the documented exit code, one line, nothing written, no traceback, no hang."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from annotation_files import coco, write_coco
+from bad_pictures import good_picture
+from typer.testing import CliRunner
+
+from export.cli import app as export_app
+from maskrcnn.cli import app as maskrcnn_app
+
+FINDINGS, USAGE, UNUSABLE, PICTURE, OUTPUT = 1, 2, 4, 5, 6
+ESCAPE = "\x1b[2J\x1b]0;owned\x07\n.png"
+HANG = 60  # seconds; the first case imports TensorFlow
+
+# In a folder of `files`; {0} is that folder.
+MASKRCNN = {
+    "no-such-command": (USAGE, "fly"),
+    "no-arguments": (USAGE, "predict"),
+    "no-output": (USAGE, "predict demo good.png"),
+    "unknown-option": (USAGE, "predict demo good.png -o out --fast"),
+    "predict-no-picture": (PICTURE, "predict demo missing.png -o out"),
+    "predict-no-match": (PICTURE, "predict demo *.bmp -o out"),
+    "predict-no-model": (UNUSABLE, "predict missing.onnx good.png -o out"),
+    "predict-empty-model": (UNUSABLE, "predict empty.onnx good.png -o out"),
+    "predict-text-model": (UNUSABLE, "predict text.onnx good.png -o out"),
+    "predict-text-weights": (UNUSABLE, "predict text.h5 good.png -o out"),
+    "predict-folder-model": (UNUSABLE, "predict folder good.png -o out"),
+    "predict-picture-model": (UNUSABLE, "predict good.png good.png -o out"),
+    "predict-pipe-model": (UNUSABLE, "predict pipe.onnx good.png -o out"),
+    "predict-device-model": (UNUSABLE, "predict zero.onnx good.png -o out"),
+    "predict-pipe-weights": (UNUSABLE, "predict pipe.h5 good.png -o out"),
+    "predict-output-is-a-file": (OUTPUT, "predict demo good.png -o good.png"),
+    "predict-output-below-a-file": (OUTPUT, "predict demo good.png -o good.png/out"),
+    "predict-output-in-proc": (OUTPUT, "predict demo good.png -o /proc/out"),
+    "predict-nan-threshold": (UNUSABLE, "predict demo good.png -o out --score-threshold nan"),
+    "predict-high-threshold": (UNUSABLE, "predict demo good.png -o out --score-threshold 2"),
+    "predict-text-threshold": (USAGE, "predict demo good.png -o out --score-threshold much"),
+    "predict-unknown-class": (UNUSABLE, "predict demo good.png -o out --class unicorn"),
+    "predict-no-batch": (USAGE, "predict demo good.png -o out --batch-size 0"),
+    "predict-no-config": (UNUSABLE, "predict text.h5 good.png -o out --config missing.json"),
+    "check-missing": (FINDINGS, "data check missing.json"),
+    "check-picture": (FINDINGS, "data check good.png"),
+    "check-empty-folder": (FINDINGS, "data check folder"),
+    "check-pipe": (FINDINGS, "data check pipe.json"),
+    "check-format": (USAGE, "data check data.json --format yaml"),
+    "shapes-none": (USAGE, "data shapes out --count 0"),
+    "shapes-on-a-file": (OUTPUT, "data shapes good.png --count 1"),
+    "evaluate-no-data": (UNUSABLE, "evaluate demo missing.json -o out"),
+    "evaluate-no-model": (UNUSABLE, "evaluate missing.onnx data.json -o out"),
+    "evaluate-limit": (USAGE, "evaluate demo data.json -o out --limit 0"),
+    "train-no-data": (UNUSABLE, "train missing.json -o out"),
+    "train-same-twice": (UNUSABLE, "train data.json data.json -o out"),
+    "train-no-config": (UNUSABLE, "train data.json -o out --config missing.json"),
+    "train-text-config": (UNUSABLE, "train data.json -o out --config text.h5"),
+    "train-deep-config": (UNUSABLE, "train data.json -o out --config deep.json"),
+    "train-unknown-setting": (UNUSABLE, "train data.json -o out --set training.speed=9"),
+    "train-nan-setting": (UNUSABLE, "train data.json -o out --set training.learning_rate=nan"),
+    "train-no-value": (UNUSABLE, "train data.json -o out --set training.learning_rate"),
+    "train-no-expression": (UNUSABLE, "train data.json -o out --layers ( --epochs 1"),
+    "train-no-weights": (UNUSABLE, "train data.json -o out --init missing.h5 --config shapes --epochs 1"),
+    "inspect-no-model": (UNUSABLE, "inspect missing.onnx data.json -o out"),
+}
+EXPORT = {
+    "no-such-command": (USAGE, "fly"),
+    "onnx-no-output": (USAGE, "onnx"),
+    "onnx-no-checkpoint": (UNUSABLE, "onnx missing.h5 -o out.onnx"),
+    "onnx-text-checkpoint": (UNUSABLE, "onnx text.h5 -o out.onnx"),
+    "onnx-pipe-checkpoint": (UNUSABLE, "onnx pipe.h5 -o out.onnx"),
+    "onnx-opset": (UNUSABLE, "onnx -o out.onnx --opset 3"),
+    "onnx-stands": (OUTPUT, "onnx -o text.onnx"),
+    "onnx-uncalibrated": (USAGE, "onnx -o out.onnx --precision int8"),
+    "onnx-no-pictures": (PICTURE, "onnx -o out.onnx --verify-images missing"),
+    "onnx-pipe-config": (UNUSABLE, "onnx text.h5 -o out.onnx --config pipe.json"),
+    "onnx-deep-config": (UNUSABLE, "onnx text.h5 -o out.onnx --config deep.json"),
+    "savedmodel-stands": (OUTPUT, "savedmodel -o folder"),
+    "verify-missing": (UNUSABLE, "verify missing.onnx"),
+    "inspect-missing": (UNUSABLE, "inspect missing.onnx"),
+    "inspect-empty": (UNUSABLE, "inspect empty.onnx"),
+    "inspect-text": (UNUSABLE, "inspect text.onnx"),
+    "inspect-folder": (UNUSABLE, "inspect folder"),
+    "inspect-pipe": (UNUSABLE, "inspect pipe.onnx"),
+    "inspect-device": (UNUSABLE, "inspect zero.onnx"),
+    "benchmark-missing": (UNUSABLE, "benchmark missing.onnx"),
+    "benchmark-no-batch": (USAGE, "benchmark text.onnx --batch 0"),
+    "benchmark-stands": (OUTPUT, "benchmark text.onnx -o good.png"),
+}
+
+
+class Hang(BaseException):
+    """A case took too long; no `except Exception` of the code under test takes it for a fault of the input."""
+
+
+CASES = [
+    pytest.param(app, *case, id=f"{program}-{name}")
+    for program, app, cases in (("maskrcnn", maskrcnn_app, MASKRCNN), ("export", export_app, EXPORT))
+    for name, case in cases.items()
+]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The working folder: one sound picture and data set, and files that are not what they are called."""
+    write_coco(tmp_path, coco())
+    (tmp_path / "good.png").write_bytes(good_picture())
+    (tmp_path / "empty.onnx").touch()
+    for name in ("text.onnx", "text.h5"):
+        (tmp_path / name).write_text("this is no model")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe.onnx", "pipe.h5", "pipe.json"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "zero.onnx").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def alarm():
+    def too_long(*_):
+        raise Hang(f"over {HANG} seconds")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(HANG)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("app", "code", "line"), CASES)
+def test_a_bad_command_line(app, code, line, files, alarm):
+    before = sorted(files.iterdir())
+    result = CliRunner().invoke(app, line.split())
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    if code not in (USAGE, FINDINGS):
+        (said,) = (text for text in result.stderr.splitlines() if not text.startswith("... "))
+        assert said.startswith("error: ")
+        assert said.isprintable()
+    assert [path for path in sorted(files.iterdir()) if path.name != "out"] == before
+
+
+def test_there_are_enough():
+    assert len(CASES) > 60
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["maskrcnn", "predict", "missing.onnx", f"a{ESCAPE}", "-o", "out"], PICTURE),
+        (["maskrcnn", "data", "check", f"b{ESCAPE}"], FINDINGS),
+        (["maskrcnn", "train", f"c{ESCAPE}", "-o", "out"], UNUSABLE),
+        (["export", "inspect", f"d{ESCAPE}"], UNUSABLE),
+        (["export", "inspect", os.fsdecode(b"\xff\xfe.onnx")], UNUSABLE),
+    ],
+    ids=["predict", "check", "train", "inspect", "inspect-bytes"],
+)
+def test_names_that_a_terminal_would_obey(command, code, files, pytestconfig):
+    environment = os.environ | {"PYTHONPATH": str(pytestconfig.rootpath)}
+    run = [sys.executable, "-m", *command]
+    done = subprocess.run(run, cwd=files, env=environment, capture_output=True, check=False, timeout=120)
+    printed = (done.stdout + done.stderr).decode("utf-8")
+    assert done.returncode == code, printed
+    assert "Traceback" not in printed
+    assert all(text.isprintable() for text in printed.splitlines()), json.dumps(printed)
