@@ -32,11 +32,14 @@ def publish(
     beside = output.with_name(output.name + VERDICT_SUFFIX)
     check_output(beside, overwrite=overwrite)
     marker = MANIFEST if directory else None
-    with atomic_write(output, overwrite=overwrite, directory=directory, marker=marker) as temporary:
+    with (
+        atomic_write(beside, overwrite=overwrite) as verdict_file,
+        atomic_write(output, overwrite=overwrite, directory=directory, marker=marker) as temporary,
+    ):
         write(temporary, None)
         verdict = judge(temporary)
         write(temporary, verdict)
         read_metadata(temporary)  # what applications will do first
-    with atomic_write(beside, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(verdict.to_dict(), indent=1) + "\n", encoding="utf-8")
+        # Before the artifact is in place: a disk that is full here has to leave the old one.
+        verdict_file.write_text(json.dumps(verdict.to_dict(), indent=1) + "\n", encoding="utf-8")
     return verdict

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
+from maskrcnn.h5_walk import check_structure
 from runtime.atomic import atomic_write
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -50,10 +51,11 @@ def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, str]]:
     """
     path = Path(path)
     with _open(path) as file:
-        root = _member(path, file, "model_weights") if "model_weights" in set(file) else file
+        check_structure(file, path)
+        root = file.get("model_weights", file)
         arrays: Arrays = {}
         for group_name in root:
-            group = _member(path, root, group_name)
+            group = root[group_name]
             if not isinstance(group, h5py.Group) or "weight_names" not in group.attrs:
                 continue
             for raw in group.attrs["weight_names"]:
@@ -147,21 +149,12 @@ def _split(group_name: str, weight_name: str) -> tuple[str, str]:
     return layer, parts[-1].split(":")[0]
 
 
-def _member(path: Path, group: h5py.Group, name: str) -> Any:
-    """What a group holds under a name; links, which may lead to other files, are not followed."""
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise CheckpointFormatError(f"{path} has a link at {name!r} in place of a group: refused")
-    return group[name]
-
-
 def _read_dataset(path: Path, group: h5py.Group, name: str) -> NDArray[np.float32]:
     node: Any = group
     for part in name.split("/"):
-        if not isinstance(node, h5py.Group) or not isinstance(node.get(part, getlink=True), h5py.HardLink):
-            raise CheckpointFormatError(f"{path} has no array {group.name}/{name}, or a link to another file")
-        node = node[part]
-    if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
-        raise CheckpointFormatError(f"{path} keeps {group.name}/{name} outside itself: refused")
+        node = node.get(part) if isinstance(node, h5py.Group) else None
+    if not isinstance(node, h5py.Dataset):
+        raise CheckpointFormatError(f"{path} has no array {group.name}/{name}: copy or download it again")
     if node.dtype.kind != "f" or node.nbytes > path.stat().st_size:
         raise CheckpointFormatError(
             f"{path} declares {group.name}/{name} as {node.dtype} {node.shape}: "

@@ -1,7 +1,8 @@
 """Files and folders that appear complete or not at all.
 
 Everything is written under a hidden sibling name, flushed to the disk, and renamed into place. A kill at any moment
-leaves what stood there before, or nothing, and a sibling that the next writer to the same path removes.
+leaves what stood there before, or the new, and a sibling that the next writer to the same path removes. (Folders on a
+system that cannot exchange two of them: for a moment nothing stands there, see `_move_into_place`.)
 """
 
 import os
@@ -12,8 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.errors import OutputError
+from runtime.exchange import exchange
 
-_SUFFIX = ".partial"
+_SUFFIX, _ASIDE = ".partial", ".old"
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def atomic_write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
+        check_output(path, overwrite=overwrite, directory=directory, marker=marker)  # something may have come back
         if directory:
             temporary.mkdir()
         yield temporary
@@ -96,9 +99,11 @@ def _flush(path: Path) -> None:
 
 
 def _move_into_place(temporary: Path, path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        # A folder cannot be renamed over a folder that is not empty: the old one steps aside first.
-        aside = path.with_name(f".{path.name}.{os.getpid()}.old{_SUFFIX}")
+    if not temporary.is_dir() or not (path.exists() or path.is_symlink()):
+        temporary.replace(path)
+    elif not exchange(temporary, path):  # what stood there is now called `temporary`, and is removed by that name
+        # Two steps, with a moment between them in which nothing stands there: the old one comes back by the next run.
+        aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}{_SUFFIX}")
         path.rename(aside)
         try:
             temporary.rename(path)
@@ -106,11 +111,6 @@ def _move_into_place(temporary: Path, path: Path) -> None:
             aside.rename(path)
             raise
         _remove(aside)
-    elif temporary.is_dir():
-        path.unlink(missing_ok=True)
-        temporary.rename(path)
-    else:
-        temporary.replace(path)
     with suppress(OSError):  # some file systems cannot flush a folder; the rename itself has happened
         _flush_folder(path.parent)
 
@@ -132,14 +132,16 @@ def _remove(path: Path) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what a writer that was killed left beside `path`."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)(\.old)?{re.escape(_SUFFIX)}")
+    """Remove what a killed writer left beside `path`; what it had moved aside comes back if nothing is there."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)({re.escape(_ASIDE)})?{re.escape(_SUFFIX)}")
     prefix = f".{path.name}."
     with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results: no objects for them
         names = [entry.name for entry in entries if entry.name.startswith(prefix)]
     for name in names:
         match = ours.fullmatch(name)
         if match and not _is_writing(int(match[1])):
+            if match[2] and not path.exists():
+                (path.parent / name).rename(path)
             _remove(path.parent / name)
 
 

@@ -6,6 +6,7 @@ from runtime.errors import ArtifactCorruptError
 
 _VARINT, _LENGTH_DELIMITED = 0, 2  # wire types; the others have fixed sizes
 _FIXED_SIZES = {1: 8, 5: 4}
+_LARGEST_NUMBER = 2**29 - 1  # of a field; engines cut larger ones to it, and so read another field than we would
 
 
 def field(number: int, payload: bytes | memoryview) -> bytes:
@@ -36,7 +37,7 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, 
             end = position + length
         else:
             end = position + _FIXED_SIZES.get(wire_type, len(view) + 1)
-        if end > len(view):
+        if end > len(view) or not 0 < tag >> 3 <= _LARGEST_NUMBER:
             raise ArtifactCorruptError("a message of the ONNX file is damaged: copy or export it again")
         yield tag >> 3, view[position:end], view[begin:end]
         begin = end

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
+from maskrcnn.h5_walk import check_structure
 from runtime.atomic import atomic_write
 
 FORMAT = 1
@@ -68,6 +69,7 @@ def load_state(path: str | Path) -> State:
         raise CheckpointNotFoundError(f"there is no state of a run at {path}")
     try:
         with h5py.File(path, "r") as file:
+            check_structure(file, path)
             names, facts, expected = (file[name][()].decode() for name in ("names", "facts", "sha256"))
             arrays = {name: _read(file["arrays"], str(number)) for number, name in enumerate(json.loads(names))}
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

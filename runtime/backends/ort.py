@@ -23,6 +23,7 @@ from runtime.engine_options import EngineOptions
 from runtime.errors import DeviceError
 from runtime.onnx_cut import ELEMENT_TYPES, CutModel
 from runtime.onnx_file import further_outputs
+from runtime.onnx_scan import check_onnx
 from runtime.processors import usable_cores
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class OrtBackend:
 
     Raises:
         DeviceError: The device was asked for and cannot be used, or cannot honour an option.
-        ArtifactError: ONNX Runtime is too old, or refuses the file.
+        ArtifactError: ONNX Runtime is too old, or refuses the file, or the file refers to something outside itself.
         OutputError: The cache cannot be written.
     """
 
@@ -49,6 +50,7 @@ class OrtBackend:
         self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions, *, verified: bool = True
     ) -> None:
         check_engine(path, "onnxruntime", ort.__version__, metadata.engine_minimum.get("onnxruntime"))
+        check_onnx(path)
         self._path, self._metadata, self._options = path, metadata, options
         self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
         self._opener = SessionOpener(path, options.threads or usable_cores())

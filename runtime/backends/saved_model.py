@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime.artifact import BORDER_PREFIX, OUTPUT_NAMES
 from runtime.backends import Arrays, Placement, check_engine
+from runtime.backends.savedmodel_scan import check_savedmodel
 from runtime.engine_options import EngineOptions
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 
@@ -19,11 +20,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow
 
 try:
     import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 except ImportError as error:
     raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
 
 _SIGNATURE = "serving_default"
+_DESCRIPTION = "saved_model.pb"
 _logger = logging.getLogger(__name__)
 
 
@@ -39,7 +42,7 @@ class SavedModelBackend:
 
     Raises:
         DeviceError: CUDA was asked for and cannot be used, or an option cannot be honoured (any more).
-        ArtifactError: TensorFlow is too old, or refuses the folder.
+        ArtifactError: TensorFlow is too old, or refuses the folder, or there is more in it than a network.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class SavedModelBackend:
             if getattr(options, name):
                 raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
         self._path = path
+        check_savedmodel(_description(path), path)
         _set_threads(options.threads)
         self.device = _choose(kind, index, options)
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
@@ -105,6 +109,16 @@ class SavedModelBackend:
         with tf.device(self._tf_device):
             outputs = module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
         return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+
+
+def _description(path: Path) -> Any:
+    """The parsed `saved_model.pb`; parsing runs nothing. Where it is, TensorFlow reads none of the other spellings."""
+    try:
+        return SavedModel.FromString((path / _DESCRIPTION).read_bytes())
+    except Exception as error:  # protobuf has exceptions of its own
+        raise ArtifactError(
+            f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is missing or damaged: copy or export it again"
+        ) from error
 
 
 def _placement(device: str, record: Any) -> Placement:

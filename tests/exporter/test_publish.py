@@ -7,60 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_artifacts import OLD, VERDICT, write_artifact
 
 from export.publish import publish
-from export.verdict import CaseResult, StageResult, Verdict
-from runtime.artifact import Metadata
 from runtime.backends import read_metadata
 from runtime.errors import ArtifactError, OutputError
-from runtime.letterbox import ResizePolicy
-from runtime.onnx_file import seal
-from runtime.savedmodel_folder import seal_folder
 
 REPOSITORY = Path(__file__).parents[2]
 KINDS = pytest.mark.parametrize("directory", [False, True], ids=["file", "folder"])
-VERDICT = Verdict(
-    "model",
-    "engine",
-    0.5,
-    0.3,
-    [StageResult("mask head", "masks", 0.0, 1e-4, relative=False)],
-    [CaseResult("picture", 1, 1, 0.0, 0.0, 0.0, passed=True)],
-)
-OLD = Verdict("model of yesterday", *("engine", 0.5, 0.3), VERDICT.stages, VERDICT.cases)
-
-
-def metadata(verdict, directory):
-    return Metadata(
-        format="savedmodel" if directory else "onnx",
-        name="fake",
-        class_names=("BG", "thing"),
-        image_channels=3,
-        resize=ResizePolicy("square", 64, 64, 0),
-        mask_paste="matterport",
-        max_detections=3,
-        mask_size=28,
-        score_threshold=0.5,
-        nms_threshold=0.3,
-        opset=17,
-        verdict={} if verdict is None else verdict.to_dict(),
-    ).to_json()
-
-
-def write_artifact(path, verdict, directory, pause=lambda _moment: None):
-    """A sealed artifact without a model in it; `pause` is called when half of it is written."""
-    moment = "draft" if verdict is None else "final"
-    if directory:
-        (path / "weights").write_bytes(b"w" * 5000)
-        pause(moment)
-        seal_folder(path, metadata(verdict, directory))
-        return
-    content = seal(b"", metadata(verdict, directory))
-    with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
-        file.flush()
-        pause(moment)
-        file.write(content[len(content) // 2 :])
 
 
 def publish_fake(output, directory, *, judge=lambda _path: VERDICT, write=write_artifact, overwrite=False):
@@ -143,43 +97,32 @@ def test_existing_output_is_not_replaced_unasked(tmp_path, directory):
 CHILD = """
 import sys
 from pathlib import Path
-import {module} as here
+import fake_artifacts as here
 from export.publish import publish
 
 def pause(moment):
     print(moment, flush=True)
     sys.stdin.readline()
 
-class Paused(here.Verdict):
-    def to_dict(self):
-        values = super().to_dict()
-        if Path(output).exists() and Paused.final_written:
-            pause("verdict file")
-        return values
-
-Paused.final_written = False
-verdict = Paused(**vars(here.VERDICT))
 output, directory = sys.argv[1], sys.argv[2] == "folder"
 
 def write(path, verdict):
     here.write_artifact(path, verdict, directory, pause)
-    Paused.final_written = verdict is not None
 
 def judge(path):
     pause("judgement")
-    return verdict
+    return here.VERDICT
 
 publish(Path(output), write, judge, overwrite=True, directory=directory)
 print("end", flush=True)
 """
-MOMENTS = ["draft", "judgement", "final", "verdict file", "end"]
+MOMENTS = ["draft", "judgement", "final", "end"]
 
 
 def run_until(moment, output, directory):
     """Start an export in a process of its own and kill it at a moment."""
-    script = CHILD.format(module=Path(__file__).stem)
-    path = [str(REPOSITORY), str(Path(__file__).parent)]
-    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{script}"]
+    path = [str(REPOSITORY), str(REPOSITORY / "tests" / "support")]
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{CHILD}"]
     command += [str(output), "folder" if directory else "file"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         seen = []
@@ -227,14 +170,6 @@ def test_kill_leaves_nothing_where_nothing_was(tmp_path, directory, moment):
     assert [name for name in names_in(tmp_path) if not name.startswith(".")] == []
     publish_fake(output, directory)
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
-
-
-@KINDS
-def test_kill_before_the_verdict_file_leaves_a_whole_artifact(tmp_path, directory):
-    output = tmp_path / "model"
-    run_until("verdict file", output, directory)
-    assert read_metadata(output).verdict == VERDICT.to_dict()  # it carries its verdict inside
-    assert not (tmp_path / "model.verdict.json").exists()
 
 
 def test_a_verdict_file_in_the_way_is_refused_before_anything_is_written(tmp_path):

@@ -205,7 +205,7 @@ def test_an_external_link_to_an_array_is_refused(genuine, secret):
         del file["conv1/conv1/kernel:0"]
         file["conv1/conv1/kernel:0"] = h5py.ExternalLink(str(secret), "/conv1/conv1/kernel:0")
 
-    refused(edited(genuine, edit), "no array /conv1/conv1/kernel:0, or a link to another file")
+    refused(edited(genuine, edit), "has a link at '/conv1/conv1/kernel:0'")
 
 
 @pytest.mark.parametrize("link", ["external", "soft"])
@@ -216,14 +216,14 @@ def test_a_link_to_a_layer_is_refused(genuine, secret, link):
         del file["conv1"]
         file["conv1"] = target
 
-    refused(edited(genuine, edit), "has a link at 'conv1'")
+    refused(edited(genuine, edit), "has a link at '/conv1'")
 
 
 def test_a_link_to_all_weights_is_refused(genuine, secret):
     def edit(file):
         file["model_weights"] = h5py.ExternalLink(str(secret), "/")
 
-    refused(edited(genuine, edit), "has a link at 'model_weights'")
+    refused(edited(genuine, edit), "has a link at '/model_weights'")
 
 
 def test_external_storage_is_refused(genuine, secret):
@@ -247,7 +247,7 @@ def test_a_declared_size_that_the_file_cannot_hold_is_refused(genuine):
     def edit(file):
         replace_kernel(file, shape=(10**6, 10**6), dtype="f4", chunks=(64, 64))
 
-    refused(edited(genuine, edit), r"declares /conv1/conv1/kernel:0 as float32 \(1000000, 1000000\)")
+    refused(edited(genuine, edit), "declares more than 4[0-9]{12} bytes of arrays")
 
 
 @pytest.mark.parametrize("dtype", ["i4", "S4", "c8", "bool"])

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from runtime import atomic
 from runtime.atomic import atomic_write, check_output
 from runtime.errors import OutputError
 
@@ -196,9 +197,20 @@ def test_what_a_killed_writer_left_is_removed(tmp_path, name, directory):
     gone = finished_process_id()
     put(tmp_path / f".{name}.{gone}.partial", OLD, directory)
     put(tmp_path / f".{name}.{gone}.old.partial", OLD, directory)
-    with atomic_write(path, overwrite=False) as temporary:
+    put(path, OLD, False)
+    with atomic_write(path, overwrite=True) as temporary:
         put(temporary, NEW, False)
+    assert read(path) == NEW
     assert names_in(tmp_path) == [name]
+
+
+@KINDS
+def test_what_came_back_is_not_replaced_unasked(tmp_path, directory):
+    put(tmp_path / f".model.{finished_process_id()}.old.partial", OLD, directory)
+    with pytest.raises(OutputError, match="already exists"):
+        atomic_write(tmp_path / "model", overwrite=False, directory=directory).__enter__()
+    assert read(tmp_path / "model") == OLD
+    assert names_in(tmp_path) == ["model"]
 
 
 @KINDS
@@ -283,14 +295,23 @@ with atomic.atomic_write(path, overwrite=True, directory=directory) as temporary
         stop()
     if moment == "flushed":
         stop_before(atomic, "_move_into_place")
-    if moment == "first rename done":
-        stop_after(Path, "rename")
-        stop_after(Path, "replace")
+    if "two renames" in moment:
+        atomic.exchange = lambda one, other: False
+        stop_after(Path, "rename", 1 if moment.endswith("first") else 2)
     if moment == "renamed":
-        stop_after(Path, "rename", 2 if directory else 1)
+        stop_after(atomic, "exchange")
         stop_after(Path, "replace")
 """
-MOMENTS = ("started", "half written", "written", "flushed", "first rename done", "renamed")
+MOMENTS = ("started", "half written", "written", "flushed", "renamed")
+TWO_RENAMES = ("two renames: first", "two renames: second")
+
+
+def kill(root, path, directory, moment):
+    command = [sys.executable, "-c", KILLED_WRITER, str(path), "folder" if directory else "file", moment]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"here\n"
+        writer.kill()
+    assert writer.returncode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
@@ -299,22 +320,28 @@ MOMENTS = ("started", "half written", "written", "flushed", "first rename done",
 def test_killed_while_writing(tmp_path, pytestconfig, directory, moment):
     path = tmp_path / "model"
     put(path, OLD, directory)
-    command = [sys.executable, "-c", KILLED_WRITER, str(path), "folder" if directory else "file", moment]
-    with subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout.readline() == b"here\n"
-        writer.kill()
-    assert writer.returncode == -signal.SIGKILL
-    # A folder is away for the moment between two renames; it is never half there.
-    away = directory and moment == "first rename done"
-    renamed = moment in ("first rename done", "renamed")
-    assert path.exists() is not away
-    if not away:
-        assert read(path) == (NEW if renamed else OLD)
+    kill(pytestconfig.rootpath, path, directory, moment)
+    assert read(path) == (NEW if moment == "renamed" else OLD)
     with atomic_write(path, overwrite=True, directory=directory) as temporary:
         if directory:
             temporary.rmdir()
         put(temporary, b"third", directory)
     assert read(path) == b"third"
+    assert names_in(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize("moment", TWO_RENAMES)
+def test_a_folder_killed_where_the_system_cannot_exchange_two(tmp_path, pytestconfig, moment):
+    """It is away for the moment between two renames, never half there, and the next run brings it back."""
+    path = tmp_path / "model"
+    put(path, OLD, True)
+    kill(pytestconfig.rootpath, path, True, moment)
+    away = moment.endswith("first")
+    assert path.exists() is not away
+    with pytest.raises(RuntimeError), atomic_write(path, overwrite=True, directory=True):
+        raise RuntimeError("the next run fails")
+    assert read(path) == (OLD if away else NEW)
     assert names_in(tmp_path) == ["model"]
 
 
@@ -362,6 +389,7 @@ def test_a_folder_that_cannot_be_moved_in_puts_the_old_one_back(tmp_path, monkey
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
     monkeypatch.setattr(type(path), "rename", refuse)
     with pytest.raises(OutputError, match="No space left"):
         write(path)
