@@ -9,6 +9,9 @@
     │   ├── ArtifactVersionError             written by another schema version
     │   └── ForeignArtifactError             a sound file that maskrcnn-export did not write
     ├── DeviceError (RuntimeError)           the asked device cannot be used
+    ├── EngineError (RuntimeError)           an engine failed in a run, or cannot go on in this process
+    │   └── OutOfMemoryError (MemoryError)   there was not enough memory for the run
+    ├── ClosedError (RuntimeError)           a predictor was used after it was closed
     ├── OutputError (OSError)                a file cannot be written where it was asked to be
     └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
 
@@ -50,6 +53,18 @@ class ForeignArtifactError(ArtifactError):
 
 class DeviceError(RuntimeLibraryError, RuntimeError):
     """The asked device cannot be used; nothing falls back silently."""
+
+
+class EngineError(RuntimeLibraryError, RuntimeError):
+    """The engine failed in a run, or cannot go on in this process."""
+
+
+class OutOfMemoryError(EngineError, MemoryError):
+    """The engine found too little memory for a run; the predictor can be used again."""
+
+
+class ClosedError(RuntimeLibraryError, RuntimeError):
+    """A predictor was used after it was closed."""
 
 
 class OutputError(RuntimeLibraryError, OSError):

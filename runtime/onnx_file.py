@@ -69,6 +69,12 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     return entries[METADATA_KEY]
 
 
+def recorded_file_digest(path: Path) -> str:
+    """The digest that a sealed file records, whether or not its bytes have it."""
+    with path.open("rb") as file:
+        return dict(_metadata_props(file, path))[_DIGEST_KEY]
+
+
 def content_digest(path: Path, verified: bool) -> str:
     """SHA-256 of a sealed file's bytes before its digest: the recorded one if those are known to have it."""
     tail_length = len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))

@@ -1,20 +1,26 @@
 """Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
 
-from collections.abc import Generator, Iterable, Mapping
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, overload
+from types import TracebackType
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime import artifact as names
 from runtime.artifact import SIZE_MULTIPLE, Metadata
-from runtime.backends import Arrays, Placement, open_backend, read_metadata
+from runtime.backends import Arrays, Backend, Placement, open_backend, read_metadata
+from runtime.backends.engine_errors import engine_errors
+from runtime.backends.forked import refuse_gpu, reopening
 from runtime.detections import Detections
 from runtime.engine_options import EngineOptions
-from runtime.errors import ImageError, InputError
+from runtime.errors import ClosedError, ImageError, InputError
 from runtime.images import ImageSource
 from runtime.letterbox import Letterbox
+from runtime.opening import Opening
 from runtime.postprocess import to_detections
 from runtime.preprocess import letterbox_picture
 from runtime.stream import OnError, check_pictures, stream
@@ -24,7 +30,7 @@ _DEFAULTS = EngineOptions()
 
 
 class Predictor:
-    """An exported Mask R-CNN, ready to run.
+    """An exported Mask R-CNN, ready to run; `close` it, or use it in a `with` statement, to free the engine.
 
     Args:
         path: An `.onnx` file or SavedModel folder written by maskrcnn-export.
@@ -32,6 +38,7 @@ class Predictor:
             "tensorrt" and "tensorrt:N" are used or refused.
         score_threshold: Lowest score returned; None takes the artifact's default.
         nms_threshold: Largest IoU within a class; None takes the artifact's default.
+        max_detections: Most detections returned for a picture, the best ones; None takes as many as the artifact has.
         verify_digest: Whether the artifact's bytes are compared with the recorded SHA-256.
         engine: Threads, cache, and what a GPU shall do.
 
@@ -39,7 +46,8 @@ class Predictor:
         ArtifactError: No artifact, or one that is foreign, damaged or too new.
         DeviceError: The device cannot be used, or cannot do what `engine` asks.
         MissingPackageError: The engine is not installed.
-        InputError: A threshold out of range.
+        InputError: A threshold or limit out of range.
+        EngineError: The engine cannot be used in this process, because it was forked.
         OutputError: The cache cannot be written.
     """
 
@@ -50,6 +58,7 @@ class Predictor:
         *,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
+        max_detections: int | None = None,
         verify_digest: bool = True,
         engine: EngineOptions = _DEFAULTS,
     ) -> None:
@@ -57,12 +66,45 @@ class Predictor:
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
         self.score_threshold = _threshold("score_threshold", score_threshold, self.metadata.score_threshold)
         self.nms_threshold = _threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
-        self._backend = open_backend(self.path, self.metadata, device, engine, verified=verify_digest)
+        self.max_detections = _limit("max_detections", max_detections, self.metadata.max_detections)
+        self._backend: Backend | None = open_backend(self.path, self.metadata, device, engine, verified=verify_digest)
+        self._device = self._backend.device
+        settings = {name: getattr(self, name) for name in ("score_threshold", "nms_threshold", "max_detections")}
+        self._opening = Opening.of(self.path, device, engine, verify_digest, settings)
+        self._process = os.getpid()
+
+    def close(self) -> None:
+        """Let go of the engine; closing again does nothing.
+
+        Runs under way are finished, and the last of them frees the engine's memory. Whatever needs the engine from now
+        on raises `ClosedError`; so does a running stream, after the results that the engine had given by then.
+        """
+        self._backend = None
+
+    def __enter__(self) -> Self:
+        """The predictor itself."""
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """For `pickle`: path and digest of the artifact, device and options; who reads it opens the artifact anew.
+
+        Raises:
+            ClosedError: The predictor is closed.
+        """
+        self._require_open()
+        return _open_again, (type(self), self._opening)
 
     @property
     def device(self) -> str:
         """Where the graph runs: "cpu", "cuda:N" or "tensorrt:N"."""
-        return self._backend.device
+        return self._device
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -77,6 +119,8 @@ class Predictor:
 
         Raises:
             ImageError: The picture cannot be used.
+            EngineError: The engine failed, as in every other method that runs it; OutOfMemoryError if for memory.
+            ClosedError: The predictor is closed, as for every other method that works.
         """
         letterbox, prepared = self.prepare(image)
         outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
@@ -152,6 +196,7 @@ class Predictor:
             InputError: An argument is out of range, or `images` is one picture.
             Exception: Whatever `images` raises, after the results of what came before it.
         """
+        self._require_open()
         return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
@@ -182,7 +227,9 @@ class Predictor:
             cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
             image = cells.repeat(side, 0).repeat(side, 1)
             inputs = self._inputs(np.stack([image] * batch_size), np.array([window] * batch_size, np.float32))
-            self._backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
+            backend = self._engine()
+            with self._engine_errors():
+                backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
 
     def explain(self, image: ImageSource | None = None) -> Placement:
         """Where each node of the graph is executed, and the time by operator type.
@@ -200,7 +247,10 @@ class Predictor:
         else:
             letterbox, prepared = self.prepare(image)
             window = letterbox.window
-        return self._backend.explain(self._inputs(prepared[None], np.array([window], np.float32)))
+        inputs = self._inputs(prepared[None], np.array([window], np.float32))
+        backend = self._engine()
+        with self._engine_errors():
+            return backend.explain(inputs)
 
     def borders(self, images: Image, windows: npt.NDArray[np.float32]) -> Arrays:
         """The tensors between the stages of the graph, such as features, proposals and scores, for a look inside.
@@ -213,7 +263,10 @@ class Predictor:
             By the names of the artifact's borders (`docs/artifact.md`), batch first; boxes are y1, x1, y2, x2
             normalised to the input.
         """
-        return self._backend.borders(self._inputs(images, np.asarray(windows, np.float32)), self.metadata.borders)
+        inputs = self._inputs(images, np.asarray(windows, np.float32))
+        backend = self._engine()
+        with self._engine_errors():
+            return backend.borders(inputs, self.metadata.borders)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
         """The first of three steps, before `run` and `finish`: read and letterbox one picture.
@@ -221,6 +274,7 @@ class Predictor:
         Raises:
             ImageError: The picture cannot be used.
         """
+        self._require_open()
         return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
@@ -232,6 +286,7 @@ class Predictor:
 
         Raises:
             InputError: A wrong type, rank or size, or a window that is not finite.
+            EngineError: The engine failed; OutOfMemoryError if for memory.
         """
         for name, array in ((names.IMAGES, images), (names.WINDOWS, windows)):
             if not isinstance(array, np.ndarray):
@@ -252,11 +307,37 @@ class Predictor:
             raise InputError(f"windows is {windows.dtype} {list(windows.shape)}: expected float32 [{len(images)}, 4]")
         if not np.isfinite(windows).all():
             raise InputError(f"windows is {windows.tolist()}: expected finite numbers")
-        return self._backend(self._inputs(images, np.asarray(windows, np.float32)))
+        inputs = self._inputs(images, np.asarray(windows, np.float32))
+        backend = self._engine()
+        with self._engine_errors():
+            return backend(inputs)
 
     def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
         """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
-        return to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste)
+        found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste)
+        return found[: self.max_detections]
+
+    def _require_open(self) -> Backend:
+        backend = self._backend
+        if backend is None:
+            raise ClosedError(f"the predictor of {self.path} is closed: open another one")
+        return backend
+
+    def _engine(self) -> Backend:
+        """The engine; a process that was forked since it was opened gets one of its own."""
+        backend = self._require_open()
+        if self._process == os.getpid():
+            return backend
+        refuse_gpu(self.path, self.device)
+        with reopening():
+            if self._process != os.getpid():
+                self._backend = self._opening.reopen(self.metadata, self.device)
+                self._process = os.getpid()
+        return self._require_open()
+
+    def _engine_errors(self) -> AbstractContextManager[None]:
+        engine = "onnxruntime" if self.metadata.format == "onnx" else "tensorflow"
+        return engine_errors(engine, self.path)
 
     def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         return {
@@ -265,6 +346,26 @@ class Predictor:
             names.SCORE_THRESHOLD: np.asarray(self.score_threshold, np.float32),
             names.NMS_THRESHOLD: np.asarray(self.nms_threshold, np.float32),
         }
+
+
+def _open_again(kind: type[Predictor], opening: Opening) -> Predictor:
+    """What a pickled predictor becomes."""
+    opening.check()
+    return kind(
+        opening.path,
+        opening.device,
+        verify_digest=opening.verify_digest,
+        engine=opening.engine,
+        **opening.settings,
+    )
+
+
+def _limit(name: str, value: int | None, most: int) -> int:
+    if value is None:
+        return most
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InputError(f"{name} is {value!r}: expected an integer from 1 to {most}, which is what the artifact has")
+    return value
 
 
 def _threshold(name: str, value: float | None, default: float) -> float:

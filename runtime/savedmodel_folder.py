@@ -55,6 +55,11 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
     return metadata
 
 
+def recorded_folder_digest(folder: Path) -> str:
+    """The digest that a sealed folder records, whether or not its files have it."""
+    return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+
+
 def _digests(folder: Path) -> dict[str, str]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     digests = {}

@@ -4,6 +4,7 @@ Three threads: one takes pictures from their source, reads them and puts those o
 the graph; one goes back to the frame of the picture. Each picture has a future, and the caller waits for them in order.
 """
 
+import os
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.detections import Detections
-from runtime.errors import ImageError, InputError
+from runtime.errors import EngineError, ImageError, InputError
 from runtime.images import ImageSource
 from runtime.letterbox import Letterbox
 
@@ -88,6 +89,7 @@ def _results(
     pending: deque[Future[Result | None]] = deque()
     try:
         while True:
+            pipeline.require_own_process()
             while len(pending) < ahead:
                 pending.append(pipeline.request())
             result = pending.popleft().result()
@@ -122,6 +124,7 @@ class _Pipeline:
         self._waiting: list[_Picture] = []
         self._number = -1  # of the last picture that was taken from the source
         self._ended = self._closed = False
+        self._process = os.getpid()
 
     def request(self) -> Future[Result | None]:
         """Have the next picture read; its future becomes None if there is none."""
@@ -129,9 +132,20 @@ class _Pipeline:
         self._reader.submit(self._read, result)
         return result
 
+    def require_own_process(self) -> None:
+        """Refuse to go on in a child of the process that the threads are in.
+
+        Raises:
+            EngineError: It was forked.
+        """
+        if self._process != os.getpid():
+            raise EngineError("this stream was begun before the process was forked: begin another one in the child")
+
     def close(self) -> None:
         """Finish what each thread has in hand, close the source if it is a generator, and end the threads."""
         self._closed = True
+        if self._process != os.getpid():
+            return  # threads and source are the parent's
         try:
             source = self._reader.submit(self._close_source)
         except RuntimeError:  # the interpreter is going down, and has ended the threads

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from runtime.artifact import Metadata
+from runtime.backends.forked import refuse_tensorflow
 from runtime.engine_options import EngineOptions
 from runtime.errors import ArtifactError, ArtifactNotFoundError, DeviceError, ForeignArtifactError
-from runtime.onnx_file import read_sealed
-from runtime.savedmodel_folder import read_sealed_folder
+from runtime.onnx_file import read_sealed, recorded_file_digest
+from runtime.savedmodel_folder import read_sealed_folder, recorded_folder_digest
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -115,6 +116,15 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     return Metadata.from_json(text, str(path))
 
 
+def recorded_digest(path: Path) -> str:
+    """The SHA-256 that an artifact records of itself, which tells it from every other one.
+
+    Args:
+        path: An artifact that `read_metadata` accepts.
+    """
+    return recorded_folder_digest(path) if path.is_dir() else recorded_file_digest(path)
+
+
 def open_backend(
     path: Path, metadata: Metadata, device: str, options: EngineOptions | None = None, *, verified: bool = True
 ) -> Backend:
@@ -131,6 +141,7 @@ def open_backend(
         DeviceError: The device does not exist, cannot be used, or cannot do what the options ask.
         MissingPackageError: The engine is not installed.
         ArtifactError: The engine is too old, or refuses the file.
+        EngineError: The engine cannot be used in this process, because it was forked.
         OutputError: The cache cannot be written.
     """
     kind, index = parse_device(device)
@@ -142,6 +153,7 @@ def open_backend(
         backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
         batch = metadata.input_shape[0]
         return backend if batch is None else FixedBatch(backend, batch)
+    refuse_tensorflow(path)
     from runtime.backends.saved_model import SavedModelBackend  # noqa: PLC0415
 
     return SavedModelBackend(path, kind, index, options, metadata.engine_minimum.get("tensorflow"))

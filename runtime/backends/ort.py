@@ -56,7 +56,7 @@ class OrtBackend:
         self._opener = SessionOpener(path, options.threads or usable_cores())
         self._providers = self._choose(kind, index)
         self._session = self._start(kind)
-        self._run: Callable[[Mapping[str, npt.NDArray[Any]]], Arrays] = self._run_plainly
+        self._run: Callable[[Mapping[str, npt.NDArray[Any]]], Arrays] = _PlainSession(self._session)
         if self._providers[0][0] == CPU:
             self.device = "cpu"
             return
@@ -157,7 +157,14 @@ class OrtBackend:
                     "export it with --target tensorrt, or use device 'cuda'"
                 )
 
-    def _run_plainly(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+
+class _PlainSession:
+    """Runs a session on arrays of the host; knows no backend, so that the last user of one frees its session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         outputs = self._session.run(list(OUTPUT_NAMES), _feeds(inputs))
         return dict(zip(OUTPUT_NAMES, outputs, strict=True))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.backends.forked import keep_in_children
 from runtime.backends.graph_cache import GRAPH, WEIGHTS, GraphCache
 from runtime.backends.ort_engine import CPU, ort
 from runtime.backends.ort_providers import Providers
@@ -93,4 +94,6 @@ class SessionOpener:
 
 
 def _create(source: str | bytes, options: Any, providers: Providers) -> Any:
-    return ort.InferenceSession(source, sess_options=options, providers=providers)
+    session = ort.InferenceSession(source, sess_options=options, providers=providers)
+    keep_in_children(session)
+    return session

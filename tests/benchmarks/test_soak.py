@@ -1,0 +1,68 @@
+"""The soak's check: what it lets pass, and the leak that it catches."""
+
+import pytest
+
+from benchmarks import soak
+from runtime import Predictor
+
+
+class Finding:
+    """Stands for a predictor; finds one thing in each picture."""
+
+    rles = ()
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, picture):
+        self.sizes.append(picture.shape[:2])
+        return self
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("resident", "growth", "passed"),
+    [
+        ([100, 190, 191, 209, 200], 19, True),  # what comes before the second hundred is not held against it
+        ([100, 190, 191, 211, 200], 21, False),  # memory that was given back was needed all the same
+        ([300, 200, 150, 150, 150], -50, True),
+    ],
+)
+def test_growth_counts_from_the_settled_predictions(monkeypatch, picture, resident, growth, passed):
+    monkeypatch.setattr(soak, "_resident", iter(resident).__next__)
+    outcome = soak.soak(Finding(), picture, soak.Soak(500, 200, 20.0, random_shapes=False))
+    assert outcome.predictions == [100, 200, 300, 400, 500]
+    assert (outcome.growth, outcome.passed, outcome.detections) == (growth, passed, 500)
+
+
+def test_shapes(picture):
+    fixed, random = Finding(), Finding()
+    for predictor, shapes in ((fixed, False), (random, True)):
+        soak.soak(predictor, picture, soak.Soak(200, 100, 1e6, random_shapes=shapes))
+    assert set(fixed.sizes) == {picture.shape[:2]}
+    assert len(set(random.sizes)) > 100
+    for side in (0, 1):
+        assert {size[side] % 16 for size in random.sizes} == {0}
+        assert max(size[side] for size in random.sizes) > 0.9 * picture.shape[side]
+
+
+def test_planted_leak_is_caught_and_no_other(picture):
+    """Pages of the leak are written to, so that they count as resident: 200 x 0.5 MB."""
+    plan = soak.Soak(400, 200, 20.0, random_shapes=False)
+    assert soak.soak(Finding(), picture, plan).passed
+    leaky = soak.soak(Finding(), picture, plan, leak=500_000)
+    assert not leaky.passed
+    assert 80 < leaky.growth < 130
+
+
+@pytest.mark.slow
+def test_predictor_does_not_leak(onnx_artifact, savedmodel_artifact, picture):
+    for path in (onnx_artifact, savedmodel_artifact):
+        with Predictor(path, "cpu") as predictor:
+            outcome = soak.soak(predictor, picture, soak.Soak(1000, 500, 20.0, random_shapes=False))
+            assert outcome.detections > 1000
+            assert outcome.passed, outcome.resident
+            leaky = soak.soak(predictor, picture, soak.Soak(600, 200, 20.0, random_shapes=False), leak=100_000)
+            assert not leaky.passed, leaky.resident
