@@ -38,6 +38,11 @@ class Job:
     stopped: Callable[[], bool]
     progress: Progress
 
+    @property
+    def device(self) -> str:
+        """Where the predictor runs; a checkpoint runs wherever TensorFlow puts it."""
+        return str(getattr(self.predictor, "device", "tensorflow"))
+
     def keep(self, detections: Detections) -> Detections:
         """Those of the classes that are asked for."""
         return detections if self.classes is None else detections.filter(classes=self.classes)

@@ -93,7 +93,9 @@ class PictureRun:
         except ImageError as error:
             self._fail(source, error)
             return
-        write_document(self._job.folder.document(source), source, mark, self._job.run, found)
+        write_document(
+            self._job.folder.document(source), source, mark, self._job.run, found | {"device": self._job.device}
+        )
         self.done.append(source)
         self.made += 1
 

@@ -92,6 +92,8 @@ def _entries(folder: OutputFolder, sources: Iterable[Source]) -> Iterator[tuple[
 def _image(number: int, source: Source, entry: dict[str, Any]) -> dict[str, Any]:
     height, width = entry["image_size"]
     image = {"id": number, "file_name": source.name, "height": height, "width": width}
+    if "device" in entry:  # documents of older versions have none
+        image["device"] = entry["device"]
     if "frame" in entry:
         frame = {"video": source.name, "frame": entry["frame"], "time": entry["time"]}
         image |= {"file_name": f"{source.name}#frame={entry['frame']}"} | frame

@@ -85,7 +85,7 @@ class VideoRun:
                 if isinstance(found, Exception):
                     raise ImageError(f"frame {number}: {type(found).__name__}: {found}") from found
                 values = found_in(self._job.keep(found))
-                journal.append({"frame": number, "time": time} | values)
+                journal.append({"frame": number, "time": time, "device": self._job.device} | values)
                 self.made += 1
                 self._job.progress(source.name, journal.written, total)
         if self._job.stopped():

@@ -133,6 +133,8 @@ def test_all_outputs_and_options(onnx_artifact, picture, tmp_path):
         assert drawn.shape == picture.shape
         assert (drawn != picture).any()
     assert "1 pictures" in both.stdout
+    (image,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["images"]
+    assert (image["file_name"], image["device"]) == ("a.png", "cpu")
     options = ("--class", "circle", "--score-threshold", 0.2, "--nms-threshold", 0.9)
     some = call(onnx_artifact, tmp_path / "a.png", "-o", tmp_path / "some", *options)
     assert some.exit_code == 0, some.output

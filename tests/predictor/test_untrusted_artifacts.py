@@ -172,6 +172,19 @@ def save_by_operator(graph):
     functions(graph, "inference_detect").node_def.add(name="more", op=functions(graph, "traced_save").signature.name)
 
 
+def save_under_the_name_of_an_operator(graph):
+    """The library goes before the operators of TensorFlow: every `Relu` would save."""
+    function = functions(graph, "traced_save")
+    for node in graph.graph_def.node:
+        if node.attr["f"].func.name == function.signature.name:
+            node.attr["f"].func.name = "Relu"
+    function.signature.name = "Relu"
+
+
+def save_inside_restoring(graph):
+    functions(graph, "traced_restore").node_def.add(name="more", op="SaveV2")
+
+
 def save_while_restoring(graph):
     graph.saver_def.restore_op_name = graph.saver_def.save_tensor_name.split(":")[0]
 
@@ -220,6 +233,8 @@ def register(graph):
 CHANGES = {
     save_while_detecting: "traced_save",
     save_by_operator: "traced_save",
+    save_under_the_name_of_an_operator: "in function 'Relu'",
+    save_inside_restoring: "SaveV2",
     save_while_restoring: "RestoreV2",
     save_at_start: "belongs to the saver",
     save_as_result: "belongs to the saver",
@@ -301,11 +316,17 @@ def branches(inner):
     return graph([node("If", g=inner)])
 
 
-def deep(levels):
-    inner = graph([node(t=tensor(location="/etc/hostname"))], inputs=False)
+def deep(levels, inner):
     for _ in range(levels):
         inner = branches(inner)
     return inner
+
+
+def marked():
+    """The mark of external data without a place."""
+    made = tensor()
+    made.data_location = TensorProto.EXTERNAL
+    return made
 
 
 def unmarked(location):
@@ -318,6 +339,7 @@ def unmarked(location):
 OUTSIDE = {
     **{f"initialiser at {place}": graph(initializers=[tensor(location=place)]) for place in ELSEWHERE},
     "initialiser without its mark": graph(initializers=[unmarked("/etc/hostname")]),
+    "initialiser with its mark alone": graph(initializers=[marked()]),
     "sparse values": graph(sparse_initializers=[sparse(values="/etc/hostname")]),
     "sparse indices": graph(sparse_initializers=[sparse(indices="/etc/hostname")]),
     "sparse": graph(sparse_initializers=[sparse()]),
@@ -328,8 +350,8 @@ OUTSIDE = {
     "initialiser in a subgraph": branches(graph(initializers=[tensor(location="../secret")])),
     "initialiser in one of several": graph([node(graphs=[graph(), graph(initializers=[tensor(location="x")])])]),
     "sparse initialiser in a subgraph": branches(graph(sparse_initializers=[sparse()])),
-    "attribute in a subgraph": deep(3),
-    "far down": deep(12),
+    "attribute in a subgraph": deep(3, graph([node(t=tensor(location="/etc/hostname"))])),
+    "far down": deep(12, graph()),
     "a library": graph([node("PyOp", "ai.onnx.contrib")]),
     "a library in a subgraph": branches(graph([node("Reader", "com.example")])),
     "a file of an engine": graph([node("EPContext", "com.microsoft")]),
