@@ -128,7 +128,7 @@ def main() -> int:
     plan = Soak(
         options.predictions or plan.predictions, options.settled or plan.settled, plan.allowed, plan.random_shapes
     )
-    from maskrcnn import demo_picture  # noqa: PLC0415  (loads no engine)
+    from maskrcnn import demo_picture  # noqa: PLC0415  (brings TensorFlow along)
 
     with Predictor(options.artifact, "cpu") as predictor:
         outcome = soak(predictor, demo_picture(), plan, options.leak, show=True)
