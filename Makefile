@@ -13,7 +13,7 @@ demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.audit import audit, cuda_kernels, nodes_without_cuda_kernel
 from export.errors import ConversionError
-from export.onnx_convert import convert
 
 
 def model_of(text, opset=17, domains=""):
@@ -194,9 +193,3 @@ def test_kernel_must_serve_the_operators_version(text, opset, served):
     else:
         with pytest.raises(ConversionError, match=r"Conv \(float\) has no CUDA kernel at opset 22"):
             audit(model, opset)
-
-
-@pytest.mark.parametrize("opset", [16, 19, 22])
-def test_other_opsets_are_not_offered(demo, opset):
-    with pytest.raises(ConversionError, match=f"opset {opset} is not offered: choose one of 17, 18"):
-        convert(demo, opset)

@@ -118,7 +118,9 @@ def test_a_fixed_batch_can_be_verified_again(made, demo, one_picture):
         (("cuda", 8), "only 'tensorrt' fixes it"),
         (("tensorrt", 0), "a batch of 0"),
         (("tensorrt", 65), "1 to 64"),
+        (("cpu", 1, 16), "opset 16 is not offered: choose one of 17, 18"),
         (("cpu", 1, 19), "opset 19"),
+        (("cpu", 1, 22), "opset 22"),
     ],
 )
 def test_targets_that_are_not_offered(arguments, message):
