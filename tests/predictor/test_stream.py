@@ -521,7 +521,9 @@ def test_a_frame_buffer_that_is_written_to_again(doctored, picture):
 
 
 class FakePredictor(FakeStages, Predictor):
-    """The methods of a predictor over steps that count."""
+    """The methods of a predictor, taken for open, over steps that count."""
+
+    _backend = object()
 
 
 def test_a_batch_groups_all_that_is_given():

@@ -235,7 +235,7 @@ CHANGES = {
     save_by_operator: "traced_save",
     save_under_the_name_of_an_operator: "in function 'Relu'",
     save_inside_restoring: "SaveV2",
-    save_while_restoring: "RestoreV2",
+    save_while_restoring: "the operator",  # of either function: each is in the other's place
     save_at_start: "belongs to the saver",
     save_as_result: "belongs to the saver",
     save_behind_a_result: "belongs to the saver",
