@@ -25,7 +25,7 @@ def predictor(onnx_path):
 @pytest.fixture(scope="module")
 def raw(predictor, feeds):
     """The session itself, on the same tensors."""
-    session = predictor._backend._session
+    session = predictor._engine._backend._session
     inputs = {name: np.asarray(array) for name, array in predictor._inputs(feeds["images"], feeds["windows"]).items()}
     return lambda: session.run(list(OUTPUT_NAMES), inputs)
 

@@ -5,14 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from export import report
 from export.errors import ExportError, ParityError, PrecisionError
+from maskrcnn.commands.failures import failures
 from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
-from runtime.errors import MissingPackageError
-from runtime.one_line import one_line
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
@@ -47,25 +44,15 @@ def load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tu
 @contextmanager
 def errors() -> Iterator[None]:
     """One line on stderr and an exit code for every error raised on purpose."""
-    try:
-        yield
-    except ParityError as error:
-        report.verdict_table(error.verdict)
-        _fail(error, 1)
-    except ModuleNotFoundError as error:
-        package = (error.name or str(error)).split(".")[0]
-        _fail(MissingPackageError(package, "export", "exporting"), 3)
-    except PrecisionError as error:
-        _fail(error, 1)
-    except ExportError as error:
-        _fail(error, 4)
-    except Exception as error:
-        code = exit_code(error)
-        if code is None:
+    with failures("export", "exporting", _exit_code):
+        try:
+            yield
+        except ParityError as error:
+            report.verdict_table(error.verdict)
             raise
-        _fail(error, code)
 
 
-def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {one_line(error)}", err=True)
-    raise typer.Exit(code) from None
+def _exit_code(error: Exception) -> int | None:
+    if isinstance(error, ParityError | PrecisionError):
+        return 1
+    return 4 if isinstance(error, ExportError) else exit_code(error)

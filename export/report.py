@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from runtime.artifact import Metadata
+from runtime.errors import ArtifactCorruptError
+from runtime.one_line import escaped, one_line
 
 if TYPE_CHECKING:
     from export.benchmark import Benchmark
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 
 def progress(message: str) -> None:
     """Say what is being done."""
-    typer.echo(f"... {message}", err=True)
+    typer.echo(f"... {one_line(message)}", err=True)
+
+
+def _show(lines: Sequence[str]) -> None:
+    """Names, and all that an artifact says of itself, are other people's."""
+    typer.echo("\n".join(map(escaped, lines)))
 
 
 def written(path: Path) -> None:
     """Say what was written."""
-    typer.echo(f"wrote {path}")
+    typer.echo(escaped(f"wrote {path}"))
 
 
 def verdict_table(verdict: "Verdict") -> None:
@@ -49,7 +56,7 @@ def verdict_table(verdict: "Verdict") -> None:
     lines.append(f"verdict: {whose}{outcome} ({verdict.detections} detections compared)")
     if verdict.precision:
         lines += _precision_lines(verdict.precision)
-    typer.echo("\n".join(lines))
+    _show(lines)
 
 
 def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
@@ -100,13 +107,21 @@ def metadata(path: Path, found: Metadata) -> None:
         for name, tensor in tensors.items():
             shape = "x".join("?" if side is None else str(side) for side in tensor["shape"]) or "scalar"
             lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
+    try:
+        lines += _verdict_lines(found)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of an older version, or made up
+        raise ArtifactCorruptError(f"the verdict in {path} cannot be read: export the checkpoint again") from error
+    _show(lines)
+
+
+def _verdict_lines(found: Metadata) -> list[str]:
     verdict = found.verdict
     state = "proven equal" if verdict.get("passed") else "not proven equal"
     whose = "" if found.precision == "fp32" else "float32 graph "
-    lines.append(f"  verdict     {whose}{state} by {verdict.get('engine')} against {verdict.get('reference')}")
+    lines = [f"  verdict     {whose}{state} by {verdict.get('engine')} against {verdict.get('reference')}"]
     if verdict.get("precision"):
         lines += [f"  {line}" for line in _precision_lines(verdict["precision"])]
-    typer.echo("\n".join(lines))
+    return lines
 
 
 def _pairs(values: object) -> str:
@@ -126,7 +141,7 @@ def benchmark(found: "Benchmark") -> None:
     most = list(found.operators.items())[:8]
     lines.append("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most))
     lines.append(f"  peak memory {found.peak_memory:.0f} MB;  {_pairs(found.machine)}")
-    typer.echo("\n".join(lines))
+    _show(lines)
 
 
 def findings(found: "Sequence[Finding]") -> int:

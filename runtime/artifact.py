@@ -110,7 +110,7 @@ class Metadata:
             raise ArtifactCorruptError(f"{where}: its metadata cannot be read; export it again") from error
         if version != SCHEMA_VERSION:
             raise ArtifactVersionError(
-                f"{where} has schema version {version}, this package reads {SCHEMA_VERSION}: "
+                f"{where} has schema version {version!r:.40}, this package reads {SCHEMA_VERSION}: "
                 "install the matching maskrcnn-export, or export the model again"
             )
         try:

@@ -48,6 +48,7 @@ class Detections:
         image_size: (height, width) of the picture.
         class_names: name of each class id; 0 is the background.
         paste_mode: how masks are brought into the picture, see `runtime.paste.paste_mask`.
+        device: where the graph ran: "cpu", "cuda:N" or "tensorrt:N"; None if that is not known.
 
     Raises:
         InputError: a field has the wrong type, dtype, shape or range.
@@ -60,6 +61,7 @@ class Detections:
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
     paste_mode: PasteMode = "matterport"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         self._freeze_arrays()

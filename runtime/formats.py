@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from runtime.atomic import atomic_write
 from runtime.errors import InputError, MissingPackageError
 from runtime.polygons import check_tolerance, coco_polygons
 from runtime.rle import RLE
@@ -89,12 +90,16 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
         path: a file to write the document to as UTF-8; replaced if it exists.
 
     Returns:
-        `{"image_size": [height, width], "detections": [{"class_id", "name", "score", "box": [x1, y1, x2, y2],
-        "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
+        `{"image_size": [height, width], "device": where the graph ran, "detections": [{"class_id", "name", "score",
+        "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     rows = zip(detections.class_ids, detections.names, detections.scores, detections.boxes, strict=True)
     document = {
         "image_size": [int(side) for side in detections.image_size],
+        "device": detections.device,
         "detections": [
             {
                 "class_id": int(class_id),
@@ -108,7 +113,9 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
     }
     text = json.dumps(document, ensure_ascii=False)
     if path is not None:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        with atomic_write(Path(path), overwrite=True) as temporary:
+            # Half a character of a class name is not UTF-8; its Python escape is also JSON's.
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return text
 
 

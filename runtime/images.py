@@ -20,8 +20,8 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDA
 # A decoded, upright picture: uint8 [H, W, C], or a PIL image of mode "RGB" or "L".
 Picture = npt.NDArray[np.uint8] | Image.Image
 
-# A file of some 100 KiB can declare 10 000 x 10 000 pixels and take 300 MB once decoded. 100 megapixels
-# leaves room for the largest cameras, and is checked on the header, before any pixel is decoded.
+# What is read unless a caller allows more or less. A file of some 100 KiB can declare 10 000 x 10 000 pixels and take
+# 300 MB once decoded. 100 megapixels leaves room for the largest cameras.
 MAX_PIXELS = 100_000_000
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ _REMEDIES = {
 }
 
 
-def read_image(source: ImageSource, channels: int = 3) -> npt.NDArray[np.uint8]:
+def read_image(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a picture into an array.
 
     Files, bytes and PIL images: EXIF orientation is applied; grayscale is repeated to RGB, or RGB turned
@@ -69,24 +69,26 @@ def read_image(source: ImageSource, channels: int = 3) -> npt.NDArray[np.uint8]:
             or a uint8 array [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA. An array that already
             has `channels` channels is taken as it is.
         channels: 3 for RGB, 1 for luminance; any other count is for arrays of exactly that many channels.
+        max_pixels: most pixels of a picture; checked on a file's header, before any pixel is decoded.
 
     Returns:
         uint8 [H, W, channels], C-contiguous; it shares memory with `source` where that is such an array.
 
     Raises:
-        ImageError: `source` cannot be read, has over `MAX_PIXELS` pixels, or is of a kind not converted.
-        InputError: `channels` is not a positive integer.
+        ImageError: `source` cannot be read, has over `max_pixels` pixels, or is of a kind not converted.
+        InputError: `channels` or `max_pixels` is not a positive integer.
     """
-    picture = open_picture(source, channels)
+    picture = open_picture(source, channels, max_pixels)
     return picture_pixels(picture) if isinstance(picture, Image.Image) else picture
 
 
-def open_picture(source: ImageSource, channels: int = 3) -> Picture:
+def open_picture(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture as `read_image` does, but leave it in Pillow's memory where it is of use as it is there.
 
     Args:
         source: as for `read_image`.
         channels: likewise.
+        max_pixels: likewise.
 
     Returns:
         uint8 [H, W, channels], or a PIL image, decoded and upright, of mode "RGB" (3 channels) or "L" (1).
@@ -97,8 +99,10 @@ def open_picture(source: ImageSource, channels: int = 3) -> Picture:
     """
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
         raise InputError(f"channels is {channels!r}; expected a positive integer, 3 for RGB")
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise InputError(f"max_pixels is {max_pixels!r}; expected a positive integer")
     if isinstance(source, np.ndarray):
-        return _from_array(source, channels)
+        return _from_array(source, channels, max_pixels)
     if not isinstance(source, str | os.PathLike | bytes | bytearray | Image.Image):
         raise ImageError(
             f"cannot read a picture from {type(source).__name__}; expected a path, bytes, a PIL image or "
@@ -111,8 +115,8 @@ def open_picture(source: ImageSource, channels: int = 3) -> Picture:
         )
     if isinstance(source, Image.Image):
         with _decoding("the PIL image"):
-            return _from_pil(source, channels, "the PIL image")
-    return _from_file(source, channels)
+            return _from_pil(source, channels, max_pixels, "the PIL image")
+    return _from_file(source, channels, max_pixels)
 
 
 def picture_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -127,7 +131,7 @@ def picture_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.uint8]:
+def _from_array(array: npt.NDArray[np.uint8], channels: int, max_pixels: int) -> npt.NDArray[np.uint8]:
     described = f"the array of dtype {array.dtype}, shape {list(array.shape)}"
     if array.dtype != np.uint8:
         kind = "float" if array.dtype.kind == "f" else array.dtype.name
@@ -135,8 +139,7 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.u
         raise ImageError(f"{described} is not a picture: expected dtype uint8; convert it with {remedy}")
     if array.ndim not in (2, 3) or array.size == 0:
         raise ImageError(f"{described} is not a picture: expected [H, W] or [H, W, C], none of them zero")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise ImageError(f"{described} has over {MAX_PIXELS} pixels, the most that are allowed; shrink it or cut it")
+    _check_pixels(array.shape[0], array.shape[1], max_pixels, described)
     pixels = array[:, :, None] if array.ndim == 2 else array
     found = pixels.shape[2]
     if found == channels:
@@ -150,7 +153,7 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.u
     raise ImageError(f"{described} has {found} channels in its last axis; expected {expected}{remedy}")
 
 
-def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int) -> Picture:
+def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int, max_pixels: int) -> Picture:
     if isinstance(source, bytes | bytearray):
         name = f"the picture of {len(source)} bytes"
         encoded: str | bytes | bytearray = source
@@ -158,7 +161,7 @@ def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int
         encoded = os.fsdecode(source)
         name = repr(encoded)
     with _decoding(name), opened(encoded, name) as image:
-        picture = _from_pil(image, channels, name)
+        picture = _from_pil(image, channels, max_pixels, name)
         several = image.format != "MPO" and getattr(image, "is_animated", False)
     if several:
         _logger.warning("%s has several frames; only the first is used", name)
@@ -172,17 +175,14 @@ def _decoding(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} declares more than the {MAX_PIXELS} pixels allowed; shrink it") from error
     except Exception as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise ImageError(f"{name} cannot be read as a picture: {one_line(reason)}") from error
 
 
-def _from_pil(image: Image.Image, channels: int, name: str) -> Picture:
+def _from_pil(image: Image.Image, channels: int, max_pixels: int, name: str) -> Picture:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS} are allowed: shrink it")
+    _check_pixels(height, width, max_pixels, name)
     if width * height == 0:
         raise ImageError(f"{name} has {width} x {height} pixels; expected at least one")
     steps = _STEPS.get(image.mode)
@@ -195,9 +195,19 @@ def _from_pil(image: Image.Image, channels: int, name: str) -> Picture:
     # A picture without orientation would be copied.
     upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     if steps is None:
-        return _from_array((np.asarray(upright) >> 8).astype(np.uint8), channels)
+        return _from_array((np.asarray(upright) >> 8).astype(np.uint8), channels, max_pixels)
     for mode in steps:
         upright = upright.convert(mode)
     if channels == 1 and upright.mode != "L":
         upright = upright.convert("L")
-    return upright if len(upright.getbands()) == channels else _from_array(picture_pixels(upright), channels)
+    return (
+        upright if len(upright.getbands()) == channels else _from_array(picture_pixels(upright), channels, max_pixels)
+    )
+
+
+def _check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
+    if height * width > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels; at most {max_pixels} are allowed: shrink it, or allow more "
+            "by max_pixels"
+        )

@@ -9,7 +9,11 @@ def one_line(text: object) -> str:
             system may hold) is replaced by its Python escape, and runs of spaces and line ends by
             one space.
     """
-    words = " ".join(str(text).split())
-    if words.isprintable():
-        return words
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    return escaped(" ".join(str(text).split()))
+
+
+def escaped(text: str) -> str:
+    """The same for a line whose spaces are as they should be, such as one of a table."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

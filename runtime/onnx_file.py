@@ -6,27 +6,26 @@ and the last entry of the file. Every ONNX tool reads the result; nothing has to
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
-from runtime.wire import field
+from runtime.wire import field, map_file, read_fields
 
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
 _HEX_LENGTH = 64
-# Field numbers in onnx.ModelProto, and of an output in its GraphProto.
+# Field numbers in onnx.ModelProto, of an output in its GraphProto, and in the StringStringEntryProto of its metadata.
 _METADATA_PROPS = 14
 _GRAPH, _GRAPH_OUTPUT = 7, 12
-_LENGTH_DELIMITED = 2  # wire type; the others have fixed or self-delimiting sizes
-_FIXED_SIZES = {1: 8, 5: 4}
+_KEY, _VALUE = 1, 2
 _CHUNK = 1 << 20
 
 
 def metadata_entry(key: str, value: str) -> bytes:
     """An encoded `ModelProto` with one entry in `metadata_props`."""
-    pair = b"".join(field(number, text.encode()) for number, text in ((1, key), (2, value)))
+    pair = b"".join(field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
     return field(_METADATA_PROPS, pair)
 
 
@@ -49,18 +48,15 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
         ArtifactCorruptError: Truncated, not ONNX at all, or its bytes differ from the digest.
         ForeignArtifactError: A whole ONNX file that was not sealed by us.
     """
-    with path.open("rb") as file:
-        entries = dict(_metadata_props(file, path))
-        size = file.seek(0, 2)
-        tail_length = len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
-        if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
-            raise ForeignArtifactError(
-                f"{path} is an ONNX file that maskrcnn-export did not write: "
-                "export the checkpoint with 'maskrcnn-export onnx'"
-            )
-        if verify_digest:
-            file.seek(0)
-            digest = _sha256(file, size - tail_length)
+    entries = _metadata_props(path)
+    if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
+        raise ForeignArtifactError(
+            f"{path} is an ONNX file that maskrcnn-export did not write: "
+            "export the checkpoint with 'maskrcnn-export onnx'"
+        )
+    if verify_digest:
+        with path.open("rb") as file:
+            digest = _content_sha256(file)
             # The digest does not cover its own entry; every byte of that is known.
             if file.read() != metadata_entry(_DIGEST_KEY, digest):
                 raise ArtifactCorruptError(
@@ -71,79 +67,38 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
 
 def recorded_file_digest(path: Path) -> str:
     """The digest that a sealed file records, whether or not its bytes have it."""
-    with path.open("rb") as file:
-        return dict(_metadata_props(file, path))[_DIGEST_KEY]
+    return _metadata_props(path)[_DIGEST_KEY]
 
 
 def content_digest(path: Path, verified: bool) -> str:
     """SHA-256 of a sealed file's bytes before its digest: the recorded one if those are known to have it."""
-    tail_length = len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
+    if verified:
+        return recorded_file_digest(path)
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(size - _HEX_LENGTH if verified else 0)
-        return file.read().decode("ascii") if verified else _sha256(file, size - tail_length)
+        return _content_sha256(file)
 
 
-def _metadata_props(file: BinaryIO, path: Path) -> Iterator[tuple[str, str]]:
-    """Walk the top-level fields; the graph, which is nearly the whole file, is skipped unread."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    if size == 0:
-        raise ArtifactCorruptError(f"{path} is empty: copy or export it again")
-    while file.tell() < size:
-        tag = _read_varint(file, path)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _read_varint(file, path)
-            continue
-        if wire_type == _LENGTH_DELIMITED:
-            length = _read_varint(file, path)
-        elif wire_type in _FIXED_SIZES:
-            length = _FIXED_SIZES[wire_type]
-        else:
-            raise ArtifactCorruptError(f"{path} is not an ONNX file")
-        if file.tell() + length > size or number == 0:
-            raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again")
-        if number == _METADATA_PROPS:
-            yield _pair(file.read(length), path)
-        else:
-            file.seek(length, 1)
-
-
-def _read_varint(file: BinaryIO, path: Path) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again")
-
-
-def _pair(payload: bytes, path: Path) -> tuple[str, str]:
-    """Key and value of an encoded `StringStringEntryProto`."""
-    texts: list[str] = []
-    position = 0
+def _metadata_props(path: Path) -> dict[str, str]:
+    """Values by key; the graph, which is nearly the whole file, is skipped unread."""
     try:
-        while position < len(payload):
-            position += 1  # the tag; key comes first, value second
-            length = shift = 0
-            while payload[position] > 0x7F:
-                length |= (payload[position] & 0x7F) << shift
-                position, shift = position + 1, shift + 7
-            length |= payload[position] << shift
-            position += 1
-            texts.append(payload[position : position + length].decode())
-            position += length
-        key, value = texts
-    except (IndexError, UnicodeDecodeError, ValueError) as error:
+        entries = [content for number, content, _ in read_fields(map_file(path)) if number == _METADATA_PROPS]
+    except ArtifactCorruptError as error:
+        raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again") from error
+    try:
+        return dict(_pair(entry) for entry in entries)
+    except (ArtifactCorruptError, UnicodeDecodeError) as error:
         raise ArtifactCorruptError(f"{path}: its metadata is damaged: copy or export it again") from error
-    return key, value
 
 
-def _sha256(file: BinaryIO, length: int) -> str:
+def _pair(entry: memoryview) -> tuple[str, str]:
+    texts = {number: str(content, "utf-8") for number, content, _ in read_fields(entry)}
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
+
+
+def _content_sha256(file: BinaryIO) -> str:
+    """Of all bytes before the digest's entry, which is what is left to read."""
+    length = file.seek(0, 2) - len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
+    file.seek(0)
     digest = hashlib.sha256()
     while length > 0:
         chunk = file.read(min(_CHUNK, length))

@@ -7,11 +7,10 @@ tensors, local functions, training) are refused whole, so that nothing hides in 
 touched: the file is mapped into memory, and only the pages with names and numbers are read.
 """
 
-import mmap
 from pathlib import Path
 
 from runtime.errors import ArtifactCorruptError, ArtifactError
-from runtime.wire import read_fields
+from runtime.wire import map_file, read_fields
 
 # Field numbers in the messages of onnx.proto.
 _GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25  # ModelProto
@@ -31,14 +30,11 @@ def check_onnx(path: Path) -> None:
         path: The `.onnx` file.
 
     Raises:
-        ArtifactError: A tensor's values are elsewhere, or an operator is none of ONNX; the message names it.
-        ArtifactCorruptError: The file is damaged, or not ONNX.
+        ArtifactError: A tensor's values are elsewhere, or an operator is none of ONNX; the message names it. Or the
+            file cannot be read.
+        ArtifactCorruptError: It is damaged, or not ONNX.
     """
-    try:
-        with path.open("rb") as file:
-            model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise ArtifactError(f"cannot read the artifact at {path}: {error}") from error
+    model = map_file(path)
     try:
         _check_model(model)
     except _RefusedError as refused:

@@ -1,9 +1,7 @@
-"""How a predictor was opened: all that another process needs to open the same artifact in the same way."""
+"""How an artifact was opened: all that another process needs to open the same one in the same way."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from runtime.artifact import Metadata
 from runtime.backends import Backend, open_backend, read_metadata, recorded_digest
@@ -21,7 +19,6 @@ class Opening:
         device: As asked for, so that "auto" chooses anew.
         engine: Likewise.
         verify_digest: Whether the artifact's bytes are compared with the recorded digest.
-        settings: Further arguments of `Predictor`, by name.
     """
 
     path: Path
@@ -29,16 +26,13 @@ class Opening:
     device: str
     engine: EngineOptions
     verify_digest: bool
-    settings: Mapping[str, Any]
 
     @classmethod
-    def of(
-        cls, path: Path, device: str, engine: EngineOptions, verify_digest: bool, settings: Mapping[str, Any]
-    ) -> "Opening":
+    def of(cls, path: Path, device: str, engine: EngineOptions, verify_digest: bool) -> "Opening":
         """Of the artifact that is at a path now; it is one that `read_metadata` accepts."""
         if engine.cache is not None:
             engine = replace(engine, cache=Path(engine.cache).absolute())
-        return cls(path.absolute(), recorded_digest(path), str(device), engine, verify_digest, settings)
+        return cls(path.absolute(), recorded_digest(path), str(device), engine, verify_digest)
 
     def check(self) -> None:
         """Refuse another artifact at the same path.
@@ -54,6 +48,17 @@ class Opening:
                 f"{self.digest[:12]}): open a new Predictor"
             )
 
+    def open(self, metadata: Metadata) -> Backend:
+        """The engine, of an artifact that has just been checked.
+
+        Args:
+            metadata: Of the artifact.
+
+        Raises:
+            RuntimeLibraryError: As for a `Predictor`.
+        """
+        return open_backend(self.path, metadata, self.device, self.engine, verified=self.verify_digest)
+
     def reopen(self, metadata: Metadata, device: str) -> Backend:
         """The engine once more.
 
@@ -67,4 +72,4 @@ class Opening:
         self.check()
         if self.verify_digest:
             read_metadata(self.path)
-        return open_backend(self.path, metadata, device, self.engine, verified=self.verify_digest)
+        return replace(self, device=device).open(metadata)

@@ -17,6 +17,7 @@ def to_detections(
     letterbox: Letterbox,
     class_names: tuple[str, ...],
     paste_mode: PasteMode,
+    device: str | None = None,
 ) -> Detections:
     """One picture's graph outputs (without the batch axis) in the frame of the original picture.
 
@@ -31,6 +32,7 @@ def to_detections(
         image_size=letterbox.image_size,
         class_names=class_names,
         paste_mode=paste_mode,
+        device=device,
     )
     sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
     return detections[np.all(sides > 0, axis=1)]

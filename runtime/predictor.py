@@ -1,8 +1,6 @@
 """Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
 
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -12,13 +10,13 @@ import numpy.typing as npt
 
 from runtime import artifact as names
 from runtime.artifact import SIZE_MULTIPLE, Metadata
-from runtime.backends import Arrays, Backend, Placement, open_backend, read_metadata
-from runtime.backends.engine_errors import engine_errors
-from runtime.backends.forked import refuse_gpu, reopening
+from runtime.backends import Arrays, Placement, read_metadata
 from runtime.detections import Detections
+from runtime.engine import Engine
 from runtime.engine_options import EngineOptions
-from runtime.errors import ClosedError, ImageError, InputError
-from runtime.images import ImageSource
+from runtime.errors import ImageError, InputError
+from runtime.images import MAX_PIXELS, ImageSource
+from runtime.inputs import check_inputs, check_size, limit, threshold
 from runtime.letterbox import Letterbox
 from runtime.opening import Opening
 from runtime.postprocess import to_detections
@@ -27,6 +25,7 @@ from runtime.stream import OnError, check_pictures, stream
 
 Image = npt.NDArray[np.uint8]
 _DEFAULTS = EngineOptions()
+_SETTINGS = ("score_threshold", "nms_threshold", "max_detections", "max_pixels")  # may be changed at any time
 
 
 class Predictor:
@@ -39,6 +38,7 @@ class Predictor:
         score_threshold: Lowest score returned; None takes the artifact's default.
         nms_threshold: Largest IoU within a class; None takes the artifact's default.
         max_detections: Most detections returned for a picture, the best ones; None takes as many as the artifact has.
+        max_pixels: Most pixels of a picture, read from its header before it is decoded; None takes 100 million.
         verify_digest: Whether the artifact's bytes are compared with the recorded SHA-256.
         engine: Threads, cache, and what a GPU shall do.
 
@@ -59,19 +59,18 @@ class Predictor:
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
+        max_pixels: int | None = None,
         verify_digest: bool = True,
         engine: EngineOptions = _DEFAULTS,
     ) -> None:
         self.path = Path(path)
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
-        self.score_threshold = _threshold("score_threshold", score_threshold, self.metadata.score_threshold)
-        self.nms_threshold = _threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
-        self.max_detections = _limit("max_detections", max_detections, self.metadata.max_detections)
-        self._backend: Backend | None = open_backend(self.path, self.metadata, device, engine, verified=verify_digest)
-        self._device = self._backend.device
-        settings = {name: getattr(self, name) for name in ("score_threshold", "nms_threshold", "max_detections")}
-        self._opening = Opening.of(self.path, device, engine, verify_digest, settings)
-        self._process = os.getpid()
+        most = self.metadata.max_detections
+        self.score_threshold = threshold("score_threshold", score_threshold, self.metadata.score_threshold)
+        self.nms_threshold = threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
+        self.max_detections = limit("max_detections", max_detections, most, most)
+        self.max_pixels = limit("max_pixels", max_pixels, MAX_PIXELS)
+        self._engine = Engine(Opening.of(self.path, device, engine, verify_digest), self.metadata)
 
     def close(self) -> None:
         """Let go of the engine; closing again does nothing.
@@ -79,11 +78,11 @@ class Predictor:
         Runs under way are finished, and the last of them frees the engine's memory. Whatever needs the engine from now
         on raises `ClosedError`; so does a running stream, after the results that the engine had given by then.
         """
-        self._backend = None
+        self._engine.close()
 
     def __enter__(self) -> Self:
         """The predictor itself."""
-        self._require_open()
+        self._engine.require_open()
         return self
 
     def __exit__(
@@ -93,18 +92,20 @@ class Predictor:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """For `pickle`: path and digest of the artifact, device and options; who reads it opens the artifact anew.
+        """For `pickle`: path and digest of the artifact, device, options, thresholds and limits as they are now.
+
+        Who reads it opens the artifact anew.
 
         Raises:
             ClosedError: The predictor is closed.
         """
-        self._require_open()
-        return _open_again, (type(self), self._opening)
+        self._engine.require_open()
+        return _open_again, (type(self), self._engine.opening, {name: getattr(self, name) for name in _SETTINGS})
 
     @property
     def device(self) -> str:
         """Where the graph runs: "cpu", "cuda:N" or "tensorrt:N"."""
-        return self._device
+        return self._engine.device
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -196,7 +197,7 @@ class Predictor:
             InputError: An argument is out of range, or `images` is one picture.
             Exception: Whatever `images` raises, after the results of what came before it.
         """
-        self._require_open()
+        self._engine.require_open()
         return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
@@ -214,11 +215,7 @@ class Predictor:
             raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
         windows, channels = {}, self.metadata.image_channels
         for size in sizes:
-            if (
-                not isinstance(size, tuple | list)
-                or [isinstance(side, int) and side > 0 for side in size] != [True] * 2
-            ):
-                raise InputError(f"sizes has {size!r}: expected (height, width) in pixels")
+            check_size(size)
             letterbox, prepared = self.prepare(np.zeros((*size, channels), np.uint8))
             windows[prepared.shape] = letterbox.window
         for (height, width, _), window in windows.items():
@@ -227,8 +224,7 @@ class Predictor:
             cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
             image = cells.repeat(side, 0).repeat(side, 1)
             inputs = self._inputs(np.stack([image] * batch_size), np.array([window] * batch_size, np.float32))
-            backend = self._engine()
-            with self._engine_errors():
+            with self._engine.running() as backend:
                 backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
 
     def explain(self, image: ImageSource | None = None) -> Placement:
@@ -248,8 +244,7 @@ class Predictor:
             letterbox, prepared = self.prepare(image)
             window = letterbox.window
         inputs = self._inputs(prepared[None], np.array([window], np.float32))
-        backend = self._engine()
-        with self._engine_errors():
+        with self._engine.running() as backend:
             return backend.explain(inputs)
 
     def borders(self, images: Image, windows: npt.NDArray[np.float32]) -> Arrays:
@@ -262,10 +257,12 @@ class Predictor:
         Returns:
             By the names of the artifact's borders (`docs/artifact.md`), batch first; boxes are y1, x1, y2, x2
             normalised to the input.
+
+        Raises:
+            InputError: As `run`.
         """
-        inputs = self._inputs(images, np.asarray(windows, np.float32))
-        backend = self._engine()
-        with self._engine_errors():
+        inputs = self._inputs(images, check_inputs(images, windows, self.metadata))
+        with self._engine.running() as backend:
             return backend.borders(inputs, self.metadata.borders)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
@@ -274,8 +271,8 @@ class Predictor:
         Raises:
             ImageError: The picture cannot be used.
         """
-        self._require_open()
-        return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize)
+        self._engine.require_open()
+        return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize, self.max_pixels)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
         """The graph itself on letterboxed pictures; outputs as in `runtime.artifact`.
@@ -288,56 +285,14 @@ class Predictor:
             InputError: A wrong type, rank or size, or a window that is not finite.
             EngineError: The engine failed; OutOfMemoryError if for memory.
         """
-        for name, array in ((names.IMAGES, images), (names.WINDOWS, windows)):
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"{name} is a {type(array).__name__}: expected a NumPy array")
-        channels = self.metadata.image_channels
-        sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == channels
-        if not sound or any(side == 0 or side % SIZE_MULTIPLE for side in images.shape[1:3]) or not len(images):
-            raise InputError(
-                f"images is {images.dtype} {list(images.shape)}: expected uint8 [B, H, W, {channels}], "
-                f"B at least 1, H and W multiples of {SIZE_MULTIPLE}"
-            )
-        sides = self.metadata.input_shape[1:]
-        if any(side not in (None, given) for side, given in zip(sides, images.shape[1:3], strict=True)):
-            raise InputError(
-                f"images is {images.shape[1]} x {images.shape[2]} pixels: this artifact takes {sides[0]} x {sides[1]}"
-            )
-        if windows.shape != (len(images), 4) or windows.dtype.kind not in "fiu":
-            raise InputError(f"windows is {windows.dtype} {list(windows.shape)}: expected float32 [{len(images)}, 4]")
-        if not np.isfinite(windows).all():
-            raise InputError(f"windows is {windows.tolist()}: expected finite numbers")
-        inputs = self._inputs(images, np.asarray(windows, np.float32))
-        backend = self._engine()
-        with self._engine_errors():
+        inputs = self._inputs(images, check_inputs(images, windows, self.metadata))
+        with self._engine.running() as backend:
             return backend(inputs)
 
     def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
         """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
-        found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste)
+        found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste, self.device)
         return found[: self.max_detections]
-
-    def _require_open(self) -> Backend:
-        backend = self._backend
-        if backend is None:
-            raise ClosedError(f"the predictor of {self.path} is closed: open another one")
-        return backend
-
-    def _engine(self) -> Backend:
-        """The engine; a process that was forked since it was opened gets one of its own."""
-        backend = self._require_open()
-        if self._process == os.getpid():
-            return backend
-        refuse_gpu(self.path, self.device)
-        with reopening():
-            if self._process != os.getpid():
-                self._backend = self._opening.reopen(self.metadata, self.device)
-                self._process = os.getpid()
-        return self._require_open()
-
-    def _engine_errors(self) -> AbstractContextManager[None]:
-        engine = "onnxruntime" if self.metadata.format == "onnx" else "tensorflow"
-        return engine_errors(engine, self.path)
 
     def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         return {
@@ -348,28 +303,7 @@ class Predictor:
         }
 
 
-def _open_again(kind: type[Predictor], opening: Opening) -> Predictor:
+def _open_again(kind: type[Predictor], opening: Opening, settings: Mapping[str, Any]) -> Predictor:
     """What a pickled predictor becomes."""
     opening.check()
-    return kind(
-        opening.path,
-        opening.device,
-        verify_digest=opening.verify_digest,
-        engine=opening.engine,
-        **opening.settings,
-    )
-
-
-def _limit(name: str, value: int | None, most: int) -> int:
-    if value is None:
-        return most
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"{name} is {value!r}: expected an integer from 1 to {most}, which is what the artifact has")
-    return value
-
-
-def _threshold(name: str, value: float | None, default: float) -> float:
-    value = default if value is None else float(value)
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} is {value}: expected 0 to 1")
-    return value
+    return kind(opening.path, opening.device, verify_digest=opening.verify_digest, engine=opening.engine, **settings)

@@ -5,12 +5,12 @@ import numpy.typing as npt
 
 from runtime.artifact import SIZE_MULTIPLE
 from runtime.errors import ImageError, InputError
-from runtime.images import ImageSource, open_picture
+from runtime.images import MAX_PIXELS, ImageSource, open_picture
 from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
 
 
 def letterbox_picture(
-    image: ImageSource, channels: int, resize: ResizePolicy
+    image: ImageSource, channels: int, resize: ResizePolicy, max_pixels: int = MAX_PIXELS
 ) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
     """Read a picture and bring it to the size of the network's input.
 
@@ -18,6 +18,7 @@ def letterbox_picture(
         image: Path, bytes, PIL image, or uint8 array [H, W, C].
         channels: Of the network's input.
         resize: How the model wants pictures resized.
+        max_pixels: Of the picture, most that are allowed.
 
     Returns:
         The way back to picture pixels, and uint8 [input height, input width, channels].
@@ -25,7 +26,7 @@ def letterbox_picture(
     Raises:
         ImageError: It cannot be read, would become too large, or its sides are none that the network takes.
     """
-    picture = open_picture(image, channels)
+    picture = open_picture(image, channels, max_pixels)
     size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
     try:
         letterbox = plan_letterbox((size[0], size[1]), resize)

@@ -1,8 +1,10 @@
 """The wire format of protocol buffers, as far as ONNX files need it."""
 
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 
-from runtime.errors import ArtifactCorruptError
+from runtime.errors import ArtifactCorruptError, ArtifactError
 
 _VARINT, _LENGTH_DELIMITED = 0, 2  # wire types; the others have fixed sizes
 _FIXED_SIZES = {1: 8, 5: 4}
@@ -17,6 +19,22 @@ def field(number: int, payload: bytes | memoryview) -> bytes:
 def varint_field(number: int, value: int) -> bytes:
     """An encoded field of an integer that is not negative."""
     return _varint(number << 3 | _VARINT) + _varint(value)
+
+
+def map_file(path: Path) -> memoryview:
+    """The bytes of a file, mapped into memory: what is not looked at is not read.
+
+    Raises:
+        ArtifactCorruptError: The file is empty.
+        ArtifactError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ArtifactCorruptError(f"{path} is empty: copy or export it again") from error
 
 
 def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:

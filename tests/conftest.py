@@ -1,6 +1,7 @@
-"""What every test folder shares: the demo model, its two artifacts, its picture, and the GPU probe."""
+"""What every test folder shares: the demo model, its two artifacts, its picture, Ctrl-C, and the GPU probe."""
 
 import os
+import signal
 from functools import cache
 from importlib import metadata
 
@@ -56,6 +57,14 @@ def _why_no_cuda():
     if session.get_providers()[0] != provider:
         return f"gpu: the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded"
     return None if result.tolist() == [2, 2, 2] else "gpu: the CUDA device computes 1 + 1 wrongly"
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

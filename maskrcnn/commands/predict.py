@@ -7,6 +7,7 @@ import typer
 
 from maskrcnn import report
 from maskrcnn.commands.shared import errors, find_model, open_predictor
+from runtime.images import MAX_PIXELS
 
 
 def predict(  # noqa: PLR0913  (one argument per option)
@@ -25,6 +26,9 @@ def predict(  # noqa: PLR0913  (one argument per option)
     ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Lowest score. Left out: the model's.")] = None,
     nms_threshold: Annotated[float | None, typer.Option(help="Largest IoU in a class. Left out: the model's.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Refuse larger pictures, before they are decoded.")
+    ] = MAX_PIXELS,
     device: Annotated[str, typer.Option(help="Where an artifact runs: cpu, cuda, cuda:N, auto.")] = "auto",
     config: Annotated[str | None, typer.Option("--config", help="What a checkpoint is that does not say it.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one input size that run together.")] = 1,
@@ -39,7 +43,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.samples import find_config  # noqa: PLC0415
 
         def open_model() -> tuple[Any, str]:
-            predictor = open_predictor(model, config, device, score_threshold, nms_threshold)
+            predictor = open_predictor(model, config, device, score_threshold, nms_threshold, max_pixels)
             return predictor, model_digest(find_model(model), find_config(config).to_json() if config else "")
 
         options = PredictOptions(

@@ -1,7 +1,6 @@
 """What several commands share: options, the predictor of a model argument, and errors as one line and an exit code."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from maskrcnn import report
+from maskrcnn.commands.failures import failures
 from maskrcnn.data.open import DatasetFormat
-from maskrcnn.exit_codes import exit_code
 from maskrcnn.quiet import import_tensorflow
-from runtime.errors import MissingPackageError
-from runtime.one_line import one_line
+from runtime.images import MAX_PIXELS
 from runtime.savedmodel_folder import MANIFEST
 
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
@@ -39,24 +37,9 @@ ClassAttribute = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
 
 
-@contextmanager
-def errors() -> Iterator[None]:
+def errors() -> AbstractContextManager[None]:
     """One line on stderr and an exit code for every error raised on purpose."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or str(error)).split(".")[0]
-        _fail(MissingPackageError(package, "train", "training"), 3)
-    except Exception as error:
-        code = exit_code(error)
-        if code is None:
-            raise
-        _fail(error, code)
-
-
-def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {one_line(error)}", err=True)
-    raise typer.Exit(code) from None
+    return failures("train", "training")
 
 
 def find_model(model: Path) -> Path:
@@ -67,7 +50,12 @@ def find_model(model: Path) -> Path:
 
 
 def open_predictor(
-    model: Path, config: str | None, device: str, score_threshold: float | None, nms_threshold: float | None = None
+    model: Path,
+    config: str | None,
+    device: str,
+    score_threshold: float | None,
+    nms_threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Any:
     """What predicts: the Keras model of a checkpoint, or an artifact in its engine.
 
@@ -77,6 +65,7 @@ def open_predictor(
         device: Where an artifact runs.
         score_threshold: Lowest score of a detection; None takes the artifact's, or that of the configuration.
         nms_threshold: Largest IoU within a class; None as for `score_threshold`.
+        max_pixels: Most pixels of a picture.
     """
     path = find_model(model)
     if path.suffix != ".h5":
@@ -84,7 +73,9 @@ def open_predictor(
             import_tensorflow()  # a SavedModel's engine
         from runtime.predictor import Predictor  # noqa: PLC0415
 
-        return Predictor(path, device, score_threshold=score_threshold, nms_threshold=nms_threshold)
+        return Predictor(
+            path, device, score_threshold=score_threshold, nms_threshold=nms_threshold, max_pixels=max_pixels
+        )
     report.progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
@@ -94,4 +85,4 @@ def open_predictor(
     network, _ = load_checkpoint(path, None if config is None else find_config(config))
     if score_threshold is None:
         score_threshold = network.config.detection.min_score
-    return CheckpointPredictor(network, score_threshold, nms_threshold)
+    return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn.config import Config
+from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.sample import load_sample, sample_arrays
 from maskrcnn.errors import DatasetError
@@ -128,26 +129,39 @@ def make_batch(
     return batch
 
 
-def training_batches(config: Config, plan: BatchPlan, first_step: int = 0, share: Share = ALONE) -> tf.data.Dataset:
-    """Batches without end, from a step on, as dictionaries of tensors."""
-    return _batches(config, plan, tf.data.Dataset.counter(first_step), share, training=True)
+def training_batches(
+    config: Config, plan: BatchPlan, first_step: int = 0, share: Share = ALONE, *, errors: BatchErrors | None = None
+) -> tf.data.Dataset:
+    """Batches without end, from a step on, as dictionaries of tensors; `errors` gets those of `make_batch`."""
+    return _batches(config, plan, tf.data.Dataset.counter(first_step), share, errors, training=True)
 
 
-def validation_batches(config: Config, dataset: Dataset, batch_size: int, share: Share = ALONE) -> tf.data.Dataset:
+def validation_batches(
+    config: Config, dataset: Dataset, batch_size: int, share: Share = ALONE, *, errors: BatchErrors | None = None
+) -> tf.data.Dataset:
     """Each picture once, in order and without augmentation; pictures that do not fill a batch are left out.
 
-    With several devices `batch_size` is a multiple of their number, and no more than there are pictures.
+    With several devices `batch_size` is a multiple of their number, and no more than there are pictures. `errors` gets
+    those of `make_batch`.
     """
     plan = BatchPlan(dataset, min(batch_size, len(dataset)), shuffle=False)
     steps = tf.data.Dataset.range(len(dataset) // plan.batch_size)
-    return _batches(config, plan, steps, share, training=False)
+    return _batches(config, plan, steps, share, errors, training=False)
 
 
-def _batches(config: Config, plan: BatchPlan, steps: tf.data.Dataset, share: Share, training: bool) -> tf.data.Dataset:
-    names = tuple(_DTYPES)
+def _batches(
+    config: Config,
+    plan: BatchPlan,
+    steps: tf.data.Dataset,
+    share: Share,
+    errors: BatchErrors | None,
+    training: bool,
+) -> tf.data.Dataset:
+    names, errors = tuple(_DTYPES), errors or BatchErrors()
 
     def load(step: npt.NDArray[np.int64], device: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
-        batch = make_batch(config, plan, int(step), training, int(device), share.devices)
+        with errors.noted():
+            batch = make_batch(config, plan, int(step), training, int(device), share.devices)
         return [batch[name] for name in names]
 
     def to_tensors(step: tf.Tensor, device: tf.Tensor) -> dict[str, tf.Tensor]:

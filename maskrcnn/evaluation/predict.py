@@ -11,7 +11,7 @@ from maskrcnn.model import MaskRCNN
 from maskrcnn.require import require
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
-from runtime.images import ImageSource
+from runtime.images import MAX_PIXELS, ImageSource
 from runtime.letterbox import Letterbox
 from runtime.postprocess import to_detections
 from runtime.preprocess import letterbox_picture
@@ -32,15 +32,21 @@ class CheckpointPredictor:
         score_threshold: Lowest score returned. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, and not the
             configuration's, which is made for showing results and costs average precision.
         nms_threshold: Largest IoU within a class; None takes the configuration's.
+        max_pixels: Most pixels of a picture.
 
     Raises:
         ConfigError: A threshold out of range.
     """
 
     def __init__(
-        self, model: MaskRCNN, score_threshold: float | None = None, nms_threshold: float | None = None
+        self,
+        model: MaskRCNN,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.model = model
+        self.max_pixels = max_pixels
         self.score_threshold = EVALUATION_SCORE_THRESHOLD if score_threshold is None else float(score_threshold)
         self.nms_threshold = model.config.detection.nms_threshold if nms_threshold is None else float(nms_threshold)
         for name in (SCORE_THRESHOLD, NMS_THRESHOLD):
@@ -78,7 +84,7 @@ class CheckpointPredictor:
             ImageError: The picture cannot be used.
         """
         config = self.model.config
-        return letterbox_picture(image, config.model.image_channels, config.resize)
+        return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """The model itself on letterboxed pictures; outputs as in `runtime.artifact`.

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 
 from maskrcnn.config import Config
+from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset
 from maskrcnn.matterport_h5 import Arrays
@@ -75,6 +76,7 @@ class Run:
         progress: How far it has come.
         average: Mean of the weights, where the configuration asks for one.
         writes: Whether this process writes the files; of several workers only one does.
+        batch_errors: What its batches failed with.
     """
 
     config: Config
@@ -86,6 +88,7 @@ class Run:
     progress: Progress
     average: WeightAverage | None = None
     writes: bool = True
+    batch_errors: BatchErrors = field(default_factory=BatchErrors)
 
     @contextmanager
     def final_weights(self) -> Iterator[None]:

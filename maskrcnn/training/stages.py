@@ -71,18 +71,17 @@ def run_stages(
         if state is not None and part.steps < run.config.training.steps_per_epoch:
             _resume_sums(run, callbacks, state)
         state = None
-        run.model.fit(
-            spread(
-                run.model.distribute_strategy,
-                partial(training_batches, run.config, run.plan, run.progress.step),
-            ),
-            initial_epoch=part.first_epoch,
-            epochs=part.last_epoch,
-            steps_per_epoch=part.steps,
-            callbacks=list(callbacks),
-            shuffle=False,  # the batches are in their order already; Keras warns of its default
-            verbose=verbose,
-        )
+        batches = partial(training_batches, run.config, run.plan, run.progress.step, errors=run.batch_errors)
+        with run.batch_errors.raised():
+            run.model.fit(
+                spread(run.model.distribute_strategy, batches),
+                initial_epoch=part.first_epoch,
+                epochs=part.last_epoch,
+                steps_per_epoch=part.steps,
+                callbacks=list(callbacks),
+                shuffle=False,  # the batches are in their order already; Keras warns of its default
+                verbose=verbose,
+            )
 
 
 def _start_stage(run: Run, index: int, state: State | None) -> None:

@@ -92,7 +92,7 @@ def train(
     Raises:
         TrainingError: The run cannot start, or is not the one to be resumed.
         NonFiniteLossError: A loss became NaN or infinite.
-        DatasetError, ImageError: Annotations or a picture cannot be used.
+        DatasetError, ImageError: Annotations or a picture cannot be used; the state that was saved last is kept.
         CheckpointError: `init` or the state cannot be used.
         ConfigError: Settings that contradict each other.
         OutputError: The folder cannot be written.

@@ -52,8 +52,10 @@ class Validation(keras.callbacks.Callback):
             raise TrainingError(
                 f"{dataset.name} has {len(dataset)} pictures: a validation loss needs one for each of {devices} devices"
             )
-        batches = spread(strategy, partial(validation_batches, config, dataset, size))
-        losses: Logs = self.model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
+        errors = self._run.batch_errors
+        batches = spread(strategy, partial(validation_batches, config, dataset, size, errors=errors))
+        with errors.raised():
+            losses: Logs = self.model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
         return losses
 
 

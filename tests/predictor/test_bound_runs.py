@@ -36,7 +36,7 @@ def cases(whole, picture):
 
 @pytest.fixture(scope="module")
 def expected(whole, cases):
-    results = [whole._backend(inputs) for inputs in cases]
+    results = [whole._engine._backend(inputs) for inputs in cases]
     assert all(result["num_detections"].all() for result in results)
     return results
 
@@ -44,8 +44,8 @@ def expected(whole, cases):
 @pytest.fixture(params=["bound", "recorded"])
 def bound(request, whole):
     if request.param == "recorded":
-        return whole._backend._recorded(DEVICE)
-    return BoundSession(whole._backend._session, whole.metadata.outputs(), DEVICE)
+        return whole._engine._backend._recorded(DEVICE)
+    return BoundSession(whole._engine._backend._session, whole.metadata.outputs(), DEVICE)
 
 
 def assert_equal(found, expected):

@@ -57,13 +57,13 @@ def test_closing_twice_and_what_stays(own, picture):
 def test_a_with_statement_lets_errors_through(own):
     with pytest.raises(KeyError), own:
         raise KeyError
-    assert own._backend is None
+    assert own._engine._backend is None
 
 
 def test_engine_is_freed_at_once(own, picture):
     own(picture)
-    backend = weakref.ref(own._backend)
-    engine = weakref.ref(own._backend._module if own.path.is_dir() else own._backend._session)
+    backend = weakref.ref(own._engine._backend)
+    engine = weakref.ref(own._engine._backend._module if own.path.is_dir() else own._engine._backend._session)
     own.close()
     assert backend() is None
     if own.path.is_dir():
@@ -72,7 +72,7 @@ def test_engine_is_freed_at_once(own, picture):
 
 
 def test_run_under_way_is_finished(own, picture, monkeypatch):
-    expected, backend = own(picture), own._backend
+    expected, backend = own(picture), own._engine._backend
     running, closed = threading.Event(), threading.Event()
 
     def slow(inputs):
@@ -80,7 +80,7 @@ def test_run_under_way_is_finished(own, picture, monkeypatch):
         assert closed.wait(20)
         return backend(inputs)
 
-    monkeypatch.setattr(own, "_backend", slow)
+    monkeypatch.setattr(own._engine, "_backend", slow)
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(own, picture)
         assert running.wait(20)

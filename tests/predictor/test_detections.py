@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from faults import file_size_limit
 
 from runtime.detections import Detections
-from runtime.errors import InputError, MissingPackageError
+from runtime.errors import InputError, MissingPackageError, OutputError
 from runtime.paste import paste_mask
 from runtime.rle import decode
 
@@ -130,7 +131,7 @@ def test_nothing_found():
     assert none.areas.shape == (0,)
     assert none.pixel_boxes.shape == (0, 4)
     assert none.to_coco(1) == none.to_coco(1, segmentation="polygon") == []
-    assert json.loads(none.to_json()) == {"image_size": [40, 50], "detections": []}
+    assert json.loads(none.to_json()) == {"image_size": [40, 50], "device": None, "detections": []}
     assert len(none.filter(0.5, "dog")) == 0
     assert len(none[:]) == len(none[np.zeros(0, bool)]) == 0
     assert none.draw(np.zeros((*SIZE, 3), np.uint8)).size == (50, 40)
@@ -209,6 +210,26 @@ def test_to_json(tmp_path):
     assert (first["class_id"], first["name"]) == (1, "Größe")
     np.testing.assert_allclose(first["box"], whole.boxes[0], atol=0.0051)
     np.testing.assert_array_equal(decode(first["mask"]), whole.masks[0])
+
+
+def test_json_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "out.json"
+    broken = make(1, class_names=("BG", "half \ud800"), device="cuda:1")
+    broken.to_json(path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert (document["device"], document["detections"][0]["name"]) == ("cuda:1", "half \ud800")
+    before = path.read_bytes()
+    with file_size_limit(100), pytest.raises(OutputError, match="cannot write"):
+        make(3).to_json(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError, match="cannot write"):
+        broken.to_json(tmp_path / "out.json" / "inside.json")
+
+
+def test_device_stays_with_each_detection():
+    whole = make(3, device="tensorrt:0")
+    assert {part.device for part in (whole[0], whole[1:], whole.filter(0.1), *whole)} == {"tensorrt:0"}
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -63,7 +63,7 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_error_of_an_engine(predictor, monkeypatch, failure):
     raised, expected = FAILURES[failure]
-    monkeypatch.setattr(predictor, "_backend", Failing(raised))
+    monkeypatch.setattr(predictor._engine, "_backend", Failing(raised))
     with pytest.raises(EngineError) as found:
         predictor.run(IMAGES, WINDOWS)
     message = str(found.value)
@@ -81,7 +81,7 @@ def test_error_of_an_engine(predictor, monkeypatch, failure):
 @pytest.mark.parametrize("use", USES)
 def test_every_use_translates(predictor, picture, monkeypatch, use):
     with monkeypatch.context() as patch:
-        patch.setattr(predictor, "_backend", Failing(RuntimeError("bfc_arena")))
+        patch.setattr(predictor._engine, "_backend", Failing(RuntimeError("bfc_arena")))
         with pytest.raises(OutOfMemoryError):
             USES[use](predictor, picture)
     assert len(predictor(picture)) > 0
@@ -89,7 +89,7 @@ def test_every_use_translates(predictor, picture, monkeypatch, use):
 
 def test_our_own_errors_and_interrupts_pass(predictor, monkeypatch):
     for error in (DeviceError("mine"), KeyboardInterrupt()):
-        monkeypatch.setattr(predictor, "_backend", Failing(error))
+        monkeypatch.setattr(predictor._engine, "_backend", Failing(error))
         with pytest.raises(type(error)) as found:
             predictor.run(IMAGES, WINDOWS)
         assert found.value is error

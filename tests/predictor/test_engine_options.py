@@ -194,14 +194,14 @@ def test_tensorrt_that_is_not_there(onnx_artifact, monkeypatch):
 @pytest.fixture
 def recorder(predictor, monkeypatch):
     """What the predictor's engine is run on, and what it finds."""
-    backend, runs = predictor._backend, []
+    backend, runs = predictor._engine._backend, []
 
     class Recorder:
         def __call__(self, inputs):
             runs.append((inputs, backend(inputs)))
             return runs[-1][1]
 
-    monkeypatch.setattr(predictor, "_backend", Recorder())
+    monkeypatch.setattr(predictor._engine, "_backend", Recorder())
     return runs
 
 
@@ -222,7 +222,7 @@ def test_warm_up_of_sizes_that_differ(doctored, monkeypatch):
     predictor = Predictor(path, "cpu")
     shapes = []
     monkeypatch.setattr(
-        predictor, "_backend", lambda inputs: shapes.append((inputs["images"].shape, *inputs["windows"]))
+        predictor._engine, "_backend", lambda inputs: shapes.append((inputs["images"].shape, *inputs["windows"]))
     )
     predictor.warm_up([(100, 130), (64, 64), (128, 192)])
     assert [shape for shape, _ in shapes] == [(1, 128, 192, 3), (1, 64, 64, 3)]

@@ -1,12 +1,15 @@
-"""Limits of a predictor: how many detections it returns."""
+"""Limits of a predictor: how many detections it returns, and how large its pictures are."""
 
 import pickle
 
 import numpy as np
 import pytest
+from bad_pictures import png
+from PIL import Image
 
 from runtime import Predictor
-from runtime.errors import InputError
+from runtime.errors import ImageError, InputError
+from runtime.images import read_image
 
 
 def test_best_detections_are_returned(artifact, predictor, picture):
@@ -20,8 +23,44 @@ def test_best_detections_are_returned(artifact, predictor, picture):
             np.testing.assert_array_equal(found.mask_probabilities, everything.mask_probabilities[:limit])
 
 
-def test_limit_travels(artifact):
-    assert pickle.loads(pickle.dumps(Predictor(artifact, "cpu", max_detections=2))).max_detections == 2
+def test_limits_travel_as_they_are_now(artifact):
+    predictor = Predictor(artifact, "cpu", max_detections=2, score_threshold=0.3, max_pixels=5000)
+    predictor.max_detections, predictor.score_threshold, predictor.nms_threshold = 3, 0.6, 0.2
+    copy = pickle.loads(pickle.dumps(predictor))
+    limits = copy.max_detections, copy.score_threshold, copy.nms_threshold, copy.max_pixels
+    assert limits == (3, 0.6, 0.2, 5000)
+
+
+def test_largest_picture(artifact, picture, tmp_path):
+    height, width = picture.shape[:2]
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    with Predictor(artifact, "cpu", max_pixels=height * width) as predictor:
+        found = predictor(path)
+        assert len(found) > 3
+        predictor.max_pixels -= 1
+        for each in (path, path.read_bytes(), picture, Image.fromarray(picture)):
+            with pytest.raises(ImageError, match=f"at most {height * width - 1} are allowed.*max_pixels"):
+                predictor(each)
+        (refused,) = predictor.predict_stream([path], on_error="yield")
+        assert isinstance(refused, ImageError)
+
+
+def test_larger_than_usual():
+    """More than a hundred million pixels, if asked for: then the decoder is asked, and finds one row only."""
+    cut = png(10_001, 10_000, 8, 0, b"\0")
+    with pytest.raises(ImageError, match="10001 x 10000 pixels"):
+        read_image(cut)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(cut, max_pixels=10_001 * 10_000)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
+def test_impossible_number_of_pixels(artifact, picture, limit):
+    with pytest.raises(InputError, match=r"max_pixels is .* expected an integer from 1 on"):
+        Predictor(artifact, "cpu", max_pixels=limit)
+    with pytest.raises(InputError, match=r"max_pixels is .* expected a positive integer"):
+        read_image(picture, max_pixels=limit)
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3", "one more"])

@@ -77,6 +77,11 @@ def test_detections_are_those_of_the_picture(predictor, found, picture):
     assert found.class_ids.min() >= 1
 
 
+def test_results_say_where_they_were_made(predictor, picture):
+    for found in (predictor(picture), *predictor.predict_batch([picture]), *predictor.predict_stream([picture])):
+        assert found.device == predictor.device == "cpu"
+
+
 def test_equal_for_path_bytes_pil_and_array(predictor, found, picture, tmp_path):
     path = tmp_path / "picture.png"
     Image.fromarray(picture).save(path)
@@ -332,9 +337,10 @@ WINDOWS = np.array([[0, 0, 64, 128]] * 2, np.float32)
     ],
 )
 def test_bad_images_never_reach_the_engine(predictor, images):
-    with pytest.raises(InputError, match="images is") as refused:
-        predictor.run(images, WINDOWS)
-    assert "\n" not in str(refused.value)
+    for method in (predictor.run, predictor.borders):
+        with pytest.raises(InputError, match="images is") as refused:
+            method(images, WINDOWS)
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -349,14 +355,16 @@ def test_bad_images_never_reach_the_engine(predictor, images):
         WINDOWS.astype(str),
         np.full((2, 4), np.nan, np.float32),
         np.full((2, 4), np.inf, np.float32),
+        np.full((2, 4), 1e300),
         WINDOWS.tolist(),
         None,
     ],
 )
 def test_bad_windows_never_reach_the_engine(predictor, windows):
-    with pytest.raises(InputError, match="windows is") as refused:
-        predictor.run(IMAGES, windows)
-    assert "\n" not in str(refused.value)
+    for method in (predictor.run, predictor.borders):
+        with pytest.raises(InputError, match="windows is") as refused:
+            method(IMAGES, windows)
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -334,14 +335,6 @@ def test_an_error_of_the_caller_comes_through():
     assert camera.closed == 1
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_comes_through():
     class Stages(FakeStages):
@@ -523,7 +516,7 @@ def test_a_frame_buffer_that_is_written_to_again(doctored, picture):
 class FakePredictor(FakeStages, Predictor):
     """The methods of a predictor, taken for open, over steps that count."""
 
-    _backend = object()
+    _engine = SimpleNamespace(require_open=lambda: None)
 
 
 def test_a_batch_groups_all_that_is_given():

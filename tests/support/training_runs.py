@@ -44,6 +44,17 @@ def tiny(**training):
     return replace(TINY, training=replace(TINY.training, **training))
 
 
+def small(**training):
+    """The tiny configuration with four convolutions for a backbone."""
+    config = tiny(**training)
+    return replace(config, model=replace(config.model, backbone="custom"))
+
+
+def backbone():
+    images = keras.Input((None, None, 3))
+    return keras.Model(images, [keras.layers.Conv2D(4, 1, s, name=f"own{s}")(images) for s in (4, 8, 16, 32)])
+
+
 @cache
 def pictures(count=6, seed=0):
     """Synthetic pictures of 64 x 64 pixels, drawn once."""

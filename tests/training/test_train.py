@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import training_runs
-from training_runs import Cheap, pictures, tiny
+from training_runs import Cheap, backbone, pictures, small
 
 from maskrcnn.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.config import Config
@@ -25,17 +25,6 @@ from maskrcnn.weights import get_arrays
 
 STAGES = (StageConfig("mrcnn_class.*", 1), StageConfig("mrcnn_.*", 2, 0.005))
 MEAN = {"ema_momentum": 0.8, "schedule": "cosine", "gradient_accumulation": 2}
-
-
-def small(**training):
-    """The tiny configuration with four convolutions for a backbone."""
-    config = tiny(**training)
-    return replace(config, model=replace(config.model, backbone="custom"))
-
-
-def backbone():
-    images = keras.Input((None, None, 3))
-    return keras.Model(images, [keras.layers.Conv2D(4, 1, s, name=f"own{s}")(images) for s in (4, 8, 16, 32)])
 
 
 CONFIG = small(stages=STAGES, steps_per_epoch=4, **MEAN)
@@ -205,14 +194,6 @@ def test_losing_the_optimizer_would_be_noticed(whole, tmp_path, monkeypatch):
     run(folder, resume=True)
     with pytest.raises(AssertionError):
         assert_same_state(folder, whole[1])
-
-
-@pytest.fixture
-def interruptible():
-    """Ctrl-C as Python takes it; a shell that starts a job in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
