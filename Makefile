@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench audit sbom clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -24,6 +24,14 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-sort=name
 
+# Known vulnerabilities of what the extras installed; fails where no service can be reached.
+audit: $(VENV)/.dev
+	$(BIN)/python -m tools.audit
+
+# sbom.cdx.json: what the extras installed, as CycloneDX.
+sbom: $(VENV)/.dev
+	$(BIN)/python -m tools.sbom sbom.cdx.json
+
 $(VENV)/.export: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
@@ -35,4 +43,4 @@ $(VENV)/.dev: $(VENV)/.export pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output sbom.cdx.json

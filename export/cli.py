@@ -1,8 +1,8 @@
 """`maskrcnn-export`: parses, calls one function, prints. Decides nothing, and imports no engine before it must.
 
 Exit codes: 0 done; 1 the artifact is not proven equal, or finds too little in lower precision; 2 wrong usage; 3 a
-package or device is missing; 4 a checkpoint, configuration or artifact cannot be used; 5 a picture cannot be used; 6
-the output cannot be written.
+package or device is missing, or the doctor found a problem; 4 a checkpoint, configuration or artifact cannot be used; 5
+a picture cannot be used; 6 the output cannot be written.
 """
 
 import json
@@ -211,11 +211,18 @@ def benchmark(
 
 
 @app.command()
-def doctor() -> None:
-    """Tell which engines and devices work here, and why others do not."""
-    from export.doctor import examine  # noqa: PLC0415
+def doctor(
+    artifacts: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Artifacts that shall run here, each an .onnx file or SavedModel folder."),
+    ] = None,
+) -> None:
+    """Tell which engines and devices work here, why others do not, and the command that mends it."""
+    with errors():
+        from export.doctor import examine  # noqa: PLC0415
 
-    raise typer.Exit(report.findings(examine()))
+        code = report.findings(examine(artifacts or (), report.progress))
+    raise typer.Exit(code)
 
 
 @app.command()

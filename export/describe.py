@@ -6,12 +6,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from export.environment import MINIMUM_ORT
 from maskrcnn.dataclass_json import to_dict
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
-
-# RoiAlign with half-pixel coordinates has a CUDA kernel from this version on.
-_MINIMUM_ORT = "1.25"
 
 
 def describe(
@@ -23,7 +21,7 @@ def describe(
     """Metadata of an artifact made from a model, without a verdict."""
     config = model.config
     packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx"] if artifact_format == "onnx" else [])
-    minimum = {"onnxruntime": _MINIMUM_ORT} if artifact_format == "onnx" else {"tensorflow": version("tensorflow")}
+    minimum = {"onnxruntime": MINIMUM_ORT} if artifact_format == "onnx" else {"tensorflow": version("tensorflow")}
     return Metadata(
         format=artifact_format,
         name=config.name,

@@ -12,7 +12,7 @@ from runtime.one_line import escaped, one_line
 
 if TYPE_CHECKING:
     from export.benchmark import Benchmark
-    from export.doctor import Finding
+    from export.finding import Finding
     from export.verdict import Verdict
 
 
@@ -145,8 +145,11 @@ def benchmark(found: "Benchmark") -> None:
 
 
 def findings(found: "Sequence[Finding]") -> int:
-    """Print a doctor's findings; returns the exit code."""
-    width = max(len(finding.subject) for finding in found)
-    for finding in found:
-        typer.echo(f"{finding.state:<7}  {finding.subject:<{width}}  {finding.detail}")
+    """Print a doctor's findings, the command that mends one on a line of its own; returns the exit code."""
+    subjects = [one_line(finding.subject) for finding in found]
+    width = max(map(len, subjects))
+    for subject, finding in zip(subjects, found, strict=True):
+        typer.echo(f"{finding.state:<7}  {subject:<{width}}  {one_line(finding.detail)}")
+        if finding.mend:
+            typer.echo(f"{'':<7}  to mend it:\n{finding.mend}")
     return 3 if any(finding.state == "problem" for finding in found) else 0

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from export import doctor
 from export.cli import app
 from export.verdict import Verdict
 from maskrcnn import demo_model
@@ -446,59 +445,6 @@ def test_an_error_of_our_own_making_is_not_hidden(onnx_artifact, monkeypatch):
 
     monkeypatch.setattr("runtime.backends.read_metadata", stumble)
     assert isinstance(call("inspect", onnx_artifact).exception, ZeroDivisionError)
-
-
-# Doctor
-
-
-def without_engines(monkeypatch, versions, probes=None):
-    monkeypatch.setattr(doctor, "_version", versions.get)
-    monkeypatch.setattr(doctor, "_PROBES", probes or {})
-
-
-def test_doctor_starts_the_engines_that_are_installed(monkeypatch):
-    monkeypatch.setattr(doctor, "_PROBES", {"onnxruntime": doctor._PROBES["onnxruntime"]})
-    shown = succeeded("doctor")
-    assert "CPUExecutionProvider" in shown
-    assert "tensorflow" in shown
-    assert "problem" not in shown
-
-
-@pytest.mark.parametrize(
-    ("versions", "subject"),
-    [
-        ({"onnxruntime": "1.25.1", "onnxruntime-gpu": "1.25.1"}, "onnxruntime and onnxruntime-gpu"),
-        ({"nvidia-cudnn-cu12": "9.1", "nvidia-cudnn-cu13": "9.1"}, "nvidia-cudnn-cu12 and -cu13"),
-        ({"onnxruntime-gpu": "1.28.0", "nvidia-cudnn-cu12": "9.1"}, "onnxruntime-gpu"),
-    ],
-)
-def test_doctor_names_packages_that_do_not_go_together(monkeypatch, versions, subject):
-    without_engines(monkeypatch, versions)
-    result = call("doctor")
-    assert result.exit_code == MISSING
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("problem")]
-    assert subject in line
-
-
-def test_doctor_has_nothing_against_a_good_mix(monkeypatch):
-    without_engines(monkeypatch, {"onnxruntime-gpu": "1.25.1", "nvidia-cudnn-cu12": "9.1", "tensorflow": "2.21.0"})
-    assert "problem" not in succeeded("doctor")
-
-
-def test_doctor_reports_an_engine_that_does_not_start(monkeypatch):
-    probe = "import sys; sys.stderr.write('first\\nlibcudart.so.13: cannot open'); sys.exit(7)"
-    without_engines(monkeypatch, {"onnxruntime": "1.25.1"}, {"onnxruntime": probe})
-    result = call("doctor")
-    assert result.exit_code == MISSING
-    assert "exit code 7: libcudart.so.13: cannot open" in result.stdout
-
-
-def test_doctor_reports_an_engine_that_hangs(monkeypatch):
-    without_engines(monkeypatch, {"onnxruntime": "1.25.1"}, {"onnxruntime": "import time; time.sleep(60)"})
-    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.2)
-    result = call("doctor")
-    assert result.exit_code == MISSING
-    assert "no answer within 0.2 s" in result.stdout
 
 
 # The program itself

@@ -162,7 +162,8 @@ def test_error_of_our_own_code_keeps_its_traceback(tmp_path, files):
     def broken():
         raise ZeroDivisionError("an error in a loader")
 
-    records = (replace(files.records[0], image=broken), *files.records[1:])
+    path = picture_of(files, 1)
+    records = tuple(replace(each, image=broken) if each.image == path else each for each in files.records)
     with pytest.raises(ZeroDivisionError, match="in a loader"):
         run(tmp_path / "run", replace(files, records=records))
 

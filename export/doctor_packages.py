@@ -1,0 +1,124 @@
+"""What is wrong with the installed packages, from their names, versions and files alone."""
+
+import shlex
+from collections.abc import Iterator
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from export.environment import MINIMUM_ORT, Environment
+from export.finding import Finding, State
+from export.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, numbers, ort_extra, tensorflow_extra
+
+_PYTHONS = (3, 11), (3, 13)
+# ONNX Runtime's own table of versions: the first that reads an operator set.
+_FIRST_ORT_WITH_OPSET = {17: (1, 12), 18: (1, 14)}
+
+
+def package_findings(environment: Environment) -> list[Finding]:
+    """Every problem of the packages, each with the command that mends it."""
+    rules = (_python, _shared_folders, _ort_folder, _lost_files, _old_onnxruntime, _requirements)
+    return [finding for rule in rules for finding in rule(environment)]
+
+
+def _python(environment: Environment) -> Iterator[Finding]:
+    lowest, highest = _PYTHONS
+    if not lowest <= environment.python <= highest:
+        here, first, last = (".".join(map(str, version)) for version in (environment.python, lowest, highest))
+        detail = f"supported are {first} to {last}: TensorFlow has no build for others"
+        yield Finding("problem", f"python {here}", detail, f"python{last} -m venv .venv")
+
+
+def _shared_folders(environment: Environment) -> Iterator[Finding]:
+    """Wheels that overwrite each other's files; no installer warns of it."""
+    for folder, wheels, extra in (
+        ("onnxruntime", ORT_WHEELS, ort_extra(environment)),
+        ("tensorflow", TENSORFLOW_WHEELS, tensorflow_extra(environment)),
+    ):
+        several = environment.installed(wheels)
+        if len(several) < 2:
+            continue
+        detail = f"fill one folder, {folder}, where the last installed wins and uninstalling one breaks the other"
+        if folder == "onnxruntime":
+            now = environment.ort.package if environment.ort else ""
+            detail += f"; there now: {now or 'unknown'}. Keep one"
+            detail += "" if environment.gpus else ", here that for the CPU, as no GPU is seen"
+        installer = environment.installer
+        yield Finding("problem", " and ".join(several), detail, installer.without(several, installer.extras(extra)))
+
+
+def _ort_folder(environment: Environment) -> Iterator[Finding]:
+    """What another wheel left behind: files of one under the name of the other, or of none."""
+    folder, wheels = environment.ort, environment.installed(ORT_WHEELS)
+    if folder is None or len(wheels) > 1:
+        return
+    installer = environment.installer
+    if not wheels:
+        state: State = "advice" if folder.importable else "problem"
+        detail = f"{folder.path} belongs to no installed package: what an uninstalled one left"
+        remove = shlex.join(["rm", "-r", str(folder.path)])
+        yield Finding(state, "folder onnxruntime", detail, f"{remove} && {installer.extras(ort_extra(environment))}")
+        return
+    (wheel,) = wheels
+    version = environment.packages[wheel]
+    found = " ".join(part for part in (folder.package, folder.version) if part)
+    if (folder.package or wheel) != wheel or (folder.version or version) != version:
+        detail = f"{version} is listed as installed, but {folder.path} has the files of {found}"
+        yield Finding("problem", wheel, detail, installer.again(f"{wheel}=={version}"))
+
+
+def _lost_files(environment: Environment) -> Iterator[Finding]:
+    folders = (ORT_WHEELS, TENSORFLOW_WHEELS, CUDNN_WHEELS)
+    shared = {name for wheels in folders if len(environment.installed(wheels)) > 1 for name in wheels}
+    for package, file in environment.lost.items():
+        if package not in shared:  # mended with the rest of their folder
+            version = environment.packages[package]
+            detail = f"{version} is listed as installed, but {file} is gone: did another package take it along?"
+            yield Finding("problem", package, detail, environment.installer.again(f"{package}=={version}"))
+
+
+def _old_onnxruntime(environment: Environment) -> Iterator[Finding]:
+    for wheel in environment.installed(ORT_WHEELS):
+        version = environment.packages[wheel]
+        if numbers(version) >= numbers(MINIMUM_ORT):
+            continue
+        unread = [str(opset) for opset, first in _FIRST_ORT_WITH_OPSET.items() if numbers(version) < first]
+        why = f"it cannot read opset {' and '.join(unread)}" if unread else "it has no CUDA kernel for RoiAlign"
+        detail = f"{version} is too old for artifacts, which need {MINIMUM_ORT}: {why}"
+        extra = "onnx" if wheel == "onnxruntime" else gpu_extra(environment)
+        others = [] if wheel in ("onnxruntime", "onnxruntime-gpu") else [wheel]
+        installer = environment.installer
+        yield Finding("problem", wheel, detail, installer.without(others, installer.extras(extra)))
+
+
+def _requirements(environment: Environment) -> Iterator[Finding]:
+    """Versions that no extra asks for: older ones break or have known holes, newer ones are untried."""
+    allowed: dict[str, list[SpecifierSet]] = {}
+    for text in environment.requirements:
+        requirement = Requirement(text)
+        allowed.setdefault(requirement.name.lower(), []).append(requirement.specifier)
+    for package, ranges in allowed.items():
+        version = _version(environment.packages.get(package, ""))
+        if version is None or any(each.contains(version, prereleases=True) for each in ranges):
+            continue
+        if package in ORT_WHEELS and numbers(str(version)) < numbers(MINIMUM_ORT):
+            continue  # said already, with more detail
+        expected = " or ".join(sorted({str(each) for each in ranges}))
+        old = all(_is_below(version, each) for each in ranges)
+        detail = f"{version} is {'too old' if old else 'not among the versions tried'}: expected {expected}"
+        installer = environment.installer
+        one_range = len(set(ranges)) == 1
+        mend = installer.install(f"{package}{ranges[0]}") if one_range else installer.extras(gpu_extra(environment))
+        yield Finding("problem" if old else "advice", package, detail, mend)
+
+
+def _is_below(version: Version, allowed: SpecifierSet) -> bool:
+    return any(one.operator in (">=", "~=") and version < Version(one.version) for one in allowed)
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None

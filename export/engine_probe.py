@@ -1,0 +1,111 @@
+"""Ask an engine what it can do here, in a process of its own: a broken library may end it, or never return."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.wire import field as wire_field
+from runtime.wire import varint_field
+
+SECONDS = 120
+_RELU = b"Relu"
+
+_ONNXRUNTIME = """
+import json, sys
+import onnxruntime as o
+if hasattr(o, "preload_dlls"):
+    o.preload_dlls(directory="")
+model = bytes.fromhex(sys.argv[1])
+available = o.get_available_providers()
+started = []
+for name in ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"):
+    if name in available and name in o.InferenceSession(model, providers=[name]).get_providers():
+        started.append(name)
+print(json.dumps({"version": o.__version__, "available": available, "started": started}))
+"""
+_TENSORFLOW = """
+import json
+import tensorflow as t
+gpus = len(t.config.list_physical_devices("GPU"))
+print(json.dumps({"version": t.__version__, "gpus": gpus, "cuda": t.test.is_built_with_cuda()}))
+"""
+_ARTIFACT = """
+import json, sys
+from runtime import Predictor
+print(json.dumps({"device": Predictor(sys.argv[1], "auto").device}))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine said.
+
+    Attributes:
+        facts: By name; empty where it failed.
+        failure: What went wrong, one line; "" where nothing did.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
+
+
+def ask_onnxruntime() -> Answer:
+    """`version`, the `available` providers, and those that `started` with a graph of one operator."""
+    return _ask(_ONNXRUNTIME, _smallest_model().hex())
+
+
+def ask_tensorflow() -> Answer:
+    """`version`, how many `gpus` it sees, and whether it was built with `cuda`."""
+    return _ask(_TENSORFLOW)
+
+
+def ask_predictor(path: str) -> Answer:
+    """The `device` that an artifact is opened on."""
+    return _ask(_ARTIFACT, path)
+
+
+def _ask(code: str, *arguments: str) -> Answer:
+    # `-P` and the path as it is here: what is imported is what this process would import.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a text among texts
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+            env=os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "1"},
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(failure=f"no answer within {SECONDS} s")
+    if done.returncode < 0:
+        return Answer(failure=f"ended by signal {-done.returncode}: {_last_line(done.stderr)}")
+    if done.returncode > 0:
+        return Answer(failure=f"exit code {done.returncode}: {_last_line(done.stderr)}")
+    try:
+        facts = json.loads(_last_line(done.stdout))  # libraries may print lines of their own before it
+    except ValueError:
+        return Answer(failure=f"an answer that cannot be read: {_last_line(done.stdout)[:80]!r}")
+    return Answer(facts if isinstance(facts, dict) else {})
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _smallest_model() -> bytes:
+    """An ONNX model, y = relu(x) of one float, written without the onnx package; opset 17."""
+    dimension = wire_field(1, varint_field(1, 1))
+    tensor = wire_field(1, varint_field(1, 1) + wire_field(2, dimension))
+    values = {name: wire_field(1, name) + wire_field(2, tensor) for name in (b"x", b"y")}
+    node = wire_field(1, b"x") + wire_field(2, b"y") + wire_field(4, _RELU)
+    graph = wire_field(1, node) + wire_field(2, b"probe") + wire_field(11, values[b"x"]) + wire_field(12, values[b"y"])
+    return varint_field(1, 8) + wire_field(7, graph) + wire_field(8, varint_field(2, 17))

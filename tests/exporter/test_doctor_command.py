@@ -1,0 +1,332 @@
+"""`maskrcnn-export doctor` in environments that are really there: folders of metadata, broken engines, programs."""
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_artifacts import metadata, write_artifact
+from typer.testing import CliRunner
+
+from export import doctor, doctor_artifact, engine_probe, environment
+from export.cli import app
+from export.engine_probe import Answer
+from export.environment import Environment, OrtFolder
+from runtime.artifact import Metadata
+from runtime.backends import read_metadata
+from runtime.onnx_file import seal
+
+REPOSITORY = Path(__file__).parents[2]
+MISSING, UNUSABLE = 3, 4
+QUICK_TENSORFLOW = """
+__version__ = "2.21.0"
+class config: list_physical_devices = staticmethod(lambda _: [])
+class test: is_built_with_cuda = staticmethod(lambda: True)
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def install(site, name, version, files=()):
+    """The metadata an installer leaves, and what its list of files names."""
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (folder / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    return folder
+
+
+def write(site, files):
+    for name, text in files.items():
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def command_line(site, *arguments):
+    """The command in a process of its own, with a folder of packages before those that are here."""
+    write(site, {"tensorflow/__init__.py": QUICK_TENSORFLOW})
+    paths = os.pathsep.join([str(site), str(REPOSITORY)])
+    command = [sys.executable, "-m", "export", "doctor", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=site, env=os.environ | {"PYTHONPATH": paths}, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def mended(done, subject):
+    """Detail of the one problem with a subject, and the command on the line for copying."""
+    lines = done.stdout.splitlines()
+    (at,) = [at for at, line in enumerate(lines) if line.startswith("problem") and subject in line]
+    assert lines[at + 1].strip() == "to mend it:"
+    return lines[at], shlex.split(lines[at + 2])
+
+
+def test_both_onnxruntimes(tmp_path):
+    install(tmp_path, "onnxruntime-gpu", "1.26.0")
+    done = command_line(tmp_path)
+    assert done.returncode == MISSING
+    line, command = mended(done, "onnxruntime and onnxruntime-gpu")
+    assert "there now: onnxruntime." in line
+    pip = [sys.executable, "-m", "pip"]
+    gone = [*pip, "uninstall", "--yes", "onnxruntime", "onnxruntime-gpu"]
+    assert command[: len(gone) + 1] == [*gone, "&&"]
+    assert command[len(gone) + 1 : -1] == [*pip, "install"]
+
+
+def test_both_cudnns(tmp_path):
+    install(tmp_path, "nvidia-cudnn-cu12", "9.28.0.42")
+    install(tmp_path, "nvidia_cudnn_cu13", "9.28.0.42")  # as the wheel spells it
+    done = command_line(tmp_path)
+    assert done.returncode == MISSING
+    _, command = mended(done, "nvidia-cudnn-cu12 and nvidia-cudnn-cu13")
+    assert command[3:7] == ["uninstall", "--yes", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"]
+    assert "tf-gpu" in command[-1]
+
+
+def test_a_sound_environment(tmp_path):
+    done = command_line(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "CPUExecutionProvider" in done.stdout
+    assert "sees 0 GPUs" in done.stdout
+    assert "problem" not in done.stdout
+
+
+def test_metadata_that_is_damaged(tmp_path):
+    (tmp_path / "empty-1.0.dist-info").mkdir()
+    (install(tmp_path, "nameless", "1.0") / "METADATA").write_text("")
+    (install(tmp_path, "binary", "1.0") / "METADATA").write_bytes(b"\xff\xfe\x00Name: x")
+    (install(tmp_path, "nvidia-x", "1.0") / "RECORD").write_bytes(b'\xff\x00"')
+    assert command_line(tmp_path).returncode == 0
+
+
+def test_packages_without_a_name_are_left_out(site):
+    (site / "empty-1.0.dist-info").mkdir()
+    assert "" not in environment.read_environment().packages
+
+
+# Engines that do not start
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ImportError('libcudart.so.13: cannot open')", "exit code 1: ImportError: libcudart.so.13: cannot open"),
+        ("import os; os.abort()", "ended by signal 6: no message"),
+        ("import sys; sys.exit(0)", "an answer that cannot be read: 'no message'"),
+        ("", "exit code 1: AttributeError: module 'onnxruntime' has no attribute 'get_available_providers'"),
+        ("import time; time.sleep(60)", "no answer within 0.5 s"),
+    ],
+    ids=["raises", "aborts", "exits", "empty", "hangs"],
+)
+def test_broken_onnxruntime(site, monkeypatch, code, said):
+    write(site, {"onnxruntime/__init__.py": code})
+    if "sleep" in code:
+        monkeypatch.setattr(engine_probe, "SECONDS", 0.5)
+    assert engine_probe.ask_onnxruntime() == Answer(failure=said)
+
+
+def test_lines_that_an_engine_prints_by_itself(site):
+    write(site, {"tensorflow/__init__.py": "print('hello')" + QUICK_TENSORFLOW})
+    assert engine_probe.ask_tensorflow().facts == {"version": "2.21.0", "gpus": 0, "cuda": True}
+
+
+def test_files_that_happen_to_lie_here_are_not_imported(tmp_path, monkeypatch):
+    write(tmp_path, {"onnxruntime.py": "raise ImportError", "json.py": "raise ImportError"})
+    monkeypatch.chdir(tmp_path)
+    assert engine_probe.ask_onnxruntime().failure == ""
+
+
+def test_the_probe_needs_no_onnx(site):
+    write(site, {"onnx/__init__.py": "raise ImportError"})
+    assert "CPUExecutionProvider" in engine_probe.ask_onnxruntime().facts["started"]
+
+
+def test_the_smallest_model_is_sound():
+    import onnx
+
+    onnx.checker.check_model(onnx.load_from_string(engine_probe._smallest_model()), full_check=True)
+
+
+def test_every_finding_is_shown(monkeypatch):
+    """A made-up environment through the command: what is started, listed, and said of an engine's failure."""
+    made_up = Environment({"onnxruntime": "1.31.1", "tensorflow-cpu": "2.21.0"}, driver="580.1", gpus=("A", "B"))
+    monkeypatch.setattr(doctor, "read_environment", lambda: made_up)
+    monkeypatch.setattr(doctor, "ask_onnxruntime", lambda: Answer(failure="broken\x1b[31m\nhere"))
+    monkeypatch.setattr(doctor, "ask_tensorflow", lambda: Answer({"gpus": 2, "cuda": True}))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == MISSING
+    assert "broken\\x1b[31m here" in result.stdout
+    assert "A, B, driver 580.1" in result.stdout
+    assert "ok       tensorflow-cpu" in result.stdout
+    assert result.stdout.splitlines()[-2] == "python -m pip install --force-reinstall --no-deps onnxruntime==1.31.1"
+
+
+def test_engines_that_are_not_there_are_not_started(monkeypatch):
+    monkeypatch.setattr(doctor, "read_environment", lambda: Environment({}))
+    assert {found.state for found in doctor.examine()} == {"ok", "absent"}
+
+
+# What is read of the machine
+
+
+def test_files_that_are_gone(site):
+    (site / "onnxruntime" / "capi").mkdir(parents=True)
+    files = ["onnxruntime/tests/__init__.py", "onnxruntime/capi/lib.so.1", "onnxruntime/__init__.py"]
+    install(site, "onnxruntime-gpu", "1.26.0", files)
+    found = environment.read_environment()
+    assert found.lost == {"onnxruntime-gpu": "onnxruntime/capi/lib.so.1"}
+    write(site, {"onnxruntime/capi/lib.so.1": "", "onnxruntime/__init__.py": ""})
+    assert environment.read_environment().lost == {}
+
+
+def test_the_folder_that_would_be_imported(tmp_path):
+    info = "onnxruntime/capi/build_and_package_info.py"
+    write(tmp_path, {f"rest/{info}": "", "clone/onnxruntime/README.md": ""})
+    write(tmp_path, {f"gpu/{info}": "package_name = 'onnxruntime-gpu'\n__version__ = '1.26.0'\n"})
+    rest, clone, gpu = (str(tmp_path / name) for name in ("rest", "clone", "gpu"))
+    assert environment._ort_folder([clone]) is None
+    found = environment._ort_folder([clone, rest, gpu])
+    assert found == OrtFolder(Path(rest) / "onnxruntime", "", "", importable=False)
+    write(tmp_path, {"gpu/onnxruntime/__init__.py": ""})
+    found = environment._ort_folder([clone, rest, gpu])
+    assert found == OrtFolder(Path(gpu) / "onnxruntime", "onnxruntime-gpu", "1.26.0")
+
+
+def test_the_real_folder_is_that_of_the_installed_wheel():
+    found = environment.read_environment()
+    assert found.ort.version == found.packages[found.ort.package]
+    assert found.lost == {}
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Function that puts an `nvidia-smi` of one's own first, and a driver's file of no machine."""
+    monkeypatch.setattr(environment, "_DRIVER_FILE", tmp_path / "version")
+
+    def put(script):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    return put
+
+
+def test_gpus(smi):
+    smi("echo '580.95.05, NVIDIA H100'; echo '580.95.05, NVIDIA L4, large'")
+    assert environment._nvidia() == ("580.95.05", ("NVIDIA H100", "NVIDIA L4, large"), "")
+
+
+def test_nvidia_smi_that_fails(smi):
+    smi("echo '580.95.05, NVIDIA H100'; echo 'Driver/library version mismatch'; exit 18")
+    assert environment._nvidia() == (None, (), "Driver/library version mismatch")
+
+
+def test_nvidia_smi_that_says_nothing(smi):
+    smi("exit 0")
+    assert environment._nvidia() == (None, (), "nvidia-smi finds nothing")
+
+
+def test_nvidia_smi_that_hangs(smi, monkeypatch):
+    smi("exec sleep 60")
+    monkeypatch.setattr(environment, "_SMI_SECONDS", 0.2)
+    assert environment._nvidia() == (None, (), "nvidia-smi gives no answer within 0.2 s")
+
+
+def test_nvidia_smi_that_is_no_program(smi):
+    smi("")
+    program = Path(os.environ["PATH"].split(os.pathsep)[0]) / "nvidia-smi"
+    program.write_bytes(b"\x7fELF no")
+    assert environment._nvidia()[2] != ""
+
+
+@pytest.mark.parametrize("kind", ["NVRM version: NVIDIA UNIX x86_64 Kernel Module", "Open Kernel Module for x86_64"])
+def test_driver_without_nvidia_smi(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
+    monkeypatch.setattr(environment, "_DRIVER_FILE", tmp_path / "version")
+    assert environment._nvidia()[0] is None
+    (tmp_path / "version").write_text(f"{kind}  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version:  12.3.0\n")
+    assert environment._nvidia()[0] == "535.183.01"
+
+
+@pytest.mark.parametrize(("value", "hidden"), [(None, False), ("0,1", False), ("", True), ("-1", True)])
+def test_hidden_gpus(monkeypatch, value, hidden):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert environment.read_environment().hidden is hidden
+
+
+# Artifacts
+
+
+def opened(packages, path):
+    return doctor_artifact.artifact_finding(packages, path, read_metadata(path))
+
+
+@pytest.fixture
+def write_onnx(tmp_path):
+    """Function that seals the smallest model as an artifact for some version of ONNX Runtime."""
+
+    def write(minimum):
+        described = replace(Metadata.from_json(metadata(None, False), "fake"), engine_minimum={"onnxruntime": minimum})
+        path = tmp_path / "small.onnx"
+        path.write_bytes(seal(engine_probe._smallest_model(), described.to_json()))
+        return path
+
+    return write
+
+
+def test_an_artifact_that_runs_here(write_onnx, monkeypatch):
+    monkeypatch.setattr(doctor, "ask_tensorflow", lambda: Answer({"gpus": 0, "cuda": True}))
+    result = CliRunner().invoke(app, ["doctor", str(write_onnx("1.25"))])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].split("; ")[-1] in ("runs on cpu", "runs on cuda:0")
+    assert "needs onnxruntime 1.25 or later (opset 17)" in result.stdout
+
+
+def test_an_artifact_whose_engine_is_not_here(write_onnx, tmp_path):
+    found = opened(Environment({}), write_onnx("1.25"))
+    assert (found.state, found.mend) == ("problem", "python -m pip install 'maskrcnn-export[onnx]'")
+    (tmp_path / "saved").mkdir()
+    write_artifact(tmp_path / "saved", None, directory=True)
+    found = opened(Environment({}, gpus=("one",)), tmp_path / "saved")
+    assert "needs tensorflow or later (opset 17), not installed" in found.detail
+    assert found.mend == "python -m pip install 'maskrcnn-export[tf-gpu]'"
+
+
+def test_an_artifact_for_a_newer_engine(write_onnx):
+    found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("99.1"))
+    assert found.state == "problem"
+    assert "needs onnxruntime 99.1, installed is" in found.detail
+    assert found.mend == "python -m pip install 'onnxruntime>=99.1.0'"
+
+
+def test_a_minimum_that_is_no_version_reaches_no_shell(write_onnx):
+    found = opened(Environment({"onnxruntime": "1.0"}), write_onnx("2\x1b[31m; rm 3"))
+    assert found.state == "problem"
+    assert found.mend == "python -m pip install 'onnxruntime>=2.31.3'"
+
+
+def test_an_artifact_that_its_engine_refuses(write_onnx, monkeypatch):
+    monkeypatch.setattr(engine_probe, "_RELU", b"Rely")
+    found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25"))
+    assert found.state == "problem"
+    assert "here is onnxruntime 1.31.1: exit code 1: " in found.detail
+    assert found.mend == "python -m pip install 'maskrcnn-export[onnx]'"
+
+
+def test_what_is_no_artifact(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "read_environment", lambda: Environment({}))
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path / "none.onnx")])
+    assert result.exit_code == UNUSABLE
+    assert result.stderr.splitlines()[-1].startswith("error: there is no artifact at")

@@ -1,0 +1,55 @@
+"""What the extras of this package have brought into an environment, without the tools of its developers."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def canonical(name: str) -> str:
+    """A name of a package as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(path: Path = PYPROJECT) -> list[str]:
+    """What the package asks for itself, in all extras."""
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    own = canonical(project["name"])
+    return [text for text in texts if canonical(Requirement(text).name) != own]
+
+
+def closure(texts: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Everything that requirements need, directly or not.
+
+    Args:
+        texts: Requirements.
+
+    Returns:
+        Version by name of what is installed, sorted; and the names of those requirements that are not.
+    """
+    found: dict[str, str] = {}
+    missing: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    waiting = [(Requirement(text), True) for text in texts]
+    while waiting:
+        requirement, asked_for_here = waiting.pop()
+        name = canonical(requirement.name)
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            if asked_for_here:  # deeper ones depend on the platform
+                missing.add(name)
+            continue
+        found[name] = installed.version
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                needed = (Requirement(text) for text in installed.requires or ())
+                waiting += [(one, False) for one in needed if not one.marker or one.marker.evaluate({"extra": extra})]
+    return dict(sorted(found.items())), sorted(missing)
