@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
 from maskrcnn.h5_walk import check_structure
-from runtime.atomic import atomic_write
+from maskrcnn.h5_write import writing_h5
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -96,7 +96,7 @@ def write_arrays(
     for key, array in arrays.items():
         layer = key.split("/")[0]
         groups.setdefault(group_of(layer), []).append((f"{key}:0", array))
-    with atomic_write(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
+    with writing_h5(path, overwrite=overwrite) as file:
         # Fixed-length bytes, as in the original: of a plain list h5py makes variable-length text.
         file.attrs["layer_names"] = np.array([name.encode() for name in groups])
         file.attrs["backend"] = b"tensorflow"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
 from maskrcnn.h5_walk import check_structure
-from runtime.atomic import atomic_write
+from maskrcnn.h5_write import writing_h5
 
 FORMAT = 1
 Array = npt.NDArray[Any]
@@ -48,7 +48,7 @@ def save_state(path: str | Path, state: State) -> None:
         OutputError: It cannot be written.
     """
     facts = json.dumps({**state.facts, "format": FORMAT}, sort_keys=True)
-    with atomic_write(path, overwrite=True) as temporary, h5py.File(temporary, "w") as file:
+    with writing_h5(path, overwrite=True) as file:
         group = file.create_group("arrays")
         for number, array in enumerate(state.arrays.values()):
             group.create_dataset(str(number), data=array)
