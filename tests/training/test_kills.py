@@ -1,5 +1,6 @@
 """A run killed without warning at random moments, and resumed each time, ends as one that was left alone."""
 
+import json
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from maskrcnn.matterport_h5 import read_arrays
 from maskrcnn.training.state import load_state
 from maskrcnn.training_config import StageConfig
 
-KILLS = 5
+KILLS = 10
 STATE_STEPS = 3
 
 
@@ -33,7 +34,7 @@ def steps_done(output):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, pytestconfig):
-    config = tiny(steps_per_epoch=30, stages=(StageConfig("heads", 2), StageConfig("all", 3)))
+    config = tiny(steps_per_epoch=60, stages=(StageConfig("heads", 2), StageConfig("all", 3)))
     (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
     write_shapes(tmp_path / "shapes", count=6, seed=0, size=(64, 64))
     root = pytestconfig.rootpath
@@ -67,5 +68,9 @@ def test_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, pytestcon
     assert set(whole) == set(broken)
     worst = max(float(np.abs(whole[key] - broken[key]).max()) for key in whole)
     assert worst < 1e-6, worst
+    curves = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "broken")]
+    assert len(curves[0]) == len(curves[1]) == 5
+    for ours, theirs in zip(*curves, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
     moved = read_arrays(output / "best.weights.h5")[0]
     assert set(moved) == set(whole)
