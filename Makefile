@@ -7,7 +7,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench coverage audit sbom clean
+TARGET ?= picture
+MINUTES ?= 30
+
+.PHONY: demo test check bench coverage fuzz audit sbom clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -39,6 +42,11 @@ audit: $(VENV)/.dev
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tools.sbom sbom.cdx.json
 
+# One door for files of strangers, for so long (Linux): make fuzz TARGET=picture MINUTES=30
+fuzz: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group fuzz
+	$(BIN)/python tests/support/fuzz.py $(TARGET) --minutes $(MINUTES)
+
 $(VENV)/.export: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
@@ -50,4 +58,4 @@ $(VENV)/.dev: $(VENV)/.export pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output sbom.cdx.json
+	rm -rf $(VENV) demo-output sbom.cdx.json .fuzz .coverage*

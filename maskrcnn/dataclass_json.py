@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
-import math
+import sys
 import types
 from collections.abc import Mapping
+from reprlib import repr as brief
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from maskrcnn.errors import ConfigError
@@ -62,21 +63,22 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(option for option in options if option is not type(None)), value, where)
     if origin is Literal:
         if value not in get_args(hint):
-            raise ConfigError(f"{where} is {value!r}: expected one of {', '.join(map(repr, get_args(hint)))}")
+            raise ConfigError(f"{where} is {brief(value)}: expected one of {', '.join(map(repr, get_args(hint)))}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {value!r}: expected a list")
+            raise ConfigError(f"{where} is {brief(value)}: expected a list")
         return tuple(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     return _convert_scalar(hint, value, where)
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # No NaN and no infinity; of whole numbers none that a float cannot hold.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is float and is_number:
         return float(value)
     if hint is int and is_number and value == int(value):
         return int(value)
     if hint in (str, bool) and isinstance(value, hint):
         return value
-    raise ConfigError(f"{where} is {value!r}: expected {hint.__name__}")
+    raise ConfigError(f"{where} is {brief(value)}: expected {hint.__name__}")

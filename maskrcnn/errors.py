@@ -12,12 +12,17 @@
     └── TrainingError (RuntimeError)      a run cannot start, go on, or be resumed
         └── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
 
-Each message is one line: what was wrong, where, what was expected, what to do.
+Each message is one printable line: what was wrong, where, what was expected, what to do.
 """
+
+from runtime.one_line import printable_message
 
 
 class MaskRCNNError(Exception):
     """Base of all errors raised by `maskrcnn`; catch it to catch them all."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*map(printable_message, arguments))  # names and values in a message may come from a file
 
 
 class ConfigError(MaskRCNNError, ValueError):

@@ -4,6 +4,8 @@ HDF5 follows links, external files and virtual sources wherever they point, and 
 does not know. All of that is in the structure of the file, which is read here alone.
 """
 
+import mmap
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from maskrcnn.errors import CheckpointFormatError
 _FILTERS = (1, 2, 3)
 # Weights hardly shrink when they are packed; zeros by a factor of a thousand.
 _LARGEST_RATIO = 4
+# A global heap, which holds texts of variable length: how it begins, its size; what precedes an object, its size last.
+_HEAP, _HEAP_HEADER, _OBJECT = b"GCOL\x01", struct.Struct("<8xQ"), struct.Struct("<HHIQ")
+_MOST_OBJECTS = 1_000_000  # in all heaps
 
 
 def check_structure(file: h5py.File, path: Path) -> None:
@@ -26,8 +31,10 @@ def check_structure(file: h5py.File, path: Path) -> None:
 
     Raises:
         CheckpointFormatError: A link, external storage, a virtual array, a named type, a foreign filter, a group with
-            two names, or arrays of more bytes than four times the file's size; the message names it.
+            two names, arrays of more bytes than four times the file's size, or a heap that HDF5 would read for ever;
+            the message names it.
     """
+    _check_heaps(file, path)
     limit = path.stat().st_size
     declared = 0  # bytes of arrays
     waiting: list[h5py.Group] = [file]
@@ -54,6 +61,27 @@ def check_structure(file: h5py.File, path: Path) -> None:
                 raise CheckpointFormatError(
                     f"{path} declares more than {declared} bytes of arrays, but has {limit} itself: refused"
                 )
+
+
+def _check_heaps(file: h5py.File, path: Path) -> None:
+    """Refuse a heap with an object that takes no space: HDF5 (1.14) goes on from it to itself."""
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise CheckpointFormatError(f"{path} has addresses or lengths of other than 8 bytes: refused")
+    objects = 0
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        heap = content.find(_HEAP)
+        while 0 <= heap <= len(content) - _HEAP_HEADER.size:
+            end = min(heap + _HEAP_HEADER.unpack_from(content, heap)[0], len(content))
+            place = heap + _HEAP_HEADER.size
+            while place + _OBJECT.size <= end:
+                index, _, _, size = _OBJECT.unpack_from(content, place)
+                # Index 0 is what is free, and its size counts from here; HDF5 computes in 64 bits.
+                step = (_OBJECT.size + (size + 7) // 8 * 8 if index else size) % 2**64
+                objects += 1
+                if step == 0 or objects > _MOST_OBJECTS:
+                    raise CheckpointFormatError(f"{path} has a heap without end at byte {heap}: refused")
+                place += step
+            heap = content.find(_HEAP, heap + 1)
 
 
 def _check_array(array: h5py.Dataset, path: Path, where: str) -> None:

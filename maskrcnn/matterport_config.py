@@ -1,11 +1,14 @@
 """Matterport's `Config` fields, read and written: NAME, NUM_CLASSES, IMAGE_MAX_DIM, ..."""
 
 from collections.abc import Callable, Mapping
+from reprlib import repr as brief
 from typing import Any
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
 from maskrcnn.training_config import LOSS_NAMES
+
+_MOST_CLASSES = 100_000  # each gets a name, where a file names none: a number must not ask for all memory
 
 # matterport field -> our field, for values that mean the same
 _SAME: dict[str, str] = {
@@ -75,8 +78,8 @@ def _converted(
 @_converted("NUM_CLASSES")
 def _class_names(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     count = theirs["NUM_CLASSES"]
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError(f"NUM_CLASSES is {count!r}: expected a positive integer")
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_CLASSES:
+        raise ConfigError(f"NUM_CLASSES is {brief(count)}: expected a positive integer, at most {_MOST_CLASSES}")
     # The original keeps names in its data set, not in its configuration.
     names = theirs.get("CLASS_NAMES") or ["BG", *(f"class {i}" for i in range(1, count))]
     if len(names) != count:
@@ -94,7 +97,8 @@ def _mask_shape(_ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     expected = 2 * theirs.get("MASK_POOL_SIZE", 14)
     if list(theirs["MASK_SHAPE"]) != [expected, expected]:
         raise ConfigError(
-            f"MASK_SHAPE is {theirs['MASK_SHAPE']}: the mask head gives {expected} x {expected}, twice MASK_POOL_SIZE"
+            f"MASK_SHAPE is {brief(theirs['MASK_SHAPE'])}: the mask head gives {expected} x {expected}, "
+            "twice MASK_POOL_SIZE"
         )
 
 
@@ -146,6 +150,8 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"unknown matterport setting {unknown[0]!r}: see docs/configuration.md for those that are read"
         )
+    if not isinstance(values.get("CLASS_NAMES", []), list | tuple):
+        raise ConfigError(f"CLASS_NAMES is {brief(values['CLASS_NAMES'])}: expected a list")
     if "CLASS_NAMES" in values and "NUM_CLASSES" not in values:
         values = {**values, "NUM_CLASSES": len(values["CLASS_NAMES"])}
     ours: dict[str, Any] = {
@@ -163,8 +169,8 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
         if theirs_name in values:
             try:
                 convert(ours, values)
-            except TypeError as error:
-                raise ConfigError(f"{theirs_name} is {values[theirs_name]!r}: wrong type ({error})") from error
+            except (TypeError, AttributeError) as error:
+                raise ConfigError(f"{theirs_name} is {brief(values[theirs_name])}: wrong type ({error})") from error
     return Config.from_dict(ours)
 
 

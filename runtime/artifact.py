@@ -123,9 +123,10 @@ class Metadata:
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
-        except (KeyError, TypeError, InputError) as error:
+            digest = verdict_digest(metadata.verdict)
+        except (KeyError, TypeError, InputError, RecursionError) as error:
             raise ArtifactCorruptError(f"{where}: its metadata lacks or spoils a field: {error}") from error
-        if values.get("verdict_sha256") != verdict_digest(metadata.verdict):
+        if values.get("verdict_sha256") != digest:
             raise ArtifactCorruptError(f"{where}: its verdict differs from the recorded digest; export it again")
         metadata._check(where)
         return metadata

@@ -15,12 +15,17 @@
     ├── OutputError (OSError)                a file cannot be written where it was asked to be
     └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
 
-Each message is one line: what was wrong, where, what was expected, what to do.
+Each message is one printable line: what was wrong, where, what was expected, what to do.
 """
+
+from runtime.one_line import printable_message
 
 
 class RuntimeLibraryError(Exception):
     """Base of all errors raised by `runtime`; catch it to catch them all."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*map(printable_message, arguments))  # names and values in a message may come from a file
 
 
 class ImageError(RuntimeLibraryError, ValueError):

@@ -161,8 +161,9 @@ def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int
         encoded = os.fsdecode(source)
         name = repr(encoded)
     with _decoding(name), opened(encoded, name) as image:
-        picture = _from_pil(image, channels, max_pixels, name)
+        # Asked first: a GIF looks for its second frame, and has to decode the first one anew after it.
         several = image.format != "MPO" and getattr(image, "is_animated", False)
+        picture = _from_pil(image, channels, max_pixels, name)
     if several:
         _logger.warning("%s has several frames; only the first is used", name)
     return picture

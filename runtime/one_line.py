@@ -17,3 +17,8 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def printable_message(value: object) -> object:
+    """A text as it is where it is one printable line, else `one_line` of it; anything but text is left alone."""
+    return one_line(value) if isinstance(value, str) and not value.isprintable() else value

@@ -42,10 +42,11 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
         expected, recorded = content["files"], content.pop("sha256")
         listed = set(expected.keys())
         metadata = json.dumps(content["metadata"], ensure_ascii=False)
+        digest = _self_digest(content)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactCorruptError(f"{path} is damaged: copy or export the artifact again") from error
     if verify_digest:
-        if recorded != _self_digest(content):
+        if recorded != digest:
             raise ArtifactCorruptError(f"{path} was changed after the export: copy or export the artifact again")
         found = _digests(folder)
         for name in sorted(listed | found.keys()):

@@ -95,3 +95,12 @@ def test_missing_package_names_it_its_extra_and_the_command():
     assert message.startswith("running a model needs")
     assert "pip install 'maskrcnn-export[onnx]'" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(("package", "name"), [case for case in ALL if case[0] != "export"])
+def test_a_message_is_one_printable_line_whatever_a_file_says(package, name):
+    found = classes(package)[name]
+    if "__init__" in vars(found) and found.__base__ is not Exception:
+        pytest.skip("it makes its message itself")
+    assert str(found("a\x1b[2J of\nb\u202e")) == r"a\x1b[2J of b\u202e"
+    assert str(found("two  spaces of a path stay")) == "two  spaces of a path stay"

@@ -225,7 +225,7 @@ def test_no_name_is_our_default_name():
         ({"NUM_CLASSES": 2.5}, r"NUM_CLASSES is 2\.5"),
         ({"NUM_CLASSES": "81"}, "NUM_CLASSES is '81'"),
         ({"NUM_CLASSES": 2, "CLASS_NAMES": ["BG"]}, "CLASS_NAMES has 1 names, NUM_CLASSES is 2"),
-        ({"NUM_CLASSES": 2, "CLASS_NAMES": 5}, "NUM_CLASSES is 2: wrong type"),
+        ({"NUM_CLASSES": 2, "CLASS_NAMES": 5}, "CLASS_NAMES is 5: expected a list"),
         ({"LOSS_WEIGHTS": {"rpn_loss": 1.0}}, "LOSS_WEIGHTS has 'rpn_loss': known are rpn_class_loss"),
         ({"LOSS_WEIGHTS": 1.0}, r"LOSS_WEIGHTS is 1\.0: wrong type"),
         ({"MASK_SHAPE": 28}, "MASK_SHAPE is 28: wrong type"),
@@ -258,3 +258,20 @@ def test_other_strides_are_refused():
 
 def test_class_names_alone_give_their_number():
     assert from_matterport({"CLASS_NAMES": ["BG", "cell"], "BACKBONE": "resnet50"}).model.class_names == ("BG", "cell")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"NUM_CLASSES": 10**15},  # of which each would get a name
+        {"NUM_CLASSES": 2, "LOSS_WEIGHTS": []},
+        {"BACKBONE": "resnet50", "CLASS_NAMES": 3},
+        {"NUM_CLASSES": 2, "MASK_SHAPE": "\x1b[2J\n"},
+        {"NUM_CLASSES": 2, "IMAGE_MAX_DIM": 10**400},
+    ],
+    ids=str,
+)
+def test_values_of_a_hostile_file_are_refused_in_one_line(values):
+    with pytest.raises(ConfigError) as refused:
+        from_matterport(values)
+    assert str(refused.value).isprintable()

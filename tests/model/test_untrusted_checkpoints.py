@@ -182,3 +182,24 @@ def test_the_walk_is_what_refuses(weights, secret, monkeypatch):
     assert matterport_h5.check_structure is h5_walk.check_structure
     monkeypatch.setattr(matterport_h5, "check_structure", lambda file, path: None)
     assert sorted(read_arrays(weights)[0]) == sorted(ARRAYS)
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["free space", "a text"])
+def test_a_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, index):
+    path = tmp_path / "model.h5"
+    write_arrays(path, ARRAYS, {"config": "text"})
+    assert read_arrays(path)[1]["config"] == "text"
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL") + 16  # of its first object: index, references, four bytes, size
+    size = 0 if index == 0 else 2**64 - 16
+    content[place : place + 16] = index.to_bytes(2, "little") + bytes(6) + size.to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(CheckpointFormatError, match="heap without end"):
+        read_arrays(path)
+
+
+def test_sound_heaps_of_any_filling_are_read(tmp_path):
+    path = tmp_path / "model.h5"
+    texts = {f"text {length}": "x" * length for length in (*range(1, 80), 4000, 4047, 4048, 4064, 4065, 9000)}
+    write_arrays(path, ARRAYS, texts)
+    assert texts.items() <= read_arrays(path)[1].items()

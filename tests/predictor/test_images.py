@@ -180,6 +180,14 @@ def test_of_several_frames_the_first_is_read_and_that_is_logged(kind, caplog):
     assert (result == [255, 0, 0]).all()
 
 
+def test_of_an_animation_in_gray_the_first_frame_is_read():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)  # with this palette Pillow has a GIF in mode "L"
+    frames = [Image.fromarray(ramp), Image.fromarray(np.ascontiguousarray(ramp[::-1]))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(data, 1)[:, :, 0], ramp)
+    np.testing.assert_array_equal(read_image(data), np.repeat(ramp[:, :, None], 3, axis=2))
+
+
 def test_an_mpo_photo_with_a_preview_is_not_told(caplog):
     first, second = (Image.new("RGB", (16, 16), color) for color in ((255, 0, 0), (0, 0, 255)))
     data = encoded(first, "MPO", save_all=True, append_images=[second])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -43,6 +44,15 @@ def refusal(folder, kind=ArtifactCorruptError, **options):
     assert str(folder) in message
     assert "\n" not in message
     return message
+
+
+def test_lists_as_deep_as_can_be_read_but_not_written_are_refused(folder):
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 150, limit):  # where that is depends on the functions around
+        (folder / MANIFEST).write_text(
+            '{"metadata": {}, "files": {"a": %s}, "sha256": ""}' % ("[" * depth + "]" * depth)
+        )
+        refusal(folder)
 
 
 def test_round_trip(folder):

@@ -1,0 +1,55 @@
+"""What fuzzing found worth keeping: each input once more through its target, every finding of the past among them."""
+
+from pathlib import Path
+
+import pytest
+from fuzz_targets import TARGETS
+
+CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
+LARGEST, ALL = 8 * 1024, 200 * 1024  # bytes of a file, and of all
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus_of_a_target_has_no_finding(target):
+    files = sorted((CORPUS / target).iterdir())
+    assert files
+    for path in files:
+        try:
+            TARGETS[target](path.read_bytes())
+        except Exception as error:
+            raise AssertionError(f"python tests/support/fuzz.py {target} --replay {path}") from error
+
+
+def test_the_corpus_is_small_and_of_known_targets():
+    assert sorted(folder.name for folder in CORPUS.iterdir()) == sorted(TARGETS)
+    sizes = [path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()]
+    assert max(sizes) <= LARGEST
+    assert sum(sizes) <= ALL
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_lets_no_other_error_pass(target, monkeypatch):
+    """A fault behind any of the doors is a finding."""
+
+    def broken(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(BEHIND[target], broken)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        for path in (CORPUS / target).iterdir():
+            TARGETS[target](path.read_bytes())
+
+
+BEHIND = {
+    "picture": "runtime.images.picture_pixels",
+    "rle": "runtime.rle._are_whole",
+    "coco": "maskrcnn.data.coco._read_images",
+    "via": "maskrcnn.data.via._entries",
+    "labelme": "maskrcnn.data.labelme._add_picture",
+    "metadata": "runtime.artifact._tuple",
+    "manifest": "runtime.savedmodel_folder._digests",
+    "onnx": "runtime.onnx_scan.read_fields",
+    "savedmodel": "runtime.backends.savedmodel_scan._foreign_parts",
+    "config": "maskrcnn.config.from_dict",
+    "weights": "maskrcnn.matterport_h5.check_structure",
+}

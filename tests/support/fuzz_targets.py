@@ -1,0 +1,98 @@
+"""The doors that bytes of strangers come through, by name: functions of bytes that raise on a finding.
+
+Each may only refuse, with an error of ours in one printable line, or give what it says. `tests/fuzz_corpus` has a
+folder per target; `fuzz.py` fuzzes them, `test_fuzz_corpus.py` replays the corpus.
+"""
+
+import json
+import logging
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+from fuzz_annotations import coco, labelme, rle, via
+from fuzz_artifacts import manifest, metadata, onnx, savedmodel
+from fuzz_checks import folder, refused_with
+
+from maskrcnn.config import Config, read_config
+from maskrcnn.data import picture_files
+from maskrcnn.data.findings import RowError
+from maskrcnn.data.picture_files import picture_size
+from maskrcnn.errors import CheckpointError, ConfigError
+from maskrcnn.matterport_config import to_matterport
+from maskrcnn.matterport_h5 import read_arrays
+from runtime import images
+from runtime.errors import ImageError
+from runtime.images import read_image
+
+_MOST_PIXELS = 2**20  # the real limit takes a second to decode
+
+
+@contextmanager
+def _small_pictures():
+    with (
+        mock.patch.object(images, "MAX_PIXELS", _MOST_PIXELS),
+        mock.patch.object(picture_files, "MAX_PIXELS", _MOST_PIXELS),
+    ):
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def picture(data):
+    """An encoded picture, from memory and from a file."""
+    path = folder("picture") / "x.png"
+    path.write_bytes(data)
+    with _small_pictures():
+        size = None
+        with refused_with(RowError):
+            size = picture_size(path)
+        with refused_with(ImageError):
+            pixels = read_image(data)
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+            assert pixels.shape[:2] == size
+            assert pixels.shape[0] * pixels.shape[1] <= _MOST_PIXELS
+            np.testing.assert_array_equal(read_image(path), pixels)
+            assert read_image(data, 1).shape == (*pixels.shape[:2], 1)
+
+
+def config(data):
+    """A configuration file, ours or matterport's; what is read is written and read again."""
+    path = folder("config") / "config.json"
+    path.write_bytes(data)
+    with refused_with(ConfigError):
+        found = read_config(path)
+        assert Config.from_json(found.to_json()) == found
+        json.dumps(to_matterport(found))
+    with refused_with(ConfigError):
+        Config.from_json(data.decode(errors="replace"))
+
+
+def weights(data):
+    """A weight file; its arrays are no larger than it is."""
+    path = folder("weights") / "x.h5"
+    path.write_bytes(data)
+    with refused_with(CheckpointError):
+        arrays, attributes = read_arrays(path)
+        assert all(array.dtype == np.float32 for array in arrays.values())
+        assert max(array.nbytes for array in arrays.values()) <= 4 * len(data)
+        json.dumps(attributes)
+
+
+TARGETS = {
+    "picture": picture,
+    "rle": rle,
+    "coco": coco,
+    "via": via,
+    "labelme": labelme,
+    "metadata": metadata,
+    "manifest": manifest,
+    "onnx": onnx,
+    "savedmodel": savedmodel,
+    "config": config,
+    "weights": weights,
+}
