@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo test check bench coverage fuzz audit sbom clean
+.PHONY: demo test check bench coverage fuzz mutants audit sbom clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -47,6 +47,11 @@ fuzz: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group fuzz
 	$(BIN)/python tests/support/fuzz.py $(TARGET) --minutes $(MINUTES)
 
+# Lines that the results depend on, broken one at a time: tests must notice nine of ten.
+mutants: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group mutation
+	$(BIN)/python tests/mutation/run.py
+
 $(VENV)/.export: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
@@ -58,4 +63,4 @@ $(VENV)/.dev: $(VENV)/.export pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output sbom.cdx.json .fuzz .coverage*
+	rm -rf $(VENV) demo-output sbom.cdx.json .fuzz .mutation .coverage*

@@ -191,3 +191,22 @@ def test_every_border_has_a_tolerance_that_can_fail():
     compared = [name for stage in STAGES for name in stage.outputs]
     assert sorted(compared) == sorted(tolerances.STAGES)
     assert all(0 <= tolerance.bound <= 1e-4 for tolerance in tolerances.STAGES.values())
+
+
+def test_what_users_are_promised():
+    """The bounds that the README states; a wider one would let more pass."""
+    assert (tolerances.BOXES, tolerances.SCORES, tolerances.MASKS) == ((0.01, False), (1e-5, False), (1e-4, False))
+    assert tolerances.DECISION_MARGIN == 1e-5
+
+
+def test_bounds_of_the_stages():
+    """Typed a second time: a bound that grows is decided here, too."""
+    features, probability, arithmetic = (1e-4, True), (3e-5, False), (1e-6, False)
+    assert {
+        **dict.fromkeys(("p2", "p3", "p4", "p5", "p6", "rpn_deltas", "box_deltas"), features),
+        **dict.fromkeys(("box_rois", "mask_rois"), features),
+        **dict.fromkeys(("rpn_probs", "class_probs"), probability),
+        **dict.fromkeys(("proposals", "detected_boxes", "scores"), arithmetic),
+        **dict.fromkeys(("class_ids", "num_detections"), (0, False)),
+        "masks": (1e-4, False),
+    } == tolerances.STAGES

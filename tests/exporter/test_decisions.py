@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracles import decode
 
-from export.decisions import explain_masks, explain_rows
+from export.decisions import _proposals, explain_masks, explain_rows
 from export.tolerances import MASKS
 from maskrcnn.samples import DEMO
 
 NEAR, FAR = 5e-6, 1e-4  # the margin lies between
 THRESHOLDS = (0.5, 0.3)  # score, suppression
 CONFIG = replace(DEMO, proposals=replace(DEMO.proposals, pre_nms_limit=4, nms_threshold=0.5))
-IMAGE_SIZE = (1024, 1024)
+IMAGE_SIZE = (512, 2048)
 
 # Six boxes that do not touch each other.
 APART = np.float32([[0.15 * i, 0.15 * i, 0.15 * i + 0.1, 0.15 * i + 0.1] for i in range(6)])
@@ -77,12 +78,74 @@ def test_anchor_cut(gap, named):
     assert bool(reasons) is named
 
 
+def test_the_decision_is_told_with_its_numbers():
+    scores = SCORES.copy()
+    scores[5] = scores[4]
+    config = replace(CONFIG, proposals=replace(CONFIG.proposals, pre_nms_limit=5))
+    sides = proposal_run([0, 4], scores=scores), proposal_run([0], scores=scores)
+    assert rows_of(*sides, config=config) == ["proposals: anchors 5 and 6 by score differ by 0.0e+00, only one enters"]
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.15], [0, 0, 0.25, 0.5]])
+    sides = detection_run(boxes[:2], [0.75, 0.5], [1, 1]), detection_run(boxes[:1], [0.75], [1])
+    assert rows_of(*sides) == ["detection: two boxes overlap by 0.3000000, the threshold is 0.3"]
+    sides = detection_run(boxes[:1], [0.75], [1]), detection_run(boxes[2:], [0.75], [1])
+    assert rows_of(*sides) == ["detection: two boxes of which one is kept differ in score by 0.0e+00"]
+    probs = [[0.05, 0.9, 0.03, 0.02], [0.02, 0.01, 0.485, 0.485], [0.25, 0.5, 0.2, 0.05]]
+    assert rows_of(*[detection_run(boxes[:1], [0.9], [1], probs)] * 2) == [
+        "detection: two classes of proposal 1 have the score 0.485000",
+        "detection: proposal 2 scores 0.5000000, the threshold is 0.5",
+    ]
+    run = detection_run(APART[:4], np.float32([0.9, 0.75, 0.5, 0.5 - 2.0**-18]), [1, 1, 1, 1])
+    assert rows_of(run, run) == ["detection: rows 2 and 3 differ in score by 3.8e-06"]
+    run = detection_run(np.float32([[0, 0, 0.1, 0.1], [0, 0, 0.3, 0.25]]), [0.9, 0.8], [1, 1])
+    other = {name: np.array(value) for name, value in run.items()}
+    other["detected_boxes"][1, 3] += 2.0**-18
+    other["masks"][1, 3, 0] += 0.125
+    assert explain_masks(run, other, IMAGE_SIZE) == [
+        "mask head: the mask of row 1 differs by 1.2e-01, its box by 3.8e-06 of the picture"
+    ]
+
+
+def test_a_mask_as_far_off_as_is_allowed_needs_no_reason():
+    reference = detection_run([[0, 0, 0.1, 0.1]], [0.9], [1])
+    reference["masks"][:] = 0
+    other = {name: np.array(value) for name, value in reference.items()}
+    other["detected_boxes"][0, 0] += NEAR
+    other["masks"][0, 1, 1] = np.float32(MASKS.bound)
+    assert explain_masks(reference, other, IMAGE_SIZE) == []
+    other["masks"][0, 1, 1] = np.nextafter(np.float32(MASKS.bound), np.float32(1))
+    assert len(explain_masks(reference, other, IMAGE_SIZE)) == 1
+
+
 def test_no_anchor_is_cut_where_all_enter():
     scores = SCORES.copy()
     scores[4] = scores[3] - NEAR
     config = replace(CONFIG, proposals=replace(CONFIG.proposals, pre_nms_limit=6))
     sides = proposal_run([0, 1, 2, 3], scores=scores), proposal_run([0, 1, 2], scores=scores)
     assert rows_of(*sides, config=config) == []
+
+
+@pytest.mark.parametrize("limit", [6, 40, 100])
+def test_a_proposal_has_the_score_of_the_anchor_it_was_refined_from(limit):
+    rng = np.random.default_rng(2)
+    corners = rng.uniform(0, 0.8, (40, 2))
+    anchors = np.hstack([corners, corners + rng.uniform(0.05, 0.3, (40, 2))]).astype(np.float32)
+    std = (0.1, 0.15, 0.2, 0.25)
+    config = replace(
+        CONFIG,
+        model=replace(CONFIG.model, rpn_box_std=std),
+        proposals=replace(CONFIG.proposals, pre_nms_limit=limit),
+    )
+    deltas = rng.normal(0, 2, (40, 4)).astype(np.float32)
+    scores = np.linspace(0.95, 0.05, 40).astype(np.float32)
+    deltas[2, 2:] = 150, 110  # beyond the largest
+    refined = [np.clip(decode(*pair), 0, 1) for pair in zip(anchors, deltas * np.float64(std), strict=True)]
+    run = proposal_run([0], anchors, scores) | {"rpn_deltas": deltas}
+    kept = [2, 0, 6] if limit == 6 else [2, 0, 6, 39, 17]  # one more than the limit may have entered
+    run["proposals"] = np.float32([*(refined[row] for row in kept), np.zeros(4)])
+    chosen = _proposals(run, anchors, config)
+    np.testing.assert_allclose(chosen.boxes, np.array(refined)[kept], atol=1e-6)
+    np.testing.assert_array_equal(chosen.scores, scores[kept].astype(np.float64))
+    assert chosen.class_ids.tolist() == [0] * len(kept)
 
 
 @pytest.mark.parametrize("swap", [False, True], ids=["missing", "extra"])
@@ -170,9 +233,10 @@ def test_order_of_rows(gap, named):
 
 
 def box_of_level(level):
-    """A square whose size is that of a (fractional) pyramid level."""
-    side = 224 * 2 ** (level - 4) / IMAGE_SIZE[0]
-    return np.float32([[0, 0, side, side]])
+    """A box twice as wide as high, whose size is that of a (fractional) pyramid level."""
+    side = 224 * 2 ** (level - 4)  # pixels
+    height, width = side / 2**0.5 / IMAGE_SIZE[0], side * 2**0.5 / IMAGE_SIZE[1]
+    return np.float32([[0.125, 0.25, 0.125 + height, 0.25 + width]])
 
 
 @pytest.mark.parametrize("border", [2.5, 3.5, 4.5])

@@ -85,3 +85,9 @@ def test_error_is_one_line_and_counts_the_failures():
         "stage 'mask head': masks differs by 1.00e+00, allowed are 1e-04 (and 2 more)"
     )
     assert "more" not in str(ParityError(replace(VERDICT, stages=[replace(STAGE, worst=1.0)])))
+
+
+def test_one_detection_is_something_to_compare_and_a_case_counts_rows_from_none():
+    case = CaseResult("picture", 1, 1, 0.0, 0.0, 0.0, passed=True)
+    assert (case.unmatched, case.swapped, case.decisions, case.objections) == (0, 0, (), ())
+    assert Verdict("model", "engine", 0.5, 0.3, [], [case]).passed

@@ -29,6 +29,15 @@ def apply(function, *arrays):
     return function(*(tf.constant(array) for array in arrays)).numpy()
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (None, 5, 7, 3), (2, None, 7, 3), (2, 5, None, 3), (None,) * 4])
+def test_grid_size_is_a_constant_where_the_graph_has_one_size(shape):
+    size = tf.function(box_ops.grid_size).get_concrete_function(tf.TensorSpec(shape, tf.float32))
+    assert (tf.get_static_value(size.outputs[0]) is not None) is (None not in shape[1:3])
+    result = size(tf.zeros((2, 5, 7, 3)))
+    assert result.dtype == tf.int32
+    assert result.numpy().tolist() == [5, 7]
+
+
 def test_normalize_is_matterports():
     size = GOLDEN["norm_shape"].astype(np.int32)
     assert np.array_equal(apply(box_ops.normalize, GOLDEN["norm_px"], size), GOLDEN["norm_graph"])
@@ -135,6 +144,24 @@ def test_an_absurd_size_delta_gives_the_whole_window():
     delta = np.array([[0.0, 0.0, 500.0, 500.0]], np.float32)  # exp(500) is inf in float32
     boxes = apply(box_ops.decode, anchor, delta)
     assert apply(box_ops.clip, boxes, np.array([0, 0, 1, 1], np.float32)).tolist() == [[0, 0, 1, 1]]
+
+
+def test_decode_and_clip_on_boxes_worked_out_by_hand():
+    # 4 high, 2 wide, centre 3, 2: moved by a quarter of its height and half of its width, twice as high, half as wide.
+    anchors = np.array([[1, 1, 5, 3], [1, 1, 5, 3]], np.float32)
+    deltas = np.array([[0.25, -0.5, np.log(2), np.log(0.5)], [0, 0, 0, 0]], np.float32)
+    boxes = apply(box_ops.decode, anchors, deltas)
+    np.testing.assert_allclose(boxes, [[0, 0.5, 8, 1.5], [1, 1, 5, 3]], rtol=0, atol=1e-6)
+    clipped = apply(box_ops.clip, boxes, np.array([2, 1.25, 6, 1.375], np.float32))
+    np.testing.assert_allclose(clipped, [[2, 1.25, 6, 1.375], [2, 1.25, 5, 1.375]], rtol=0, atol=1e-6)
+
+
+def test_a_size_delta_counts_up_to_the_largest():
+    box, most = np.array([[0, 0, 1, 1]], np.float64), box_ops.MAX_LOG_SIZE
+    assert most == 20  # what the exported graphs have
+    for delta, log_size in ((19.5, 19.5), (20.0, 20.0), (20.5, 20.0), (-30.0, -30.0)):
+        y1, x1, y2, x2 = apply(box_ops.decode, box, np.array([[0, 0, delta, 0]]))[0]
+        np.testing.assert_allclose([y2 - y1, x2 - x1], [np.exp(log_size), 1], rtol=1e-2 if delta < 0 else 1e-9)
 
 
 def test_no_boxes():

@@ -1,14 +1,15 @@
 """Metadata of an artifact: what is written is read back, and anything else is refused."""
 
+import hashlib
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_metadata import METADATA
 
-from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, Metadata, verdict_digest
+from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, SIZE_MULTIPLE, Metadata, verdict_digest
 from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError
 
 
@@ -51,6 +52,36 @@ def test_json_describes_every_tensor_for_readers_without_this_package():
     assert values["inputs"]["images"]["shape"] == [None, None, None, 3]
     assert values["outputs"]["masks"]["shape"] == [None, 7, 28, 28]
     assert values["outputs"]["boxes"]["dtype"] == "float32"
+
+
+def test_tensors_are_typed_by_hand():
+    fixed = replace(METADATA, input_shape=(2, 64, 128))
+
+    def shapes(tensors):
+        return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in tensors.items()}
+
+    assert shapes(fixed.inputs()) == {
+        "images": ("uint8", [2, 64, 128, 3]),
+        "windows": ("float32", [2, 4]),
+        "score_threshold": ("float32", []),
+        "nms_threshold": ("float32", []),
+    }
+    assert shapes(fixed.outputs()) == {
+        "num_detections": ("int32", [2]),
+        "boxes": ("float32", [2, 7, 4]),
+        "scores": ("float32", [2, 7]),
+        "class_ids": ("int32", [2, 7]),
+        "masks": ("float32", [2, 7, 28, 28]),
+    }
+    assert (SCHEMA_VERSION, SIZE_MULTIPLE) == (1, 64)  # written in artifacts that exist, and in graphs
+    assert "default 0.25" in fixed.inputs()["score_threshold"]["meaning"]
+    assert "default 0.5" in fixed.inputs()["nms_threshold"]["meaning"]
+
+
+def test_json_keeps_letters_as_they_are_and_fields_do_not_change():
+    assert "\N{GREEN APPLE}" in METADATA.to_json()
+    with pytest.raises(FrozenInstanceError):
+        METADATA.mask_size = 14
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, -1, str(SCHEMA_VERSION), None])
@@ -119,6 +150,8 @@ def test_spoiled_verdict(verdict):
 def test_verdict_digest_does_not_depend_on_the_order_of_keys():
     first, second = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
     assert verdict_digest(first) == verdict_digest(second)
+    written = b'{"a": 1, "b": {"c": 2, "d": 3}}'  # as the digests in artifacts that exist were made
+    assert verdict_digest(first) == hashlib.sha256(written).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -162,10 +195,46 @@ def test_verdict_digest_does_not_depend_on_the_order_of_keys():
         ("producer", "me"),
         ("checkpoint", 0),
         ("verdict", []),
+        ("opset", 0),
+        ("borders", ["p2"]),
+        ("config", "demo"),
+        ("precision", "fp8"),
+        ("precision", None),
+        ("target", "tpu"),
     ],
 )
 def test_field_out_of_range(name, value):
-    refusal(changed(**{name: value}))
+    message = refusal(changed(**{name: value}))
+    if name == "resize":  # read by its own class, which names the key
+        assert "lacks or spoils a field" in message
+    else:
+        assert f"its metadata has {name} out of range" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_names", ("BG",)),
+        ("image_channels", 1),
+        ("max_detections", 1),
+        ("mask_size", 1),
+        ("opset", 1),
+        ("score_threshold", 0),
+        ("score_threshold", 1),
+        ("nms_threshold", 0.0),
+        ("nms_threshold", 1.0),
+        ("precision", "int8"),
+        ("input_shape", (1, None, 1)),
+    ],
+)
+def test_field_at_the_end_of_its_range(name, value):
+    written = replace(METADATA, **{name: value})
+    assert Metadata.from_json(written.to_json(), "here") == written
+
+
+def test_all_fields_out_of_range_are_named():
+    message = refusal(changed(mask_size=0, name=None, nms_threshold=7))
+    assert "has name, mask_size, nms_threshold out of range" in message
 
 
 JSON = st.recursive(

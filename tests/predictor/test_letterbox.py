@@ -180,9 +180,13 @@ def test_a_crop_keeps_its_place_in_the_picture():
     assert plan.window == (0, 0, 16, 16)
     np.testing.assert_array_equal(plan.apply(image), image[3:19, 11:27])
     np.testing.assert_allclose(plan.boxes_to_image([[1, 2, 5, 9]]), [[12, 5, 16, 12]])
-    for origin in (None, (5, 0), (0, 15), (-1, 0)):
+    last = plan_letterbox((20, 30), ResizePolicy("crop", 16), (4, 14))
+    np.testing.assert_array_equal(last.apply(image), image[4:, 14:])
+    for origin in (None, (5, 0), (0, 15), (-1, 0), (0, -1)):
         with pytest.raises(InputError, match="crop_origin"):
             plan_letterbox((20, 30), ResizePolicy("crop", 16), origin)
+    with pytest.raises(InputError, match=r"a crop of 16 in a scaled picture of 20 x 30 needs 0\.\.4, 0\.\.14$"):
+        plan_letterbox((20, 30), ResizePolicy("crop", 16), (0, 15))
     with pytest.raises(InputError, match="crop_origin"):
         plan_letterbox((20, 30), ResizePolicy("none"), (0, 0))
 
@@ -210,13 +214,17 @@ def test_bad_policies_are_refused_by_name(fields, named):
         ResizePolicy.from_dict(fields)
 
 
+def test_a_side_of_one_pixel_and_no_lowest_scale_are_taken():
+    assert plan_letterbox((5, 3), ResizePolicy("square", 1, 1, 0)).input_size == (1, 1)
+
+
 def test_policy_round_trip_through_json():
     policy = ResizePolicy("square", 800, 1024, 2)
     assert ResizePolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
 
 
 def test_bad_sizes_are_refused():
-    for size in [(0, 5), (5, -1), (2.0, 5)]:
+    for size in [(0, 5), (5, 0), (-1, 5), (5, -1), (2.0, 5), (5, 2.0), (True, 5)]:
         with pytest.raises(InputError, match="image_size"):
             plan_letterbox(size, ResizePolicy("none"))
     with pytest.raises(InputError, match="3000 x 1"):
@@ -226,7 +234,7 @@ def test_bad_sizes_are_refused():
 def test_apply_and_boxes_refuse_other_shapes():
     plan = Letterbox((4, 6), (4, 6), (4, 6), (0, 0), 1.0)
     for image in (np.zeros((6, 4, 3), np.uint8), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3), np.float32)):
-        with pytest.raises(InputError, match="planned for"):
+        with pytest.raises(InputError, match=r"planned for uint8 \[4, 6, C\]$"):
             plan.apply(image)
     with pytest.raises(InputError, match=r"\[N, 4\]"):
         plan.boxes_to_image(np.zeros(4))

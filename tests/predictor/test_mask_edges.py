@@ -121,6 +121,29 @@ def test_edges_are_typed_by_hand():
     assert edges.tolist() == [5, 7, 10, 11]
 
 
+def test_a_value_on_the_threshold_leaves_no_run_open():
+    column = np.array([0, THRESHOLD, 0, 1, 1, 0, 0])
+    spans = box_spans(np.array([[0.0, 0.0, 1.0, 7.0]]), (9, 1), aligned=True)  # one row of the mask to a pixel
+    (edges,) = next(mask_edges(column.reshape(1, 7, 1), *spans, (9, 1), aligned=True))
+    assert edges.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(("below", "inside"), [(2.0**-40, True), (1.5 * 2.0**-40, False)])
+def test_the_threshold_is_that_of_the_conventions(below, inside):
+    values = np.full((1, 2, 2), 0.5 - below)
+    spans = box_spans(np.array([[0.0, 0.0, 2.0, 2.0]]), (2, 2), aligned=True)
+    (edges,) = next(mask_edges(values, *spans, (2, 2), aligned=True))
+    assert edges.tolist() == ([0, 4] if inside else [])
+
+
+def test_masks_without_a_column_stand_between_others():
+    ones = np.ones((4, 2, 2))
+    boxes = np.array([[9.0, 0, 12, 2], [0, 0, 1, 2], [1, 1, 2, 1], [2, 0, 4, 1]])
+    spans = box_spans(boxes, (2, 4), aligned=True)
+    found = [edges.tolist() for part in mask_edges(ones, *spans, (2, 4), aligned=True) for edges in part]
+    assert found == [[], [0, 2], [], [4, 5, 6, 7]]
+
+
 @pytest.mark.parametrize("noise", [False, True])
 def test_a_hundred_masks_of_12_megapixels_stay_far_below_one_bitmap_each(noise):
     """The bound is one mask and 50 MB; the picture itself is not held here."""

@@ -1,5 +1,6 @@
 """A sealed `.onnx` file: every ONNX tool reads it, and no damage goes unnoticed."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -13,7 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.artifact import Metadata
 from runtime.backends import read_metadata
 from runtime.errors import ArtifactCorruptError, ArtifactError, ForeignArtifactError
-from runtime.onnx_file import METADATA_KEY, metadata_entry, read_sealed, seal
+from runtime.onnx_file import (
+    METADATA_KEY,
+    content_digest,
+    further_outputs,
+    metadata_entry,
+    read_sealed,
+    recorded_file_digest,
+    seal,
+)
 
 DIGEST_KEY = "maskrcnn_sha256"
 METADATA = json.dumps({"name": "tiny", "sign": "\N{SNOWMAN}", "long": "x" * 300}, ensure_ascii=False)
@@ -115,6 +124,71 @@ def test_exported_artifact_is_sealed_and_whole(onnx_artifact):
     assert metadata.verdict["passed"] is True
     assert metadata.checkpoint == {"name": "demo model"}
     assert all(not tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_entries_are_typed_by_hand():
+    # Field 14, 6 bytes: field 1, field 2. Field 7, the graph: field 12, an output: field 1, its name.
+    assert metadata_entry("a", "b") == bytes.fromhex("72 06 0a 01 61 12 01 62")
+    assert further_outputs(["x", "yz"]) == bytes.fromhex("3a 0b 62 03 0a 01 78 62 04 0a 02 79 7a")
+    digest = hashlib.sha256(MODEL + metadata_entry(METADATA_KEY, METADATA)).hexdigest()
+    assert MODEL + metadata_entry("maskrcnn", METADATA) + metadata_entry("maskrcnn_sha256", digest) == SEALED
+
+
+def test_digests_of_a_sound_and_of_a_changed_file(file):
+    digest = hashlib.sha256(SEALED[: -len(metadata_entry(DIGEST_KEY, "0" * 64))]).hexdigest()
+    path = file(SEALED)
+    assert recorded_file_digest(path) == content_digest(path, True) == content_digest(path, False) == digest
+    damaged = bytearray(SEALED)
+    damaged[MODEL.index(b"tiny")] ^= 1
+    path = file(damaged)
+    assert recorded_file_digest(path) == content_digest(path, True) == digest
+    assert (
+        content_digest(path, False) == hashlib.sha256(damaged[: -len(metadata_entry(DIGEST_KEY, "0" * 64))]).hexdigest()
+    )
+
+
+@pytest.mark.parametrize("length", [127, 128, 16383, 16384, 70_000])
+def test_metadata_of_every_length(file, length):
+    """Lengths are written in one, two and three bytes."""
+    text = "x" * length
+    assert read_sealed(file(seal(MODEL, text))) == text
+    assert read_sealed(file(seal(MODEL + metadata_entry(text, "note"), METADATA))) == METADATA
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        bytes.fromhex("08 08"),  # a number in one byte
+        bytes.fromhex("28 ff ff ff ff ff ff ff ff ff 01"),  # the largest number, in ten
+        bytes.fromhex("a9 06 01 02 03 04 05 06 07 08"),  # eight bytes, which may look like a length
+        bytes.fromhex("ad 06 72 7f ff ff"),  # four
+        bytes.fromhex("a2 06 00"),  # none
+        bytes.fromhex("a2 06 80 80 40") + bytes(1 << 20),  # more than is read at a time
+    ],
+    ids=["byte", "number", "eight", "four", "nothing", "megabyte"],
+)
+def test_fields_of_every_kind_are_passed_over(file, front):
+    whole = seal(front + MODEL, METADATA)
+    assert read_sealed(file(whole)) == METADATA
+    damaged = bytearray(whole)
+    damaged[len(front) + MODEL.index(b"tiny")] ^= 1
+    refusal(file(damaged), ArtifactCorruptError)
+
+
+@pytest.mark.parametrize(
+    ("front", "told"),
+    [
+        (bytes.fromhex("0b"), "is not an ONNX file"),  # a group begins
+        (bytes.fromhex("0e 01"), "is not an ONNX file"),  # no such kind
+        (bytes.fromhex("02 00"), "is truncated, or not an ONNX file"),  # field 0
+        (bytes.fromhex("08") + b"\xff" * 10 + b"\x01", "is truncated, or not an ONNX file"),  # a number without end
+        (bytes.fromhex("72 04 0a 01 61 12"), "its metadata is damaged"),  # a pair cut short
+        (bytes.fromhex("72 03 0a 01 61"), "its metadata is damaged"),  # a key alone
+        (bytes.fromhex("72 06 0a 01 ff 12 01 62"), "its metadata is damaged"),  # not UTF-8
+    ],
+)
+def test_what_no_onnx_file_has_is_named(file, front, told):
+    assert told in refusal(file(front + SEALED), ArtifactCorruptError)
 
 
 def test_truncated_at_every_byte(file):

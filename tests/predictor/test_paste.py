@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.paste import paste_mask, paste_masks
+from runtime.paste import check_boxes, paste_mask, paste_masks, place_crops
 from runtime.resize import resize_bilinear
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images_masks_seed0.npz")
@@ -137,3 +137,42 @@ def test_bad_arguments_are_refused(mask, box, mode):
         paste_mask(mask, box, (10, 10), mode)
     with pytest.raises(InputError):
         paste_masks(np.zeros((2, 28, 28)), np.zeros((1, 4)), (10, 10))
+
+
+def test_the_first_bad_box_is_named():
+    boxes = np.array([[0, 0, 5, 5], [0, 1, 2, 2**24], [np.nan, 0, 0, 0]])
+    with pytest.raises(
+        InputError, match=r"^box 1 is \[0\.0, 1\.0, 2\.0, 16777216\.0\]; expected finite picture pixels$"
+    ):
+        check_boxes(boxes)
+    with pytest.raises(InputError, match=r"^box 1 is"):
+        check_boxes(-boxes[:2])
+    boxes[1, 3] -= 1
+    check_boxes(boxes[:2])
+    check_boxes(boxes[:0])
+
+
+def test_what_was_given_and_what_is_expected_is_said():
+    ones = np.ones((2, 28, 28))
+    with pytest.raises(InputError, match=r"shape \[2, 28, 28\], boxes \[1, 4\]; expected \[N, M, M\] and \[N, 4\]$"):
+        paste_masks(ones, np.zeros((1, 4)), (10, 10))
+    with pytest.raises(InputError, match=r"shape \[28, 28\], boxes \[28, 4\]; expected"):
+        paste_masks(ones[0], np.zeros((28, 4)), (10, 10))
+    with pytest.raises(InputError, match=r"shape \[0, 28, 28, 1\], boxes \[0, 4\]; expected"):
+        paste_masks(np.zeros((0, 28, 28, 1)), np.zeros((0, 4)), (10, 10))
+    with pytest.raises(InputError, match=r"shape \[0, 28\], the box \[4\]; expected \[M, M\] and \[4\]$"):
+        paste_mask(ones[0, :0], np.zeros(4), (10, 10))
+    with pytest.raises(InputError, match=r"shape \[28, 28\], the box \[1, 4\]; expected"):
+        paste_mask(ones[0], np.zeros((1, 4)), (10, 10))
+    with pytest.raises(InputError, match=r"paste mode is 'nearest'; expected one of matterport, aligned$"):
+        paste_mask(ones[0], np.zeros(4), (10, 10), "nearest")
+
+
+def test_crops_are_put_where_they_belong():
+    first, second = np.array([[True, False, True]]), np.array([[True], [True]])
+    masks = place_crops([(first, (1, 2)), (second, (0, 4)), (np.zeros((0, 0), bool), (0, 0))], (3, 5))
+    assert masks.astype(int).tolist() == [
+        [[0, 0, 0, 0, 0], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0]],
+        [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
+        [[0] * 5] * 3,
+    ]

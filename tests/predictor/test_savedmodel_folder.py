@@ -9,7 +9,7 @@ import pytest
 
 from runtime.backends import read_metadata
 from runtime.errors import ArtifactCorruptError, ArtifactError, ForeignArtifactError
-from runtime.savedmodel_folder import MANIFEST, read_sealed_folder, seal_folder
+from runtime.savedmodel_folder import MANIFEST, read_sealed_folder, recorded_folder_digest, seal_folder
 
 METADATA = json.dumps({"name": "tiny", "sign": "\N{SNOWMAN}"}, ensure_ascii=False)
 FILES = {
@@ -73,6 +73,20 @@ def test_a_moved_and_renamed_folder_is_still_sound(folder, tmp_path):
 def test_manifest_lists_every_other_file_with_its_digest(folder):
     recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     assert recorded == {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+
+
+def test_manifest_is_text_for_people_and_holds_its_own_digest(folder):
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
+    assert "\N{SNOWMAN}" in text
+    assert text.count("\n") > len(FILES)
+    assert text.startswith('{\n "metadata": {\n  "name"')  # one space for each level
+    assert text.endswith("}\n")
+    content = json.loads(text)
+    recorded = content.pop("sha256")
+    assert recorded == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert recorded_folder_digest(folder) == recorded
+    (folder / "saved_model.pb").write_bytes(b"other")
+    assert recorded_folder_digest(folder) == recorded
 
 
 @pytest.mark.parametrize("name", FILES)
