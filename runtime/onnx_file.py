@@ -80,8 +80,9 @@ def content_digest(path: Path, verified: bool) -> str:
 
 def _metadata_props(path: Path) -> dict[str, str]:
     """Values by key; the graph, which is nearly the whole file, is skipped unread."""
+    content = map_file(path)
     try:
-        entries = [content for number, content, _ in read_fields(map_file(path)) if number == _METADATA_PROPS]
+        entries = [entry for number, entry, _ in read_fields(content) if number == _METADATA_PROPS]
     except ArtifactCorruptError as error:
         raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again") from error
     try:

@@ -271,7 +271,7 @@ def test_no_detections(artifact, picture, tmp_path):
     assert empty.to_coco(1) == []
     path = tmp_path / "empty.json"
     empty.to_json(path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"image_size": [360, 480], "detections": []}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"image_size": [360, 480], "device": "cpu", "detections": []}
     np.testing.assert_array_equal(np.asarray(empty.draw(picture)), picture)
 
 

@@ -160,8 +160,8 @@ def test_options_travel(onnx_artifact, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = EngineOptions(threads=1, cache="cache")
     copy = pickle.loads(pickle.dumps(Predictor(onnx_artifact, "cpu", engine=engine, verify_digest=False)))
-    assert copy._opening.engine == EngineOptions(threads=1, cache=tmp_path / "cache")
-    assert copy._opening.verify_digest is False
+    assert copy._engine.opening.engine == EngineOptions(threads=1, cache=tmp_path / "cache")
+    assert copy._engine.opening.verify_digest is False
 
 
 def test_another_artifact_at_the_path_is_refused(artifact, doctored):
