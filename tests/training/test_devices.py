@@ -17,6 +17,8 @@ SCRIPT = Path(__file__).parent / "devices_run.py"
 
 def start(folder, batch_size, cpus, cluster=None, rank=0):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    # On some processors oneDNN in TensorFlow 2.21 corrupts memory in a step on one picture of 64 x 64 pixels.
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
     if cluster is not None:
         task = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": rank}}
         environment["TF_CONFIG"] = json.dumps(task)
