@@ -1,9 +1,13 @@
 """What fuzzing found worth keeping: each input once more through its target, every finding of the past among them."""
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from fuzz_targets import TARGETS
+from PIL import Image
+
+from runtime.images import read_image
 
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 LARGEST, ALL = 8 * 1024, 200 * 1024  # bytes of a file, and of all
@@ -38,6 +42,14 @@ def test_a_target_lets_no_other_error_pass(target, monkeypatch):
     with pytest.raises(ZeroDivisionError):  # noqa: PT012
         for path in (CORPUS / target).iterdir():
             TARGETS[target](path.read_bytes())
+
+
+def test_large_pictures_are_no_finding():
+    """Above what the target decodes, below the limit of the product: refused at both doors alike."""
+    image = BytesIO()
+    Image.new("L", (2000, 1000)).save(image, "PNG")
+    assert read_image(image.getvalue()).shape == (1000, 2000, 3)
+    TARGETS["picture"](image.getvalue())
 
 
 BEHIND = {

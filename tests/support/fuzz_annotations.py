@@ -90,7 +90,7 @@ def _check_scan(scan, path):
         check_message(item.message)
     dataset = scan.dataset
     assert dataset.class_names[0] == "BG"
-    assert all(isinstance(name, str) and name.isprintable() is not None for name in dataset.class_names)
+    assert all(isinstance(name, str) for name in dataset.class_names)
     for record in dataset.records:
         assert record.image.resolve().is_relative_to(path.parent.parent)
         for instance in record.load_instances():
