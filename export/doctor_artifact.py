@@ -6,8 +6,9 @@ from pathlib import Path
 from export.engine_probe import ask_predictor
 from export.environment import Environment
 from export.finding import Finding
-from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, numbers, ort_extra, tensorflow_extra
+from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, ort_extra, tensorflow_extra
 from runtime.artifact import Metadata
+from runtime.backends import version_numbers
 
 
 def artifact_finding(environment: Environment, path: Path, metadata: Metadata) -> Finding:
@@ -32,7 +33,7 @@ def artifact_finding(environment: Environment, path: Path, metadata: Metadata) -
 
 def _mend(environment: Environment, wheel: str, minimum: Mapping[str, str], extra: str) -> str:
     """A newer engine where it is too old; else what the extra brings."""
-    needed = numbers(next(iter(minimum.values()), "0"))
-    if numbers(environment.packages[wheel]) < needed:
+    needed = version_numbers(next(iter(minimum.values()), "0"))
+    if version_numbers(environment.packages[wheel]) < needed:
         return environment.installer.install(f"{wheel}>={'.'.join(map(str, needed))}")
     return environment.installer.extras(extra)

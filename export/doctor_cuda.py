@@ -11,8 +11,8 @@ from export.wheels import (
     cuda_of_tensorflow,
     driver_suits,
     gpu_extra,
-    numbers,
 )
+from runtime.backends import version_numbers
 
 _CUDNN = 9  # major version that every supported engine is built with
 
@@ -61,7 +61,7 @@ def _one_cuda(environment: Environment, cudnn: list[str]) -> str:
 def _old_cudnn(environment: Environment) -> Iterator[Finding]:
     for wheel in environment.installed(CUDNN_WHEELS):
         version = environment.packages[wheel]
-        if numbers(version)[0] < _CUDNN and wheel != "nvidia-cudnn-cu11":
+        if version_numbers(version)[0] < _CUDNN and wheel != "nvidia-cudnn-cu11":
             detail = f"{version} is too old: TensorFlow and ONNX Runtime are built with cuDNN {_CUDNN}"
             mend = environment.installer.install(f"{wheel}>={_CUDNN}.3,<{_CUDNN + 1}")
             yield Finding("problem", wheel, detail, mend)

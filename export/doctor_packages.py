@@ -9,7 +9,8 @@ from packaging.version import InvalidVersion, Version
 
 from export.environment import MINIMUM_ORT, Environment
 from export.finding import Finding, State
-from export.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, numbers, ort_extra, tensorflow_extra
+from export.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, ort_extra, tensorflow_extra
+from runtime.backends import version_numbers
 
 _PYTHONS = (3, 11), (3, 13)
 # ONNX Runtime's own table of versions: the first that reads an operator set.
@@ -81,9 +82,9 @@ def _lost_files(environment: Environment) -> Iterator[Finding]:
 def _old_onnxruntime(environment: Environment) -> Iterator[Finding]:
     for wheel in environment.installed(ORT_WHEELS):
         version = environment.packages[wheel]
-        if numbers(version) >= numbers(MINIMUM_ORT):
+        if version_numbers(version) >= version_numbers(MINIMUM_ORT):
             continue
-        unread = [str(opset) for opset, first in _FIRST_ORT_WITH_OPSET.items() if numbers(version) < first]
+        unread = [str(opset) for opset, first in _FIRST_ORT_WITH_OPSET.items() if version_numbers(version) < first]
         why = f"it cannot read opset {' and '.join(unread)}" if unread else "it has no CUDA kernel for RoiAlign"
         detail = f"{version} is too old for artifacts, which need {MINIMUM_ORT}: {why}"
         extra = "onnx" if wheel == "onnxruntime" else gpu_extra(environment)
@@ -102,7 +103,7 @@ def _requirements(environment: Environment) -> Iterator[Finding]:
         version = _version(environment.packages.get(package, ""))
         if version is None or any(each.contains(version, prereleases=True) for each in ranges):
             continue
-        if package in ORT_WHEELS and numbers(str(version)) < numbers(MINIMUM_ORT):
+        if package in ORT_WHEELS and version_numbers(str(version)) < version_numbers(MINIMUM_ORT):
             continue  # said already, with more detail
         expected = " or ".join(sorted({str(each) for each in ranges}))
         old = all(_is_below(version, each) for each in ranges)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, requires
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from export.mend import Installer
 
 MINIMUM_ORT = "1.25"  # RoiAlign with half-pixel coordinates has a CUDA kernel from this version on
@@ -76,7 +78,7 @@ def read_environment() -> Environment:
     """Describe this interpreter and this machine; what cannot be read is left out, never an error."""
     found: dict[str, Distribution] = {}
     for distribution in distributions():
-        found.setdefault(_canonical(_name(distribution)), distribution)
+        found.setdefault(canonicalize_name(_name(distribution)), distribution)
     found.pop("", None)
     driver, gpus, failure = _nvidia()
     return Environment(
@@ -91,10 +93,6 @@ def read_environment() -> Environment:
         python=sys.version_info[:2],
         installer=Installer(sys.executable, uses_uv=importlib.util.find_spec("pip") is None),
     )
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _name(distribution: Distribution) -> str:
@@ -137,7 +135,7 @@ def _ort_folder(path: Iterable[str]) -> OrtFolder | None:
     except (OSError, ValueError):
         text = ""
     says = dict(re.findall(r"^(package_name|__version__) = '([^']*)'", text, re.MULTILINE))
-    package = _canonical(says.get("package_name", ""))
+    package = canonicalize_name(says.get("package_name", ""))
     return OrtFolder(folder, package, says.get("__version__", ""), (folder / "__init__.py").is_file())
 
 

@@ -1,8 +1,7 @@
 """The wheels of the engines: which share a folder, which CUDA and driver they need, which suit a machine."""
 
-import re
-
 from export.environment import Environment
+from runtime.backends import version_numbers
 
 # Each fills the one folder `onnxruntime`; no installer warns of it.
 ORT_WHEELS = (
@@ -43,18 +42,12 @@ LOWEST_DRIVER = {12: 525, 13: 580}
 _FIRST_ORT_WITH_CUDA_13 = (1, 27)
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The first three numbers of a version, for comparing."""
-    found = re.findall(r"\d+", version)
-    return tuple(int(number) for number in [*found, 0, 0, 0][:3])
-
-
 def cuda_of_onnxruntime(environment: Environment) -> int | None:
     """Major version of the CUDA that the installed `onnxruntime-gpu` is built with; None without one."""
     version = environment.packages.get("onnxruntime-gpu")
     if version is None:
         return None
-    return 13 if numbers(version) >= _FIRST_ORT_WITH_CUDA_13 else 12
+    return 13 if version_numbers(version) >= _FIRST_ORT_WITH_CUDA_13 else 12
 
 
 def cuda_of_tensorflow(environment: Environment) -> int | None:
@@ -64,7 +57,7 @@ def cuda_of_tensorflow(environment: Environment) -> int | None:
 
 def driver_suits(environment: Environment, cuda: int) -> bool:
     """Whether the driver runs programs of a major version of CUDA; an unknown driver is taken to."""
-    return environment.driver is None or numbers(environment.driver)[0] >= LOWEST_DRIVER[cuda]
+    return environment.driver is None or version_numbers(environment.driver)[0] >= LOWEST_DRIVER[cuda]
 
 
 def gpu_extra(environment: Environment) -> str:

@@ -1,27 +1,22 @@
 """What the extras of this package have brought into an environment, without the tools of its developers."""
 
-import re
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-
-
-def canonical(name: str) -> str:
-    """A name of a package as registries compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirements(path: Path = PYPROJECT) -> list[str]:
     """What the package asks for itself, in all extras."""
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
-    own = canonical(project["name"])
-    return [text for text in texts if canonical(Requirement(text).name) != own]
+    own = canonicalize_name(project["name"])
+    return [text for text in texts if canonicalize_name(Requirement(text).name) != own]
 
 
 def closure(texts: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -39,7 +34,7 @@ def closure(texts: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     waiting = [(Requirement(text), True) for text in texts]
     while waiting:
         requirement, asked_for_here = waiting.pop()
-        name = canonical(requirement.name)
+        name = canonicalize_name(requirement.name)
         try:
             installed = distribution(name)
         except PackageNotFoundError:

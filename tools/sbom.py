@@ -14,9 +14,10 @@ from typing import Any
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packaging.utils import canonicalize_name
 
 from runtime.atomic import atomic_write
-from tools.installed import PYPROJECT, canonical, closure, requirements
+from tools.installed import PYPROJECT, closure, requirements
 
 _SECONDS = 600
 
@@ -25,11 +26,11 @@ def main(path: Path) -> int:
     """Write the bill; returns the exit code, 1 where it would be incomplete or is not valid."""
     packages, missing = closure(requirements())
     bill = narrowed(_of_environment(), packages)
-    listed = {canonical(each["name"]) for each in bill["components"]}
+    listed = {canonicalize_name(each["name"]) for each in bill["components"]}
     lost = sorted(set(packages) - listed)
     hashes = _hashes(packages)
     for component in bill["components"]:
-        digest = hashes.get(canonical(component["name"]))
+        digest = hashes.get(canonicalize_name(component["name"]))
         if digest:
             component["hashes"] = [{"alg": "SHA-256", "content": digest}]
     text = json.dumps(bill, indent=1, ensure_ascii=False) + "\n"
@@ -53,7 +54,7 @@ def main(path: Path) -> int:
 
 def narrowed(bill: dict[str, Any], packages: Mapping[str, str]) -> dict[str, Any]:
     """A bill with nothing in it but some packages, and what depends on what among them and the root."""
-    kept = [each for each in bill.get("components", []) if canonical(each["name"]) in packages]
+    kept = [each for each in bill.get("components", []) if canonicalize_name(each["name"]) in packages]
     refs = {each["bom-ref"] for each in kept} | {bill["metadata"]["component"]["bom-ref"]}
     graph = []
     for each in bill.get("dependencies", []):
@@ -95,7 +96,7 @@ def _hashes(packages: Mapping[str, str]) -> dict[str, str]:
             return {}
         installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     digests = {
-        canonical(each["metadata"]["name"]): each["download_info"].get("archive_info", {}).get("hashes", {})
+        canonicalize_name(each["metadata"]["name"]): each["download_info"].get("archive_info", {}).get("hashes", {})
         for each in installed
     }
     return {name: known["sha256"] for name, known in digests.items() if "sha256" in known}

@@ -87,11 +87,12 @@ def check_engine(path: Path, package: str, installed: str, minimum: str | None) 
     Raises:
         ArtifactError: It is.
     """
-    if minimum and _version(installed) < _version(minimum):
+    if minimum and version_numbers(installed) < version_numbers(minimum):
         raise ArtifactError(f"{path} needs {package} {minimum}, installed is {installed}: pip install -U {package}")
 
 
-def _version(text: str) -> tuple[int, ...]:
+def version_numbers(text: str) -> tuple[int, ...]:
+    """The first three numbers of a version, for comparing."""
     numbers = re.findall("[0-9]+", text.split("+", maxsplit=1)[0])
     return tuple(int(number) for number in [*numbers, 0, 0, 0][:3])
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from export.doctor_packages import package_findings
 from export.environment import read_environment
 from tools import audit, sbom
-from tools.installed import canonical, closure, requirements
+from tools.installed import closure, requirements
 
 # The first releases without the published holes that are named; a floor must never fall below.
 FIRST_SAFE = {
@@ -42,7 +43,7 @@ def test_nothing_installed_is_below_its_floor():
     """What can be checked without any service; the audit knows more."""
     asked = tuple(requirements())
     found = replace(read_environment(), requirements=asked)  # as they stand in the file, however it was installed
-    checked = {canonical(Requirement(text).name) for text in asked} & set(found.packages)
+    checked = {canonicalize_name(Requirement(text).name) for text in asked} & set(found.packages)
     assert len(checked) > 10
     below = [each for each in package_findings(found) if each.state == "problem"]
     assert below == []
@@ -141,7 +142,7 @@ def test_bill(tmp_path, monkeypatch, capsys):
     assert sbom.main(tmp_path / "bill.json") == 0
     bill = json.loads((tmp_path / "bill.json").read_text(encoding="utf-8"))
     assert bill["metadata"]["component"]["name"] == "maskrcnn-export"
-    listed = {canonical(each["name"]): each for each in bill["components"]}
+    listed = {canonicalize_name(each["name"]): each for each in bill["components"]}
     assert {name: each["version"] for name, each in listed.items()} == packages
     assert [name for name, each in listed.items() if "hashes" in each] == ["numpy"]
     assert listed["pillow"]["licenses"][0]["license"]["id"] == "MIT-CMU"
