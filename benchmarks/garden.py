@@ -14,7 +14,7 @@ import tensorflow as tf
 from maskrcnn.config import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.sample import load_sample
-from runtime.paste import place_crops
+from runtime.masks.paste import place_crops
 
 # Of the Garden's modules; the optimizer's factory reads it when it is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

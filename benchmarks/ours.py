@@ -27,8 +27,8 @@ from maskrcnn import MaskRCNN, demo_picture, sample_config
 from maskrcnn.checkpoint import seed_weights
 from runtime import EngineOptions, Predictor
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
-from runtime.onnx_file import seal
-from runtime.savedmodel_folder import seal_folder
+from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.savedmodel_folder import seal_folder
 
 SIDE = 1024  # of the picture and of the networks' input
 

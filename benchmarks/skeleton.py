@@ -30,9 +30,9 @@ from maskrcnn.matterport_h5 import group_of
 from maskrcnn.seeded_weights import seeded_weight
 from maskrcnn.weights import named_variables
 from runtime.artifact import Metadata
+from runtime.artifact_files.onnx_file import METADATA_KEY, read_sealed
 from runtime.atomic import atomic_write
 from runtime.errors import ArtifactError, RuntimeLibraryError
-from runtime.onnx_file import METADATA_KEY, read_sealed
 
 LARGE = 4096  # elements; what is smaller stays as it is
 MOST_BYTES = 5_000_000  # of a skeleton

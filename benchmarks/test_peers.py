@@ -17,7 +17,7 @@ from benchmarks.flops import count_flops
 from benchmarks.turns import ROUNDS, THREADS, Call, Replay, take_turns
 from export import onnx_convert
 from maskrcnn import MaskRCNN
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 PROPOSALS, DETECTIONS, CLASSES = 1000, 100, 91
 FEW = 10  # detections in a plain picture

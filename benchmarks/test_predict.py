@@ -6,10 +6,10 @@ from PIL import Image
 
 from maskrcnn import demo_picture
 from runtime import Detections, Predictor
-from runtime.images import read_image
-from runtime.letterbox import ResizePolicy, plan_letterbox
-from runtime.preprocess import letterbox_picture
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.read import read_image
+from runtime.steps import letterbox_picture
 
 _POLICY = ResizePolicy("square", 800, 1024, 0)
 _SIZE = (800, 1333)

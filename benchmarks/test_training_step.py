@@ -24,7 +24,7 @@ from maskrcnn.training.fresh import fresh_weights
 from maskrcnn.training.model import TrainingModel
 from maskrcnn.training.optimizer import build_optimizer
 from maskrcnn.training_config import TrainingConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 SIDE, OBJECTS, BATCH, ROUNDS = 512, 7, 2, 9
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from export.describe import engine_version
 from runtime.errors import InputError
-from runtime.images import ImageSource
+from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
 
 STEPS = ("pre", "model", "post", "total")

@@ -168,7 +168,7 @@ def verify(
 def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")]) -> None:
     """Show what is in an artifact, how it was made, and its verdict."""
     with errors():
-        from runtime.backends import read_metadata  # noqa: PLC0415
+        from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
 
         report.metadata(artifact, read_metadata(artifact))
 

@@ -12,7 +12,7 @@ from export.engine_probe import ask_onnxruntime, ask_tensorflow
 from export.environment import Environment, read_environment
 from export.finding import Finding
 from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS
-from runtime.backends import read_metadata
+from runtime.artifact_files.read import read_metadata
 
 __all__ = ["Finding", "examine"]
 

@@ -8,7 +8,7 @@ from export.environment import Environment
 from export.finding import Finding
 from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, ort_extra, tensorflow_extra
 from runtime.artifact import Metadata
-from runtime.backends import version_numbers
+from runtime.engines.versions import version_numbers
 
 
 def artifact_finding(environment: Environment, path: Path, metadata: Metadata) -> Finding:

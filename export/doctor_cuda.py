@@ -12,7 +12,7 @@ from export.wheels import (
     driver_suits,
     gpu_extra,
 )
-from runtime.backends import version_numbers
+from runtime.engines.versions import version_numbers
 
 _CUDNN = 9  # major version that every supported engine is built with
 

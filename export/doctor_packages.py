@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from export.environment import MINIMUM_ORT, Environment
 from export.finding import Finding, State
 from export.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, ort_extra, tensorflow_extra
-from runtime.backends import version_numbers
+from runtime.engines.versions import version_numbers
 
 _PYTHONS = (3, 11), (3, 13)
 # ONNX Runtime's own table of versions: the first that reads an operator set.

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from maskrcnn.demo import demo_picture
 from runtime.errors import ImageError
-from runtime.images import read_image
-from runtime.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.read import read_image
 
 Image = npt.NDArray[np.uint8]
 

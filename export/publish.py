@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.verdict import Verdict
+from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.atomic import atomic_write, check_output
-from runtime.backends import read_metadata
-from runtime.savedmodel_folder import MANIFEST
 
 VERDICT_SUFFIX = ".verdict.json"
 

@@ -16,7 +16,8 @@ from export.verify import verify
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
-from runtime.backends import open_backend, read_metadata
+from runtime.artifact_files.read import read_metadata
+from runtime.engines.choose import open_backend
 from runtime.errors import ArtifactError
 
 _COMPARED = (

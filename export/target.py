@@ -5,7 +5,7 @@ from typing import get_args
 
 from export.errors import ConversionError
 from runtime import artifact
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 OPSETS = (17, 18)  # RoiAlign with half-pixel needs 16; from 19 and 22 on CUDA kernels are missing
 LARGEST_BATCH = 64

@@ -23,8 +23,8 @@ from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
+from runtime.artifact_files.onnx_file import seal
 from runtime.atomic import check_output
-from runtime.onnx_file import seal
 from runtime.predictor import Predictor
 
 # Ranges settle after a few dozen pictures; a gate of more than these says no more.

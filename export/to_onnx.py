@@ -18,9 +18,9 @@ from export.target import CPU, Target
 from export.verdict import Verdict
 from export.verify import verify
 from maskrcnn.model import MaskRCNN
+from runtime.artifact_files.onnx_file import seal
 from runtime.atomic import check_output
-from runtime.backends import open_backend
-from runtime.onnx_file import seal
+from runtime.engines.choose import open_backend
 
 # Protocol buffers cannot be larger; one file is part of the contract.
 _LARGEST_MODEL = 2**31 - 2**20

@@ -16,9 +16,9 @@ from export.tensorflow_stages import TensorFlowStages
 from export.verdict import Verdict
 from export.verify import verify
 from maskrcnn.model import MaskRCNN
+from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 from runtime.atomic import check_output
-from runtime.backends import open_backend
-from runtime.savedmodel_folder import MANIFEST, seal_folder
+from runtime.engines.choose import open_backend
 
 
 def export_savedmodel(

@@ -13,7 +13,7 @@ from export.pictures import LetterboxedPicture
 from export.reference import Difference, Reference, StageRunner, compare_stages
 from export.verdict import CaseResult, Verdict
 from runtime import artifact as names
-from runtime.backends import Backend
+from runtime.engines.protocol import Backend
 
 Arrays = dict[str, npt.NDArray[Any]]
 Progress = Callable[[str], None]

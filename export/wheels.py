@@ -1,7 +1,7 @@
 """The wheels of the engines: which share a folder, which CUDA and driver they need, which suit a machine."""
 
 from export.environment import Environment
-from runtime.backends import version_numbers
+from runtime.engines.versions import version_numbers
 
 # Each fills the one folder `onnxruntime`; no installer warns of it.
 ORT_WHEELS = (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from maskrcnn.training.train import TrainingResult, train
     from maskrcnn.training_config import AugmentationConfig, StageConfig, TrainingConfig
     from maskrcnn.weights import LoadReport
-    from runtime.letterbox import ResizePolicy
+    from runtime.pictures.letterbox import ResizePolicy
 
 _HOMES = {
     "maskrcnn.checkpoint": ("load_checkpoint", "save_checkpoint", "save_matterport"),
@@ -58,7 +58,7 @@ _HOMES = {
     "maskrcnn.training.train": ("TrainingResult", "train"),
     "maskrcnn.training_config": ("AugmentationConfig", "StageConfig", "TrainingConfig"),
     "maskrcnn.weights": ("LoadReport",),
-    "runtime.letterbox": ("ResizePolicy",),
+    "runtime.pictures.letterbox": ("ResizePolicy",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -16,8 +16,8 @@ from maskrcnn.errors import ConfigError
 from maskrcnn.require import require, require_choice
 from maskrcnn.training_config import TrainingConfig
 from runtime.artifact import SIZE_MULTIPLE
-from runtime.letterbox import ResizePolicy
-from runtime.paste import PasteMode
+from runtime.masks.paste import PasteMode
+from runtime.pictures.letterbox import ResizePolicy
 
 BackboneName = Literal["resnet18", "resnet50", "resnet101", "custom"]
 RoiSampling = Literal["crop_and_resize", "roi_align"]
@@ -163,7 +163,7 @@ class DetectionConfig:
         nms_threshold: Largest IoU two detections of one class may have. Default of `nms_threshold`.
         drop_empty_boxes: Leave out boxes without area before the best are chosen. The original keeps
             them, and they may fill rows.
-        mask_paste: How mask probabilities become pixels, see `runtime.paste`.
+        mask_paste: How mask probabilities become pixels, see `runtime.masks.paste`.
     """
 
     max_detections: int = 100

@@ -15,7 +15,7 @@ from maskrcnn.checkpoint import load_checkpoint
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.shapes import shapes_dataset
 from maskrcnn.model import MaskRCNN
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 # Which of the synthetic pictures the demo picture is: height and width, seed and index.
 _SIZE, _SEED, _INDEX = (360, 480), 7, 13

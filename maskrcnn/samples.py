@@ -6,7 +6,7 @@ from pathlib import Path
 from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
 from maskrcnn.errors import ConfigError
 from maskrcnn.training_config import AugmentationConfig, StageConfig, TrainingConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 # Internal ids are positions here; COCO's own category ids have gaps.
 # fmt: off

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from maskrcnn.require import require, require_choice
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 WeightDecayMode = Literal["l2_mean", "decoupled"]

@@ -1,9 +1,9 @@
 """Run an exported Mask R-CNN: `Predictor` in, `Detections` out. No engine is imported before one is opened."""
 
 from runtime.artifact import Metadata
-from runtime.backends import Placement, read_metadata
+from runtime.artifact_files.read import read_metadata
 from runtime.detections import Detections
-from runtime.engine_options import EngineOptions
+from runtime.engines.options import EngineOptions
 from runtime.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -20,6 +20,7 @@ from runtime.errors import (
     OutputError,
     RuntimeLibraryError,
 )
+from runtime.placement import Placement
 from runtime.predictor import Predictor
 
 __all__ = [

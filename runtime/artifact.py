@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from runtime.errors import ArtifactCorruptError, ArtifactVersionError, InputError
-from runtime.letterbox import ResizePolicy
-from runtime.paste import PasteMode
+from runtime.masks.paste import PasteMode
+from runtime.pictures.letterbox import ResizePolicy
 
 SCHEMA_VERSION = 1
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import formats
 from runtime.errors import InputError
-from runtime.images import ImageSource
-from runtime.mask_edges import Edges, box_spans, mask_edges
-from runtime.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, paste_masks
-from runtime.polygons import Ring, trace_rings
-from runtime.rle import RLE, encode_edges
+from runtime.masks.edges import Edges, box_spans, mask_edges
+from runtime.masks.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, paste_masks
+from runtime.masks.polygons import Ring, trace_rings
+from runtime.masks.rle import RLE, encode_edges
+from runtime.output import formats
+from runtime.pictures.read import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +47,7 @@ class Detections:
         mask_probabilities: float32 [N, M, M], 0..1, each stretched over its box.
         image_size: (height, width) of the picture.
         class_names: name of each class id; 0 is the background.
-        paste_mode: how masks are brought into the picture, see `runtime.paste.paste_mask`.
+        paste_mode: how masks are brought into the picture, see `runtime.masks.paste.paste_mask`.
         device: where the graph ran: "cpu", "cuda:N" or "tensorrt:N"; None if that is not known.
 
     Raises:
@@ -179,7 +179,7 @@ class Detections:
 
     @cached_property
     def polygons(self) -> list[list[Ring]]:
-        """Per mask its boundary along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.polygons`."""
+        """Per mask its boundary along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.masks.polygons`."""
         batches = self._edge_batches()
         return [trace_rings(edges, self.image_size[0]) for batch in batches for edges in batch]
 
@@ -202,15 +202,15 @@ class Detections:
         segmentation: formats.Segmentation = "rle",
         tolerance: float = 0.0,
     ) -> list[dict[str, Any]]:
-        """Return COCO results; see `runtime.formats.to_coco`."""
+        """Return COCO results; see `runtime.output.formats.to_coco`."""
         return formats.to_coco(self, image_id, category_ids, segmentation=segmentation, tolerance=tolerance)
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
-        """Return, and write to `path` if given, one JSON document; see `runtime.formats.to_json`."""
+        """Return, and write to `path` if given, one JSON document; see `runtime.output.formats.to_json`."""
         return formats.to_json(self, path)
 
     def to_supervision(self) -> Any:
-        """Return `supervision.Detections`; see `runtime.formats.to_supervision`."""
+        """Return `supervision.Detections`; see `runtime.output.formats.to_supervision`."""
         return formats.to_supervision(self)
 
     def draw(
@@ -222,13 +222,13 @@ class Detections:
         labels: bool = True,
         opacity: float = 0.45,
     ) -> "Image":
-        """Return `image` with the detections drawn on it; see `runtime.draw.draw_detections`."""
-        from runtime.draw import draw_detections  # noqa: PLC0415 - fonts only for those who draw
+        """Return `image` with the detections drawn on it; see `runtime.output.draw.draw_detections`."""
+        from runtime.output.draw import draw_detections  # noqa: PLC0415 - fonts only for those who draw
 
         return draw_detections(image, self, masks=masks, boxes=boxes, labels=labels, opacity=opacity)
 
     def splash(self, image: ImageSource) -> "Image":
-        """Return `image` in gray, except for the masks; see `runtime.splash.color_splash`."""
-        from runtime.splash import color_splash  # noqa: PLC0415 - as for `draw`
+        """Return `image` in gray, except for the masks; see `runtime.output.splash.color_splash`."""
+        from runtime.output.splash import color_splash  # noqa: PLC0415 - as for `draw`
 
         return color_splash(image, self)

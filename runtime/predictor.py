@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 from runtime import artifact as names
 from runtime.artifact import SIZE_MULTIPLE, Metadata
-from runtime.backends import Arrays, Placement, read_metadata
+from runtime.artifact_files.read import read_metadata
 from runtime.detections import Detections
-from runtime.engine import Engine
-from runtime.engine_options import EngineOptions
+from runtime.engines.engine import Engine
+from runtime.engines.inputs import check_inputs, check_size, limit, threshold
+from runtime.engines.opening import Opening
+from runtime.engines.options import EngineOptions
+from runtime.engines.protocol import Arrays
 from runtime.errors import ImageError, InputError
-from runtime.images import MAX_PIXELS, ImageSource
-from runtime.inputs import check_inputs, check_size, limit, threshold
-from runtime.letterbox import Letterbox
-from runtime.opening import Opening
-from runtime.postprocess import to_detections
-from runtime.preprocess import letterbox_picture
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import MAX_PIXELS, ImageSource
+from runtime.placement import Placement
+from runtime.steps import letterbox_picture, to_detections
 from runtime.stream import OnError, check_pictures, stream
 
 Image = npt.NDArray[np.uint8]

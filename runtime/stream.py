@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from runtime.detections import Detections
 from runtime.errors import EngineError, ImageError, InputError
-from runtime.images import ImageSource
-from runtime.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import ImageSource
 
 OnError = Literal["raise", "yield"]
 Result = Detections | ImageError

@@ -7,7 +7,7 @@ import typer
 
 from maskrcnn import report
 from maskrcnn.commands.shared import errors, find_model, open_predictor
-from runtime.images import MAX_PIXELS
+from runtime.pictures.read import MAX_PIXELS
 
 
 def predict(  # noqa: PLR0913  (one argument per option)

@@ -11,8 +11,8 @@ from maskrcnn import report
 from maskrcnn.commands.failures import failures
 from maskrcnn.data.open import DatasetFormat
 from maskrcnn.quiet import import_tensorflow
-from runtime.images import MAX_PIXELS
-from runtime.savedmodel_folder import MANIFEST
+from runtime.artifact_files.savedmodel_folder import MANIFEST
+from runtime.pictures.read import MAX_PIXELS
 
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask pictures"
 DatasetPath = Annotated[Path, typer.Argument(help=f"{DATASET_KINDS}.", show_default=False)]

@@ -13,8 +13,8 @@ from maskrcnn.data.color import change_colors, mean_color
 from maskrcnn.data.mask_crops import cut
 from maskrcnn.data.records import Image
 from maskrcnn.training_config import AugmentationConfig
-from runtime.images import MAX_PIXELS
-from runtime.paste import MaskCrop
+from runtime.masks.paste import MaskCrop
+from runtime.pictures.read import MAX_PIXELS
 
 _EMPTY: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 

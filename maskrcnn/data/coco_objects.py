@@ -9,8 +9,8 @@ from maskrcnn.data.json_rows import finite, get, shown
 from maskrcnn.data.polygons import mask_area, mask_box, rasterize
 from maskrcnn.data.records import Instance
 from runtime.errors import InputError
-from runtime.rle import RLE, area
-from runtime.rle_string import write_counts
+from runtime.masks.rle import RLE, area
+from runtime.masks.rle_string import write_counts
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from maskrcnn.data.mask_components import crop_of
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import DatasetError
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 
 class PythonSource(Protocol):

@@ -15,9 +15,9 @@ from maskrcnn.data.picture_rows import NamedObject, PictureRows
 from maskrcnn.data.polygons import ellipse, rectangle
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetNotFoundError
-from runtime.image_header import opened
-from runtime.paste import MaskCrop
-from runtime.rle import encode_crop
+from runtime.masks.paste import MaskCrop
+from runtime.masks.rle import encode_crop
+from runtime.pictures.header import opened
 
 # Labels that labelme's own converters keep for what is no object.
 _NO_OBJECT = ("__ignore__", "_background_")

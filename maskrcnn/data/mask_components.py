@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from runtime.paste import MaskCrop
+from runtime.masks.paste import MaskCrop
 
 Bitmap = npt.NDArray[np.bool_]
 

@@ -6,9 +6,9 @@ A `MaskCrop` is bool [h, w] and the (y, x) of its first pixel; one without pixel
 import numpy as np
 import numpy.typing as npt
 
-from runtime.letterbox import Letterbox
-from runtime.paste import MaskCrop, PasteMode, place_crops
-from runtime.resize import resize_bilinear
+from runtime.masks.paste import MaskCrop, PasteMode, place_crops
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.resize import resize_bilinear
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]

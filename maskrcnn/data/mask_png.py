@@ -20,8 +20,8 @@ from maskrcnn.data.picture_rows import BACKGROUND, DEFAULT_CLASS, NamedObject, P
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 from runtime.errors import ImageError
-from runtime.image_header import opened
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
+from runtime.pictures.header import opened
 
 Map = npt.NDArray[np.int32]
 

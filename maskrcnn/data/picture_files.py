@@ -9,8 +9,8 @@ from maskrcnn.data.findings import RowError
 from maskrcnn.data.json_rows import shown
 from maskrcnn.errors import DatasetNotFoundError
 from runtime.errors import ImageError
-from runtime.image_header import opened
-from runtime.images import MAX_PIXELS
+from runtime.pictures.header import opened
+from runtime.pictures.read import MAX_PIXELS
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width

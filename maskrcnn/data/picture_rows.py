@@ -9,7 +9,7 @@ from maskrcnn.data.findings import Findings, RowError, Scan
 from maskrcnn.data.json_rows import shown
 from maskrcnn.data.polygons import rasterize
 from maskrcnn.data.records import Dataset, Instance, Record
-from runtime.rle import RLE
+from runtime.masks.rle import RLE
 
 BACKGROUND = "BG"
 DEFAULT_CLASS = "object"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.errors import DatasetError
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 _BACKGROUND: dict[str, Any] = {"source": "", "id": 0, "name": "BG"}
 

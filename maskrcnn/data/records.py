@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.errors import DatasetError
-from runtime.images import read_image
-from runtime.rle import RLE
+from runtime.masks.rle import RLE
+from runtime.pictures.read import read_image
 
 Image = npt.NDArray[np.uint8]
 

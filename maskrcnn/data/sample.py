@@ -11,9 +11,9 @@ from maskrcnn.data.mask_crops import boxes_of, letterbox_crop, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.errors import DatasetError
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
-from runtime.letterbox import Letterbox, ResizePolicy, plan_letterbox
-from runtime.paste import MaskCrop, place_crops
-from runtime.rle import decode_crop
+from runtime.masks.paste import MaskCrop, place_crops
+from runtime.masks.rle import decode_crop
+from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
 
 
 @dataclass(frozen=True)

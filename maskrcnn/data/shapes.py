@@ -14,8 +14,8 @@ import PIL.Image
 from maskrcnn.data.records import Dataset, Image, Instance, Record
 from maskrcnn.data.shape_scene import CLASS_NAMES, draw_shapes
 from maskrcnn.errors import DatasetError
-from runtime import rle
 from runtime.atomic import atomic_write
+from runtime.masks import rle
 
 __all__ = ["ANNOTATIONS", "CLASS_NAMES", "draw_shapes", "shapes_dataset", "write_shapes"]
 

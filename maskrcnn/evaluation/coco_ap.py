@@ -14,7 +14,7 @@ from maskrcnn.errors import DatasetFormatError
 from maskrcnn.evaluation.results import Prediction, Result, by_picture
 from maskrcnn.require import require
 from runtime.errors import MissingPackageError
-from runtime.rle import RLE, area
+from runtime.masks.rle import RLE, area
 
 Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")

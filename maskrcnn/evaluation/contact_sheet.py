@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.picture_score import Outcome, PictureScore, score_picture, shown, trim_mask
 from maskrcnn.evaluation.results import Prediction
-from runtime.draw import Color, DrawnObject, draw_objects
-from runtime.images import read_image
-from runtime.paste import MaskCrop
-from runtime.rle import RLE, decode
+from runtime.masks.paste import MaskCrop
+from runtime.masks.rle import RLE, decode
+from runtime.output.draw import Color, DrawnObject, draw_objects
+from runtime.pictures.read import read_image
 
 # Width and height of the place for a picture, in pixels of the sheet.
 CELL = (480, 360)

@@ -7,7 +7,7 @@ import numpy as np
 from maskrcnn.data.records import Dataset
 from maskrcnn.evaluation.metrics import average_precision
 from maskrcnn.evaluation.results import Result, by_picture
-from runtime.rle import RLE, decode
+from runtime.masks.rle import RLE, decode
 
 
 def mean_picture_ap(dataset: Dataset, results: Iterable[Result], iou_threshold: float = 0.5) -> float:

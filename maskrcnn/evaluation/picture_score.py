@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from maskrcnn.data.records import Dataset, Instance
 from maskrcnn.evaluation.results import Prediction, Result, by_picture
-from runtime.paste import MaskCrop
-from runtime.rle import decode
+from runtime.masks.paste import MaskCrop
+from runtime.masks.rle import decode
 
 # "ignored": a crowd, or a prediction inside one.
 Outcome = Literal["found", "missed", "false", "ignored"]

@@ -11,10 +11,9 @@ from maskrcnn.model import MaskRCNN
 from maskrcnn.require import require
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
-from runtime.images import MAX_PIXELS, ImageSource
-from runtime.letterbox import Letterbox
-from runtime.postprocess import to_detections
-from runtime.preprocess import letterbox_picture
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import MAX_PIXELS, ImageSource
+from runtime.steps import letterbox_picture, to_detections
 
 # Average precision ranks all predictions of a data set, so those that a user would not want to see count too: every
 # one left out ends the curve of precision over recall early. Below this almost none is right.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.detections import Detections
-from runtime.rle import RLE
+from runtime.masks.rle import RLE
 
 # `image_id`, `category_id`, `bbox` [x, y, width, height], `score`, `segmentation` (RLE), as COCO writes them.
 Result = dict[str, Any]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.detections import Detections
-from runtime.images import ImageSource
-from runtime.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import ImageSource
 
 TOTAL = "total"
 

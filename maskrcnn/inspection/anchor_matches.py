@@ -11,7 +11,7 @@ from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun, shown
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
-from runtime.draw import Color
+from runtime.output.draw import Color
 
 _SHOWN = 60
 

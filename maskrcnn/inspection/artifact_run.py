@@ -11,7 +11,7 @@ from maskrcnn.dataclass_json import from_dict
 from maskrcnn.inspection.stage_run import Floats, StageRun, shown
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactError
-from runtime.images import ImageSource, read_image
+from runtime.pictures.read import ImageSource, read_image
 
 
 class Placement(Protocol):

@@ -10,7 +10,7 @@ from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.inspection.final_steps import Candidates
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun
-from runtime.draw import Color, instance_color
+from runtime.output.draw import Color, instance_color
 
 
 def class_color(class_id: int) -> Color:

@@ -16,7 +16,7 @@ from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun, shown
 from maskrcnn.inspection.strips import cell, strip
 from maskrcnn.training_config import AugmentationConfig
-from runtime.paste import MaskCrop, place_crops
+from runtime.masks.paste import MaskCrop, place_crops
 
 
 def input_scene(run: StageRun) -> Scene:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.data.records import Dataset
-from runtime.rle import area, decode_crop
+from runtime.masks.rle import area, decode_crop
 
 # Reading masks takes time; of a larger data set the first pictures stand for all.
 MOST_PICTURES = 2000

@@ -9,7 +9,7 @@ from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSIT
 from maskrcnn.inspection.stage_run import StageRun
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
 from runtime.detections import Detections
-from runtime.draw import Color
+from runtime.output.draw import Color
 
 _COLORS: dict[Outcome, Color] = {
     "match": POSITIVE,

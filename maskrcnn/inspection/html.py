@@ -14,8 +14,8 @@ from PIL import Image
 
 from maskrcnn.inspection.page_model import Section
 from maskrcnn.inspection.scene import Scene, Shape, drawing_scale, resize, scale_crop
-from runtime.draw import Color
 from runtime.errors import MissingPackageError
+from runtime.output.draw import Color
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined

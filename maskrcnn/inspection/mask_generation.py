@@ -14,7 +14,7 @@ from maskrcnn.inspection.strips import cell, cut, strip
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.model import TrainingModel
 from runtime.detections import Detections
-from runtime.paste import place_crops
+from runtime.masks.paste import place_crops
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from maskrcnn.evaluation.metrics import box_iou, recall
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import Floats, StageRun
 from maskrcnn.rpn import UNIT_WINDOW
-from runtime.draw import Color
+from runtime.output.draw import Color
 
 RECALL_IOU = 0.7
 

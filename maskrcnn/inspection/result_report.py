@@ -16,7 +16,7 @@ from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.stage_run import StageRun, StageRunner
 from maskrcnn.inspection.truth import MATCH_IOU, Comparison, Truth, compare
 from runtime.detections import Detections
-from runtime.paste import MaskCrop, paste_mask
+from runtime.masks.paste import MaskCrop, paste_mask
 
 # Masks of boxes that are no detection at the run's thresholds cost the mask head's time: only the best have one.
 _CANDIDATE_MASKS = 100

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from runtime.draw import Color, DrawnObject, draw_objects
-from runtime.paste import MaskCrop
+from runtime.masks.paste import MaskCrop
+from runtime.output.draw import Color, DrawnObject, draw_objects
 
 Box = tuple[float, float, float, float]
 

@@ -16,10 +16,9 @@ from maskrcnn.model import MaskRCNN, Stages
 from maskrcnn.roi_align import LEVELS, assign_levels, build_atlas
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections
-from runtime.images import ImageSource, read_image
-from runtime.letterbox import Letterbox
-from runtime.postprocess import to_detections
-from runtime.preprocess import letterbox_picture
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import ImageSource, read_image
+from runtime.steps import letterbox_picture, to_detections
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
 from maskrcnn.inspection.stage_run import StageRun
 from runtime.detections import Detections
-from runtime.rle import area, decode
+from runtime.masks.rle import area, decode
 
 MATCH_IOU = 0.5
 

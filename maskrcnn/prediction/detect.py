@@ -12,8 +12,8 @@ from maskrcnn.evaluation.speed import StagedPredictor
 from maskrcnn.prediction.read_ahead import read_ahead
 from runtime.detections import Detections
 from runtime.errors import RuntimeLibraryError
-from runtime.images import ImageSource
-from runtime.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import ImageSource
 
 K = TypeVar("K")
 

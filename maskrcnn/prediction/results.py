@@ -13,7 +13,7 @@ from maskrcnn.prediction.output_folder import FAILURES_FILE, RESULTS_FILE, TABLE
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source
 from runtime.atomic import atomic_write
-from runtime.rle import area
+from runtime.masks.rle import area
 
 COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
 

@@ -10,11 +10,11 @@ from maskrcnn.prediction.documents import Row
 from maskrcnn.prediction.output_folder import OutputFolder
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
-from runtime.draw import DrawnObject, draw_objects, instance_color
 from runtime.errors import ImageError
-from runtime.images import read_image
-from runtime.rle import decode_crop
-from runtime.splash import splash_crops
+from runtime.masks.rle import decode_crop
+from runtime.output.draw import DrawnObject, draw_objects, instance_color
+from runtime.output.splash import splash_crops
+from runtime.pictures.read import read_image
 
 
 def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, by_class: bool = False) -> Image.Image:

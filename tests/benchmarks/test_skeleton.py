@@ -14,8 +14,8 @@ from export.describe import describe
 from maskrcnn.checkpoint import seed_weights
 from maskrcnn.model import MaskRCNN
 from maskrcnn.samples import DEMO
+from runtime.artifact_files.onnx_file import seal
 from runtime.errors import ArtifactError
-from runtime.onnx_file import seal
 
 WIDTHS = {"fpn_channels": 32, "rpn_channels": 32, "box_head_channels": 64, "mask_head_channels": 32}
 

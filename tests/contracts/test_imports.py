@@ -50,7 +50,7 @@ def test_the_report_sees_what_is_imported(loaded):
     [
         "from runtime import Predictor",
         "import runtime; [getattr(runtime, name) for name in runtime.__all__]",
-        "import runtime.draw, runtime.formats, runtime.rle, runtime.paste, runtime.atomic",
+        "import runtime.output.draw, runtime.output.formats, runtime.masks.rle, runtime.masks.paste, runtime.atomic",
         "import export, export.errors",
     ],
 )

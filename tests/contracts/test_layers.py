@@ -23,10 +23,10 @@ def test_contracts_are_kept(pytestconfig):
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("runtime/resize.py", "import maskrcnn.errors", "export -> maskrcnn -> runtime"),
+        ("runtime/pictures/resize.py", "import maskrcnn.errors", "export -> maskrcnn -> runtime"),
         ("maskrcnn/boxes.py", "import export.errors", "export -> maskrcnn -> runtime"),
         ("runtime/predictor.py", "import tensorflow", "runtime is free of TensorFlow"),
-        ("runtime/backends/ort.py", "import onnx", "runtime is free of TensorFlow"),
+        ("runtime/engines/ort/backend.py", "import onnx", "runtime is free of TensorFlow"),
         ("maskrcnn/nms.py", "import onnxruntime", "maskrcnn uses only the engine-free part"),
     ],
 )

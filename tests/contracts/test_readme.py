@@ -19,7 +19,7 @@ from maskrcnn.cli import app as training_app
 from maskrcnn.data.shapes import write_shapes
 from maskrcnn.samples import SAMPLES
 from maskrcnn.training_config import StageConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 PROGRAMS = {"maskrcnn-export": export_app, "maskrcnn": training_app}
 README = Path(__file__).parents[2] / "README.md"

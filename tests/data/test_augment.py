@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn.data.augment import augment
 from maskrcnn.training_config import AugmentationConfig
-from runtime.paste import place_crops
+from runtime.masks.paste import place_crops
 
 EVERYTHING = AugmentationConfig(0.5, 0.5, 0.5, (0.5, 2.5), 0.3, 0.3, 0.3, 1.5, 8.0)
 

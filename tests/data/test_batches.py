@@ -11,7 +11,7 @@ from maskrcnn.data.shapes import shapes_dataset
 from maskrcnn.errors import DatasetError
 from maskrcnn.samples import DEMO
 from maskrcnn.training_config import AugmentationConfig, TrainingConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 CONFIG = replace(
     DEMO,

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from maskrcnn.data.check import check_dataset
 from maskrcnn.data.coco import read_coco
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 
 def decoded(dataset, index=0):

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from maskrcnn.data.check import check_dataset
 from maskrcnn.data.open import open_dataset
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 FOLDER = Path(os.environ.get(VARIABLE, REPOSITORY.parent / "shared")) / "data" / "droplets"
 

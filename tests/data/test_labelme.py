@@ -11,7 +11,7 @@ from PIL import Image
 from maskrcnn.data.check import check_dataset
 from maskrcnn.data.labelme import read_labelme
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 
 def shape(label="cat", kind="polygon", points=((10, 5), (20, 5), (20, 15), (10, 15)), **options):

@@ -6,9 +6,9 @@ import pytest
 from scipy import ndimage
 
 from maskrcnn.data.mask_crops import boxes_of, cut, expand_mask, letterbox_crop, minimize_mask
-from runtime.letterbox import ResizePolicy, plan_letterbox
-from runtime.paste import place_crops
-from runtime.resize import resize_bilinear
+from runtime.masks.paste import place_crops
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.resize import resize_bilinear
 
 GOLDEN = golden.load("images_masks_seed0")
 MASKS = GOLDEN["mask"].astype(bool).transpose(2, 0, 1)

@@ -8,7 +8,7 @@ from maskrcnn.data.check import check_dataset
 from maskrcnn.data.mask_components import components, crop_of, thick_part
 from maskrcnn.data.mask_png import read_masks
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 FIRST, SECOND = rectangle(30, 50, 5, 10, 15, 20), rectangle(30, 50, 2, 30, 8, 38)
 

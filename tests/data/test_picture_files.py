@@ -6,7 +6,7 @@ from PIL import Image
 
 from maskrcnn.data.findings import RowError
 from maskrcnn.data.picture_files import PictureFolder, list_pictures, picture_size
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])

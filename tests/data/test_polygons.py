@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn.data.findings import RowError
 from maskrcnn.data.polygons import check_polygon, ellipse, mask_box, rasterize, rectangle
-from runtime.rle import area, decode
+from runtime.masks.rle import area, decode
 
 
 def mask_of(outline, size=(40, 60)):

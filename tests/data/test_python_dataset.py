@@ -8,7 +8,7 @@ from maskrcnn.data.check import check_dataset
 from maskrcnn.data.from_python import from_python
 from maskrcnn.data.python_dataset import PythonDataset
 from maskrcnn.errors import DatasetError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 MASKS = np.stack([rectangle(30, 50, 5, 10, 15, 20), rectangle(30, 50, 2, 30, 8, 38)], axis=2)
 

@@ -6,7 +6,7 @@ from annotation_files import rectangle
 
 from maskrcnn.data.records import Dataset, Instance, Record, combine
 from maskrcnn.errors import DatasetError
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 MASK = encode_crop(rectangle(4, 5, 0, 0, 2, 2), (0, 0), (4, 5))
 

@@ -11,9 +11,9 @@ from maskrcnn.data.records import Instance, Record
 from maskrcnn.data.sample import load_sample, sample_arrays
 from maskrcnn.matterport_config import from_matterport
 from maskrcnn.training_config import AugmentationConfig, TrainingConfig
-from runtime.letterbox import ResizePolicy
-from runtime.paste import place_crops
-from runtime.rle import encode_crop
+from runtime.masks.paste import place_crops
+from runtime.masks.rle import encode_crop
+from runtime.pictures.letterbox import ResizePolicy
 
 GOLDEN = golden.load("train_small_seed0")
 SMALL = Config(

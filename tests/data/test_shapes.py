@@ -14,7 +14,7 @@ from maskrcnn.data.shape_geometry import CIRCLE, SQUARE, TRIANGLE, Shape, draw_s
 from maskrcnn.data.shapes import CLASS_NAMES, draw_shapes, shapes_dataset, write_shapes
 from maskrcnn.errors import DatasetError
 from runtime.errors import OutputError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 SIDE = 60.0
 

@@ -7,7 +7,7 @@ from annotation_files import rectangle, write_json, write_picture
 from maskrcnn.data.check import check_dataset
 from maskrcnn.data.via import read_via
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 POLYGON = {"name": "polygon", "all_points_x": [10, 20, 20, 10], "all_points_y": [5, 5, 15, 15]}
 RECT = {"name": "rect", "x": 30, "y": 2, "width": 8, "height": 6}

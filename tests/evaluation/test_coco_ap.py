@@ -15,7 +15,7 @@ from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import ConfigError, DatasetFormatError
 from maskrcnn.evaluation.coco_ap import coco_average_precision
 from runtime.errors import MissingPackageError
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 TWELVE = (
     "AP",

@@ -6,7 +6,7 @@ import pytest
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.contact_sheet import _COLORS, CELL, contact_sheet
 from maskrcnn.evaluation.results import Prediction, by_picture
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 GRAY = 90
 

@@ -18,7 +18,7 @@ from maskrcnn.evaluation.speed import Speed, predict_timed
 from runtime import Predictor
 from runtime.detections import Detections
 from runtime.errors import MissingPackageError, OutputError
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 SIZE = (60, 80)
 

@@ -14,7 +14,7 @@ from maskrcnn.evaluation.metrics import (
     recall,
 )
 from maskrcnn.evaluation.picture_ap import mean_picture_ap
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 
 @pytest.fixture(scope="module")

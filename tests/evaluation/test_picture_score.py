@@ -6,7 +6,7 @@ import pytest
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.picture_score import score_picture, score_pictures, shown, trim_mask
 from maskrcnn.evaluation.results import Prediction
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 SIZE = (30, 100)
 

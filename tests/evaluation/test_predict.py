@@ -10,7 +10,7 @@ from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD, CheckpointPr
 from maskrcnn.evaluation.speed import StagedPredictor
 from runtime import Predictor
 from runtime.errors import ImageError
-from runtime.letterbox import plan_letterbox
+from runtime.pictures.letterbox import plan_letterbox
 
 
 @pytest.fixture(scope="module")

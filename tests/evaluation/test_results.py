@@ -7,7 +7,7 @@ from maskrcnn.data.records import Dataset, Instance, Record, combine
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from maskrcnn.evaluation.results import by_picture, category_ids, match_classes, picture_results
 from runtime.detections import Detections
-from runtime.rle import decode, encode_crop
+from runtime.masks.rle import decode, encode_crop
 
 SIZE = (40, 50)
 MODEL = ("BG", "dog", "cat", "bird")

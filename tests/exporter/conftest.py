@@ -14,7 +14,7 @@ def make_tiny():
     from maskrcnn.checkpoint import seed_weights
     from maskrcnn.model import MaskRCNN
     from maskrcnn.samples import DEMO
-    from runtime.letterbox import ResizePolicy
+    from runtime.pictures.letterbox import ResizePolicy
 
     small = {
         "backbone_width": 8,

@@ -17,7 +17,7 @@ from maskrcnn import demo_model
 from maskrcnn.checkpoint import save_checkpoint, save_matterport
 from maskrcnn.weights import HEAD_LAYERS, get_arrays
 from runtime import Predictor
-from runtime.backends import read_metadata
+from runtime.artifact_files.read import read_metadata
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("onnx", "savedmodel", "verify", "inspect", "doctor", "demo")
@@ -443,7 +443,7 @@ def test_an_error_of_our_own_making_is_not_hidden(onnx_artifact, monkeypatch):
     def stumble(*_arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("runtime.backends.read_metadata", stumble)
+    monkeypatch.setattr("runtime.artifact_files.read.read_metadata", stumble)
     assert isinstance(call("inspect", onnx_artifact).exception, ZeroDivisionError)
 
 

@@ -16,8 +16,8 @@ from export.cli import app
 from export.engine_probe import Answer
 from export.environment import Environment, OrtFolder
 from runtime.artifact import Metadata
-from runtime.backends import read_metadata
-from runtime.onnx_file import seal
+from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.read import read_metadata
 
 REPOSITORY = Path(__file__).parents[2]
 MISSING, UNUSABLE = 3, 4

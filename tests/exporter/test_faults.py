@@ -10,9 +10,9 @@ from fake_artifacts import OLD, VERDICT, write_artifact
 from faults import SmallDisk, content_of, file_size_limit, flips, in_clean_process, truncations
 from publish_kills import NAMES, export
 
-from runtime.backends import read_metadata
+from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.errors import ArtifactError, OutputError
-from runtime.savedmodel_folder import MANIFEST
 
 KINDS = pytest.mark.parametrize("directory", [False, True], ids=["onnx", "savedmodel"])
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="folders are exchanged in one step on Linux alone")

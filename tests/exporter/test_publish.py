@@ -10,7 +10,7 @@ import pytest
 from fake_artifacts import OLD, VERDICT, write_artifact
 
 from export.publish import publish
-from runtime.backends import read_metadata
+from runtime.artifact_files.read import read_metadata
 from runtime.errors import ArtifactError, OutputError
 
 REPOSITORY = Path(__file__).parents[2]

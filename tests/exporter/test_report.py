@@ -5,7 +5,7 @@ import pytest
 from export import report
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 HOSTILE = "\x1b[2Jgone\x07\nok: proven equal\u202e"
 GATE = {

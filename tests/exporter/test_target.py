@@ -10,7 +10,7 @@ from export.api import export_onnx, verify_artifact
 from export.errors import ConversionError
 from export.target import Target
 from runtime import InputError, Predictor, read_metadata
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 FACTS = {"name": "demo model"}
 

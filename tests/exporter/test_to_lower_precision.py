@@ -24,9 +24,9 @@ from export.verdict import Verdict
 from maskrcnn.data.open import open_dataset
 from maskrcnn.data.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
+from runtime.artifact_files.onnx_file import seal
 from runtime.detections import Detections
 from runtime.errors import ArtifactError, ImageError, MissingPackageError
-from runtime.onnx_file import seal
 
 FACTS = {"name": "demo model"}
 
@@ -254,7 +254,7 @@ class Perfect:
 
 
 def mask_of(instance):
-    from runtime.rle import decode
+    from runtime.masks.rle import decode
 
     return decode(instance.mask)
 

@@ -20,7 +20,8 @@ from export.verify import NOTHING_NEAR, compare_run, make_feeds
 from maskrcnn import demo_model
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-from runtime.backends import open_backend, read_metadata
+from runtime.artifact_files.read import read_metadata
+from runtime.engines.choose import open_backend
 from runtime.errors import ImageError, OutputError
 
 FACTS = {"name": "a checkpoint"}

@@ -20,7 +20,7 @@ from maskrcnn.inspection.data_pictures import (
     mini_mask_strip,
 )
 from maskrcnn.inspection.data_statistics import dataset_statistics
-from runtime.rle import area, encode_crop
+from runtime.masks.rle import area, encode_crop
 
 DROPLETS = Path(os.environ.get(VARIABLE, REPOSITORY.parent / "shared")) / "data" / "droplets" / "val.json"
 

@@ -15,7 +15,7 @@ from maskrcnn.inspection.result_report import result_blocks
 from maskrcnn.prediction.sources import printable
 from maskrcnn.weights import get_arrays
 from runtime.errors import OutputError
-from runtime.rle import decode
+from runtime.masks.rle import decode
 
 SECTIONS = ("anchors", "refinement", "masks", "activations", "weights", "tensorboard", "result")
 

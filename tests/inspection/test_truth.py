@@ -8,7 +8,7 @@ from maskrcnn.errors import DatasetError
 from maskrcnn.inspection.final_result import detection_rows, difference_scene, result_scene, truth_scene
 from maskrcnn.inspection.truth import compare, mask_boxes, truth_of
 from runtime.detections import Detections
-from runtime.rle import encode_crop
+from runtime.masks.rle import encode_crop
 
 SIZE = (40, 60)
 

@@ -18,7 +18,7 @@ from maskrcnn.errors import ConfigError
 from maskrcnn.matterport_config import to_matterport
 from maskrcnn.samples import SAMPLES
 from maskrcnn.training_config import AugmentationConfig, StageConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 OTHER = Config(
     name="every field differs from its default",

@@ -18,7 +18,7 @@ from maskrcnn.matterport_config import (
 )
 from maskrcnn.samples import COCO, DEMO, NUCLEUS, SAMPLES
 from maskrcnn.training_config import LOSS_NAMES, AugmentationConfig, TrainingConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 # mrcnn/config.py, in its order; the last three are computed by its constructor.
 FIELDS = [

@@ -17,8 +17,8 @@ from maskrcnn.checkpoint import seed_weights
 from maskrcnn.config import Config
 from maskrcnn.matterport_config import from_matterport
 from maskrcnn.model import MaskRCNN
-from runtime.letterbox import plan_letterbox
-from runtime.postprocess import to_detections
+from runtime.pictures.letterbox import plan_letterbox
+from runtime.steps import to_detections
 
 SMALL = "infer_small_seed0"
 SHARED = ("infer_small_pad64_seed0", "infer_small_batch2_seed0")

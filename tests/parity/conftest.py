@@ -15,7 +15,8 @@ from export.tensorflow_stages import TensorFlowStages
 from maskrcnn.checkpoint import seed_weights
 from maskrcnn.matterport_config import from_matterport
 from maskrcnn.model import MaskRCNN
-from runtime.backends import open_backend, read_metadata
+from runtime.artifact_files.read import read_metadata
+from runtime.engines.choose import open_backend
 
 
 @dataclass

@@ -6,9 +6,8 @@ from PIL import Image
 
 from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.output_folder import OutputFolder
-from runtime.letterbox import ResizePolicy
-from runtime.postprocess import to_detections
-from runtime.preprocess import letterbox_picture
+from runtime.pictures.letterbox import ResizePolicy
+from runtime.steps import letterbox_picture, to_detections
 
 NAMES = ("BG", "cat", "dog, big", '=HYPERLINK("x")')
 

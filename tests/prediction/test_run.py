@@ -11,8 +11,8 @@ from PIL import Image
 
 from maskrcnn.errors import ConfigError
 from maskrcnn.prediction.predict import PredictOptions, predict_paths
-from runtime.draw import instance_color
 from runtime.errors import ImageError, InputError, OutputError
+from runtime.output.draw import instance_color
 
 CAT, DOG, REFUSED = (50, 128, 0), (100, 0, 0), (0, 0, 255)
 

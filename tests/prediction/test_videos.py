@@ -13,8 +13,8 @@ from maskrcnn.prediction.detect import detect
 from maskrcnn.prediction.sources import Source
 from maskrcnn.prediction.video_file import read_facts, read_frames, require_video, write_video
 from maskrcnn.prediction.videos import VideoRun
-from runtime.draw import instance_color
 from runtime.errors import ImageError, MissingPackageError
+from runtime.output.draw import instance_color
 
 RATE = Fraction(30000, 1001)
 

@@ -8,9 +8,9 @@ import pytest
 
 from runtime import Predictor
 from runtime.artifact import verdict_digest
-from runtime.backends import read_metadata
-from runtime.onnx_file import seal
-from runtime.savedmodel_folder import seal_folder
+from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.savedmodel_folder import seal_folder
 
 
 @pytest.fixture(scope="session", params=["onnx", "savedmodel"])

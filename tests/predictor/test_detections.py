@@ -10,8 +10,8 @@ from faults import file_size_limit
 
 from runtime.detections import Detections
 from runtime.errors import InputError, MissingPackageError, OutputError
-from runtime.paste import paste_mask
-from runtime.rle import decode
+from runtime.masks.paste import paste_mask
+from runtime.masks.rle import decode
 
 NAMES = ("BG", "person", "dog")
 SIZE = (40, 50)
@@ -254,7 +254,7 @@ def test_supervision_that_is_not_installed_is_named(monkeypatch):
 
 def test_importing_loads_nothing_heavy():
     code = "import sys, runtime.detections; print([m for m in sys.modules if m in sys.argv])"
-    heavy = ["supervision", "PIL.ImageDraw", "PIL.ImageFont", "runtime.draw", "scipy", "pycocotools"]
+    heavy = ["supervision", "PIL.ImageDraw", "PIL.ImageFont", "runtime.output.draw", "scipy", "pycocotools"]
     output = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
 

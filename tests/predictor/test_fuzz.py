@@ -21,8 +21,8 @@ from maskrcnn.data.check import check_dataset
 from maskrcnn.data.open import open_dataset
 from maskrcnn.errors import DatasetError
 from runtime.errors import ImageError, InputError
-from runtime.images import read_image
-from runtime.rle import area, decode
+from runtime.masks.rle import area, decode
+from runtime.pictures.read import read_image
 
 SCALARS = (
     st.none()

@@ -7,7 +7,7 @@ import pytest
 from fuzz_targets import TARGETS
 from PIL import Image
 
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 LARGEST, ALL = 8 * 1024, 200 * 1024  # bytes of a file, and of all
@@ -53,15 +53,15 @@ def test_large_pictures_are_no_finding():
 
 
 BEHIND = {
-    "picture": "runtime.images.picture_pixels",
-    "rle": "runtime.rle._are_whole",
+    "picture": "runtime.pictures.read.picture_pixels",
+    "rle": "runtime.masks.rle._are_whole",
     "coco": "maskrcnn.data.coco._read_images",
     "via": "maskrcnn.data.via._entries",
     "labelme": "maskrcnn.data.labelme._add_picture",
     "metadata": "runtime.artifact._tuple",
-    "manifest": "runtime.savedmodel_folder._digests",
-    "onnx": "runtime.onnx_scan.read_fields",
-    "savedmodel": "runtime.backends.savedmodel_scan._foreign_parts",
+    "manifest": "runtime.artifact_files.savedmodel_folder._digests",
+    "onnx": "runtime.artifact_files.onnx_scan.read_fields",
+    "savedmodel": "runtime.artifact_files.savedmodel_scan._foreign_parts",
     "config": "maskrcnn.config.from_dict",
     "weights": "maskrcnn.matterport_h5.check_structure",
 }

@@ -9,7 +9,7 @@ from PIL import Image
 
 from runtime import Predictor
 from runtime.errors import ImageError, InputError
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 
 def test_best_detections_are_returned(artifact, predictor, picture):

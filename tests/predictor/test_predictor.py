@@ -11,8 +11,8 @@ from PIL import Image
 from maskrcnn.data.shapes import draw_shapes
 from runtime import Detections, Predictor
 from runtime.errors import ImageError, InputError
-from runtime.letterbox import ResizePolicy, plan_letterbox
-from runtime.postprocess import to_detections
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.steps import to_detections
 
 BOXES, SCORES, MASKS = 0.01, 1e-5, 1e-4  # pixels, scores, probabilities: what is promised of one model
 

@@ -18,7 +18,7 @@ from maskrcnn.data.shapes import draw_shapes
 from runtime import Predictor
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
-from runtime.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 from runtime.stream import stream
 
 PATIENCE = 20  # seconds that a thread waits for another before the test fails
@@ -382,7 +382,7 @@ import sys
 sys.path.insert(0, {folder!r})
 import numpy as np
 from runtime.stream import stream
-from runtime.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 
 class Stages:
     def prepare(self, image):

@@ -5,10 +5,10 @@ import os
 import shutil
 
 from runtime.artifact import verdict_digest
-from runtime.backends import read_metadata
-from runtime.onnx_file import seal
-from runtime.savedmodel_folder import MANIFEST, seal_folder
-from runtime.wire import field, varint_field
+from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.protobuf import field, varint_field
+from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 
 # Field numbers of ONNX: graph of a model; node, initialiser and sparse initialiser of a graph.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15

@@ -2,9 +2,9 @@
 
 from export.verdict import CaseResult, StageResult, Verdict
 from runtime.artifact import Metadata
-from runtime.letterbox import ResizePolicy
-from runtime.onnx_file import seal
-from runtime.savedmodel_folder import seal_folder
+from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.savedmodel_folder import seal_folder
+from runtime.pictures.letterbox import ResizePolicy
 
 VERDICT = Verdict(
     "model",

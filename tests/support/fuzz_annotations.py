@@ -10,8 +10,8 @@ from maskrcnn.data.finish import finish
 from maskrcnn.data.open import scan_dataset
 from maskrcnn.errors import DatasetError
 from runtime.errors import InputError
-from runtime.rle import area, decode, decode_crop, encode_crop
-from runtime.rle_string import read_counts, write_counts
+from runtime.masks.rle import area, decode, decode_crop, encode_crop
+from runtime.masks.rle_string import read_counts, write_counts
 
 _LARGEST_MASK = 2**16  # pixels that are decoded here; more is slow, and the same
 _CLASS_ATTRIBUTE = "kind"

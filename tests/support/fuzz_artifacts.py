@@ -10,12 +10,12 @@ from fuzz_checks import folder, refused_with
 from sample_metadata import METADATA
 
 from runtime.artifact import Metadata, verdict_digest
-from runtime.backends import read_metadata
-from runtime.backends.savedmodel_scan import check_savedmodel
+from runtime.artifact_files.onnx_file import content_digest, read_sealed, recorded_file_digest, seal
+from runtime.artifact_files.onnx_scan import check_onnx
+from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.savedmodel_folder import MANIFEST, recorded_folder_digest
+from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.errors import ArtifactError
-from runtime.onnx_file import content_digest, read_sealed, recorded_file_digest, seal
-from runtime.onnx_scan import check_onnx
-from runtime.savedmodel_folder import MANIFEST, recorded_folder_digest
 
 # What no file may bring into TensorFlow; typed by hand, so that it does not follow the lists of the scan.
 _HARMFUL = frozenset(

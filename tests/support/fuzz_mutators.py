@@ -4,8 +4,8 @@ import copy
 import json
 import random
 
+from runtime.artifact_files.protobuf import field, read_fields, varint_field
 from runtime.errors import ArtifactError
-from runtime.wire import field, read_fields, varint_field
 
 _PLAIN = 0.15  # share of changes that know nothing of the format
 _VALUES = (

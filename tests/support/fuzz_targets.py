@@ -22,7 +22,7 @@ from maskrcnn.errors import CheckpointError, ConfigError
 from maskrcnn.matterport_config import to_matterport
 from maskrcnn.matterport_h5 import read_arrays
 from runtime.errors import ImageError
-from runtime.images import read_image
+from runtime.pictures.read import read_image
 
 _MOST_PIXELS = 2**20  # the real limit takes a second to decode
 

@@ -28,9 +28,9 @@ def doors():
     from maskrcnn.data.findings import RowError
     from maskrcnn.data.picture_files import picture_size
     from runtime.errors import ImageError
-    from runtime.images import read_image
-    from runtime.letterbox import ResizePolicy
-    from runtime.preprocess import letterbox_picture
+    from runtime.pictures.letterbox import ResizePolicy
+    from runtime.pictures.read import read_image
+    from runtime.steps import letterbox_picture
 
     def prepare(source):
         letterbox, pixels = letterbox_picture(source, 3, ResizePolicy("pad64"))

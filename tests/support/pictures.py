@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from export.pictures import LetterboxedPicture
-from runtime.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 
 # Height, width: one pixel, thin, tall, odd, square, exact multiples of 64, larger and smaller than the network's input.
 SIZES = (

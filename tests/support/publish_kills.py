@@ -11,7 +11,7 @@ from fake_artifacts import OLD, VERDICT, write_artifact
 from faults import killed_after, killed_at, steps_of
 
 from export.publish import VERDICT_SUFFIX, publish
-from runtime.backends import read_metadata
+from runtime.artifact_files.read import read_metadata
 
 NAMES = ["model", "model" + VERDICT_SUFFIX]
 

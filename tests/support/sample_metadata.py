@@ -1,7 +1,7 @@
 """Metadata as an export writes it, every field of it used."""
 
 from runtime.artifact import Metadata
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 METADATA = Metadata(
     format="onnx",

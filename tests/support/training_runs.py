@@ -9,7 +9,7 @@ import tensorflow as tf
 from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig
 from maskrcnn.data.shapes import shapes_dataset
 from maskrcnn.training_config import StageConfig, TrainingConfig
-from runtime.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy
 
 TINY = Config(
     name="tiny",

@@ -1,0 +1,1 @@
+"""Artifacts as bytes: read, sealed and scanned before an engine sees them."""

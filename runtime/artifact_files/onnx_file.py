@@ -1,0 +1,110 @@
+"""Metadata and digest of an `.onnx` file, written and read without the onnx package.
+
+Protocol buffers concatenate: appending an encoded `ModelProto` that holds only `metadata_props` adds entries to the
+model before it. So an artifact is `model || metadata || digest`, where the digest is the SHA-256 of all bytes before it
+and the last entry of the file. Every ONNX tool reads the result; nothing has to parse it to check it.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from runtime.artifact_files.protobuf import field, map_file, read_fields
+from runtime.errors import ArtifactCorruptError, ForeignArtifactError
+
+METADATA_KEY = "maskrcnn"
+_DIGEST_KEY = "maskrcnn_sha256"
+_HEX_LENGTH = 64
+# Field numbers in onnx.ModelProto, of an output in its GraphProto, and in the StringStringEntryProto of its metadata.
+_METADATA_PROPS = 14
+_GRAPH, _GRAPH_OUTPUT = 7, 12
+_KEY, _VALUE = 1, 2
+_CHUNK = 1 << 20
+
+
+def metadata_entry(key: str, value: str) -> bytes:
+    """An encoded `ModelProto` with one entry in `metadata_props`."""
+    pair = b"".join(field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
+    return field(_METADATA_PROPS, pair)
+
+
+def further_outputs(tensors: Iterable[str]) -> bytes:
+    """An encoded `ModelProto` that makes tensors of the model before it outputs, too; their types are inferred."""
+    values = b"".join(field(_GRAPH_OUTPUT, field(1, name.encode())) for name in tensors)
+    return field(_GRAPH, values)
+
+
+def seal(model: bytes, metadata: str) -> bytes:
+    """Append metadata and digest to a serialised model."""
+    sealed = model + metadata_entry(METADATA_KEY, metadata)
+    return sealed + metadata_entry(_DIGEST_KEY, hashlib.sha256(sealed).hexdigest())
+
+
+def read_sealed(path: Path, verify_digest: bool = True) -> str:
+    """Check a sealed file and return its metadata.
+
+    Raises:
+        ArtifactCorruptError: Truncated, not ONNX at all, or its bytes differ from the digest.
+        ForeignArtifactError: A whole ONNX file that was not sealed by us.
+    """
+    entries = _metadata_props(path)
+    if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
+        raise ForeignArtifactError(
+            f"{path} is an ONNX file that maskrcnn-export did not write: "
+            "export the checkpoint with 'maskrcnn-export onnx'"
+        )
+    if verify_digest:
+        with path.open("rb") as file:
+            digest = _content_sha256(file)
+            # The digest does not cover its own entry; every byte of that is known.
+            if file.read() != metadata_entry(_DIGEST_KEY, digest):
+                raise ArtifactCorruptError(
+                    f"{path} was changed after it was exported (its SHA-256 differs): copy or export it again"
+                )
+    return entries[METADATA_KEY]
+
+
+def recorded_file_digest(path: Path) -> str:
+    """The digest that a sealed file records, whether or not its bytes have it."""
+    return _metadata_props(path)[_DIGEST_KEY]
+
+
+def content_digest(path: Path, verified: bool) -> str:
+    """SHA-256 of a sealed file's bytes before its digest: the recorded one if those are known to have it."""
+    if verified:
+        return recorded_file_digest(path)
+    with path.open("rb") as file:
+        return _content_sha256(file)
+
+
+def _metadata_props(path: Path) -> dict[str, str]:
+    """Values by key; the graph, which is nearly the whole file, is skipped unread."""
+    content = map_file(path)
+    try:
+        entries = [entry for number, entry, _ in read_fields(content) if number == _METADATA_PROPS]
+    except ArtifactCorruptError as error:
+        raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again") from error
+    try:
+        return dict(_pair(entry) for entry in entries)
+    except (ArtifactCorruptError, UnicodeDecodeError) as error:
+        raise ArtifactCorruptError(f"{path}: its metadata is damaged: copy or export it again") from error
+
+
+def _pair(entry: memoryview) -> tuple[str, str]:
+    texts = {number: str(content, "utf-8") for number, content, _ in read_fields(entry)}
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
+
+
+def _content_sha256(file: BinaryIO) -> str:
+    """Of all bytes before the digest's entry, which is what is left to read."""
+    length = file.seek(0, 2) - len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
+    file.seek(0)
+    digest = hashlib.sha256()
+    while length > 0:
+        chunk = file.read(min(_CHUNK, length))
+        if not chunk:
+            break
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,37 @@
+"""Metadata and digest of an artifact in either format, read without an engine."""
+
+from pathlib import Path
+
+from runtime.artifact import Metadata
+from runtime.artifact_files.onnx_file import read_sealed, recorded_file_digest
+from runtime.artifact_files.savedmodel_folder import read_sealed_folder, recorded_folder_digest
+from runtime.errors import ArtifactError, ArtifactNotFoundError, ForeignArtifactError
+
+
+def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
+    """Read and check an artifact's metadata; no engine is loaded.
+
+    Raises:
+        ArtifactError: No artifact, a foreign, damaged or too new one.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise ArtifactNotFoundError(f"there is no artifact at {path}")
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for, without end
+            raise ForeignArtifactError(f"{path} is a pipe or a device; expected an .onnx file or a SavedModel folder")
+        text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
+    except OSError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error
+    return Metadata.from_json(text, str(path))
+
+
+def recorded_digest(path: Path) -> str:
+    """The SHA-256 that an artifact records of itself, which tells it from every other one.
+
+    Args:
+        path: An artifact that `read_metadata` accepts.
+    """
+    return recorded_folder_digest(path) if path.is_dir() else recorded_file_digest(path)

@@ -1,0 +1,185 @@
+"""The backend of ONNX Runtime: one artifact on one device."""
+
+import json
+import logging
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.artifact import OUTPUT_NAMES, Metadata
+from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
+from runtime.artifact_files.onnx_file import further_outputs
+from runtime.artifact_files.onnx_scan import check_onnx
+from runtime.engines.options import EngineOptions
+from runtime.engines.ort.binding import BoundSession, Device
+from runtime.engines.ort.cache import ArtifactCache
+from runtime.engines.ort.cuda_graph import TRUNK_ENDS, RecordedSession
+from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
+from runtime.engines.ort.providers import Providers, choose_providers, with_tensorrt
+from runtime.engines.ort.session import SessionOpener
+from runtime.engines.processors import usable_cores
+from runtime.engines.protocol import Arrays
+from runtime.engines.versions import check_engine
+from runtime.errors import DeviceError
+from runtime.placement import Placement
+
+_logger = logging.getLogger(__name__)
+
+
+class OrtBackend:
+    """A session on one device; anything else than the asked device is an error.
+
+    Args:
+        path: The `.onnx` file.
+        metadata: Of the artifact.
+        kind: "auto", "cpu", "cuda" or "tensorrt".
+        index: Of the CUDA device.
+        options: Threads, cache, and what a GPU shall do.
+        verified: Whether the file's bytes are known to have the digest it records.
+
+    Raises:
+        DeviceError: The device was asked for and cannot be used, or cannot honour an option.
+        ArtifactError: ONNX Runtime is too old, or refuses the file, or the file refers to something outside itself.
+        OutputError: The cache cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions, *, verified: bool = True
+    ) -> None:
+        check_engine(path, "onnxruntime", ort.__version__, metadata.engine_minimum.get("onnxruntime"))
+        check_onnx(path)
+        self._path, self._metadata, self._options = path, metadata, options
+        self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
+        self._opener = SessionOpener(path, options.threads or usable_cores())
+        self._providers = self._choose(kind, index)
+        self._session = self._start(kind)
+        self._run: Callable[[Mapping[str, npt.NDArray[Any]]], Arrays] = _PlainSession(self._session)
+        if self._providers[0][0] == CPU:
+            self.device = "cpu"
+            return
+        self.device = f"{'tensorrt' if kind == 'tensorrt' else 'cuda'}:{index}"
+        self._run = BoundSession(self._session, metadata.outputs(), ("cuda", index))
+        if options.cuda_graph:
+            self._run = self._recorded(("cuda", index))
+            self._session = None  # its memory on the device is free again
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the graph."""
+        return self._run(inputs)
+
+    def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
+        """Run twice under the profiler, in a session of its own; the second run counts."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._opener.options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._opener.open(self._providers, options)
+            for _ in range(2):  # the first run also fills caches and chooses algorithms
+                session.run(list(OUTPUT_NAMES), _feeds(inputs))
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        begin = [event["ts"] for event in events if event.get("name") == "model_run"][-1]
+        counts: Counter[tuple[str, str]] = Counter()
+        milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for event in events:
+            arguments = event.get("args", {})
+            if event.get("cat") == "Node" and arguments.get("provider") and event["ts"] >= begin:
+                key = arguments["provider"], arguments["op_name"]
+                counts[key] += 1
+                milliseconds[key] += event["dur"] / 1000
+        return Placement(self.device, dict(counts), dict(milliseconds))
+
+    def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
+        """Run once with the border tensors as further outputs, in a session of its own."""
+        tensors = sorted({place["tensor"] for place in places.values()} - set(OUTPUT_NAMES))
+        content = self._path.read_bytes() + further_outputs(tensors)
+        session = self._opener.open(self._providers, content=content)
+        names = [place["tensor"] for place in places.values()]
+        found = dict(zip(names, session.run(names, _feeds(inputs)), strict=True))
+        return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
+
+    def _choose(self, kind: str, index: int) -> Providers:
+        providers = choose_providers(kind, index, self._options)
+        if providers[0][0] == CPU:
+            self._options.require_gpu("cpu")
+        if kind != "tensorrt":
+            return providers
+        engines = self._cache.engines() if self._cache else None
+        return with_tensorrt(providers, self._metadata.precision, self._options, engines)
+
+    def _start(self, kind: str) -> Any:
+        """Open the session; with "auto" on the CPU, if CUDA turns out to be of no use."""
+        wanted = self._providers[0][0]
+        try:
+            session = self._open(self._providers)
+            if session.get_providers()[0] == wanted:
+                if wanted == TENSORRT:
+                    self._require_fixed_size(session)
+                return session
+            # ONNX Runtime only logs when the libraries do not load, and goes on with the CPU.
+            name = "TensorRT" if wanted == TENSORRT else "CUDA"
+            raise DeviceError(  # noqa: TRY301
+                f"device {kind!r} was asked for, but the {name} libraries of onnxruntime {ort.__version__} "
+                f"cannot be loaded (CUDA {_cuda_version()}): see 'maskrcnn-export doctor'"
+            )
+        except DeviceError as error:
+            if kind != "auto":
+                raise
+            _logger.warning("device 'auto': running on the CPU, because %s", error)
+        self._providers = self._choose("cpu", 0)
+        return self._open(self._providers)
+
+    def _recorded(self, device: Device) -> RecordedSession:
+        """The same graph in two parts, the first of which is recorded."""
+        places = self._metadata.borders
+        cut = CutModel(self._path.read_bytes(), {places[name]["tensor"] for name in TRUNK_ENDS if name in places})
+        (name, settings), *others = self._providers
+        recording = [(name, settings | ({"enable_cuda_graph": 1} if name == CUDA else {})), *others]
+        trunk = self._open(recording, "trunk", cut.before())
+        types = {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in trunk.get_outputs()}
+        rest = self._open(self._providers, "rest", cut.after(types))
+        return RecordedSession(trunk, rest, self._metadata.outputs(), device)
+
+    def _open(self, providers: Providers, part: str = "whole", content: bytes | None = None) -> Any:
+        # A session with TensorRT in it cannot be written as a graph; its engines are kept by TensorRT.
+        if self._cache is None or providers[0][0] == TENSORRT:
+            return self._opener.open(providers, content=content)
+        return self._opener.open_cached(providers, self._cache.graph(providers, part), content)
+
+    def _require_fixed_size(self, session: Any) -> None:
+        """TensorRT takes minutes to build an engine, for each size of input again."""
+        for value in session.get_inputs():
+            if not all(isinstance(side, int) for side in value.shape):
+                raise DeviceError(
+                    f"device 'tensorrt' needs a graph of fixed size, {value.name} of {self._path} is {value.shape}: "
+                    "export it with --target tensorrt, or use device 'cuda'"
+                )
+
+
+class _PlainSession:
+    """Runs a session on arrays of the host; knows no backend, so that the last user of one frees its session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        outputs = self._session.run(list(OUTPUT_NAMES), _feeds(inputs))
+        return dict(zip(OUTPUT_NAMES, outputs, strict=True))
+
+
+def _feeds(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    return {name: np.asarray(array) for name, array in inputs.items()}
+
+
+def _usual(tensor: npt.NDArray[Any], permutation: list[int] | None) -> npt.NDArray[Any]:
+    """A border tensor as `Predictor.borders` promises it: in the usual layout, float32 where it is half."""
+    tensor = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+    return tensor.transpose(np.argsort(permutation)) if permutation else tensor
+
+
+def _cuda_version() -> str:
+    return str(getattr(ort, "cuda_version", "") or "unknown")

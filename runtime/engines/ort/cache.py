@@ -1,0 +1,62 @@
+"""Where in the cache the graphs and engines of an artifact are, and everything they depend on."""
+
+import hashlib
+import json
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runtime.artifact_files.onnx_file import content_digest
+from runtime.engines.ort.graph_cache import GraphCache, processor
+from runtime.engines.ort.library import ort
+from runtime.engines.ort.providers import Providers
+from runtime.errors import OutputError
+
+
+class ArtifactCache:
+    """The part of a cache that belongs to one artifact and one build of ONNX Runtime.
+
+    Args:
+        folder: The cache.
+        path: The `.onnx` file.
+        verified: Whether the file's bytes are known to have the digest it records.
+    """
+
+    def __init__(self, folder: str | Path, path: Path, *, verified: bool) -> None:
+        self._folder, self._path, self._verified = Path(folder), path, verified
+
+    def graph(self, providers: Providers, part: str) -> GraphCache:
+        """The entry of the optimised graph for these providers; `part` tells apart what an artifact was cut into."""
+        names = [name for name, _ in providers]
+        return GraphCache(self._folder, self._key | {"providers": names, "part": part, "processor": processor()})
+
+    def engines(self) -> Path:
+        """The folder that TensorRT keeps its engines in; it is made.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        key = json.dumps(self._key | {"tensorrt": _tensorrt_versions()}, sort_keys=True)
+        folder = self._folder / f"tensorrt-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to the cache {self._folder}: {error.strerror}") from error
+        return folder
+
+    @cached_property
+    def _key(self) -> dict[str, Any]:
+        digest = content_digest(self._path, self._verified)
+        return {"artifact": digest, "onnxruntime": ort.__version__, "build": ort.get_build_info()}
+
+
+def _tensorrt_versions() -> dict[str, str]:
+    """By package. For a TensorRT that pip did not install only the names of its engines tell."""
+    found = {}
+    for package in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

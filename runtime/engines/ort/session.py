@@ -1,0 +1,99 @@
+"""Sessions of ONNX Runtime: their threads, the errors of opening one, and the cache of optimised graphs."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.engines.forked import keep_in_children
+from runtime.engines.ort.graph_cache import GRAPH, WEIGHTS, GraphCache
+from runtime.engines.ort.library import CPU, ort
+from runtime.engines.ort.providers import Providers
+from runtime.errors import ArtifactError, DeviceError, OutputError
+
+# Smaller tensors stay in the graph: the file of the others is mapped by pages.
+_SMALLEST_IN_FILE = 1024
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SessionOpener:
+    """Opens sessions of one artifact.
+
+    Attributes:
+        path: The `.onnx` file.
+        threads: That compute one operator.
+    """
+
+    path: Path
+    threads: int
+
+    def options(self) -> Any:
+        """Session options with our threads."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # Threads that wait by spinning start an operator sooner, but go on when the run is over and take the core from
+        # whoever prepares the next picture: spin within a run only. docs/runtime.md has the figures.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+    def open(self, providers: Providers, options: Any = None, content: bytes | None = None) -> Any:
+        """A session of the artifact.
+
+        Args:
+            providers: The first one preferred.
+            options: Session options; None: those of `options`.
+            content: A serialised model to open instead.
+
+        Raises:
+            DeviceError: The device of the first provider cannot be used.
+            ArtifactError: ONNX Runtime refuses the file.
+        """
+        try:
+            return _create(content or str(self.path), options or self.options(), providers)
+        except Exception as error:  # its own exception types have no common base
+            reason = str(error).split("\n")[0]
+            if providers[0][0] != CPU and any(word in str(error) for word in ("CUDA", "TensorRT", "TRT")):
+                raise DeviceError(f"the CUDA device cannot be used: {reason}") from error
+            raise ArtifactError(f"onnxruntime {ort.__version__} refuses {self.path}: {reason}") from error
+
+    def open_cached(self, providers: Providers, cache: GraphCache, content: bytes | None = None) -> Any:
+        """The same by the optimised graph in the cache, which is written there if it is missing or damaged.
+
+        Raises:
+            DeviceError: As `open`.
+            ArtifactError: As `open`.
+            OutputError: The cache cannot be written.
+        """
+        graph = cache.find()
+        if graph is not None:
+            options = self.options()
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            try:
+                return _create(str(graph), options, providers)
+            except Exception as error:  # noqa: BLE001 - as above; the artifact itself decides whether all is well
+                _logger.warning("onnxruntime refuses the cached graph %s: %s", graph, str(error).split("\n")[0])
+                return self.open(providers, content=content)
+        with cache.draft() as draft:
+            options = self.options()
+            options.optimized_model_filepath = str(draft / GRAPH)
+            prefix = "session.optimized_model_external_initializers"
+            options.add_session_config_entry(f"{prefix}_file_name", WEIGHTS)
+            options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_SMALLEST_IN_FILE))
+            try:
+                session = _create(content or str(self.path), options, providers)
+            except Exception as error:  # as above
+                self.open(providers, content=content)  # raises, unless writing was the trouble
+                reason = str(error).split("\n")[0]
+                raise OutputError(f"cannot write to the cache {cache.path.parent}: {reason}") from error
+            # ONNX Runtime goes on with the CPU where CUDA cannot be loaded: that graph is not the one asked for.
+            if session.get_providers()[0] == providers[0][0]:
+                cache.publish(draft)
+            return session
+
+
+def _create(source: str | bytes, options: Any, providers: Providers) -> Any:
+    session = ort.InferenceSession(source, sess_options=options, providers=providers)
+    keep_in_children(session)
+    return session

@@ -1,0 +1,208 @@
+"""TensorFlow SavedModel. The only file here that imports TensorFlow."""
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from runtime.artifact import BORDER_PREFIX, OUTPUT_NAMES
+from runtime.artifact_files.savedmodel_scan import check_savedmodel
+from runtime.engines.options import EngineOptions
+from runtime.engines.protocol import Arrays
+from runtime.engines.versions import check_engine
+from runtime.errors import ArtifactError, DeviceError, MissingPackageError
+from runtime.placement import Placement
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
+
+try:
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+except ImportError as error:
+    raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
+
+_SIGNATURE = "serving_default"
+_DESCRIPTION = "saved_model.pb"
+_logger = logging.getLogger(__name__)
+
+
+class SavedModelBackend:
+    """A restored function on one device; anything else than the asked device is an error.
+
+    Args:
+        path: The SavedModel folder.
+        kind: "auto", "cpu" or "cuda"; "tensorrt" is refused.
+        index: Of the CUDA device.
+        options: Threads, and what a GPU shall do; they hold for all of TensorFlow in this process.
+        minimum_version: Lowest TensorFlow that reads the folder.
+
+    Raises:
+        DeviceError: CUDA was asked for and cannot be used, or an option cannot be honoured (any more).
+        ArtifactError: TensorFlow is too old, or refuses the folder, or there is more in it than a network.
+    """
+
+    def __init__(
+        self, path: Path, kind: str, index: int, options: EngineOptions, minimum_version: str | None = None
+    ) -> None:
+        check_engine(path, "tensorflow", tf.__version__, minimum_version)
+        for name in ("cache", "cuda_graph"):
+            if getattr(options, name):
+                raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
+        self._path = path
+        check_savedmodel(_description(path), path)
+        _set_threads(options.threads)
+        self.device = _choose(kind, index, options)
+        self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
+        self._module = self._load()
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the graph."""
+        return self._run(self._module, inputs)
+
+    def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
+        """Run twice in a session of its own; the second run, which is traced, counts."""
+        # Eager TensorFlow has no public call for where the nodes of a function ran, and for how long; sessions do.
+        v1 = tf.compat.v1
+        options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True)
+        record = v1.RunMetadata()
+        with v1.Session(graph=tf.Graph(), config=v1.ConfigProto(allow_soft_placement=True)) as session:
+            with _quiet(), tf.device(self._tf_device):
+                description = v1.saved_model.load(session, [tf.saved_model.SERVING], str(self._path))
+            signature = description.signature_def[_SIGNATURE]
+            feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
+            fetches = [signature.outputs[name].name for name in OUTPUT_NAMES]
+            session.run(fetches, feeds)
+            session.run(fetches, feeds, options=options, run_metadata=record)
+        return _placement(self.device, record)
+
+    def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:  # noqa: ARG002
+        """Run once up to the identities that the exporter put between the stages, and return them."""
+        # A restored function is inlined under a scope of its own: only the last part of a name is known.
+        definition = convert_variables_to_constants_v2(self._module.signatures[_SIGNATURE]).graph.as_graph_def()
+        found_at = {
+            node.name.rsplit("/", 1)[-1].removeprefix(f"{_SIGNATURE}_").removeprefix(BORDER_PREFIX): f"{node.name}:0"
+            for node in definition.node
+            if node.op == "Placeholder" or (node.op == "Identity" and f"/{BORDER_PREFIX}" in f"/{node.name}")
+        }
+        graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+        feeds, names = [found_at.pop(name) for name in inputs], list(found_at)
+        find = graph.graph.get_tensor_by_name
+        pruned = graph.prune([find(name) for name in feeds], [find(found_at[name]) for name in names])
+        with tf.device(self._tf_device):
+            found = pruned(*map(tf.constant, inputs.values()))
+        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
+
+    def _load(self) -> Any:
+        try:
+            with tf.device(self._tf_device):
+                return tf.saved_model.load(str(self._path))
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise ArtifactError(f"tensorflow {tf.__version__} refuses {self._path}: {reason}") from error
+
+    def _run(self, module: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        # The restored function checks its arguments; the signature would abort the process on a wrong rank.
+        with tf.device(self._tf_device):
+            outputs = module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
+        return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+
+
+def _description(path: Path) -> Any:
+    """The parsed `saved_model.pb`; parsing runs nothing. Where it is, TensorFlow reads none of the other spellings."""
+    try:
+        return SavedModel.FromString((path / _DESCRIPTION).read_bytes())
+    except Exception as error:  # protobuf has exceptions of its own
+        raise ArtifactError(
+            f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is missing or damaged: copy or export it again"
+        ) from error
+
+
+def _placement(device: str, record: Any) -> Placement:
+    """Nodes and their times by device and operator type."""
+    operators = {node.name: (node.op, node.device) for graph in record.partition_graphs for node in graph.node}
+    counts: Counter[tuple[str, str]] = Counter()
+    milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for stats in record.step_stats.dev_stats:
+        for node in stats.node_stats:
+            operator, where = operators.get(node.node_name, ("NoOp", ""))
+            if where and operator not in ("Const", "NoOp", "_Arg", "_Retval"):
+                key = where.rsplit("/", 1)[-1].removeprefix("device:"), operator
+                counts[key] += 1
+                milliseconds[key] += (node.op_end_rel_nanos - node.op_start_rel_nanos) / 1e6
+    return Placement(device, dict(counts), dict(milliseconds))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TensorFlow from calling the loader of sessions deprecated: it has no other one for them."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _set_threads(threads: int | None) -> None:
+    """TensorFlow has one number, and takes none once it has computed anything; None leaves it as it is."""
+    threading = tf.config.threading
+    if threads is None or threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"EngineOptions has threads={threads}, but TensorFlow runs in this process already, with another number: "
+            "open this predictor before TensorFlow is used, or leave it out"
+        ) from error
+
+
+def _choose(kind: str, index: int, options: EngineOptions) -> str:
+    if kind == "tensorrt":
+        raise DeviceError("device 'tensorrt' runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
+    if kind == "cpu":
+        options.require_gpu("cpu")
+        return "cpu"
+    devices = tf.config.list_physical_devices("GPU")
+    if index < len(devices):
+        _set_memory(devices[index], options.gpu_memory_limit)
+        tf.config.experimental.enable_tensor_float_32_execution(options.tf32)
+        return f"cuda:{index}"
+    if kind == "cuda":
+        why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"sees {len(devices)} CUDA devices"
+        raise DeviceError(
+            f"device 'cuda:{index}' was asked for, but tensorflow {tf.__version__} {why}: "
+            "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
+        )
+    options.require_gpu("cpu")
+    _logger.info("device 'auto': running on the CPU, TensorFlow sees no CUDA device")
+    return "cpu"
+
+
+def _set_memory(device: Any, limit: int | None) -> None:
+    """Let a device take memory as it needs it, up to a limit in bytes."""
+    if limit is None:
+        try:
+            tf.config.experimental.set_memory_growth(device, True)
+        except (RuntimeError, ValueError):  # in use already, or limited, with whatever was set then
+            _logger.debug("memory growth of %s stays as it is", device.name)
+        return
+    megabytes = limit / 2**20  # the unit of TensorFlow
+    standing = tf.config.get_logical_device_configuration(device)
+    if standing and standing[0].memory_limit == megabytes:
+        return
+    try:
+        wanted = tf.config.LogicalDeviceConfiguration(memory_limit=megabytes)
+        tf.config.set_logical_device_configuration(device, [wanted])
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"EngineOptions has gpu_memory_limit={limit}, but TensorFlow uses {device.name} already, without: "
+            "open this predictor before TensorFlow is used, or leave it out"
+        ) from error

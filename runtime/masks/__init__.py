@@ -1,0 +1,1 @@
+"""Masks in the frame of a picture: pasted, run-length encoded, as polygons."""

@@ -1,0 +1,134 @@
+"""Mask probabilities of a detection, [M, M], to pixels of the picture.
+
+Masks are found as edges (`runtime.masks.edges`), which are all that run lengths and polygons need. Pixels are
+filled in from them, in a crop as large as the box: nothing of the size of the picture is made unasked, and
+no floats of any such size at all.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import InputError
+from runtime.masks.edges import box_spans, mask_edges
+
+PasteMode = Literal["matterport", "aligned"]
+MaskCrop = tuple[npt.NDArray[np.bool_], tuple[int, int]]
+
+# Beyond 2**24 float32 has no whole pixels; such a box is a fault upstream, not a place in a picture.
+MAX_COORDINATE = float(2**24)
+
+
+def check_boxes(boxes: npt.NDArray[np.floating]) -> None:
+    """Refuse boxes [..., 4] that are not finite, or absurdly far away.
+
+    Raises:
+        InputError: naming the first such box.
+    """
+    bad = ~(np.abs(boxes) < MAX_COORDINATE).all(axis=-1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(f"box {row} is {boxes.reshape(-1, 4)[row].tolist()}; expected finite picture pixels")
+
+
+def check_paste_mode(mode: str) -> None:
+    """Refuse an unknown paste mode.
+
+    Raises:
+        InputError: naming the known ones.
+    """
+    if mode not in get_args(PasteMode):
+        raise InputError(f"paste mode is {mode!r}; expected one of {', '.join(get_args(PasteMode))}")
+
+
+def paste_mask(
+    probabilities: npt.NDArray[np.floating],
+    box: npt.ArrayLike,
+    image_size: tuple[int, int],
+    mode: PasteMode = "matterport",
+) -> MaskCrop:
+    """Resample one mask into its box and threshold it at 0.5 (a pixel of exactly 0.5 belongs to the mask).
+
+    "matterport": the box is rounded half to even to whole pixels; the probabilities are resized to it by the
+    rule of `resize_bilinear`, whose zeros outside eat a little of the border; what lies outside the
+    picture is cut off. "aligned": the box is used as it is; a pixel counts if its centre lies in it,
+    and is sampled there, with the border values continued outwards.
+
+    Args:
+        probabilities: float [M, M], rows from top to bottom of the box.
+        box: (x1, y1, x2, y2) in picture pixels; may reach outside the picture.
+        image_size: (height, width) of the picture.
+        mode: see above.
+
+    Returns:
+        bool [h, w] and the (y, x) of its first pixel in the picture; 0 x 0 pixels at (0, 0) if the box has
+        no area inside the picture.
+
+    Raises:
+        InputError: an argument has another shape, a box is not finite, or the mode is unknown.
+    """
+    edges = np.asarray(box, np.float64)
+    if probabilities.ndim != 2 or probabilities.size == 0 or edges.shape != (4,):
+        raise InputError(
+            f"probabilities have shape {list(probabilities.shape)}, the box {list(edges.shape)}; "
+            f"expected [M, M] and [4]"
+        )
+    check_boxes(edges)
+    check_paste_mode(mode)
+    aligned = mode == "aligned"
+    rows, columns = box_spans(edges[None], image_size, aligned=aligned)
+    (y, height), (x, width) = ((int(span.first[0]), int(span.last[0] - span.first[0])) for span in (rows, columns))
+    if height <= 0 or width <= 0:
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    # With the axes exchanged the scan goes row by row, as the pixels of an array lie.
+    turned = probabilities.T[None], columns.from_first(), rows.from_first()
+    ((runs,),) = mask_edges(*turned, (width, height), aligned=aligned)
+    lengths = np.diff(runs, prepend=0, append=height * width)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width), (y, x)
+
+
+def paste_masks(
+    probabilities: npt.NDArray[np.floating],
+    boxes: npt.ArrayLike,
+    image_size: tuple[int, int],
+    mode: PasteMode = "matterport",
+) -> npt.NDArray[np.bool_]:
+    """Paste masks into full-size bitmaps; see `paste_mask`.
+
+    Args:
+        probabilities: float [N, M, M].
+        boxes: float [N, 4], x1, y1, x2, y2 in picture pixels.
+        image_size: (height, width) of the picture.
+        mode: see `paste_mask`.
+
+    Returns:
+        bool [N, height, width].
+
+    Raises:
+        InputError: lengths differ, or as `paste_mask`.
+    """
+    edges = np.asarray(boxes, np.float64)
+    if probabilities.ndim != 3 or edges.shape != (len(probabilities), 4):
+        raise InputError(
+            f"probabilities have shape {list(probabilities.shape)}, boxes {list(edges.shape)}; "
+            f"expected [N, M, M] and [N, 4]"
+        )
+    masks = np.zeros((len(edges), *image_size), np.bool_)
+    for mask, probability, box in zip(masks, probabilities, edges, strict=True):
+        _place(mask, paste_mask(probability, box, image_size, mode))
+    return masks
+
+
+def place_crops(crops: Sequence[MaskCrop], image_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Put each crop (bool [h, w], (y, x) of its first pixel) into a bitmap: bool [N, height, width]."""
+    masks = np.zeros((len(crops), *image_size), np.bool_)
+    for mask, crop in zip(masks, crops, strict=True):
+        _place(mask, crop)
+    return masks
+
+
+def _place(mask: npt.NDArray[np.bool_], place: MaskCrop) -> None:
+    crop, (y, x) = place
+    mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop

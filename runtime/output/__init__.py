@@ -1,0 +1,1 @@
+"""Detections as documents and pictures."""

@@ -1,0 +1,211 @@
+"""Draw detections, or other objects, on their picture."""
+
+import colorsys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from runtime.errors import InputError
+from runtime.masks.paste import MaskCrop
+from runtime.pictures.read import ImageSource, read_image
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+
+Color = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]
+
+# Successive multiples of the golden ratio never crowd: n hues are evenly spread for every n.
+_GOLDEN_RATIO = 0.618033988749895
+
+_NO_MASK: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
+
+
+class DrawnObject(NamedTuple):
+    """What is drawn of one object.
+
+    Attributes:
+        crop: its mask.
+        box: x1, y1, x2, y2 in whole picture pixels; the label is written by it.
+        name: the label's first part, shortened where there is no room.
+        tail: the label's second part, such as a score.
+        color: of all of it.
+    """
+
+    crop: MaskCrop
+    box: Sequence[int]
+    name: str
+    tail: str
+    color: Color
+
+
+def draw_detections(
+    image: ImageSource,
+    detections: "Detections",
+    *,
+    masks: bool = True,
+    boxes: bool = True,
+    labels: bool = True,
+    opacity: float = 0.45,
+) -> Image.Image:
+    """Draw masks, boxes and labels, each detection in a colour given by its position in the list.
+
+    Large masks are drawn first, so that small ones stay visible. Lines and letters grow with the picture.
+
+    Args:
+        image: the picture that `detections` belong to, as `read_image` takes it.
+        detections: N of them; with none the picture comes back as it is.
+        masks: tint and outline the masks.
+        boxes: draw the boxes.
+        labels: write name and score next to each box, inside the picture.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        An RGB image of the size of the picture; `image` itself is not changed.
+
+    Raises:
+        ImageError: `image` cannot be read.
+        InputError: its size is not `detections.image_size`, or `opacity` is out of range.
+    """
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity is {opacity!r}; expected a number from 0 (clear) to 1 (solid)")
+    pixels = np.array(read_image(image))
+    if pixels.shape[:2] != detections.image_size:
+        raise InputError(
+            f"the picture is {pixels.shape[0]} x {pixels.shape[1]} pixels high and wide, the detections are "
+            f"of one of {detections.image_size[0]} x {detections.image_size[1]}; give the same picture"
+        )
+    boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
+    objects = [
+        DrawnObject(detections.mask_crops[row] if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row))
+        for row, (box, name, score) in enumerate(boxes_and_names)
+    ]
+    return draw_objects(pixels, objects, boxes=boxes, labels=labels, opacity=opacity)
+
+
+def draw_objects(
+    pixels: npt.NDArray[np.uint8],
+    objects: Sequence[DrawnObject],
+    *,
+    boxes: bool = True,
+    labels: bool = True,
+    opacity: float = 0.45,
+) -> Image.Image:
+    """Draw objects as `draw_detections` does.
+
+    Args:
+        pixels: uint8 [H, W, 3], which is drawn on.
+        objects: in the order in which boxes and labels are drawn.
+        boxes: draw the boxes.
+        labels: write the labels; an object without name and tail gets none.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        An RGB image of the size of the picture.
+    """
+    height, width = pixels.shape[:2]
+    extent = (height * width) ** 0.5
+    line = max(1, round(extent / 320))
+    areas = np.array([np.count_nonzero(each.crop[0]) for each in objects])
+    for row in np.argsort(-areas, kind="stable"):
+        _tint(pixels, objects[row].crop, objects[row].color, opacity, line)
+    canvas = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(canvas)
+    if boxes:
+        for _, (x1, y1, x2, y2), _, _, color in objects:
+            if x2 > x1 and y2 > y1:
+                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=color, width=line)
+    if labels:
+        size = max(10, min(round(extent / 45), min(height, width) // 6))
+        labeled = [each for each in objects if each.name or each.tail]
+        _write_labels(pen, labeled, (height, width), ImageFont.load_default(size), line)
+    return canvas
+
+
+def instance_color(row: int) -> Color:
+    """Return the RGB colour of the detection at position `row`; always the same one."""
+    red, green, blue = colorsys.hsv_to_rgb(row * _GOLDEN_RATIO % 1, 0.8, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _tint(pixels: npt.NDArray[np.uint8], place: MaskCrop, color: Color, opacity: float, line: int) -> None:
+    crop, (y, x) = place
+    part = pixels[y : y + crop.shape[0], x : x + crop.shape[1]]
+    part[crop] = np.rint((1 - opacity) * part[crop] + opacity * np.array(color))
+    inner = np.pad(crop, 1)
+    for _ in range(line):  # each round takes off the pixels that touch the outside
+        core = inner[1:-1, 1:-1]
+        core = core & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner = np.pad(core, 1)
+    part[crop & ~inner[1:-1, 1:-1]] = color
+
+
+def _write_labels(
+    pen: ImageDraw.ImageDraw,
+    objects: Sequence[DrawnObject],
+    image_size: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    line: int,
+) -> None:
+    margin = line + 1
+    taken: list[Rectangle] = []
+    for _, box, name, tail, color in objects:
+        text = _fit(pen, font, name, tail, image_size[1] - 2 * margin)
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        size = (right - left + 2 * margin, bottom - top + 2 * margin)
+        tag = _free_place(box, size, image_size, taken)
+        taken.append(tag)
+        pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color)
+        pen.text((tag[0] + margin - left, tag[1] + margin - top), text, _ink(color), font=font)
+
+
+def _free_place(
+    box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int], taken: list[Rectangle]
+) -> Rectangle:
+    """Return the first place for a tag (width, height) by its box that is in the picture and free."""
+    inside = list(_places(box, size, image_size))
+    free = (p for p in inside if not any(_overlap(p, other) for other in taken))
+    return next(free, inside[0])
+
+
+def _places(box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int]) -> Iterator[Rectangle]:
+    x1, y1, x2, y2 = box
+    (wide, high), (height, width) = size, image_size
+    # Above the box, below it, then within it from the top down; by its left edge, then by its right.
+    tops = [y1 - high, y2, *np.arange(max(y1, 0), min(y2, height) - high, high)]
+    fitting = [top for top in tops if 0 <= top <= height - high] or [min(max(y1, 0), max(height - high, 0))]
+    for top in fitting:
+        for start in (x1, x2 - wide):
+            left = max(0, min(start, width - wide))
+            yield left, top, left + wide, top + high
+
+
+def _overlap(first: Rectangle, second: Rectangle) -> bool:
+    across = first[0] < second[2] and second[0] < first[2]
+    return across and first[1] < second[3] and second[1] < first[3]
+
+
+def _fit(
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    name: str,
+    score: str,
+    room: float,
+) -> str:
+    """Shorten a name until the label fits; signs that do not print are shown as "?"."""
+    shown = "".join(sign if sign.isprintable() else "?" for sign in name)
+    text = shown + score
+    while shown and pen.textlength(text, font=font) > room:
+        shown = shown[:-1]
+        text = shown + "\N{HORIZONTAL ELLIPSIS}" + score
+    return text if shown else score.strip()
+
+
+def _ink(color: Color) -> Color:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # WCAG contrast is (light + 0.05) / (dark + 0.05): black and white are level at sqrt(1.05 * 0.05) - 0.05.
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)

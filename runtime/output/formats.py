@@ -1,0 +1,140 @@
+"""Detections in the formats of others: COCO results, JSON, supervision."""
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from runtime.atomic import atomic_write
+from runtime.errors import InputError, MissingPackageError
+from runtime.masks.polygons import check_tolerance, coco_polygons
+from runtime.masks.rle import RLE
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+
+
+Segmentation = Literal["rle", "polygon"]
+
+
+def to_coco(
+    detections: "Detections",
+    image_id: int | str,
+    category_ids: Mapping[int, int] | None = None,
+    *,
+    segmentation: Segmentation = "rle",
+    tolerance: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Return COCO results, as `COCO.loadRes` reads them.
+
+    Args:
+        detections: of one picture.
+        image_id: the id of that picture in the data set.
+        category_ids: category id for each class id; by default the class id itself.
+        segmentation: "rle", or "polygon" for lists of corners along the edges of pixels, which pycocotools decodes to
+            the same mask bit for bit; `runtime.masks.polygons.coco_polygons` says how holes are written. No polygon
+            can say that a mask has no pixels: such a one stays RLE.
+        tolerance: with "polygon", how far the outline may move, in pixels; see `runtime.masks.polygons.simplify_ring`.
+
+    Returns:
+        Per detection a JSON serialisable dict: `image_id`, `category_id`, `bbox` [x, y, width, height] in
+        picture pixels with 2 decimals, `score`, `segmentation` as compressed RLE or polygons.
+
+    Raises:
+        InputError: `category_ids` lacks a class id that was detected, `segmentation` is unknown, or `tolerance` is
+            not a finite number from 0, or other than 0 for RLE.
+    """
+    results = []
+    masks = _segmentations(detections, segmentation, tolerance)
+    rows = zip(detections.boxes, detections.scores, detections.class_ids, masks, strict=True)
+    for box, score, class_id, mask in rows:
+        category_id = int(class_id) if category_ids is None else category_ids.get(int(class_id))
+        if category_id is None:
+            name = detections.class_names[class_id]
+            raise InputError(f"category_ids has no entry for class id {class_id} ({name!r}); add it")
+        x1, y1, x2, y2 = box.tolist()
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": int(category_id),
+                "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": float(score),
+                "segmentation": mask,
+            }
+        )
+    return results
+
+
+def _segmentations(
+    detections: "Detections", segmentation: Segmentation, tolerance: float
+) -> Sequence[RLE | list[list[float]]]:
+    if segmentation not in get_args(Segmentation):
+        raise InputError(f"segmentation is {segmentation!r}; expected one of {', '.join(get_args(Segmentation))}")
+    if segmentation == "rle":
+        if tolerance != 0:
+            raise InputError(f"tolerance is {tolerance!r} with segmentation 'rle', which is exact; use 'polygon'")
+        return detections.rles
+    check_tolerance(tolerance)
+    traced = zip(detections.polygons, detections, strict=True)
+    return [coco_polygons(rings, tolerance) if rings else one.rles[0] for rings, one in traced]
+
+
+def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:
+    """Return one JSON document of a picture's detections.
+
+    Args:
+        detections: of one picture.
+        path: a file to write the document to as UTF-8; replaced if it exists.
+
+    Returns:
+        `{"image_size": [height, width], "device": where the graph ran, "detections": [{"class_id", "name", "score",
+        "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    rows = zip(detections.class_ids, detections.names, detections.scores, detections.boxes, strict=True)
+    document = {
+        "image_size": [int(side) for side in detections.image_size],
+        "device": detections.device,
+        "detections": [
+            {
+                "class_id": int(class_id),
+                "name": name,
+                "score": float(score),
+                "box": [round(value, 2) for value in box.tolist()],
+                "mask": rle,
+            }
+            for (class_id, name, score, box), rle in zip(rows, detections.rles, strict=True)
+        ],
+    }
+    text = json.dumps(document, ensure_ascii=False)
+    if path is not None:
+        with atomic_write(Path(path), overwrite=True) as temporary:
+            # Half a character of a class name is not UTF-8; its Python escape is also JSON's.
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    return text
+
+
+def to_supervision(detections: "Detections") -> Any:
+    """Return a `supervision.Detections` with boxes, full-size masks, scores, class ids and `class_name`.
+
+    Raises:
+        MissingPackageError: supervision is not installed.
+    """
+    try:
+        import supervision  # noqa: PLC0415 - optional, and slow to import
+    except ModuleNotFoundError as error:
+        if error.name != "supervision":
+            raise  # it is there, but something that it needs is not
+        raise MissingPackageError("supervision", "supervision", "Detections.to_supervision()") from error
+    return supervision.Detections(
+        xyxy=detections.boxes.copy(),  # copies, because supervision's own tools work in place
+        mask=detections.masks.copy(),
+        confidence=detections.scores.copy(),
+        class_id=detections.class_ids.astype(np.int64),
+        data={"class_name": np.array(detections.names, dtype=np.str_)},
+    )

@@ -1,0 +1,1 @@
+"""Pictures from bytes to the input of the network."""

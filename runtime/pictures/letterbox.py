@@ -1,0 +1,265 @@
+"""The resize policy of a model: picture to network input, and boxes back to the picture.
+
+Frames: *picture pixels* belong to the picture as read, *input pixels* to the network input. Boxes are
+(x1, y1, x2, y2) with exclusive x2, y2. Both directions live here, so that they cannot drift apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from runtime.errors import InputError
+from runtime.pictures.read import MAX_PIXELS, Picture, picture_pixels
+from runtime.pictures.resize_uint8 import resize_truncated
+
+ResizeMode = Literal["none", "square", "pad64", "crop"]
+
+
+@dataclass(frozen=True)
+class ResizePolicy:
+    """How pictures are brought to the input size of a network.
+
+    Attributes:
+        mode: "square": scale, then centre on a black square of side `max_dim`. "pad64": scale, then centre
+            on the next multiples of 64. "crop": scale, then cut a square of side `min_dim` (training
+            only). "none": leave the picture as it is; the other fields are then ignored.
+        min_dim: the shorter side is enlarged to at least this many pixels, never reduced; None: as it is.
+        max_dim: side of the square in pixels, which the longer side must not exceed; used by "square" only.
+        min_scale: scale at least by this factor, 2.0 for twice the size; None or 0: no such floor.
+            In "square" mode `max_dim` wins over it and over `min_dim`.
+
+    Raises:
+        InputError: a field has the wrong type or range, or one that the mode needs is missing.
+    """
+
+    mode: ResizeMode
+    min_dim: int | None = None
+    max_dim: int | None = None
+    min_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(ResizeMode):
+            raise InputError(f"resize mode is {self.mode!r}; expected one of {', '.join(get_args(ResizeMode))}")
+        for name in ("min_dim", "max_dim"):
+            value = getattr(self, name)
+            if value is not None and not (_is_int(value) and value > 0):
+                raise InputError(f"resize {name} is {value!r}; expected a positive integer or None")
+        scale = self.min_scale
+        if scale is not None and not ((_is_int(scale) or isinstance(scale, float)) and 0 <= scale < np.inf):
+            raise InputError(f"resize min_scale is {scale!r}; expected a finite number from 0, or None")
+        if self.mode == "square" and self.max_dim is None:
+            raise InputError("resize mode 'square' has no max_dim; give the side of the square in pixels")
+        if self.mode == "crop" and self.min_dim is None:
+            raise InputError("resize mode 'crop' has no min_dim; give the side of the crop in pixels")
+        if self.mode == "pad64" and self.min_dim is not None and self.min_dim % 64:
+            raise InputError(f"resize min_dim is {self.min_dim}; mode 'pad64' needs a multiple of 64")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, JSON serialisable."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ResizePolicy":
+        """Read what `to_dict` wrote; fields left out are None.
+
+        Raises:
+            InputError: an unknown key, no "mode", or a value that the class refuses.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown or "mode" not in values:
+            problem = f"unknown keys {', '.join(map(repr, unknown))}" if unknown else "no key 'mode'"
+            raise InputError(f"the resize policy has {problem}; expected mode, min_dim, max_dim, min_scale")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where one picture lies in the network input. Made by `plan_letterbox`.
+
+    Attributes:
+        image_size: (height, width) of the picture.
+        resized_size: (height, width) of the picture after scaling.
+        input_size: (height, width) of the network input.
+        offset: (top, left) of the scaled picture in input pixels; zero or negative when it is cropped.
+        scale: the factor asked for; the sides of `resized_size` are rounded from it.
+    """
+
+    image_size: tuple[int, int]
+    resized_size: tuple[int, int]
+    input_size: tuple[int, int]
+    offset: tuple[int, int]
+    scale: float
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """(y1, x1, y2, x2) in input pixels: the part of the input that shows the picture."""
+        (top, left), (height, width) = self.offset, self.resized_size
+        bottom, right = min(top + height, self.input_size[0]), min(left + width, self.input_size[1])
+        return max(top, 0), max(left, 0), bottom, right
+
+    def apply(self, image: Picture) -> npt.NDArray[np.uint8]:
+        """Make the network input of a picture: scaled (values truncated), then padded with 0 or cropped.
+
+        Args:
+            image: uint8 [H, W, C], or a PIL image of mode "RGB" or "L", of size `image_size`.
+
+        Returns:
+            uint8 [input height, input width, C]; may share memory with `image` when nothing changes.
+
+        Raises:
+            InputError: `image` has another size, mode or dtype.
+        """
+        if isinstance(image, Image.Image):
+            given, fits, size = (
+                f"a PIL image of mode {image.mode}, size {image.size}",
+                image.mode in ("RGB", "L"),
+                image.size[::-1],
+            )
+        else:
+            given, fits = f"{image.dtype} {list(image.shape)}", image.dtype == np.uint8 and image.ndim == 3
+            size = image.shape[:2]
+        if not fits or size != self.image_size:
+            raise InputError(
+                f"image is {given}; this letterbox was planned for "
+                f"uint8 [{self.image_size[0]}, {self.image_size[1]}, C]"
+            )
+        if self.resized_size != self.image_size:
+            pixels = resize_truncated(image, self.resized_size)
+        else:
+            pixels = picture_pixels(image) if isinstance(image, Image.Image) else image
+        if self.input_size == self.resized_size:
+            return pixels
+        y1, x1, y2, x2 = self.window
+        top, left = self.offset
+        canvas = np.zeros((*self.input_size, pixels.shape[2]), np.uint8)
+        canvas[y1:y2, x1:x2] = pixels[y1 - top : y2 - top, x1 - left : x2 - left]
+        return canvas
+
+    def boxes_to_image(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Map boxes from input pixels to picture pixels.
+
+        As in matterport the first and the last pixel map to the first and the last: with s = 0 for x1, y1
+        and s = 1 for x2, y2, x' = ((x - s) - left) / (resized width - 1) * (image width - 1) + s. An axis
+        that is one pixel long after scaling maps in proportion, x' = (x - left) * image width.
+
+        Args:
+            boxes: float [N, 4] in input pixels.
+
+        Returns:
+            float64 [N, 4] in picture pixels; not clipped, not rounded.
+
+        Raises:
+            InputError: `boxes` is not [N, 4].
+        """
+        return _map_boxes(boxes, self.offset, self.resized_size, (0, 0), self.image_size)
+
+    def boxes_to_input(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Map boxes from picture pixels to input pixels: the inverse of `boxes_to_image`.
+
+        Args:
+            boxes: float [N, 4] in picture pixels.
+
+        Returns:
+            float64 [N, 4] in input pixels; not clipped, not rounded.
+
+        Raises:
+            InputError: `boxes` is not [N, 4].
+        """
+        return _map_boxes(boxes, (0, 0), self.image_size, self.offset, self.resized_size)
+
+
+def plan_letterbox(
+    image_size: tuple[int, int], policy: ResizePolicy, crop_origin: tuple[int, int] | None = None
+) -> Letterbox:
+    """Work out how a picture of a given size becomes network input.
+
+    Sides are rounded half to even, and to one pixel at least: a picture of 3000 x 1 scaled to 1024 keeps its
+    only column. Of an odd padding the smaller half comes first.
+
+    Args:
+        image_size: (height, width) of the picture, in pixels.
+        policy: the resize policy of the model.
+        crop_origin: (top, left) of the crop in the scaled picture; for mode "crop", and only for it.
+
+    Returns:
+        The plan; `plan_letterbox(...).apply(image)` carries it out.
+
+    Raises:
+        InputError: a size or origin is out of range, or the input would have over `MAX_PIXELS` pixels,
+            which happens when the short side of a long, thin picture is enlarged to `min_dim`.
+    """
+    height, width = image_size
+    if not (_is_int(height) and _is_int(width) and height > 0 and width > 0):
+        raise InputError(f"image_size is {tuple(image_size)}; expected (height, width), positive integers")
+    scale = _scale(image_size, policy)
+    # Python's round, as matterport: half to even.
+    resized = (height, width) if scale == 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
+    if resized[0] * resized[1] > MAX_PIXELS:
+        raise InputError(
+            f"a picture of {height} x {width} would be enlarged to {resized[0]} x {resized[1]} by mode "
+            f"{policy.mode!r}, over {MAX_PIXELS} pixels; cut it into parts or use mode 'square'"
+        )
+    if (crop_origin is not None) != (policy.mode == "crop"):
+        raise InputError(f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; it belongs to 'crop'")
+    if crop_origin is not None and policy.min_dim is not None:
+        return _crop_plan((height, width), resized, policy.min_dim, crop_origin, scale)
+    if policy.mode == "square" and policy.max_dim is not None:
+        target = (policy.max_dim, policy.max_dim)
+    elif policy.mode == "pad64":
+        target = (-(-resized[0] // 64) * 64, -(-resized[1] // 64) * 64)
+    else:
+        target = resized
+    offset = ((target[0] - resized[0]) // 2, (target[1] - resized[1]) // 2)
+    return Letterbox((height, width), resized, target, offset, scale)
+
+
+def _scale(image_size: tuple[int, int], policy: ResizePolicy) -> float:
+    if policy.mode == "none":
+        return 1.0
+    scale = max(1.0, policy.min_dim / min(image_size)) if policy.min_dim else 1.0
+    scale = max(scale, policy.min_scale or 0.0)
+    longest = max(image_size)
+    if policy.mode == "square" and policy.max_dim and round(longest * scale) > policy.max_dim:
+        scale = policy.max_dim / longest
+    return float(scale)
+
+
+def _crop_plan(
+    image_size: tuple[int, int], resized: tuple[int, int], side: int, origin: tuple[int, int], scale: float
+) -> Letterbox:
+    top, left = origin
+    if not (0 <= top <= resized[0] - side and 0 <= left <= resized[1] - side):
+        raise InputError(
+            f"crop_origin is {origin}; a crop of {side} in a scaled picture of {resized[0]} x {resized[1]} "
+            f"needs 0..{resized[0] - side}, 0..{resized[1] - side}"
+        )
+    return Letterbox(image_size, resized, (side, side), (-top, -left), scale)
+
+
+def _map_boxes(
+    boxes: npt.ArrayLike,
+    from_origin: tuple[int, int],
+    from_size: tuple[int, int],
+    to_origin: tuple[int, int],
+    to_size: tuple[int, int],
+) -> npt.NDArray[np.float64]:
+    values = np.asarray(boxes, np.float64)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise InputError(f"boxes have shape {list(values.shape)}; expected [N, 4] of x1, y1, x2, y2")
+    mapped = np.empty_like(values)
+    for first, axis in ((0, 1), (1, 0)):  # x1, x2 run along the width (axis 1), y1, y2 along the height
+        for column, far in ((first, 0), (first + 2, 1)):
+            if from_size[axis] > 1:
+                position = (values[:, column] - far - from_origin[axis]) / (from_size[axis] - 1)
+                mapped[:, column] = position * (to_size[axis] - 1) + far + to_origin[axis]
+            else:
+                mapped[:, column] = (values[:, column] - from_origin[axis]) * to_size[axis] + to_origin[axis]
+    return mapped
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

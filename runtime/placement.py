@@ -1,0 +1,34 @@
+"""Where the nodes of a run landed."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Placement:
+    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run landed, and how long they took.
+
+    Attributes:
+        device: Where the predictor was asked to run.
+        counts: Nodes by (provider or device, operator type).
+        milliseconds: Time in the kernels of these nodes, by the same keys; nodes that run at once are added up.
+    """
+
+    device: str
+    counts: Mapping[tuple[str, str], int]
+    milliseconds: Mapping[tuple[str, str], float]
+
+    def nodes_on(self, place: str) -> int:
+        """Nodes whose provider or device name contains `place`, for instance "CUDA"."""
+        return sum(n for (where, _), n in self.counts.items() if place in where)
+
+    def __str__(self) -> str:
+        places: Counter[str] = Counter()
+        for (where, _), n in self.counts.items():
+            places[where] += n
+        lines = [f"device {self.device}"]
+        for where, total in places.most_common():
+            operators = sorted(((n, op) for (w, op), n in self.counts.items() if w == where), reverse=True)
+            lines.append(f"{where}: {total} nodes: " + ", ".join(f"{op} {n}" for n, op in operators))
+        return "\n".join(lines)

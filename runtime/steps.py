@@ -1,0 +1,73 @@
+"""A picture to what the graph takes, and what it gives back to the frame of the picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import artifact as names
+from runtime.artifact import SIZE_MULTIPLE
+from runtime.detections import Detections
+from runtime.errors import ImageError, InputError
+from runtime.masks.paste import PasteMode
+from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
+from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
+
+
+def letterbox_picture(
+    image: ImageSource, channels: int, resize: ResizePolicy, max_pixels: int = MAX_PIXELS
+) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+    """Read a picture and bring it to the size of the network's input.
+
+    Args:
+        image: Path, bytes, PIL image, or uint8 array [H, W, C].
+        channels: Of the network's input.
+        resize: How the model wants pictures resized.
+        max_pixels: Of the picture, most that are allowed.
+
+    Returns:
+        The way back to picture pixels, and uint8 [input height, input width, channels].
+
+    Raises:
+        ImageError: It cannot be read, would become too large, or its sides are none that the network takes.
+    """
+    picture = open_picture(image, channels, max_pixels)
+    size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
+    try:
+        letterbox = plan_letterbox((size[0], size[1]), resize)
+    except InputError as error:  # a long, thin picture would become too large
+        raise ImageError(str(error)) from error
+    height, width = letterbox.input_size
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        raise ImageError(
+            f"a picture of {height} x {width} pixels: this model does not resize, "
+            f"give sides that are multiples of {SIZE_MULTIPLE}"
+        )
+    return letterbox, letterbox.apply(picture)
+
+
+def to_detections(
+    outputs: Mapping[str, npt.NDArray[Any]],
+    letterbox: Letterbox,
+    class_names: tuple[str, ...],
+    paste_mode: PasteMode,
+    device: str | None = None,
+) -> Detections:
+    """One picture's graph outputs (without the batch axis) in the frame of the original picture.
+
+    Boxes that have no area after rounding to pixels are dropped.
+    """
+    count = int(outputs[names.NUM_DETECTIONS])
+    detections = Detections(
+        boxes=letterbox.boxes_to_image(outputs[names.BOXES][:count]).astype(np.float32),
+        scores=outputs[names.SCORES][:count],
+        class_ids=outputs[names.CLASS_IDS][:count],
+        mask_probabilities=outputs[names.MASKS][:count],
+        image_size=letterbox.image_size,
+        class_names=class_names,
+        paste_mode=paste_mode,
+        device=device,
+    )
+    sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
+    return detections[np.all(sides > 0, axis=1)]

@@ -1,0 +1,155 @@
+"""Drawing: where pixels change, where they must not, and that nothing leaves the picture."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.detections import Detections
+from runtime.errors import ImageError, InputError
+from runtime.output.draw import DrawnObject, _ink, draw_detections, draw_objects, instance_color
+
+NAMES = ("BG", "person", "Größe 犬", "a name far too long for any small picture", "two\nlines", "")
+
+
+def make(size, boxes, class_ids=None, fill=1.0):
+    count = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(count, 4),
+        np.linspace(0.97, 0.5, count).astype(np.float32),
+        np.array(class_ids or [1] * count, np.int32),
+        np.full((count, 28, 28), fill, np.float32),
+        size,
+        NAMES,
+    )
+
+
+def gray(height, width, value=100):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def changed(drawn, before):
+    return (np.asarray(drawn) != before).any(axis=2)
+
+
+def test_tint_and_outline():
+    before = gray(100, 120)
+    found = make((100, 120), [(20, 30, 60, 80)])
+    drawn = np.asarray(draw_detections(before, found, boxes=False, labels=False, opacity=0.25))
+    np.testing.assert_array_equal(changed(drawn, before), found.masks[0])
+    color = np.array(instance_color(0))
+    np.testing.assert_array_equal(drawn[50, 40], np.rint(0.75 * 100 + 0.25 * color))
+    for y, x in ((30, 40), (79, 40), (50, 20), (50, 59)):  # the outline lies inside the mask
+        np.testing.assert_array_equal(drawn[y, x], color)
+    assert (before == 100).all()
+
+
+def test_box_is_drawn_on_its_own_outermost_pixels():
+    before = gray(100, 120)
+    drawn = draw_detections(before, make((100, 120), [(20, 30, 60, 80)]), masks=False, labels=False)
+    expected = np.zeros((100, 120), bool)
+    expected[30:80, 20:60] = True
+    expected[31:79, 21:59] = False
+    np.testing.assert_array_equal(changed(drawn, before), expected)
+
+
+def test_small_masks_stay_visible_over_large_ones():
+    for order in ([0, 1], [1, 0]):
+        boxes = [[(0, 0, 100, 100), (40, 40, 60, 60)][i] for i in order]
+        drawn = draw_detections(gray(100, 100), make((100, 100), boxes), boxes=False, labels=False, opacity=1)
+        small = order.index(1)
+        assert drawn.getpixel((50, 50)) == instance_color(small)
+        assert drawn.getpixel((10, 10)) == instance_color(1 - small)
+
+
+def label_area(size, box, class_id=1):
+    before = gray(*size)
+    drawn = draw_detections(before, make(size, [box], [class_id]), masks=False, boxes=False)
+    ys, xs = np.nonzero(changed(drawn, before))
+    return ys.min(), xs.min(), ys.max() + 1, xs.max() + 1
+
+
+def test_label_sits_above_the_box_or_below_or_inside():
+    size = (300, 400)
+    top, left, bottom, _ = label_area(size, (50, 100, 200, 200))
+    assert (bottom, left) == (100, 50)
+    assert label_area(size, (50, 0, 200, 200))[0] == 200  # no room above
+    inside_top, _, inside_bottom, _ = label_area(size, (50, 0, 200, 300))  # none below either
+    assert (inside_top, inside_bottom - inside_top) == (0, bottom - top)
+    assert label_area(size, (390, 100, 400, 200))[3] == 400  # moved left into the picture
+
+
+@pytest.mark.parametrize("class_id", range(1, 6))
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (200, 1500), (1500, 200), (3, 90)])
+def test_any_name_in_any_picture(size, class_id):
+    height, width = size
+    boxes = [
+        (0, 0, width, height),
+        (-5, -5, 3, 3),
+        (width - 1, height - 1, width + 9, height + 9),
+        (2, 2, 2, 2),
+    ]
+    drawn = draw_detections(gray(*size), make(size, boxes, [class_id] * 4))
+    assert (drawn.mode, drawn.size) == ("RGB", (width, height))
+    assert changed(drawn, gray(*size)).any()
+
+
+def test_long_names_are_shortened_to_the_picture():
+    _, left, _, right = label_area((64, 64), (0, 20, 64, 64), class_id=3)
+    assert 40 < right - left <= 64
+
+
+def test_labels_of_the_same_box_do_not_cover_each_other():
+    size = (300, 400)
+    found = make(size, [(50, 100, 200, 200)] * 3)
+    drawn = np.asarray(draw_detections(gray(*size), found, masks=False, boxes=False))
+    counts = [(drawn == instance_color(row)).all(axis=2).sum() for row in range(3)]
+    assert min(counts) > 0.9 * max(counts)
+
+
+def test_text_contrasts_with_its_tag():
+    def luminance(color):  # WCAG 2
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color) / 255]
+        return np.dot(parts, [0.2126, 0.7152, 0.0722])
+
+    for row in range(24):
+        tag = instance_color(row)
+        dark, light = sorted([luminance(tag), luminance(_ink(tag))])
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_colors_are_fixed_and_distinct():
+    colors = np.array([instance_color(row) for row in range(20)])
+    apart = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(20)
+    assert apart.min() > 20
+    assert instance_color(3) == instance_color(3)
+
+
+def test_switches_and_empty_detections_change_nothing():
+    before = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    found = make((40, 50), [(5, 5, 30, 30)])
+    drawn = draw_detections(before, found, masks=False, boxes=False, labels=False)
+    np.testing.assert_array_equal(np.asarray(drawn), before)
+    np.testing.assert_array_equal(np.asarray(make((40, 50), []).draw(before)), before)
+
+
+def test_sources_and_refusals(tmp_path):
+    found = make((40, 50), [(5, 5, 30, 30)])
+    path = tmp_path / "gray.png"
+    Image.fromarray(gray(40, 50)[:, :, 0]).save(path)
+    np.testing.assert_array_equal(np.asarray(found.draw(path)), np.asarray(found.draw(gray(40, 50))))
+    with pytest.raises(InputError, match="50 x 40"):
+        found.draw(gray(50, 40))
+    with pytest.raises(InputError, match="opacity"):
+        found.draw(gray(40, 50), opacity=1.5)
+    with pytest.raises(ImageError):
+        found.draw(tmp_path / "missing.png")
+
+
+def test_an_object_without_name_and_tail_gets_no_label():
+    crop = np.ones((20, 30), bool)
+    objects = [DrawnObject((crop, (40, 50)), (50, 40, 80, 60), "", tail, (255, 0, 0)) for tail in ("", " 0.5")]
+    bare, labeled = (draw_objects(gray(100, 120), [each], boxes=False) for each in objects)
+    mask = np.zeros((100, 120), bool)
+    mask[40:60, 50:80] = True
+    np.testing.assert_array_equal(changed(bare, gray(100, 120)), mask)
+    assert changed(labeled, gray(100, 120)).sum() > mask.sum()
