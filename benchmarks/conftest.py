@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from benchmarks.turns import THREADS
 from export.api import export_onnx, export_savedmodel
-from export.pictures import verification_pictures
-from export.verify import make_feeds
+from export.verify.pictures import verification_pictures
+from export.verify.verify import make_feeds
 from maskrcnn import demo_model
 
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)

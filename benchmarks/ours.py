@@ -17,11 +17,11 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks.turns import THREADS, Call
+from export.convert.surgery import Border
+from export.convert.trace import SIGNATURE, trace
 from export.describe import describe
-from export.graph import SIGNATURE, trace
-from export.half import borders_in, to_half
-from export.onnx_graph import Border
-from export.quantize import quantize
+from export.precision.half import borders_in, to_half
+from export.precision.quantize import quantize
 from export.target import CPU
 from maskrcnn import MaskRCNN, demo_picture, sample_config
 from maskrcnn.checkpoint import seed_weights

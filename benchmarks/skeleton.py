@@ -23,7 +23,7 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks import gpu
-from export.onnx_graph import cut_stage
+from export.convert.surgery import cut_stage
 from maskrcnn import MaskRCNN
 from maskrcnn.config import Config
 from maskrcnn.matterport_h5 import group_of

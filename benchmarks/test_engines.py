@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from export.graph import trace
+from export.convert.trace import trace
 from runtime import Predictor
 
 pytestmark = pytest.mark.benchmark(group="graph, demo model, 1 picture")

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import ours, products
 from benchmarks.flops import count_flops
 from benchmarks.turns import ROUNDS, THREADS, Call, Replay, take_turns
-from export import onnx_convert
+from export.convert import to_onnx_graph as onnx_convert
 from maskrcnn import MaskRCNN
 from runtime.pictures.read import read_image
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import ours, products
 from benchmarks.flops import count_flops
 from benchmarks.turns import ROUNDS, Replay, take_turns
-from export import onnx_convert
+from export.convert import to_onnx_graph as onnx_convert
 
 PROPOSALS, DETECTIONS = 1000, 100
 REPLAY = Replay()

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tf2onnx import convert
 
-from export.onnx_handlers import HANDLERS
+from export.convert.handlers import HANDLERS
 
 COUNT, CHANNELS = 1000, 64
 SIGNATURE = [

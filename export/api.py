@@ -1,8 +1,8 @@
 """The exporter's functions, together; importing them imports TensorFlow."""
 
+from export.precision.lower import LowerPrecision, export_lower_precision
 from export.reverify import verify_artifact
 from export.target import Target
-from export.to_lower_precision import LowerPrecision, export_lower_precision
 from export.to_onnx import export_onnx
 from export.to_savedmodel import export_savedmodel
 

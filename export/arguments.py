@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from export import report
+from export import console as report
 from export.errors import ExportError, ParityError, PrecisionError
 from maskrcnn.commands.failures import failures
 from maskrcnn.exit_codes import exit_code

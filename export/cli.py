@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from export import report
+from export import console as report
 from export.arguments import annotated, errors, load
 from export.errors import ParityError
 
@@ -219,7 +219,7 @@ def doctor(
 ) -> None:
     """Tell which engines and devices work here, why others do not, and the command that mends it."""
     with errors():
-        from export.doctor import examine  # noqa: PLC0415
+        from export.doctor.examine import examine  # noqa: PLC0415
 
         code = report.findings(examine(artifacts or (), report.progress))
     raise typer.Exit(code)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export.verdict import Verdict
+from export.verify.verdict import Verdict
 from maskrcnn.quiet import import_tensorflow
 from runtime.atomic import atomic_write
 from runtime.predictor import Predictor

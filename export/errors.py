@@ -11,8 +11,8 @@ Each message is one line: what was wrong, where, what was expected, what to do.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.precision import PrecisionGate
-    from export.verdict import Verdict
+    from export.precision.gate import PrecisionGate
+    from export.verify.verdict import Verdict
 
 
 class ExportError(Exception):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from export.verdict import Verdict
+from export.verify.verdict import Verdict
 from runtime.artifact_files.read import read_metadata
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.atomic import atomic_write, check_output

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import onnx
 
+from export.convert.surgery import Border, shape_axes
 from export.describe import describe, engine_version
-from export.onnx_graph import Border, shape_axes
-from export.onnx_stages import OnnxStages
-from export.pictures import verification_pictures
-from export.reference import Reference, StageRunner
-from export.tensorflow_stages import TensorFlowStages
-from export.verdict import Verdict
-from export.verify import verify
+from export.verify.onnx_stages import OnnxStages
+from export.verify.pictures import verification_pictures
+from export.verify.reference import Reference, StageRunner
+from export.verify.tensorflow_stages import TensorFlowStages
+from export.verify.verdict import Verdict
+from export.verify.verify import verify
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import onnx
 
+from export.convert.surgery import shape_axes
+from export.convert.to_onnx_graph import convert
 from export.describe import describe, engine_version
 from export.errors import ConversionError, ParityError
-from export.onnx_convert import convert
-from export.onnx_graph import shape_axes
-from export.onnx_stages import OnnxStages
-from export.pictures import verification_pictures
 from export.publish import publish
-from export.reference import Reference
 from export.target import CPU, Target
-from export.verdict import Verdict
-from export.verify import verify
+from export.verify.onnx_stages import OnnxStages
+from export.verify.pictures import verification_pictures
+from export.verify.reference import Reference
+from export.verify.verdict import Verdict
+from export.verify.verify import verify
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.onnx_file import seal
 from runtime.atomic import check_output

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from export.convert.trace import SIGNATURE, trace
 from export.describe import describe
 from export.errors import ParityError
-from export.graph import SIGNATURE, trace
-from export.pictures import verification_pictures
 from export.publish import publish
-from export.reference import Reference
-from export.tensorflow_stages import TensorFlowStages
-from export.verdict import Verdict
-from export.verify import verify
+from export.verify.pictures import verification_pictures
+from export.verify.reference import Reference
+from export.verify.tensorflow_stages import TensorFlowStages
+from export.verify.verdict import Verdict
+from export.verify.verify import verify
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 from runtime.atomic import check_output

@@ -48,7 +48,7 @@ class Metadata:
         engine_minimum: Lowest version per engine package.
         producer: Versions of what wrote the artifact.
         checkpoint: `name` and `sha256` of the file the weights came from.
-        verdict: What the comparison with the Keras model found, see `export.verdict`.
+        verdict: What the comparison with the Keras model found, see `export.verify.verdict`.
         borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
             `permutation` of its axes (None where it has the usual layout).
         config: The whole configuration of the model, as its checkpoint has it; {} in older artifacts.

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from benchmarks import gpu, skeleton
-from export import onnx_convert
+from export.convert import to_onnx_graph as onnx_convert
 from export.describe import describe
 from maskrcnn.checkpoint import seed_weights
 from maskrcnn.model import MaskRCNN

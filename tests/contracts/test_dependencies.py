@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from export.doctor_packages import package_findings
-from export.environment import read_environment
+from export.doctor.environment import read_environment
+from export.doctor.packages import package_findings
 from tools import audit, sbom
 from tools.installed import closure, requirements
 

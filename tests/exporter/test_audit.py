@@ -8,7 +8,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.audit import audit, cuda_kernels, nodes_without_cuda_kernel
+from export.convert.audit import audit, cuda_kernels, nodes_without_cuda_kernel
 from export.errors import ConversionError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from export.cli import app
-from export.verdict import Verdict
+from export.verify.verdict import Verdict
 from maskrcnn import demo_model
 from maskrcnn.checkpoint import save_checkpoint, save_matterport
 from maskrcnn.weights import HEAD_LAYERS, get_arrays

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from export import tolerances
-from export.compare import compare_rows, difference
-from export.tolerances import Tolerance
+from export.verify import tolerances
+from export.verify.compare import compare_rows, difference
+from export.verify.tolerances import Tolerance
 
 ROWS = 5  # of the output tensors; three are in use
 
@@ -186,7 +186,7 @@ def test_difference_of_unsigned_numbers_does_not_wrap():
 
 
 def test_every_border_has_a_tolerance_that_can_fail():
-    from export.graph import STAGES
+    from export.convert.trace import STAGES
 
     compared = [name for stage in STAGES for name in stage.outputs]
     assert sorted(compared) == sorted(tolerances.STAGES)

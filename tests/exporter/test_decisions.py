@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from oracles import decode
 
-from export.decisions import _proposals, explain_masks, explain_rows
-from export.tolerances import MASKS
+from export.verify.decisions import _proposals, explain_masks, explain_rows
+from export.verify.tolerances import MASKS
 from maskrcnn.samples import DEMO
 
 NEAR, FAR = 5e-6, 1e-4  # the margin lies between

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from export.doctor_cuda import cuda_findings
-from export.doctor_engines import onnxruntime_findings, tensorflow_findings
-from export.doctor_packages import package_findings
-from export.engine_probe import Answer
-from export.environment import Environment, OrtFolder
-from export.mend import Installer
-from export.wheels import cuda_of_onnxruntime
+from export.doctor.cuda import cuda_findings
+from export.doctor.engines import onnxruntime_findings, tensorflow_findings
+from export.doctor.environment import Environment, OrtFolder
+from export.doctor.mend import Installer
+from export.doctor.packages import package_findings
+from export.doctor.probe import Answer
+from export.doctor.wheels import cuda_of_onnxruntime
 
 PIP = "py -m pip"
 CUDA_12 = {"nvidia-cudnn-cu12": "9.28.0.42", "nvidia-cuda-runtime-cu12": "12.9.79", "nvidia-cublas-cu12": "12.9.1.4"}

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from export import doctor, doctor_artifact, engine_probe, environment
 from export.cli import app
-from export.engine_probe import Answer
-from export.environment import Environment, OrtFolder
+from export.doctor.environment import Environment, OrtFolder
+from export.doctor.probe import Answer
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.read import read_metadata

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.graph import STAGES
-from export.pictures import LetterboxedPicture
-from export.verify import MOST_DECISIONS, NO_DETECTIONS, NOTHING_NEAR, compare_run, make_feeds, verify
+from export.convert.trace import STAGES
+from export.verify.pictures import LetterboxedPicture
+from export.verify.verify import MOST_DECISIONS, NO_DETECTIONS, NOTHING_NEAR, compare_run, make_feeds, verify
 
 ROWS = 6
 MIN_SCORE, NMS = 0.5, 0.3
@@ -200,7 +200,7 @@ def second_picture_changed(feeds):
 
 
 def run_twice(world, monkeypatch, examination, artifact=second_picture_changed):
-    monkeypatch.setattr("export.verify.Difference", examination)
+    monkeypatch.setattr("export.verify.verify.Difference", examination)
     pictures = [picture("a", 2), picture("b", 3)]
     feeds = make_feeds(pictures, (0.0, NMS))
     return feeds, list(compare_run(world.reference, artifact, world.stages, feeds, "run", pictures))

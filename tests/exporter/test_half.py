@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from export.half import emulate_half, to_half
+from export.precision.half import emulate_half, to_half
 
 SMALL = """g (float[1, 1, H, W] x) => (float[1, 1, H, W] y, float[1, 1, H, W] z, int64[4] sides)
 <float[1, 1, 1, 1] v = {1000.0}, float[1, 1, 1, 1] w = {0.001}> {

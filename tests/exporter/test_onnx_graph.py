@@ -5,7 +5,7 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 
-from export.onnx_graph import (
+from export.convert.surgery import (
     Border,
     cancel_transposes,
     cut_stage,

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from tf2onnx import convert as tf2onnx_convert
 
-from export.audit import audit
+from export.convert.audit import audit
+from export.convert.handlers import handlers_for
 from export.errors import ConversionError
-from export.onnx_handlers import handlers_for
 from export.target import CPU, Target
 from maskrcnn import nms
 

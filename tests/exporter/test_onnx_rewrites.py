@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_rewrites import (
+from export.convert.rewrites import (
     fold_batch_norms,
     pick_class_before_spreading,
     rewrite,

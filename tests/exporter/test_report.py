@@ -2,7 +2,7 @@
 
 import pytest
 
-from export import report
+from export import console as report
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
 from runtime.pictures.letterbox import ResizePolicy

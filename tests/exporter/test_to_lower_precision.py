@@ -12,15 +12,15 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from export import to_lower_precision
 from export.cli import app
 from export.errors import ConversionError, PrecisionError
-from export.precision import PrecisionGate, detected_dataset, judge_precision, score_masks
-from export.quantize import PARTS, nodes_by_part
+from export.precision import lower as to_lower_precision
+from export.precision.gate import PrecisionGate, detected_dataset, judge_precision, score_masks
+from export.precision.lower import LowerPrecision, export_lower_precision
+from export.precision.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.target import Target
-from export.to_lower_precision import LowerPrecision, export_lower_precision
-from export.verdict import Verdict
+from export.verify.verdict import Verdict
 from maskrcnn.data.open import open_dataset
 from maskrcnn.data.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from export import tolerances
 from export.errors import ParityError
-from export.verdict import CaseResult, StageResult, Verdict
+from export.verify import tolerances
+from export.verify.verdict import CaseResult, StageResult, Verdict
 
 STAGE = StageResult("mask head", "masks", 1e-6, 1e-4, relative=False)
 CASE = CaseResult("picture (alone, 1)", 4, 4, 1e-5, 1e-7, 1e-6, passed=True)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from export import onnx_handlers, reverify
 from export.api import export_onnx, export_savedmodel, verify_artifact
+from export.convert.handlers import HANDLERS
 from export.errors import ParityError
-from export.onnx_handlers import HANDLERS
-from export.pictures import MAX_PICTURES, verification_pictures
-from export.reference import Difference, Reference
 from export.target import Target
-from export.verify import NOTHING_NEAR, compare_run, make_feeds
+from export.verify.pictures import MAX_PICTURES, verification_pictures
+from export.verify.reference import Difference, Reference
+from export.verify.verify import NOTHING_NEAR, compare_run, make_feeds
 from maskrcnn import demo_model
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
@@ -110,7 +110,7 @@ def case_of(setting, monkeypatch):
     """Function to the case's result when a change is applied to what the artifact gives."""
     reference, backend, stages, feeds, pictures, examined = setting
     # The artifact's graph is sound in all these tests: it is examined once.
-    monkeypatch.setattr("export.verify.Difference", lambda *_arguments: examined)
+    monkeypatch.setattr("export.verify.verify.Difference", lambda *_arguments: examined)
 
     def run(change):
         def perturbed(inputs):

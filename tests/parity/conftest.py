@@ -8,10 +8,10 @@ import onnx
 import pytest
 
 from export.api import export_onnx, export_savedmodel
-from export.onnx_graph import Border
-from export.onnx_stages import OnnxStages
-from export.reference import Reference
-from export.tensorflow_stages import TensorFlowStages
+from export.convert.surgery import Border
+from export.verify.onnx_stages import OnnxStages
+from export.verify.reference import Reference
+from export.verify.tensorflow_stages import TensorFlowStages
 from maskrcnn.checkpoint import seed_weights
 from maskrcnn.matterport_config import from_matterport
 from maskrcnn.model import MaskRCNN

@@ -7,7 +7,7 @@ stage agrees on that very run. The second way is for few pictures only, which is
 import pytest
 from pictures import SIZES, letterboxed, raw
 
-from export.verify import NO_DETECTIONS, compare_run, make_feeds
+from export.verify.verify import NO_DETECTIONS, compare_run, make_feeds
 
 UNPADDED = ((64, 64), (64, 320), (320, 64), (128, 192), (448, 320), (640, 384))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pictures import SIZES, letterboxed
 
-from export.compare import compare_rows
-from export.verify import make_feeds
+from export.verify.compare import compare_rows
+from export.verify.verify import make_feeds
 from runtime.artifact import OUTPUT_NAMES
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install --group dev")

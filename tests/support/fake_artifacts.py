@@ -1,6 +1,6 @@
 """Sealed artifacts without a model in them: what matters to writing and checking, in milliseconds."""
 
-from export.verdict import CaseResult, StageResult, Verdict
+from export.verify.verdict import CaseResult, StageResult, Verdict
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.savedmodel_folder import seal_folder

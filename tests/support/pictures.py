@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from export.pictures import LetterboxedPicture
+from export.verify.pictures import LetterboxedPicture
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 
 # Height, width: one pixel, thin, tall, odd, square, exact multiples of 64, larger and smaller than the network's input.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from export.onnx_access import Constants, attributes_of, readers_of, shapes_of
+from export.convert.access import Constants, attributes_of, readers_of, shapes_of
 
 _PER_CHANNEL = ("Mul", "Add")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.tolerances import DECISION_MARGIN, MASKS
+from export.verify.tolerances import DECISION_MARGIN, MASKS
 from maskrcnn.config import Config
 
 Array = npt.NDArray[Any]

@@ -12,8 +12,8 @@ from runtime.one_line import escaped, one_line
 
 if TYPE_CHECKING:
     from export.benchmark import Benchmark
-    from export.finding import Finding
-    from export.verdict import Verdict
+    from export.doctor.finding import Finding
+    from export.verify.verdict import Verdict
 
 
 def progress(message: str) -> None:

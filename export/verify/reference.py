@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export import tolerances
-from export.compare import RowDifferences, compare_rows, difference
-from export.decisions import explain_masks, explain_rows
-from export.graph import STAGES, Stage, border, trace
-from export.tensorflow_stages import TensorFlowStages
-from export.verdict import StageResult
+from export.convert.trace import STAGES, Stage, border, trace
+from export.verify import tolerances
+from export.verify.compare import RowDifferences, compare_rows, difference
+from export.verify.decisions import explain_masks, explain_rows
+from export.verify.tensorflow_stages import TensorFlowStages
+from export.verify.verdict import StageResult
 from maskrcnn.model import MaskRCNN, Stages
 from runtime import artifact as names
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from export.environment import Environment
-from export.finding import Finding
-from export.wheels import (
+from export.doctor.environment import Environment
+from export.doctor.finding import Finding
+from export.doctor.wheels import (
     CUDNN_WHEELS,
     LOWEST_DRIVER,
     cuda_of_onnxruntime,

@@ -8,16 +8,16 @@ from typing import Literal
 
 import onnx
 
-from export.audit import audit
+from export.convert.audit import audit
 from export.errors import ConversionError, PrecisionError
-from export.half import borders_in, emulate_half, to_half
-from export.pictures import pictures_of_folder
-from export.precision import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
+from export.precision.gate import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
+from export.precision.half import borders_in, emulate_half, to_half
+from export.precision.quantize import nodes_by_part, quantize
 from export.publish import publish
-from export.quantize import nodes_by_part, quantize
 from export.target import CPU, Target
 from export.to_onnx import export_onnx
-from export.verdict import Verdict
+from export.verify.pictures import pictures_of_folder
+from export.verify.verdict import Verdict
 from maskrcnn.data.records import Dataset
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD
@@ -44,7 +44,7 @@ class LowerPrecision:
         truth: Annotated pictures to be judged by, with the model's class ids; None takes what the float32 model finds
             on `pictures`.
         max_drop: Largest drop of mask AP with `truth`, or of mask AP50 without; None takes that of
-            `export.precision.ALLOWED`.
+            `export.precision.gate.ALLOWED`.
 
     Raises:
         ConversionError: A precision that is not offered.

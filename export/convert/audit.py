@@ -111,5 +111,5 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, str]:
 
 def cuda_kernels() -> dict[str, list[Kernel]]:
     """Kernels per operator: first opset, last opset or None, element types; the file says where they are from."""
-    text = resources.files("export").joinpath("cuda_kernels.json").read_text(encoding="utf-8")
+    text = resources.files("export.convert").joinpath("cuda_kernels.json").read_text(encoding="utf-8")
     return {name: [tuple(row) for row in rows] for name, rows in json.loads(text)["kernels"].items()}

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.engine_probe import ask_predictor
-from export.environment import Environment
-from export.finding import Finding
-from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, ort_extra, tensorflow_extra
+from export.doctor.environment import Environment
+from export.doctor.finding import Finding
+from export.doctor.probe import ask_predictor
+from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, ort_extra, tensorflow_extra
 from runtime.artifact import Metadata
 from runtime.engines.versions import version_numbers
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from export.graph import SIGNATURE, STAGES, Stage, border
+from export.convert.trace import SIGNATURE, STAGES, Stage, border
 from runtime.artifact import INPUT_NAMES
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -18,7 +18,7 @@ class TensorFlowStages:
     """Runs stages cut out of a function's own graph.
 
     Args:
-        function: A concrete function over the artifact's inputs, traced by `export.graph.trace` or restored
+        function: A concrete function over the artifact's inputs, traced by `export.convert.trace.trace` or restored
             from a SavedModel.
     """
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import tolerances
-from export.tolerances import Tolerance
+from export.verify import tolerances
+from export.verify.tolerances import Tolerance
 from runtime import artifact as names
 
 Arrays = Mapping[str, npt.NDArray[Any]]

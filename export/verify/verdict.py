@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from export import tolerances
+from export.verify import tolerances
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Verdict:
         stages: Per border tensor.
         cases: Per picture of the whole runs.
         graph: Facts about the graph.
-        precision: In lower precision, what that costs, see `export.precision`; the rest is about float32 then.
+        precision: In lower precision, what that costs, see `export.precision.gate`; the rest is about float32 then.
     """
 
     reference: str

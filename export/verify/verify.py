@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export.compare import compare_rows
-from export.pictures import LetterboxedPicture
-from export.reference import Difference, Reference, StageRunner, compare_stages
-from export.verdict import CaseResult, Verdict
+from export.verify.compare import compare_rows
+from export.verify.pictures import LetterboxedPicture
+from export.verify.reference import Difference, Reference, StageRunner, compare_stages
+from export.verify.verdict import CaseResult, Verdict
 from runtime import artifact as names
 from runtime.engines.protocol import Backend
 

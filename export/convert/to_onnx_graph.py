@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.audit import GraphFacts, audit
+from export.convert.audit import GraphFacts, audit
+from export.convert.handlers import handlers_for
+from export.convert.rewrites import rewrite
+from export.convert.surgery import Border, cancel_transposes, find_borders, keep_outputs, set_defaults, shape_axes
+from export.convert.trace import input_signature, trace
 from export.errors import ConversionError
-from export.graph import input_signature, trace
-from export.onnx_graph import Border, cancel_transposes, find_borders, keep_outputs, set_defaults, shape_axes
-from export.onnx_handlers import handlers_for
-from export.onnx_rewrites import rewrite
 from export.target import CPU, Target
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD

@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.doctor_artifact import artifact_finding
-from export.doctor_cuda import cuda_findings
-from export.doctor_engines import onnxruntime_findings, tensorflow_findings
-from export.doctor_packages import package_findings
-from export.engine_probe import ask_onnxruntime, ask_tensorflow
-from export.environment import Environment, read_environment
-from export.finding import Finding
-from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS
+from export.doctor.artifact import artifact_finding
+from export.doctor.cuda import cuda_findings
+from export.doctor.engines import onnxruntime_findings, tensorflow_findings
+from export.doctor.environment import Environment, read_environment
+from export.doctor.finding import Finding
+from export.doctor.packages import package_findings
+from export.doctor.probe import ask_onnxruntime, ask_tensorflow
+from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS
 from runtime.artifact_files.read import read_metadata
 
 __all__ = ["Finding", "examine"]

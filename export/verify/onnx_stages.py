@@ -8,8 +8,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from export.graph import STAGES, Stage
-from export.onnx_graph import Border, cut_stage
+from export.convert.surgery import Border, cut_stage
+from export.convert.trace import STAGES, Stage
 from runtime.artifact import INPUT_NAMES
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx_access import Constants, readers_of
+from export.convert.access import Constants, readers_of
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _ROUNDING = (*_PRODUCTS, "Add")

@@ -1,9 +1,9 @@
 """What is wrong with engines, from what they answered when they were started."""
 
-from export.engine_probe import Answer
-from export.environment import Environment
-from export.finding import Finding
-from export.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, cuda_of_onnxruntime, driver_suits, gpu_extra
+from export.doctor.environment import Environment
+from export.doctor.finding import Finding
+from export.doctor.probe import Answer
+from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, cuda_of_onnxruntime, driver_suits, gpu_extra
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

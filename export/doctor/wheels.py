@@ -1,6 +1,6 @@
 """The wheels of the engines: which share a folder, which CUDA and driver they need, which suit a machine."""
 
-from export.environment import Environment
+from export.doctor.environment import Environment
 from runtime.engines.versions import version_numbers
 
 # Each fills the one folder `onnxruntime`; no installer warns of it.

@@ -1,0 +1,1 @@
+"""The Keras model to a TensorFlow graph, and that to ONNX."""

@@ -1,0 +1,1 @@
+"""What is wrong with an environment or an artifact here, and the command that mends it."""

@@ -1,0 +1,1 @@
+"""Artifacts compared with the model that they were made of."""
