@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.sample import load_sample
 from runtime.masks.paste import place_crops

@@ -15,7 +15,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from benchmarks import calibration
 from benchmarks.garden import task_config
 from benchmarks.turns import Call
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 
 _RESULTS = ("detection_boxes", "detection_scores", "detection_classes", "detection_masks", "num_detections")
 

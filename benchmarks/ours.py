@@ -24,7 +24,7 @@ from export.precision.half import borders_in, to_half
 from export.precision.quantize import quantize
 from export.target import CPU
 from maskrcnn import MaskRCNN, demo_picture, sample_config
-from maskrcnn.checkpoint import seed_weights
+from maskrcnn.checkpoints.checkpoint import seed_weights
 from runtime import EngineOptions, Predictor
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.artifact_files.onnx_file import seal

@@ -25,10 +25,10 @@ from onnx import numpy_helper
 from benchmarks import gpu
 from export.convert.surgery import cut_stage
 from maskrcnn import MaskRCNN
-from maskrcnn.config import Config
-from maskrcnn.matterport_h5 import group_of
+from maskrcnn.checkpoints.matterport_h5 import group_of
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.configuration.model import Config
 from maskrcnn.seeded_weights import seeded_weight
-from maskrcnn.weights import named_variables
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import METADATA_KEY, read_sealed
 from runtime.atomic import atomic_write

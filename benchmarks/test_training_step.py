@@ -16,14 +16,14 @@ import tensorflow as tf
 from benchmarks.garden import garden_step
 from benchmarks.turns import Clock
 from maskrcnn import head_targets, sample_config
-from maskrcnn.config import Config, ModelConfig, ProposalConfig
+from maskrcnn.configuration.model import Config, ModelConfig, ProposalConfig
+from maskrcnn.configuration.training import TrainingConfig
 from maskrcnn.data.batches import BatchPlan, make_batch, training_batches
-from maskrcnn.data.shapes import CLASS_NAMES, shapes_dataset
+from maskrcnn.data.synthetic.shapes import CLASS_NAMES, shapes_dataset
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.fresh import fresh_weights
 from maskrcnn.training.model import TrainingModel
 from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training_config import TrainingConfig
 from runtime.pictures.letterbox import ResizePolicy
 
 SIDE, OBJECTS, BATCH, ROUNDS = 512, 7, 2, 9

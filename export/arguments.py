@@ -7,16 +7,16 @@ from typing import Any
 
 from export import console as report
 from export.errors import ExportError, ParityError, PrecisionError
+from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
-from maskrcnn.exit_codes import exit_code
-from maskrcnn.quiet import import_tensorflow
+from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
     """The data set of an argument, by the model's class ids."""
     if path is None:
         return None
-    from maskrcnn.data.open import open_dataset  # noqa: PLC0415
+    from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
     from maskrcnn.data.records import combine  # noqa: PLC0415
 
     return combine((open_dataset(path),), class_names)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from export.verify.verdict import Verdict
-from maskrcnn.quiet import import_tensorflow
+from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.atomic import atomic_write
 from runtime.predictor import Predictor
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from export.doctor.environment import MINIMUM_ORT
-from maskrcnn.dataclass_json import to_dict
+from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
 

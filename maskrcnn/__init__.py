@@ -21,43 +21,43 @@ from maskrcnn.errors import (
 )
 
 if TYPE_CHECKING:
-    from maskrcnn.checkpoint import load_checkpoint, save_checkpoint, save_matterport
-    from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
-    from maskrcnn.data.check import check_dataset
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor
+    from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport
+    from maskrcnn.checkpoints.named_weights import LoadReport
+    from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
+    from maskrcnn.configuration.samples import find_config, sample_config
+    from maskrcnn.configuration.training import AugmentationConfig, StageConfig, TrainingConfig
     from maskrcnn.data.from_python import from_python
-    from maskrcnn.data.open import open_dataset, open_datasets
     from maskrcnn.data.python_dataset import PythonDataset
+    from maskrcnn.data.readers.check import check_dataset
+    from maskrcnn.data.readers.open import open_dataset, open_datasets
     from maskrcnn.data.records import Dataset, Instance, Record, combine
-    from maskrcnn.data.shapes import shapes_dataset
+    from maskrcnn.data.synthetic.shapes import shapes_dataset
     from maskrcnn.demo import demo_model, demo_picture
     from maskrcnn.evaluation.evaluate import Evaluation, evaluate
-    from maskrcnn.evaluation.predict import CheckpointPredictor
     from maskrcnn.model import MaskRCNN
-    from maskrcnn.samples import find_config, sample_config
     from maskrcnn.training.options import TrainOptions
     from maskrcnn.training.train import TrainingResult, train
-    from maskrcnn.training_config import AugmentationConfig, StageConfig, TrainingConfig
-    from maskrcnn.weights import LoadReport
     from runtime.pictures.letterbox import ResizePolicy
 
 _HOMES = {
-    "maskrcnn.checkpoint": ("load_checkpoint", "save_checkpoint", "save_matterport"),
-    "maskrcnn.config": ("Config", "DetectionConfig", "ModelConfig", "ProposalConfig", "read_config"),
-    "maskrcnn.data.check": ("check_dataset",),
+    "maskrcnn.checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint", "save_matterport"),
+    "maskrcnn.configuration.model": ("Config", "DetectionConfig", "ModelConfig", "ProposalConfig", "read_config"),
+    "maskrcnn.data.readers.check": ("check_dataset",),
     "maskrcnn.data.from_python": ("from_python",),
-    "maskrcnn.data.open": ("open_dataset", "open_datasets"),
+    "maskrcnn.data.readers.open": ("open_dataset", "open_datasets"),
     "maskrcnn.data.python_dataset": ("PythonDataset",),
     "maskrcnn.data.records": ("Dataset", "Instance", "Record", "combine"),
-    "maskrcnn.data.shapes": ("shapes_dataset",),
+    "maskrcnn.data.synthetic.shapes": ("shapes_dataset",),
     "maskrcnn.demo": ("demo_model", "demo_picture"),
     "maskrcnn.evaluation.evaluate": ("Evaluation", "evaluate"),
-    "maskrcnn.evaluation.predict": ("CheckpointPredictor",),
+    "maskrcnn.checkpoint_predictor": ("CheckpointPredictor",),
     "maskrcnn.model": ("MaskRCNN",),
-    "maskrcnn.samples": ("find_config", "sample_config"),
+    "maskrcnn.configuration.samples": ("find_config", "sample_config"),
     "maskrcnn.training.options": ("TrainOptions",),
     "maskrcnn.training.train": ("TrainingResult", "train"),
-    "maskrcnn.training_config": ("AugmentationConfig", "StageConfig", "TrainingConfig"),
-    "maskrcnn.weights": ("LoadReport",),
+    "maskrcnn.configuration.training": ("AugmentationConfig", "StageConfig", "TrainingConfig"),
+    "maskrcnn.checkpoints.named_weights": ("LoadReport",),
     "runtime.pictures.letterbox": ("ResizePolicy",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

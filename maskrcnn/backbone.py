@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.errors import ConfigError
 
 # Keras' own default; other frameworks use 1e-5, and weights trained with one fail with the other.

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from maskrcnn.backbone import batch_norm
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 
 
 def build_box_head(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.checkpoint import load_checkpoint
+from maskrcnn.checkpoints.checkpoint import load_checkpoint
 from maskrcnn.data.records import Dataset
-from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.model import MaskRCNN
 from runtime.pictures.read import read_image
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
 from maskrcnn import nms
-from maskrcnn.config import DetectionConfig
+from maskrcnn.configuration.model import DetectionConfig
 
 
 def detect(

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import layers
 
 from maskrcnn.backbone import batch_norm
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 
 
 def build_mask_head(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:

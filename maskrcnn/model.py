@@ -10,7 +10,7 @@ from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import pyramid_anchors
 from maskrcnn.backbone import build_backbone
 from maskrcnn.box_head import build_box_head
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.detection import detect
 from maskrcnn.errors import ConfigError
 from maskrcnn.fpn import build_fpn

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.config import RoiSampling
+from maskrcnn.configuration.model import RoiSampling
 
 GUTTER = 1
 CANONICAL_SIDE = 224.0  # pixels; a box of this side belongs to P4 (FPN, arXiv 1612.03144, equation 1)

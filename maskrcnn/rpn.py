@@ -6,7 +6,7 @@ from keras import layers
 
 from maskrcnn import boxes as box_ops
 from maskrcnn import nms
-from maskrcnn.config import ModelConfig, ProposalConfig
+from maskrcnn.configuration.model import ModelConfig, ProposalConfig
 
 UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import level_sides
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 
 POSITIVE_IOU = 0.7
 NEGATIVE_IOU = 0.3

@@ -18,9 +18,9 @@ from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import Verdict
+from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.data.records import Dataset
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
-from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import seal

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.verify.tolerances import DECISION_MARGIN, MASKS
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 
 Array = npt.NDArray[Any]
 

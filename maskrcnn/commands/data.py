@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, errors
 
 app = typer.Typer(help="Look at data sets, and make one.", no_args_is_help=True)
@@ -21,7 +21,7 @@ def check(
 ) -> None:
     """Find what is wrong with a data set, before hours are spent on it."""
     with errors():
-        from maskrcnn.data.check import check_dataset  # noqa: PLC0415
+        from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
         code = report.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
     raise typer.Exit(code)
@@ -36,6 +36,6 @@ def shapes(
 ) -> None:
     """Write pictures of squares, circles and triangles with their annotations as COCO JSON."""
     with errors():
-        from maskrcnn.data.shapes import write_shapes  # noqa: PLC0415
+        from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
         report.written(write_shapes(folder, count, seed, overwrite=force))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, SkipBad, errors, open_predictor
 
 
@@ -28,7 +28,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Score a model on a data set: COCO average precision, speed, and the pictures it understands least."""
     with errors():
-        from maskrcnn.data.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.evaluation.evaluate import check_outputs  # noqa: PLC0415
         from maskrcnn.evaluation.evaluate import evaluate as run_evaluation  # noqa: PLC0415
 

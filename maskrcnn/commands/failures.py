@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
-from maskrcnn.exit_codes import exit_code
+from maskrcnn.commands.exit_codes import exit_code
 from runtime.errors import MissingPackageError
 from runtime.one_line import one_line
 

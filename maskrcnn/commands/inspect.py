@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.shared import (
     DATASET_KINDS,
     ClassAttribute,
@@ -16,7 +16,7 @@ from maskrcnn.commands.shared import (
     find_model,
     open_predictor,
 )
-from maskrcnn.quiet import import_tensorflow
+from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
@@ -42,7 +42,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     """Look inside: every step of detection, weights and data, as one HTML page."""
     with errors():
         import_tensorflow()
-        from maskrcnn.data.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
         from maskrcnn.inspection.report import FIGURES, PAGE, inspect_pictures  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
@@ -72,9 +72,9 @@ def inspect(  # noqa: PLR0913  (one argument per option)
 
 def _runner(predictor: Any) -> Any:
     """What runs stage by stage: the model of a checkpoint, or an artifact."""
-    from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
-    from maskrcnn.inspection.artifact_run import ArtifactStages  # noqa: PLC0415
-    from maskrcnn.inspection.stage_run import ModelStages  # noqa: PLC0415
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
+    from maskrcnn.intermediates.artifact_run import ArtifactStages  # noqa: PLC0415
+    from maskrcnn.intermediates.stage_run import ModelStages  # noqa: PLC0415
 
     if isinstance(predictor, CheckpointPredictor):
         return ModelStages(predictor.model, predictor.score_threshold, predictor.nms_threshold)
@@ -82,9 +82,9 @@ def _runner(predictor: Any) -> Any:
 
 
 def _weights(checkpoint: Path, config: str | None) -> Any:
-    from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
-    from maskrcnn.samples import find_config  # noqa: PLC0415
-    from maskrcnn.weights import get_arrays  # noqa: PLC0415
+    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
+    from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
+    from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
 
     described = None if config is None else find_config(config)
     return get_arrays(load_checkpoint(find_model(checkpoint), described)[0])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.shared import errors, find_model, open_predictor
 from runtime.pictures.read import MAX_PIXELS
 
@@ -37,10 +37,10 @@ def predict(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Find objects in pictures and videos: COCO JSON, CSV, and drawn on them. Goes on where it was cut off."""
     with errors():
+        from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
-        from maskrcnn.samples import find_config  # noqa: PLC0415
 
         def open_model() -> tuple[Any, str]:
             predictor = open_predictor(model, config, device, score_threshold, nms_threshold, max_pixels)

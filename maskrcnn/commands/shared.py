@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.failures import failures
-from maskrcnn.data.open import DatasetFormat
-from maskrcnn.quiet import import_tensorflow
+from maskrcnn.data.readers.open import DatasetFormat
+from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.pictures.read import MAX_PIXELS
 
@@ -78,9 +78,9 @@ def open_predictor(
         )
     report.progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
-    from maskrcnn.checkpoint import load_checkpoint  # noqa: PLC0415
-    from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
-    from maskrcnn.samples import find_config  # noqa: PLC0415
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
+    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
+    from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
 
     network, _ = load_checkpoint(path, None if config is None else find_config(config))
     if score_threshold is None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn import report
+from maskrcnn.commands import console as report
 from maskrcnn.commands.shared import ClassAttribute, ConfigFile, DatasetPaths, Format, SkipBad, errors
-from maskrcnn.quiet import import_tensorflow
+from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def train(  # noqa: PLR0913  (one argument per option)
@@ -47,7 +47,7 @@ def train(  # noqa: PLR0913  (one argument per option)
     with errors():
         report.progress("loading TensorFlow")
         import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
-        from maskrcnn.data.open import open_datasets  # noqa: PLC0415
+        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
 

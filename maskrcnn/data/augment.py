@@ -9,10 +9,10 @@ from math import log, sqrt
 
 import numpy as np
 
+from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.color import change_colors, mean_color
 from maskrcnn.data.mask_crops import cut
 from maskrcnn.data.records import Image
-from maskrcnn.training_config import AugmentationConfig
 from runtime.masks.paste import MaskCrop
 from runtime.pictures.read import MAX_PIXELS
 

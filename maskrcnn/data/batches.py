@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.sample import load_sample, sample_arrays

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import PIL.Image
 from PIL.ImageFilter import GaussianBlur
 
+from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.records import Image
-from maskrcnn.training_config import AugmentationConfig
 
 Values = npt.NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.augment import augment
 from maskrcnn.data.mask_crops import boxes_of, letterbox_crop, minimize_mask
 from maskrcnn.data.records import Record

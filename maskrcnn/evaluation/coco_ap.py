@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from maskrcnn.configuration.require import require
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetFormatError
 from maskrcnn.evaluation.results import Prediction, Result, by_picture
-from maskrcnn.require import require
 from runtime.errors import MissingPackageError
 from runtime.masks.rle import RLE, area
 

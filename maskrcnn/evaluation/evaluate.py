@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn.configuration.require import require
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, CocoSummary, check_coco, coco_average_precision
@@ -15,7 +16,6 @@ from maskrcnn.evaluation.contact_sheet import contact_sheet
 from maskrcnn.evaluation.picture_score import SHOWN_SCORE, PictureScore, score_pictures
 from maskrcnn.evaluation.results import Result, by_picture, category_ids, match_classes, picture_results
 from maskrcnn.evaluation.speed import PicturePredictor, Speed, predict_timed
-from maskrcnn.require import require
 from runtime.atomic import atomic_write, check_output
 
 RESULTS_FILE, SUMMARY_FILE, WORST_FILE = "results.json", "summary.json", "worst.png"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from maskrcnn import boxes as box_ops
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun, shown
+from maskrcnn.intermediates.stage_run import StageRun, shown
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.output.draw import Color
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.inspection.final_steps import Candidates
 from maskrcnn.inspection.scene import Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun
+from maskrcnn.intermediates.stage_run import StageRun
 from runtime.output.draw import Color, instance_color
 
 

@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.mask_crops import boxes_of, expand_mask, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample, load_sample
 from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.scene import Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun, shown
 from maskrcnn.inspection.strips import cell, strip
-from maskrcnn.training_config import AugmentationConfig
+from maskrcnn.intermediates.stage_run import StageRun, shown
 from runtime.masks.paste import MaskCrop, place_crops
 
 

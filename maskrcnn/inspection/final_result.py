@@ -6,8 +6,8 @@ import numpy as np
 
 from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSITIVE, Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
+from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
 from runtime.output.draw import Color
 

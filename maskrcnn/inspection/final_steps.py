@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.inspection.stage_run import Floats, StageRun
+from maskrcnn.intermediates.stage_run import Floats, StageRun
 
 Rows = npt.NDArray[np.intp]
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 from PIL import Image
 
 from maskrcnn.data.sample import Sample, sample_arrays
-from maskrcnn.inspection.color_map import color_map
-from maskrcnn.inspection.stage_run import StageRun, shown
 from maskrcnn.inspection.strips import cell, cut, strip
+from maskrcnn.intermediates.color_map import color_map
+from maskrcnn.intermediates.stage_run import StageRun, shown
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.model import TrainingModel
 from runtime.detections import Detections

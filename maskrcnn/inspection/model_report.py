@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.inspection.artifact_run import Placement, placement_rows
 from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, histogram_grid, to_svg
 from maskrcnn.inspection.data_statistics import DIFFERENCES, DatasetStatistics
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Table
 from maskrcnn.inspection.weights import Arrays, kernels, kernels_by_part, weight_table
+from maskrcnn.intermediates.artifact_run import Placement, placement_rows
 from runtime.artifact import Metadata
 
 

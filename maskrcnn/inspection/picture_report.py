@@ -9,13 +9,13 @@ import numpy as np
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import load_sample
 from maskrcnn.inspection import step_blocks
-from maskrcnn.inspection.activations import Activation, layer_activations, stage_activations
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.page_model import Block, Scenes
 from maskrcnn.inspection.result_report import result_blocks
 from maskrcnn.inspection.scene import Scene
-from maskrcnn.inspection.stage_run import ModelStages, StageRunner
 from maskrcnn.inspection.truth import truth_of
+from maskrcnn.intermediates.activations import Activation, layer_activations, stage_activations
+from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from maskrcnn import boxes as box_ops
 from maskrcnn import nms
 from maskrcnn.evaluation.metrics import box_iou, recall
 from maskrcnn.inspection.scene import Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import Floats, StageRun
+from maskrcnn.intermediates.stage_run import Floats, StageRun
 from maskrcnn.rpn import UNIT_WINDOW
 from runtime.output.draw import Color
 

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import ConfigError
-from maskrcnn.inspection.artifact_run import ArtifactStages
 from maskrcnn.inspection.data_statistics import dataset_statistics
 from maskrcnn.inspection.html import render
 from maskrcnn.inspection.model_report import (
@@ -22,11 +22,11 @@ from maskrcnn.inspection.model_report import (
 )
 from maskrcnn.inspection.page_model import Block, Section, Text
 from maskrcnn.inspection.picture_report import PictureReport, report_picture
-from maskrcnn.inspection.stage_run import ModelStages, StageRunner
 from maskrcnn.inspection.tensorboard import write_tensorboard
 from maskrcnn.inspection.weights import Arrays
+from maskrcnn.intermediates.artifact_run import ArtifactStages
+from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
 from maskrcnn.prediction.sources import printable
-from maskrcnn.weights import get_arrays
 from runtime.atomic import atomic_write
 
 PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"

@@ -13,8 +13,8 @@ from maskrcnn.inspection.final_result import detection_rows, difference_scene
 from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose, rows_of_detections
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Result, Scenes, Table
 from maskrcnn.inspection.scene import Scene, Shape, box_of
-from maskrcnn.inspection.stage_run import StageRun, StageRunner
 from maskrcnn.inspection.truth import MATCH_IOU, Comparison, Truth, compare
+from maskrcnn.intermediates.stage_run import StageRun, StageRunner
 from runtime.detections import Detections
 from runtime.masks.paste import MaskCrop, paste_mask
 

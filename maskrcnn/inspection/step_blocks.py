@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample
-from maskrcnn.inspection.activations import Activation, mosaic
 from maskrcnn.inspection.anchor_matches import match_anchors, match_scenes
 from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
 from maskrcnn.inspection.data_pictures import (
@@ -23,8 +22,9 @@ from maskrcnn.inspection.final_steps import Candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
 from maskrcnn.inspection.page_model import Block, Images, Numbers, Scenes, Table
 from maskrcnn.inspection.proposal_steps import RECALL_IOU, proposal_scenes, proposal_steps, recalls
-from maskrcnn.inspection.stage_run import ModelStages, StageRun, StageRunner
 from maskrcnn.inspection.truth import Truth
+from maskrcnn.intermediates.activations import Activation, mosaic
+from maskrcnn.intermediates.stage_run import ModelStages, StageRun, StageRunner
 
 # What the page shows at most of each kind.
 _SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS, _SHOWN_MINI_MASKS = 50, 24, 8, 6

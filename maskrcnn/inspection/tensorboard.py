@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maskrcnn.inspection.activations import Activation, log_activations
 from maskrcnn.inspection.scene import Scene
+from maskrcnn.intermediates.activations import Activation, log_activations
 from runtime.errors import MissingPackageError
 
 

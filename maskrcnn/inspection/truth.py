@@ -10,7 +10,7 @@ import numpy.typing as npt
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
-from maskrcnn.inspection.stage_run import StageRun
+from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
 from runtime.masks.rle import area, decode
 

@@ -58,7 +58,7 @@ def weight_table(arrays: Arrays, others: Arrays | None = None) -> list[WeightRow
     """A row for each array.
 
     Args:
-        arrays: By "<layer>/<variable>", as `maskrcnn.weights.get_arrays` gives them.
+        arrays: By "<layer>/<variable>", as `maskrcnn.checkpoints.named_weights.get_arrays` gives them.
         others: Of the checkpoint to compare with.
     """
     return [_row(name, array, (others or {}).get(name)) for name, array in arrays.items()]

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskrcnn.configuration.require import require
 from maskrcnn.evaluation.speed import StagedPredictor
+from maskrcnn.interruption import Interruption
 from maskrcnn.prediction.job import Job, Progress
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
@@ -13,8 +15,6 @@ from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
-from maskrcnn.require import require
-from maskrcnn.training.interruption import Interruption
 from runtime.errors import InputError
 
 

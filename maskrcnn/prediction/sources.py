@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskrcnn.data.picture_files import SUFFIXES
+from maskrcnn.data.readers.picture_files import SUFFIXES
 from runtime.errors import ImageError
 
 PICTURE_SUFFIXES = (*SUFFIXES, ".jfif", ".mpo", ".pbm")

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from maskrcnn.matterport_h5 import Arrays
+from maskrcnn.checkpoints.matterport_h5 import Arrays
+from maskrcnn.checkpoints.named_weights import get_arrays, named_variables, set_arrays
 from maskrcnn.model import MaskRCNN
-from maskrcnn.weights import get_arrays, named_variables, set_arrays
 
 
 class WeightAverage:

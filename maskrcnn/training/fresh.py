@@ -12,9 +12,9 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.config import Config
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
-from maskrcnn.weights import named_variables
 
 _SMALL = {
     "rpn_class_raw": 0.01,

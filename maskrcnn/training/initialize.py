@@ -5,14 +5,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from maskrcnn.config import Config
+from maskrcnn.checkpoints.matterport_h5 import Arrays, read_arrays
+from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, LoadReport, named_variables, set_arrays
+from maskrcnn.checkpoints.resnet_files import is_classifier, to_backbone
+from maskrcnn.configuration.model import Config
 from maskrcnn.demo import demo_checkpoint
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
-from maskrcnn.matterport_h5 import Arrays, read_arrays
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.fresh import fresh_weights
-from maskrcnn.training.resnet_files import is_classifier, to_backbone
-from maskrcnn.weights import HEAD_LAYERS, LoadReport, named_variables, set_arrays
 
 __all__ = ["fresh_weights", "initialize"]
 

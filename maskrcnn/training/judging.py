@@ -12,7 +12,7 @@ from maskrcnn.model import MaskRCNN
 from maskrcnn.training.progress import Logs
 
 if TYPE_CHECKING:
-    from maskrcnn.inspection.activations import Activation
+    from maskrcnn.intermediates.activations import Activation
 
 
 class Judge:
@@ -28,7 +28,7 @@ class Judge:
     @cached_property
     def _predictor(self) -> Any:
         # Made once: each one traces the graph anew. Imported late, for runs that never evaluate.
-        from maskrcnn.evaluation.predict import CheckpointPredictor  # noqa: PLC0415
+        from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 
         return CheckpointPredictor(self._network)
 
@@ -46,13 +46,13 @@ class Judge:
 
     @cached_property
     def _stages(self) -> Any:
-        from maskrcnn.inspection.stage_run import ModelStages  # noqa: PLC0415
+        from maskrcnn.intermediates.stage_run import ModelStages  # noqa: PLC0415
 
         return ModelStages(self._network)
 
     def activations(self, record: Record) -> "list[Activation]":
         """What the layers answer to a picture: C2..C5, the RPN, P2..P6, crops."""
-        from maskrcnn.inspection.activations import layer_activations, stage_activations  # noqa: PLC0415
+        from maskrcnn.intermediates.activations import layer_activations, stage_activations  # noqa: PLC0415
 
         run = self._stages.run(record.load_image(self._network.config.model.image_channels))
         return [*layer_activations(self._network, run), *stage_activations(run)]

@@ -4,7 +4,7 @@ import json
 
 import keras
 
-from maskrcnn.checkpoint import save_checkpoint
+from maskrcnn.checkpoints.checkpoint import save_checkpoint
 from maskrcnn.training.progress import Logs
 from maskrcnn.training.run import Run
 from maskrcnn.training.validation import score_of

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
+from maskrcnn.configuration.training import LOSS_NAMES
 from maskrcnn.head_targets import GroundTruth, HeadTargets, head_targets, mask_targets
 from maskrcnn.losses import (
     LossSum,
@@ -19,7 +20,6 @@ from maskrcnn.losses import (
 from maskrcnn.model import MaskRCNN
 from maskrcnn.roi_align import build_atlas
 from maskrcnn.rpn import apply_rpn, propose
-from maskrcnn.training_config import LOSS_NAMES
 
 Batch = dict[str, tf.Tensor]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from maskrcnn.require import require
+from maskrcnn.configuration.require import require
+from maskrcnn.configuration.training import TrainingConfig
 from maskrcnn.training.schedule import LearningRate
-from maskrcnn.training_config import TrainingConfig
 
 # A regular expression of variable names: scales, offsets and biases are not drawn towards zero.
 _NOT_DECAYED = r"(^|/)(gamma|beta|bias)(:\d+)?$"

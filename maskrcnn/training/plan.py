@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import Config, read_config
-from maskrcnn.dataclass_json import from_dict
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.configuration.dataclass_json import from_dict
+from maskrcnn.configuration.model import Config, read_config
+from maskrcnn.configuration.overrides import choose_stages, override, split_setting
+from maskrcnn.configuration.samples import SAMPLES, find_config
 from maskrcnn.errors import ConfigError
-from maskrcnn.matterport_h5 import read_arrays
-from maskrcnn.overrides import choose_stages, override, split_setting
-from maskrcnn.samples import SAMPLES, find_config
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.run import RunFolder
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import keras
 
-from maskrcnn.config import Config
+from maskrcnn.checkpoints.matterport_h5 import Arrays
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset
-from maskrcnn.matterport_h5 import Arrays
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.average import WeightAverage
 from maskrcnn.training.progress import Progress

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from maskrcnn.training.interruption import Interruption, RunInterruptedError
+from maskrcnn.interruption import Interruption, RunInterruptedError
 from maskrcnn.training.run import Run
 from maskrcnn.training.snapshot import capture
 from maskrcnn.training.state import save_state

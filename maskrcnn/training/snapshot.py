@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn.checkpoints.named_weights import get_arrays, set_arrays
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
 from maskrcnn.training.progress import Progress
 from maskrcnn.training.run import Run
 from maskrcnn.training.state import State
-from maskrcnn.weights import get_arrays, set_arrays
 
 
 def capture(run: Run) -> State:

@@ -6,7 +6,7 @@ from functools import partial
 
 import keras
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import training_batches
 from maskrcnn.training.layers import set_trainable
 from maskrcnn.training.optimizer import build_optimizer

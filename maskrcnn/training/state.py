@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from maskrcnn.checkpoints.h5_walk import check_structure
+from maskrcnn.checkpoints.h5_write import writing_h5
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
-from maskrcnn.h5_walk import check_structure
-from maskrcnn.h5_write import writing_h5
 
 FORMAT = 1
 Array = npt.NDArray[Any]

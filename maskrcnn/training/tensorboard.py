@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maskrcnn.inspection.activations import log_activations
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.intermediates.activations import log_activations
 from maskrcnn.training.judging import Judge
 from maskrcnn.training.progress import Logs
 from maskrcnn.training.run import Run
-from maskrcnn.weights import named_variables
 from runtime.errors import MissingPackageError
 
 _SKETCHES = 4

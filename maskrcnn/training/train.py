@@ -9,15 +9,15 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine
 from maskrcnn.errors import TrainingError
+from maskrcnn.interruption import Interruption, RunInterruptedError
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.average import WeightAverage
 from maskrcnn.training.determinism import make_repeatable
 from maskrcnn.training.initialize import initialize
-from maskrcnn.training.interruption import Interruption, RunInterruptedError
 from maskrcnn.training.judging import Judge
 from maskrcnn.training.keeping import EpochKeeper
 from maskrcnn.training.model import TrainingModel

@@ -4,7 +4,7 @@ from functools import cached_property, partial
 
 import keras
 
-from maskrcnn.config import Config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import validation_batches
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import TrainingError

@@ -11,9 +11,9 @@ from onnx import helper, numpy_helper
 from benchmarks import gpu, skeleton
 from export.convert import to_onnx_graph as onnx_convert
 from export.describe import describe
-from maskrcnn.checkpoint import seed_weights
+from maskrcnn.checkpoints.checkpoint import seed_weights
+from maskrcnn.configuration.samples import DEMO
 from maskrcnn.model import MaskRCNN
-from maskrcnn.samples import DEMO
 from runtime.artifact_files.onnx_file import seal
 from runtime.errors import ArtifactError
 

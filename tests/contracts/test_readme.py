@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from export.cli import app as export_app
 from maskrcnn import demo_picture, sample_config, save_checkpoint
 from maskrcnn.cli import app as training_app
-from maskrcnn.data.shapes import write_shapes
-from maskrcnn.samples import SAMPLES
-from maskrcnn.training_config import StageConfig
+from maskrcnn.configuration.samples import SAMPLES
+from maskrcnn.configuration.training import StageConfig
+from maskrcnn.data.synthetic.shapes import write_shapes
 from runtime.pictures.letterbox import ResizePolicy
 
 PROGRAMS = {"maskrcnn-export": export_app, "maskrcnn": training_app}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.augment import augment
-from maskrcnn.training_config import AugmentationConfig
 from runtime.masks.paste import place_crops
 
 EVERYTHING = AugmentationConfig(0.5, 0.5, 0.5, (0.5, 2.5), 0.3, 0.3, 0.3, 1.5, 8.0)

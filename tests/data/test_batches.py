@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from maskrcnn.configuration.samples import DEMO
+from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
 from maskrcnn.data.batches import BatchPlan, make_batch, training_batches, validation_batches
 from maskrcnn.data.records import Dataset
-from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.errors import DatasetError
-from maskrcnn.samples import DEMO
-from maskrcnn.training_config import AugmentationConfig, TrainingConfig
 from runtime.pictures.letterbox import ResizePolicy
 
 CONFIG = replace(

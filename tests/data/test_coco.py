@@ -10,8 +10,8 @@ from PIL import Image
 from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.coco import read_coco
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.coco import read_coco
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
 

@@ -9,9 +9,9 @@ import pytest
 from annotation_files import SQUARE, coco, write_coco, write_picture
 from PIL import Image
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.coco import read_coco
-from maskrcnn.data.findings import has_errors, summary, table_rows
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.coco import read_coco
+from maskrcnn.data.readers.findings import has_errors, summary, table_rows
 from maskrcnn.errors import DatasetFormatError
 
 FAR = 10**12
@@ -252,7 +252,7 @@ def test_objects_of_a_bad_picture_are_not_told_again(tmp_path):
 
 PROGRAM = """
 import json, sys
-from maskrcnn.data.check import check_dataset
+from maskrcnn.data.readers.check import check_dataset
 print(json.dumps([item.kind for item in check_dataset(sys.argv[1]) if item.level == "error"]))
 """
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.color import change_colors, mean_color
-from maskrcnn.training_config import AugmentationConfig
 
 
 class Drawn:

@@ -8,8 +8,8 @@ import pytest
 from golden import REPOSITORY, VARIABLE
 from pycocotools.coco import COCO
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.open import open_dataset
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.open import open_dataset
 from runtime.masks.rle import decode
 
 FOLDER = Path(os.environ.get(VARIABLE, REPOSITORY.parent / "shared")) / "data" / "droplets"

@@ -8,8 +8,8 @@ import pytest
 from annotation_files import rectangle, write_json, write_picture
 from PIL import Image
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.labelme import read_labelme
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.labelme import read_labelme
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from annotation_files import rectangle, write_map, write_picture
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.mask_components import components, crop_of, thick_part
-from maskrcnn.data.mask_png import read_masks
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.mask_components import components, crop_of, thick_part
+from maskrcnn.data.readers.mask_png import read_masks
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from annotation_files import coco, rectangle, write_coco, write_json, write_map, write_picture
 
-from maskrcnn.data.open import open_dataset, open_datasets
+from maskrcnn.data.readers.open import open_dataset, open_datasets
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 
 RECT = {"name": "rect", "x": 30, "y": 2, "width": 8, "height": 6}

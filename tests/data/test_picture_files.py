@@ -4,8 +4,8 @@ import pytest
 from annotation_files import write_picture
 from PIL import Image
 
-from maskrcnn.data.findings import RowError
-from maskrcnn.data.picture_files import PictureFolder, list_pictures, picture_size
+from maskrcnn.data.readers.findings import RowError
+from maskrcnn.data.readers.picture_files import PictureFolder, list_pictures, picture_size
 from runtime.pictures.read import read_image
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from annotation_files import rectangle, write_picture
 
-from maskrcnn.data.check import check_dataset
 from maskrcnn.data.from_python import from_python
 from maskrcnn.data.python_dataset import PythonDataset
+from maskrcnn.data.readers.check import check_dataset
 from maskrcnn.errors import DatasetError
 from runtime.masks.rle import decode
 

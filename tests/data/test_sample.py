@@ -6,11 +6,11 @@ import golden
 import numpy as np
 import pytest
 
-from maskrcnn.config import Config, DetectionConfig, ModelConfig
+from maskrcnn.configuration.matterport import from_matterport
+from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig
+from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.data.sample import load_sample, sample_arrays
-from maskrcnn.matterport_config import from_matterport
-from maskrcnn.training_config import AugmentationConfig, TrainingConfig
 from runtime.masks.paste import place_crops
 from runtime.masks.rle import encode_crop
 from runtime.pictures.letterbox import ResizePolicy

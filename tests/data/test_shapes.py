@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from maskrcnn.data import shape_scene
-from maskrcnn.data.clutter import SPREAD, clutter
-from maskrcnn.data.coco import read_coco
-from maskrcnn.data.shape_geometry import CIRCLE, SQUARE, TRIANGLE, Shape, draw_shape
-from maskrcnn.data.shapes import CLASS_NAMES, draw_shapes, shapes_dataset, write_shapes
+from maskrcnn.data.readers.coco import read_coco
+from maskrcnn.data.synthetic import scene as shape_scene
+from maskrcnn.data.synthetic.clutter import SPREAD, clutter
+from maskrcnn.data.synthetic.geometry import CIRCLE, SQUARE, TRIANGLE, Shape, draw_shape
+from maskrcnn.data.synthetic.shapes import CLASS_NAMES, draw_shapes, shapes_dataset, write_shapes
 from maskrcnn.errors import DatasetError
 from runtime.errors import OutputError
 from runtime.masks.rle import decode
@@ -269,7 +269,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maskrcnn.data.shapes.json.dumps", fail)
+    monkeypatch.setattr("maskrcnn.data.synthetic.shapes.json.dumps", fail)
     with pytest.raises(KeyboardInterrupt):
         write_shapes(tmp_path / "shapes", 2, 0, size=(64, 64))
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from annotation_files import rectangle, write_json, write_picture
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.via import read_via
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.via import read_via
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import ConfigError, DatasetError
 from maskrcnn.evaluation.coco_ap import coco_average_precision
 from maskrcnn.evaluation.evaluate import evaluate
-from maskrcnn.evaluation.predict import CheckpointPredictor
 from maskrcnn.evaluation.speed import Speed, predict_timed
 from runtime import Predictor
 from runtime.detections import Detections

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from export.cli import app
 from export.verify.verdict import Verdict
 from maskrcnn import demo_model
-from maskrcnn.checkpoint import save_checkpoint, save_matterport
-from maskrcnn.weights import HEAD_LAYERS, get_arrays
+from maskrcnn.checkpoints.checkpoint import save_checkpoint, save_matterport
+from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
 from runtime import Predictor
 from runtime.artifact_files.read import read_metadata
 

@@ -8,7 +8,7 @@ from oracles import decode
 
 from export.verify.decisions import _proposals, explain_masks, explain_rows
 from export.verify.tolerances import MASKS
-from maskrcnn.samples import DEMO
+from maskrcnn.configuration.samples import DEMO
 
 NEAR, FAR = 5e-6, 1e-4  # the margin lies between
 THRESHOLDS = (0.5, 0.3)  # score, suppression

@@ -21,8 +21,8 @@ from export.precision.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.target import Target
 from export.verify.verdict import Verdict
-from maskrcnn.data.open import open_dataset
-from maskrcnn.data.shapes import shapes_dataset, write_shapes
+from maskrcnn.data.readers.open import open_dataset
+from maskrcnn.data.synthetic.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.detections import Detections
@@ -280,7 +280,7 @@ def test_a_class_that_is_lost_is_seen_in_the_gate():
 def test_pictures_without_detections_prove_nothing(demo, tmp_path):
     from PIL import Image
 
-    from maskrcnn.evaluation.predict import CheckpointPredictor
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor
 
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     with pytest.raises(ConversionError, match="give pictures with objects"):

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def runner(demo):
-    from maskrcnn.inspection.stage_run import ModelStages
+    from maskrcnn.intermediates.stage_run import ModelStages
 
     return ModelStages(demo)
 
@@ -112,11 +112,11 @@ def crowded_folder(tmp_path_factory):
     from dataclasses import replace
 
     from maskrcnn import MaskRCNN, sample_config
-    from maskrcnn.checkpoint import seed_weights
+    from maskrcnn.checkpoints.checkpoint import seed_weights
     from maskrcnn.data.records import Dataset, Record
     from maskrcnn.demo import demo_picture
     from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
-    from maskrcnn.inspection.stage_run import ModelStages
+    from maskrcnn.intermediates.stage_run import ModelStages
 
     demo = sample_config("demo")
     names = ["BG", *(f"class {number}" for number in range(1, 81))]
@@ -147,7 +147,7 @@ def crowded_folder(tmp_path_factory):
 def empty_folder(tmp_path_factory, demo, record):
     """A page of a picture in which nothing is found."""
     from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
-    from maskrcnn.inspection.stage_run import ModelStages
+    from maskrcnn.intermediates.stage_run import ModelStages
 
     folder = tmp_path_factory.mktemp("empty") / "report"
     runner = ModelStages(demo, score_threshold=1.0)

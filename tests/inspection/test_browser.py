@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from maskrcnn.evaluation.predict import CheckpointPredictor
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
 
 CHROMIUM = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
 if CHROMIUM is None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from golden import REPOSITORY, VARIABLE
 
-from maskrcnn.data.open import open_dataset
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.records import Dataset, Instance, Record
-from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.inspection.data_pictures import (
     anchor_scene,
     augmented_scenes,
@@ -91,7 +91,7 @@ def test_augmentations_differ_and_keep_the_objects(record, demo):
 
 
 def test_augmentation_that_is_switched_off_is_said(record, demo):
-    from maskrcnn.training_config import AugmentationConfig
+    from maskrcnn.configuration.training import AugmentationConfig
 
     off = replace(demo.config, training=replace(demo.config.training, augmentation=AugmentationConfig()))
     assert "changes nothing" in augmented_scenes(record, off, count=1)[0].caption

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskrcnn.evaluation.predict import CheckpointPredictor
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.inspection.final_steps import Candidates, compose, find_candidates, rows_of_detections
-from maskrcnn.inspection.stage_run import ModelStages
+from maskrcnn.intermediates.stage_run import ModelStages
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from maskrcnn import save_checkpoint
+from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.cli import app
-from maskrcnn.data.shapes import write_shapes
-from maskrcnn.weights import get_arrays
+from maskrcnn.data.synthetic.shapes import write_shapes
 
 
 def inspect(*arguments):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
+from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.evaluation.metrics import average_precision
-from maskrcnn.evaluation.predict import CheckpointPredictor
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.model_report import history_blocks
 from maskrcnn.inspection.report import Inspection
 from maskrcnn.inspection.result_report import result_blocks
 from maskrcnn.prediction.sources import printable
-from maskrcnn.weights import get_arrays
 from runtime.errors import OutputError
 from runtime.masks.rle import decode
 

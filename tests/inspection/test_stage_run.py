@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from maskrcnn.evaluation.predict import CheckpointPredictor
-from maskrcnn.inspection.artifact_run import ArtifactStages, placement_rows
-from maskrcnn.inspection.stage_run import ModelStages, shown
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
+from maskrcnn.intermediates.artifact_run import ArtifactStages, placement_rows
+from maskrcnn.intermediates.stage_run import ModelStages, shown
 from maskrcnn.model import Stages
 from runtime import Predictor
 from runtime.errors import ArtifactError

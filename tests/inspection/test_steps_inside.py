@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.inspection.activations import Activation, layer_activations, mosaic, stage_activations
 from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
-from maskrcnn.inspection.color_map import color_map
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
-from maskrcnn.inspection.stage_run import ModelStages
+from maskrcnn.intermediates.activations import Activation, layer_activations, mosaic, stage_activations
+from maskrcnn.intermediates.color_map import color_map
+from maskrcnn.intermediates.stage_run import ModelStages
 from maskrcnn.training.judging import Judge
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.inspection.model_report import weight_blocks
 from maskrcnn.inspection.weights import weight_histograms, weight_table
-from maskrcnn.weights import get_arrays
 
 
 def table(**arrays):

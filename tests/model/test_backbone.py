@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.backbone import batch_norm, build_backbone
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.errors import ConfigError
 
 TINY = ModelConfig(backbone="resnet50", backbone_width=4)

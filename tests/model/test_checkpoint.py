@@ -8,8 +8,12 @@ import models
 import numpy as np
 import pytest
 
-from maskrcnn.checkpoint import load_checkpoint, save_checkpoint, save_matterport, seed_weights
-from maskrcnn.config import ModelConfig
+from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport, seed_weights
+from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
+from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
+from maskrcnn.configuration.matterport import from_matterport
+from maskrcnn.configuration.model import ModelConfig
+from maskrcnn.configuration.samples import DEMO
 from maskrcnn.errors import (
     CheckpointError,
     CheckpointFormatError,
@@ -17,10 +21,6 @@ from maskrcnn.errors import (
     CheckpointNotFoundError,
     ConfigError,
 )
-from maskrcnn.matterport_config import from_matterport
-from maskrcnn.matterport_h5 import read_arrays, write_arrays
-from maskrcnn.samples import DEMO
-from maskrcnn.weights import HEAD_LAYERS, get_arrays
 from runtime.errors import OutputError
 
 SMALL = from_matterport(golden.config_values(golden.load("infer_small_seed0")))

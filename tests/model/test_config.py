@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from maskrcnn.config import (
+from maskrcnn.configuration.matterport import to_matterport
+from maskrcnn.configuration.model import (
     Config,
     DetectionConfig,
     ModelConfig,
@@ -14,10 +15,9 @@ from maskrcnn.config import (
     TrainingConfig,
     read_config,
 )
+from maskrcnn.configuration.samples import SAMPLES
+from maskrcnn.configuration.training import AugmentationConfig, StageConfig
 from maskrcnn.errors import ConfigError
-from maskrcnn.matterport_config import to_matterport
-from maskrcnn.samples import SAMPLES
-from maskrcnn.training_config import AugmentationConfig, StageConfig
 from runtime.pictures.letterbox import ResizePolicy
 
 OTHER = Config(

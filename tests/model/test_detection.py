@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.config import DetectionConfig
+from maskrcnn.configuration.model import DetectionConfig
 from maskrcnn.detection import detect
 
 GOLDEN = golden.load("proposal_detection_seed0")

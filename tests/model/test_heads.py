@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.box_head import build_box_head
-from maskrcnn.config import ModelConfig
+from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.mask_head import build_mask_head, masks_of_class
 from maskrcnn.seeded_weights import seeded_weight
 

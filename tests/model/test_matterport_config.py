@@ -7,17 +7,17 @@ from dataclasses import replace
 import golden
 import pytest
 
-from maskrcnn.config import Config
-from maskrcnn.errors import ConfigError
-from maskrcnn.matterport_config import (
+from maskrcnn.configuration.matterport import (
     ABSENT,
     from_matterport,
     is_matterport,
     known_fields,
     to_matterport,
 )
-from maskrcnn.samples import COCO, DEMO, NUCLEUS, SAMPLES
-from maskrcnn.training_config import LOSS_NAMES, AugmentationConfig, TrainingConfig
+from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.samples import COCO, DEMO, NUCLEUS, SAMPLES
+from maskrcnn.configuration.training import LOSS_NAMES, AugmentationConfig, TrainingConfig
+from maskrcnn.errors import ConfigError
 from runtime.pictures.letterbox import ResizePolicy
 
 # mrcnn/config.py, in its order; the last three are computed by its constructor.

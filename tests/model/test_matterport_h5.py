@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from maskrcnn.checkpoints.matterport_h5 import group_of, read_arrays, write_arrays
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
-from maskrcnn.matterport_h5 import group_of, read_arrays, write_arrays
 from runtime.errors import OutputError
 
 ARRAYS = {

@@ -10,16 +10,16 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from maskrcnn.config import ModelConfig
-from maskrcnn.data.shapes import draw_shapes
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
+from maskrcnn.checkpoints.matterport_h5 import group_of
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.configuration.model import ModelConfig
+from maskrcnn.configuration.samples import COCO, DEMO, sample_config
+from maskrcnn.data.synthetic.shapes import draw_shapes
 from maskrcnn.demo import demo_picture
 from maskrcnn.errors import ConfigError
-from maskrcnn.evaluation.predict import CheckpointPredictor
-from maskrcnn.matterport_h5 import group_of
 from maskrcnn.model import MaskRCNN, Stages
 from maskrcnn.roi_align import build_atlas
-from maskrcnn.samples import COCO, DEMO, sample_config
-from maskrcnn.weights import named_variables
 
 IMAGE_SIZE = (128, 192)
 WINDOW = (16, 0, 112, 192)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn.checkpoint import seed_weights
-from maskrcnn.config import Config
-from maskrcnn.matterport_config import from_matterport
+from maskrcnn.checkpoints.checkpoint import seed_weights
+from maskrcnn.configuration.matterport import from_matterport
+from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
 from runtime.pictures.letterbox import plan_letterbox
 from runtime.steps import to_detections

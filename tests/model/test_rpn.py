@@ -6,7 +6,7 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from maskrcnn.config import ModelConfig, ProposalConfig
+from maskrcnn.configuration.model import ModelConfig, ProposalConfig
 from maskrcnn.rpn import apply_rpn, build_rpn, propose
 
 GOLDEN = golden.load("proposal_detection_seed0")

@@ -4,8 +4,8 @@ import golden
 import numpy as np
 import pytest
 
-from maskrcnn.config import ModelConfig
-from maskrcnn.matterport_config import from_matterport
+from maskrcnn.configuration.matterport import from_matterport
+from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 
 GOLDEN = golden.load("train_small_seed0")

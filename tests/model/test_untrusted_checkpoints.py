@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from maskrcnn import h5_walk, load_checkpoint, matterport_h5
+from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.errors import CheckpointError, CheckpointFormatError
-from maskrcnn.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.training.state import State, load_state, save_state
 
 ARRAYS = {"conv1/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "fc/bias": np.ones(3, np.float32)}

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, LoadReport, get_arrays, named_variables, set_arrays
+from maskrcnn.configuration.samples import DEMO
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-from maskrcnn.samples import DEMO
-from maskrcnn.weights import HEAD_LAYERS, LoadReport, get_arrays, named_variables, set_arrays
 
 
 @pytest.fixture(scope="module")

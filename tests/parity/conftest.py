@@ -12,8 +12,8 @@ from export.convert.surgery import Border
 from export.verify.onnx_stages import OnnxStages
 from export.verify.reference import Reference
 from export.verify.tensorflow_stages import TensorFlowStages
-from maskrcnn.checkpoint import seed_weights
-from maskrcnn.matterport_config import from_matterport
+from maskrcnn.checkpoints.checkpoint import seed_weights
+from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata
 from runtime.engines.choose import open_backend

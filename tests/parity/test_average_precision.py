@@ -2,9 +2,9 @@
 
 import pytest
 
-from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD, CheckpointPredictor
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.evaluation.evaluate import evaluate
-from maskrcnn.evaluation.predict import EVALUATION_SCORE_THRESHOLD, CheckpointPredictor
 from runtime import Predictor
 
 DIFFERENCE = 0.001

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from maskrcnn.data.open import open_dataset
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.prediction.documents import found_in
 from maskrcnn.prediction.output_folder import OutputFolder
 from maskrcnn.prediction.results import COLUMNS, write_failures, write_results

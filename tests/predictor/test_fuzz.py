@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sample_metadata import METADATA
 
-from maskrcnn.data.check import check_dataset
-from maskrcnn.data.open import open_dataset
+from maskrcnn.data.readers.check import check_dataset
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetError
 from runtime.errors import ImageError, InputError
 from runtime.masks.rle import area, decode

@@ -55,13 +55,13 @@ def test_large_pictures_are_no_finding():
 BEHIND = {
     "picture": "runtime.pictures.read.picture_pixels",
     "rle": "runtime.masks.rle._are_whole",
-    "coco": "maskrcnn.data.coco._read_images",
-    "via": "maskrcnn.data.via._entries",
-    "labelme": "maskrcnn.data.labelme._add_picture",
+    "coco": "maskrcnn.data.readers.coco._read_images",
+    "via": "maskrcnn.data.readers.via._entries",
+    "labelme": "maskrcnn.data.readers.labelme._add_picture",
     "metadata": "runtime.artifact._tuple",
     "manifest": "runtime.artifact_files.savedmodel_folder._digests",
     "onnx": "runtime.artifact_files.onnx_scan.read_fields",
     "savedmodel": "runtime.artifact_files.savedmodel_scan._foreign_parts",
-    "config": "maskrcnn.config.from_dict",
-    "weights": "maskrcnn.matterport_h5.check_structure",
+    "config": "maskrcnn.configuration.model.from_dict",
+    "weights": "maskrcnn.checkpoints.matterport_h5.check_structure",
 }

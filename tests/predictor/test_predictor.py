@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn.data.shapes import draw_shapes
+from maskrcnn.data.synthetic.shapes import draw_shapes
 from runtime import Detections, Predictor
 from runtime.errors import ImageError, InputError
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox

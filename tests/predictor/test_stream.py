@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from maskrcnn.data.shapes import draw_shapes
+from maskrcnn.data.synthetic.shapes import draw_shapes
 from runtime import Predictor
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError

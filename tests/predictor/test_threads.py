@@ -6,7 +6,7 @@ from concurrent.futures import ALL_COMPLETED, ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 
-from maskrcnn.data.shapes import draw_shapes
+from maskrcnn.data.synthetic.shapes import draw_shapes
 from runtime import Predictor
 from runtime.errors import ImageError, InputError
 

@@ -37,8 +37,8 @@ class _Guard:
 
 def tried(path, kind):
     """["read", classes, findings], ["refused", message, findings], or anything else with its name."""
-    from maskrcnn.data.check import check_dataset
-    from maskrcnn.data.open import open_dataset
+    from maskrcnn.data.readers.check import check_dataset
+    from maskrcnn.data.readers.open import open_dataset
     from maskrcnn.errors import DatasetError
 
     signal.alarm(HANG)
@@ -57,7 +57,7 @@ def tried(path, kind):
 
 def main(folder):
     """Try all."""
-    from maskrcnn.data import polygons
+    from maskrcnn.data.readers import outlines as polygons
 
     def too_long(*_):
         raise Hang(f"over {HANG} seconds")

@@ -6,8 +6,8 @@ import numpy as np
 from annotation_files import write_picture
 from fuzz_checks import check_message, folder, refused_with
 
-from maskrcnn.data.finish import finish
-from maskrcnn.data.open import scan_dataset
+from maskrcnn.data.readers.finish import finish
+from maskrcnn.data.readers.open import scan_dataset
 from maskrcnn.errors import DatasetError
 from runtime.errors import InputError
 from runtime.masks.rle import area, decode, decode_crop, encode_crop

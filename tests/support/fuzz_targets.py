@@ -14,13 +14,13 @@ from fuzz_annotations import coco, labelme, rle, via
 from fuzz_artifacts import manifest, metadata, onnx, savedmodel
 from fuzz_checks import folder, refused_with
 
-from maskrcnn.config import Config, read_config
-from maskrcnn.data import picture_files
-from maskrcnn.data.findings import RowError
-from maskrcnn.data.picture_files import picture_size
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.configuration.matterport import to_matterport
+from maskrcnn.configuration.model import Config, read_config
+from maskrcnn.data.readers import picture_files
+from maskrcnn.data.readers.findings import RowError
+from maskrcnn.data.readers.picture_files import picture_size
 from maskrcnn.errors import CheckpointError, ConfigError
-from maskrcnn.matterport_config import to_matterport
-from maskrcnn.matterport_h5 import read_arrays
 from runtime.errors import ImageError
 from runtime.pictures.read import read_image
 

@@ -5,9 +5,9 @@ from functools import cache
 
 import golden
 
-from maskrcnn.checkpoint import seed_weights
+from maskrcnn.checkpoints.checkpoint import seed_weights
+from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.demo import demo_model
-from maskrcnn.matterport_config import from_matterport
 from maskrcnn.model import MaskRCNN
 
 

@@ -25,8 +25,8 @@ class Hang(BaseException):
 
 def doors():
     """Each takes a source, and gives back [height, width]."""
-    from maskrcnn.data.findings import RowError
-    from maskrcnn.data.picture_files import picture_size
+    from maskrcnn.data.readers.findings import RowError
+    from maskrcnn.data.readers.picture_files import picture_size
     from runtime.errors import ImageError
     from runtime.pictures.letterbox import ResizePolicy
     from runtime.pictures.read import read_image

@@ -6,9 +6,9 @@ from functools import cache
 import keras
 import tensorflow as tf
 
-from maskrcnn.config import Config, DetectionConfig, ModelConfig, ProposalConfig
-from maskrcnn.data.shapes import shapes_dataset
-from maskrcnn.training_config import StageConfig, TrainingConfig
+from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig
+from maskrcnn.configuration.training import StageConfig, TrainingConfig
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from runtime.pictures.letterbox import ResizePolicy
 
 TINY = Config(

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import tensorflow as tf
 from training_runs import pictures, tiny
 
+from maskrcnn.configuration.training import StageConfig
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.train import train
-from maskrcnn.training_config import StageConfig
 
 folder, batch_size, cpus = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 cpu = tf.config.list_physical_devices("CPU")[0]

@@ -11,10 +11,10 @@ from PIL import Image
 from training_runs import tiny
 from typer.testing import CliRunner
 
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
-from maskrcnn.data.shapes import write_shapes
-from maskrcnn.matterport_h5 import read_arrays
-from maskrcnn.training_config import StageConfig
+from maskrcnn.configuration.training import StageConfig
+from maskrcnn.data.synthetic.shapes import write_shapes
 
 FINDINGS, USAGE, UNUSABLE, OUTPUT = 1, 2, 4, 6
 

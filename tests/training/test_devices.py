@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.matterport_h5 import read_arrays
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
 
 SCRIPT = Path(__file__).parent / "devices_run.py"
 

@@ -13,14 +13,14 @@ from faults import SmallDisk, file_size_limit
 from PIL import Image
 from training_runs import Cheap, backbone, small
 
+from maskrcnn.commands.exit_codes import exit_code
+from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.errors import DatasetError
-from maskrcnn.exit_codes import exit_code
 from maskrcnn.training import train as module
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.state import load_state
 from maskrcnn.training.train import train
-from maskrcnn.training_config import StageConfig
 from runtime.errors import ImageError, OutputError
 
 EPOCH = 4

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import training_runs
 
-from maskrcnn.checkpoint import save_checkpoint, save_matterport
+from maskrcnn.checkpoints.checkpoint import save_checkpoint, save_matterport
+from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
+from maskrcnn.configuration.samples import sample_config
 from maskrcnn.errors import CheckpointMismatchError, CheckpointNotFoundError, TrainingError
 from maskrcnn.model import MaskRCNN
-from maskrcnn.samples import sample_config
 from maskrcnn.training.initialize import fresh_weights, initialize
-from maskrcnn.weights import HEAD_LAYERS, get_arrays
 
 
 def build(**model):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from training_runs import tiny
 
-from maskrcnn.data.shapes import write_shapes
-from maskrcnn.matterport_h5 import read_arrays
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.configuration.training import StageConfig
+from maskrcnn.data.synthetic.shapes import write_shapes
 from maskrcnn.training.state import load_state
-from maskrcnn.training_config import StageConfig
 
 KILLS = 10
 STATE_STEPS = 3

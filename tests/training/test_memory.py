@@ -6,10 +6,10 @@ import keras
 import pytest
 from training_runs import tiny
 
-from maskrcnn.data.shapes import shapes_dataset
+from maskrcnn.configuration.training import AugmentationConfig, StageConfig
+from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.train import train
-from maskrcnn.training_config import AugmentationConfig, StageConfig
 
 STATUS = Path("/proc/self/status")
 SETTLED, STEPS, EVERY = 400, 2400, 20  # buffers, compiled graphs and the allocator need some steps to find their size

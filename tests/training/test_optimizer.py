@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskrcnn.configuration.training import TrainingConfig
 from maskrcnn.errors import ConfigError
 from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training_config import TrainingConfig
 
 RNG = np.random.default_rng(3)
 START = {"kernel": RNG.normal(size=(3, 4)), "bias": RNG.normal(size=4), "gamma": RNG.normal(size=4)}

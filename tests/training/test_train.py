@@ -11,17 +11,17 @@ import pytest
 import training_runs
 from training_runs import Cheap, backbone, pictures, small
 
-from maskrcnn.checkpoint import load_checkpoint, save_checkpoint
-from maskrcnn.config import Config
+from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from maskrcnn.checkpoints.named_weights import get_arrays
+from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import CheckpointFormatError, NonFiniteLossError, TrainingError
-from maskrcnn.inspection.activations import Activation
+from maskrcnn.intermediates.activations import Activation
 from maskrcnn.training import train as module
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.state import load_state
 from maskrcnn.training.train import train
-from maskrcnn.training_config import StageConfig
-from maskrcnn.weights import get_arrays
 
 STAGES = (StageConfig("mrcnn_class.*", 1), StageConfig("mrcnn_.*", 2, 0.005))
 MEAN = {"ema_momentum": 0.8, "schedule": "cosine", "gradient_accumulation": 2}

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from models import small_training_model
 
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.configuration.training import LOSS_NAMES
 from maskrcnn.head_targets import HeadTargets
 from maskrcnn.roi_align import assign_levels
 from maskrcnn.training.model import TrainingModel
-from maskrcnn.training_config import LOSS_NAMES
-from maskrcnn.weights import named_variables
 
 
 @pytest.fixture(scope="module")

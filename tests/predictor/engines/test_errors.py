@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from maskrcnn.exit_codes import exit_code
+from maskrcnn.commands.exit_codes import exit_code
 from runtime import EngineError, OutOfMemoryError, Predictor, read_metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.errors import DeviceError

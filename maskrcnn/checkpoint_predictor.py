@@ -1,0 +1,101 @@
+"""The Keras model as a predictor: picture in, detections out, without exporting it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from maskrcnn.configuration.require import require
+from maskrcnn.model import MaskRCNN
+from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
+from runtime.detections import Detections
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import MAX_PIXELS, ImageSource
+from runtime.steps import letterbox_picture, to_detections
+
+# Average precision ranks all predictions of a data set, so those that a user would not want to see count too: every
+# one left out ends the curve of precision over recall early. Below this almost none is right.
+EVALUATION_SCORE_THRESHOLD = 0.05
+
+
+class CheckpointPredictor:
+    """A `MaskRCNN` behind the interface of `runtime.Predictor`.
+
+    It is traced once, for pictures of all sizes, and reads the weights as they are at each call: one predictor serves
+    a whole training.
+
+    Args:
+        model: The model.
+        score_threshold: Lowest score returned. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, and not the
+            configuration's, which is made for showing results and costs average precision.
+        nms_threshold: Largest IoU within a class; None takes the configuration's.
+        max_pixels: Most pixels of a picture.
+
+    Raises:
+        ConfigError: A threshold out of range.
+    """
+
+    def __init__(
+        self,
+        model: MaskRCNN,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.model = model
+        self.max_pixels = max_pixels
+        self.score_threshold = EVALUATION_SCORE_THRESHOLD if score_threshold is None else float(score_threshold)
+        self.nms_threshold = model.config.detection.nms_threshold if nms_threshold is None else float(nms_threshold)
+        for name in (SCORE_THRESHOLD, NMS_THRESHOLD):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: expected 0 to 1")
+        signature = [
+            tf.TensorSpec([None, None, None, model.config.model.image_channels], tf.uint8, name=IMAGES),
+            tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
+            tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
+            tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
+        ]
+        self._detect = tf.function(model.detect, input_signature=signature, autograph=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id; 0 is the background."""
+        return self.model.config.model.class_names
+
+    def __call__(self, image: ImageSource) -> Detections:
+        """Detections in one picture.
+
+        Args:
+            image: Path, bytes, PIL image, or uint8 array [H, W, C].
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        letterbox, prepared = self.prepare(image)
+        outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
+        return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
+
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+        """The first of three steps, before `run` and `finish`: read and letterbox one picture.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        config = self.model.config
+        return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels)
+
+    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+        """The model itself on letterboxed pictures; outputs as in `runtime.artifact`.
+
+        Args:
+            images: uint8 [B, H, W, C], sides multiples of 64.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
+        """
+        thresholds = (np.float32(self.score_threshold), np.float32(self.nms_threshold))
+        outputs = self._detect(tf.constant(images), tf.constant(windows), *map(tf.constant, thresholds))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
+        """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
+        return to_detections(outputs, letterbox, self.class_names, self.model.config.detection.mask_paste)

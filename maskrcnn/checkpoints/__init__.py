@@ -1,0 +1,1 @@
+"""Weight files: this project's, matterport's, and ImageNet backbones."""

@@ -1,0 +1,53 @@
+"""Classification networks of Keras applications as a backbone: the names of their arrays, old and new, in ours.
+
+Three namings of the same ResNet (version 1, the stride in the first 1 x 1 convolution):
+    2015-2017   res2a_branch2a/res2a_branch2a_W, bn2a_branch2a/bn2a_branch2a_running_std
+    2017-2019   res2a_branch2a/kernel, bn2a_branch2a/moving_variance
+    since 2019  conv2_block1_1_conv/kernel, conv2_block1_1_bn/moving_variance
+
+The arrays stay as they are, but for two things. These networks were trained on blue, green, red and ours gets red,
+green, blue, so the first kernel is turned round. They were trained with 1e-5 added to variances where ours adds 1e-3,
+like the original, which ignored the difference too: channels with a variance near 1e-3 come out weaker.
+"""
+
+import re
+
+from maskrcnn.checkpoints.matterport_h5 import Arrays
+
+# Layer names of the classifier itself; a "notop" file has none.
+_TOP = ("fc1000", "predictions", "probs")
+_OLD_VARIABLES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
+_NEW_LAYER = re.compile(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)")
+_BRANCHES = {"0": "branch1", "1": "branch2a", "2": "branch2b", "3": "branch2c"}
+_STEMS = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}
+
+
+def is_classifier(arrays: Arrays) -> bool:
+    """Whether arrays by "<layer>/<variable>" are those of a ResNet classifier, and not of a Mask R-CNN."""
+    layers = {key.split("/")[0] for key in arrays}
+    if any(layer.startswith(("fpn_", "rpn_", "mrcnn_")) for layer in layers):
+        return False
+    return "conv1_conv" in layers or {"conv1", "bn_conv1", "res2a_branch2a"} <= layers
+
+
+def to_backbone(arrays: Arrays) -> Arrays:
+    """A classifier's arrays under our names, the first kernel for red, green, blue; its last layers are left out."""
+    renamed: Arrays = {}
+    for key, array in arrays.items():
+        layer, variable = key.split("/")
+        if layer in _TOP:
+            continue
+        variable = variable.removeprefix(f"{layer}_")
+        renamed[f"{_our_layer(layer)}/{_OLD_VARIABLES.get(variable, variable)}"] = array
+    if "conv1/kernel" in renamed and renamed["conv1/kernel"].shape[2] == 3:
+        renamed["conv1/kernel"] = renamed["conv1/kernel"][:, :, ::-1, :].copy()
+    return renamed
+
+
+def _our_layer(name: str) -> str:
+    match = _NEW_LAYER.fullmatch(name)
+    if match is None:
+        return _STEMS.get(name, name)
+    stage, block, branch, kind = match.groups()
+    prefix = "res" if kind == "conv" else "bn"
+    return f"{prefix}{stage}{chr(ord('a') + int(block) - 1)}_{_BRANCHES[branch]}"

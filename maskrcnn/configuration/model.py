@@ -1,0 +1,261 @@
+"""Configuration: frozen, typed, validated when constructed, JSON both ways.
+
+Five sections, one per reader: the network (`ModelConfig`), the two selections (`ProposalConfig`,
+`DetectionConfig`), the picture (`ResizePolicy`, shared with the runtime) and training (`TrainingConfig`).
+`docs/configuration.md` says where each field of matterport's `Config` lives.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from maskrcnn.configuration.dataclass_json import from_dict, to_dict
+from maskrcnn.configuration.require import require, require_choice
+from maskrcnn.configuration.training import TrainingConfig
+from maskrcnn.errors import ConfigError
+from runtime.artifact import SIZE_MULTIPLE
+from runtime.masks.paste import PasteMode
+from runtime.pictures.letterbox import ResizePolicy
+
+BackboneName = Literal["resnet18", "resnet50", "resnet101", "custom"]
+RoiSampling = Literal["crop_and_resize", "roi_align"]
+
+MAX_IMAGE_CHANNELS = 6
+STRIDES = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: what its weights depend on.
+
+    Attributes:
+        class_names: Index is the class id; 0 is the background.
+        image_channels: 1 to 6.
+        mean_pixel: Subtracted from each channel, in grey levels 0..255; one value per channel.
+        backbone: Built-in architecture, or "custom" for a Keras model handed to `MaskRCNN`.
+        backbone_width: Filters of the stem; 64 is the published size.
+        backbone_strides: Input pixels per cell on P2..P6; there to be read, no other values are built.
+        fpn_channels: Channels of P2..P6.
+        anchor_scales: Anchor side in input pixels, one per level P2..P6.
+        anchor_ratios: Width / height of the anchors of a cell.
+        anchor_stride: Cells from one anchor centre to the next.
+        rpn_channels: Filters of the shared RPN convolution.
+        rpn_box_std: Scale of the RPN's deltas (dy, dx, log dh, log dw).
+        box_std: Scale of the box head's deltas.
+        box_head_channels: Size of the box head's two fully connected layers.
+        mask_head_channels: Filters of the mask head.
+        box_pool_size: Side of the box head's crop.
+        mask_pool_size: Side of the mask head's crop; the masks are twice as large.
+        roi_sampling: "crop_and_resize" (one sample per bin, corners aligned: what matterport's weights
+            need) or "roi_align" (2 x 2 samples per bin, half-pixel centres: Mask R-CNN section 3).
+    """
+
+    class_names: tuple[str, ...] = ("BG",)
+    image_channels: int = 3
+    mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
+    backbone: BackboneName = "resnet101"
+    backbone_width: int = 64
+    backbone_strides: tuple[int, ...] = STRIDES
+    fpn_channels: int = 256
+    anchor_scales: tuple[float, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float, ...] = (0.5, 1, 2)
+    anchor_stride: int = 1
+    rpn_channels: int = 512
+    rpn_box_std: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)
+    box_std: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)
+    box_head_channels: int = 1024
+    mask_head_channels: int = 256
+    box_pool_size: int = 7
+    mask_pool_size: int = 14
+    roi_sampling: RoiSampling = "crop_and_resize"
+
+    def __post_init__(self) -> None:
+        require_choice("backbone", self.backbone, BackboneName)
+        require_choice("roi_sampling", self.roi_sampling, RoiSampling)
+        require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
+        require(
+            1 <= self.image_channels <= MAX_IMAGE_CHANNELS,
+            f"image_channels is {self.image_channels}: expected 1 to {MAX_IMAGE_CHANNELS}",
+        )
+        require(
+            len(self.mean_pixel) == self.image_channels,
+            f"mean_pixel has {len(self.mean_pixel)} values for {self.image_channels} image_channels: "
+            "give one per channel",
+        )
+        strides = self.backbone_strides
+        require(
+            strides == STRIDES,
+            f"backbone_strides is {strides}: C2..C5 and P6 are built for {STRIDES}, a custom backbone must give them",
+        )
+        require(
+            len(self.anchor_scales) == len(strides),
+            f"anchor_scales has {len(self.anchor_scales)} values: expected {len(strides)}, one per level",
+        )
+        require(len(self.anchor_ratios) >= 1, "anchor_ratios is empty: expected at least one")
+        for name in ("rpn_box_std", "box_std"):
+            require(len(getattr(self, name)) == 4, f"{name} needs 4 values (dy, dx, log dh, log dw)")
+        for name in _POSITIVE_MODEL_FIELDS:
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                require(value > 0, f"{name} is {values}: expected positive numbers")
+
+    @property
+    def num_classes(self) -> int:
+        """Classes with the background."""
+        return len(self.class_names)
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the predicted masks: the transposed convolution doubles the crop."""
+        return 2 * self.mask_pool_size
+
+
+_POSITIVE_MODEL_FIELDS = (
+    "backbone_width",
+    "fpn_channels",
+    "anchor_scales",
+    "anchor_ratios",
+    "anchor_stride",
+    "rpn_channels",
+    "rpn_box_std",
+    "box_std",
+    "box_head_channels",
+    "mask_head_channels",
+    "box_pool_size",
+    "mask_pool_size",
+)
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Which anchors become proposals.
+
+    Attributes:
+        pre_nms_limit: Best anchors kept before non-maximum suppression, over all levels together.
+        post_nms_training: Proposals per image in training.
+        post_nms_inference: Proposals per image in inference.
+        nms_threshold: An anchor is dropped when its IoU with a better one is larger.
+    """
+
+    pre_nms_limit: int = 6000
+    post_nms_training: int = 2000
+    post_nms_inference: int = 1000
+    nms_threshold: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("pre_nms_limit", "post_nms_training", "post_nms_inference"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
+        require(0 <= self.nms_threshold <= 1, f"nms_threshold is {self.nms_threshold}: expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """Which proposals become detections.
+
+    Attributes:
+        max_detections: Rows of every output tensor.
+        min_score: Lowest score kept (>=); 0 keeps everything that is not background. Default of the
+            artifact's `score_threshold`.
+        nms_threshold: Largest IoU two detections of one class may have. Default of `nms_threshold`.
+        drop_empty_boxes: Leave out boxes without area before the best are chosen. The original keeps
+            them, and they may fill rows.
+        mask_paste: How mask probabilities become pixels, see `runtime.masks.paste`.
+    """
+
+    max_detections: int = 100
+    min_score: float = 0.7
+    nms_threshold: float = 0.3
+    drop_empty_boxes: bool = False
+    mask_paste: PasteMode = "matterport"
+
+    def __post_init__(self) -> None:
+        require_choice("mask_paste", self.mask_paste, PasteMode)
+        require(self.max_detections >= 1, f"max_detections is {self.max_detections}: expected at least 1")
+        for name in ("min_score", "nms_threshold"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"detection {name} is {value}: expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model: network, selections, picture size and training."""
+
+    name: str = "maskrcnn"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    resize: ResizePolicy = field(default_factory=lambda: ResizePolicy("square", 800, 1024, 0))
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.resize.mode != "crop",
+            "resize mode 'crop' loses most of a picture: put it into training.resize, and use 'pad64' here",
+        )
+        for policy in (self.resize, self.training.resize):
+            if policy is None or policy.mode not in ("square", "crop"):
+                continue
+            side = policy.max_dim if policy.mode == "square" else policy.min_dim
+            require(
+                side is not None and side % SIZE_MULTIPLE == 0,
+                f"resize to {side} pixels (mode {policy.mode!r}): the network needs a multiple of {SIZE_MULTIPLE}",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; `from_dict` gives an equal configuration back."""
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s values; fields left out keep their defaults.
+
+        Raises:
+            ConfigError: An unknown field, a wrong type, or a value out of range.
+        """
+        return from_dict(cls, values, "config")
+
+    def to_json(self) -> str:
+        """Indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Inverse of `to_json`.
+
+        Raises:
+            ConfigError: Not JSON, or as in `from_dict`.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"the configuration is not JSON: {error}") from error
+        require(isinstance(values, dict), "the configuration is not a JSON object: expected {...}")
+        return cls.from_dict(values)
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a configuration file, ours or one with matterport's field names (NAME, NUM_CLASSES, ...).
+
+    Raises:
+        ConfigError: No such file, not JSON, or a setting that cannot be used.
+    """
+    from maskrcnn.configuration.matterport import from_matterport, is_matterport  # noqa: PLC0415  (imports Config)
+
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, without end
+        raise ConfigError(f"the configuration {path} is a pipe or a device; expected a JSON file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the configuration {path} is not JSON: {error}") from error
+    require(isinstance(values, dict), f"the configuration {path} is not a JSON object: expected {{...}}")
+    return from_matterport(values) if is_matterport(values) else Config.from_dict(values)

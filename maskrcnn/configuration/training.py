@@ -1,0 +1,186 @@
+"""What only training reads: batches, targets, losses, optimiser, schedule and augmentation."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maskrcnn.configuration.require import require, require_choice
+from runtime.pictures.letterbox import ResizePolicy
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+WeightDecayMode = Literal["l2_mean", "decoupled"]
+Schedule = Literal["constant", "step", "cosine"]
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+
+LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of a training picture, its masks, and with them its boxes. The defaults change nothing.
+
+    Attributes:
+        flip_horizontal: Probability of a mirror image, left to right.
+        flip_vertical: Probability of a mirror image, top to bottom.
+        rotate_90: Probability of a turn by 90, 180 or 270 degrees, each as likely.
+        scale: (low, high) factors, drawn log-uniformly. Above 1 a part of the picture is cut out and fills the
+            input, below 1 the picture is put on a larger canvas of its mean colour.
+        brightness: Largest relative change of all values; 0.2 multiplies by 0.8 to 1.2.
+        contrast: Largest relative change of the distance to the picture's mean.
+        saturation: Largest relative change of the distance to gray.
+        blur: Largest standard deviation of a Gaussian blur, in picture pixels.
+        noise: Largest standard deviation of Gaussian noise, in grey levels.
+    """
+
+    flip_horizontal: float = 0.0
+    flip_vertical: float = 0.0
+    rotate_90: float = 0.0
+    scale: tuple[float, ...] = (1.0, 1.0)
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip_horizontal", "flip_vertical", "rotate_90"):
+            require(0 <= getattr(self, name) <= 1, f"augmentation {name} is {getattr(self, name)}: expected 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            require(0 <= getattr(self, name) < 1, f"augmentation {name} is {getattr(self, name)}: expected 0 to 1")
+        for name in ("blur", "noise"):
+            require(getattr(self, name) >= 0, f"augmentation {name} is {getattr(self, name)}: expected at least 0")
+        require(
+            len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1],
+            f"augmentation scale is {self.scale}: expected (low, high), positive",
+        )
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of training in which one set of layers learns.
+
+    Attributes:
+        layers: "heads", "3+", "4+", "5+", "all", or a regular expression of layer names.
+        epochs: Length of this stage (not a running total).
+        learning_rate: None takes that of the training.
+    """
+
+    layers: str = "all"
+    epochs: int = 1
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"stage epochs is {self.epochs}: expected at least 1")
+        require(
+            self.learning_rate is None or self.learning_rate > 0,
+            f"stage learning_rate is {self.learning_rate}: expected a positive number, or null",
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What only training reads; a configuration read from matterport keeps its values here.
+
+    Attributes:
+        batch_size: Images per step and device.
+        steps_per_epoch: Steps that make an epoch.
+        validation_steps: Validation steps per epoch; 0 for none.
+        learning_rate: Of the first step after warm-up.
+        momentum: Of stochastic gradient descent.
+        weight_decay: L2 factor, see `weight_decay_mode`.
+        gradient_clip_norm: Bound of the global gradient norm.
+        loss_weights: Factors of the five losses, in the order of `LOSS_NAMES`.
+        anchors_per_image: Anchors that enter the RPN's losses.
+        rois_per_image: Proposals that enter the heads' losses.
+        roi_positive_ratio: Share of them that match an object.
+        max_instances: Objects used per image.
+        mini_mask_size: (height, width) of stored instance masks; None keeps full-size masks.
+        use_rpn_proposals: False trains the heads on proposals given from outside.
+        train_batch_norm: None trains on batch statistics, False keeps the moving ones, True always
+            uses those of the batch.
+        resize: How training pictures are resized; None as in inference. The "crop" mode lives here.
+        original_bugs: Compute what the original computes where it is wrong: padding rows in the class loss, no
+            background rows without an object, the active classes of the first picture for all, boxes
+            without area as targets.
+        optimizer: "sgd" with momentum, "adam", or "adamw".
+        weight_decay_mode: "l2_mean" adds factor * sum(w^2) / size(w) of every kernel and bias to the loss, as
+            the original does; "decoupled" takes learning rate * factor of every kernel off in each step
+            (arXiv 1711.05101).
+        schedule: "constant", "step" (`schedule_steps`), or "cosine" down to 0 at the end of the stage
+            (arXiv 1608.03983).
+        schedule_steps: Shares of the stage, 0 to 1, after each of which the "step" schedule divides the rate by ten.
+        warmup_steps: Steps of linear growth from a thousandth of the rate.
+        gradient_accumulation: Steps whose gradients are averaged before the weights change.
+        ema_momentum: Of the running mean of all weights, which is then what is saved and evaluated; None keeps none.
+        precision: Of the computation; weights, losses and targets stay float32.
+        stages: What learns when.
+        seed: Of the data order, augmentation, sampling, and new weights.
+        augmentation: Random changes of the training pictures.
+    """
+
+    batch_size: int = 2
+    steps_per_epoch: int = 1000
+    validation_steps: int = 50
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0001
+    gradient_clip_norm: float = 5.0
+    loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    anchors_per_image: int = 256
+    rois_per_image: int = 200
+    roi_positive_ratio: float = 0.33
+    max_instances: int = 100
+    mini_mask_size: tuple[int, ...] | None = (56, 56)
+    use_rpn_proposals: bool = True
+    train_batch_norm: bool | None = False
+    resize: ResizePolicy | None = None
+    original_bugs: bool = False
+    optimizer: Optimizer = "sgd"
+    weight_decay_mode: WeightDecayMode = "l2_mean"
+    schedule: Schedule = "constant"
+    schedule_steps: tuple[float, ...] = ()
+    warmup_steps: int = 0
+    gradient_accumulation: int = 1
+    ema_momentum: float | None = None
+    precision: Precision = "float32"
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    seed: int = 0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "steps_per_epoch", "anchors_per_image", "rois_per_image", "max_instances")
+        for name in (*counts, "gradient_accumulation"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "gradient_clip_norm"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: expected a positive number")
+        for name in ("validation_steps", "weight_decay", "warmup_steps", "seed"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: expected at least 0")
+        require(
+            len(self.loss_weights) == len(LOSS_NAMES),
+            f"loss_weights has {len(self.loss_weights)} values: expected {len(LOSS_NAMES)}, "
+            f"for {', '.join(LOSS_NAMES)}",
+        )
+        require(
+            self.mini_mask_size is None or (len(self.mini_mask_size) == 2 and min(self.mini_mask_size) > 0),
+            f"mini_mask_size is {self.mini_mask_size}: expected (height, width), positive, or null",
+        )
+        for name, choices in _CHOICES.items():
+            require_choice(name, getattr(self, name), choices)
+        require(0 < self.roi_positive_ratio <= 1, f"roi_positive_ratio is {self.roi_positive_ratio}: expected 0 to 1")
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}: expected 0 to 1")
+        require(
+            self.ema_momentum is None or 0 < self.ema_momentum < 1,
+            f"ema_momentum is {self.ema_momentum}: expected 0 to 1, or null",
+        )
+        require(
+            list(self.schedule_steps) == sorted(self.schedule_steps) and all(0 < s < 1 for s in self.schedule_steps),
+            f"schedule_steps is {self.schedule_steps}: expected growing shares of the stage, between 0 and 1",
+        )
+        require(len(self.stages) >= 1, "stages is empty: expected at least one")
+
+
+_CHOICES = {
+    "optimizer": Optimizer,
+    "weight_decay_mode": WeightDecayMode,
+    "schedule": Schedule,
+    "precision": Precision,
+}

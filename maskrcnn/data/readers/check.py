@@ -1,0 +1,85 @@
+"""The look at a data set before hours are spent on it: every fault in one pass."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from maskrcnn.data.readers.findings import Finding, Findings, Scan
+from maskrcnn.data.readers.finish import check_pictures
+from maskrcnn.data.readers.open import DatasetFormat, scan_dataset, with_background
+from maskrcnn.data.records import Dataset
+from maskrcnn.errors import DatasetError
+
+_SHOWN = 5
+
+
+def check_dataset(
+    dataset: str | Path | Dataset,
+    images: str | Path | None = None,
+    format: DatasetFormat | None = None,  # noqa: A002 - the word of the command line
+    class_names: Sequence[str] | None = None,
+    class_attribute: str | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[Finding]:
+    """Look at every row and decode every picture.
+
+    What is an error here is what the readers refuse, or leave out with `skip_bad`.
+
+    Args:
+        dataset: Path as for `open_dataset`; or a data set that is read already, such as one of `from_python`, of which
+            pictures and masks are loaded.
+        images: As for `open_dataset`.
+        format: As for `open_dataset`.
+        class_names: As for `open_dataset`.
+        class_attribute: As for `open_dataset`.
+        progress: Called with the number of pictures decoded so far.
+
+    Returns:
+        The findings, in the order of the rows; `findings.table_rows` sorts them for a table, `findings.summary` counts
+        them, `findings.has_errors` decides.
+    """
+    if isinstance(dataset, Dataset):
+        scan = Scan(dataset, Findings())
+    else:
+        try:
+            scan = scan_dataset(dataset, images, format, with_background(class_names), class_attribute)
+        except DatasetError as error:
+            found = Findings()
+            found.add("error", "unreadable", str(dataset), str(error))
+            return found.items
+    bad = check_pictures(scan, progress)
+    _count_objects(scan, bad)
+    if not scan.dataset.records and not any(item.level == "error" for item in scan.findings.items):
+        scan.findings.add("error", "empty", scan.dataset.name, "it has no pictures")
+    return scan.findings.items
+
+
+def _count_objects(scan: Scan, bad: set[int | str]) -> None:
+    """Note the objects of each class, and the pictures without any."""
+    dataset, findings = scan.dataset, scan.findings
+    objects: Counter[int] = Counter()
+    pictures: Counter[int] = Counter()
+    crowds = 0
+    bare: list[str] = []
+    for record in dataset.records:
+        if record.image_id in bad:
+            continue
+        instances = record.load_instances()
+        if not instances:
+            bare.append(str(record.image_id))
+        crowds += sum(instance.crowd for instance in instances)
+        objects.update(instance.class_id for instance in instances if not instance.crowd)
+        pictures.update({instance.class_id for instance in instances})
+    if bare:
+        names = ", ".join(bare[:_SHOWN]) + (", ..." if len(bare) > _SHOWN else "")
+        message = f"{len(bare)} of {len(dataset)} pictures have no objects, and teach background only: {names}"
+        findings.add("info", "no-objects", dataset.name, message)
+    if crowds:
+        findings.add(
+            "info", "crowds", dataset.name, f"{crowds} crowd regions, which are neither objects nor background"
+        )
+    for class_id, name in enumerate(dataset.class_names[1:], 1):
+        count = objects[class_id]
+        message = f"{count} objects in {pictures[class_id]} pictures" if count else "the class has no objects"
+        findings.add("info" if count else "warning", "class-count", f"{dataset.name} class {name!r}", message)

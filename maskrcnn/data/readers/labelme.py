@@ -1,0 +1,170 @@
+"""Files of labelme: one JSON per picture, with a list of labelled shapes."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.data.readers.findings import RowError, Scan
+from maskrcnn.data.readers.finish import finish
+from maskrcnn.data.readers.json_rows import finite, get, get_name, get_text, read_json, shown
+from maskrcnn.data.readers.outlines import ellipse, rectangle
+from maskrcnn.data.readers.picture_files import PictureFolder, picture_size
+from maskrcnn.data.readers.picture_rows import NamedObject, PictureRows
+from maskrcnn.data.records import Dataset
+from maskrcnn.errors import DatasetError, DatasetNotFoundError
+from runtime.masks.paste import MaskCrop
+from runtime.masks.rle import encode_crop
+from runtime.pictures.header import opened
+
+# Labels that labelme's own converters keep for what is no object.
+_NO_OBJECT = ("__ignore__", "_background_")
+_SHAPES = "polygon, rectangle, circle, mask"
+
+
+def read_labelme(
+    folder: str | Path, images: str | Path | None = None, name: str | None = None, *, skip_bad: bool = False
+) -> Dataset:
+    """Read a folder of labelme files, or one of them.
+
+    Classes are the labels, sorted. Shapes of one label and one `group_id` are one object. A file without shapes is a
+    picture without objects. Labels `__ignore__` and `_background_` are no objects.
+
+    Args:
+        folder: With the JSON files.
+        images: Folder of the pictures; by default each is where its file's `imagePath` says.
+        name: For messages; by default the folder's.
+        skip_bad: Leave out what cannot be used; every picture is tried.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, or no file in it.
+        DatasetFormatError: A file or shape cannot be used.
+    """
+    path = Path(folder)
+    return finish(scan_labelme(path, None if images is None else Path(images), name), path, skip_bad=skip_bad)
+
+
+def scan_labelme(path: Path, images: Path | None = None, name: str | None = None) -> Scan:
+    """Read what is good and note what is bad; arguments as for `read_labelme`.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, or no file in it.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    if not files:
+        raise DatasetNotFoundError(f"{path} has no JSON file; expected those of labelme, one per picture")
+    rows = PictureRows(name or path.stem)
+    for file in files:
+        with rows.findings.row(file.name):
+            try:
+                content = read_json(file)
+            except DatasetError as error:
+                raise RowError("broken-file", str(error)) from error
+            if not is_labelme(content):
+                raise RowError("wrong-type", "it is not of labelme: expected the keys imagePath and shapes")
+            image_id = _add_picture(rows, file, content, images)
+            _add_shapes(rows, image_id, get(content, "shapes"), file.name)
+    return rows.scan()
+
+
+def is_labelme(content: Any) -> bool:
+    """Whether this is the content of such a file."""
+    return isinstance(content, Mapping) and {"imagePath", "shapes"} <= set(content)
+
+
+def _add_picture(rows: PictureRows, file: Path, content: Mapping[str, Any], images: Path | None) -> str:
+    image_path = get_text(content, "imagePath")
+    # labelme writes the way from its file to the picture, which often lies in the folder beside.
+    root = None if images is not None else file.parent.resolve().parent
+    picture = PictureFolder(file, images or file.parent, [image_path], root).require(image_path)
+    height, width = picture_size(picture)
+    told = (content.get("imageHeight") or height, content.get("imageWidth") or width)
+    if told != (height, width):
+        raise RowError(
+            "image-size",
+            f"{picture.name} has {width} x {height} pixels (width x height), the file says "
+            f"{shown(told[1])} x {shown(told[0])}",
+        )
+    rows.add_picture(file.stem, picture, (height, width))
+    return file.stem
+
+
+def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> None:
+    if not isinstance(shapes, list):
+        raise RowError("wrong-type", f"shapes is {shown(shapes)}; expected a list")
+    groups: dict[tuple[str, Any], tuple[str, list[list[Any]]]] = {}
+    for index, shape in enumerate(shapes):
+        where = f"{file} shapes[{index}]"
+        with rows.findings.row(where):
+            label = get_name(shape, "label").strip()
+            if label in _NO_OBJECT:
+                continue
+            if shape.get("shape_type") == "mask":
+                height, width = rows.sizes[image_id]
+                crop, origin = _read_mask(shape, (height, width))
+                rows.add_object(image_id, NamedObject(label, encode_crop(crop, origin, (height, width)), where))
+                continue
+            outline = outline_of(shape)
+            group = shape.get("group_id")
+            if isinstance(group, list | dict):
+                raise RowError("wrong-type", f"group_id is {shown(group)}; expected a number, a text or null")
+            key = (label, f"alone {index}" if group is None else str(group))
+            groups.setdefault(key, (where, []))[1].append(outline)
+    for (label, _), (where, outlines) in groups.items():
+        with rows.findings.row(where):
+            rows.add_outline(image_id, label, outlines, where)
+
+
+def outline_of(shape: Mapping[str, Any]) -> list[float]:
+    """Outline x, y, x, y, ... of a shape.
+
+    Raises:
+        RowError: It is a point or line, of an unknown kind, or damaged.
+    """
+    kind = shape.get("shape_type") or "polygon"  # early versions knew nothing else
+    points = _points(shape)
+    if kind == "polygon":
+        return [value for point in points for value in point]
+    if kind not in ("rectangle", "circle"):
+        raise RowError("shape-type", f"its shape is {shown(kind)}, which has no area; expected one of {_SHAPES}")
+    if len(points) not in (2, 4) or (kind == "circle" and len(points) != 2):
+        raise RowError("polygon-short", f"a {kind} has {len(points)} points; expected 2")
+    if len(points) == 4:  # version 6 writes all corners
+        return [value for point in points for value in point]
+    (x1, y1), (x2, y2) = points
+    if kind == "rectangle":
+        return rectangle(x1, y1, x2, y2)
+    radius = float(np.hypot(x2 - x1, y2 - y1))
+    return ellipse(x1, y1, radius, radius)
+
+
+def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:
+    points = get(shape, "points")
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise RowError("polygon-odd", f"points is {shown(points)}; expected a list of x, y pairs")
+    return [(finite(x, "x"), finite(y, "y")) for x, y in points]
+
+
+def _read_mask(shape: Mapping[str, Any], size: tuple[int, int]) -> MaskCrop:
+    """A bitmap between two corners, both of them inside; looked at before it is decoded."""
+    points = _points(shape)
+    if not points:
+        raise RowError("polygon-short", "a mask has no points; expected its corner")
+    top, left = round(points[0][1]), round(points[0][0])
+    try:
+        encoded = base64.b64decode(get_text(shape, "mask"), validate=True)
+        with opened(encoded, "it", ("PNG",)) as image:
+            _check_inside((top, left), image.size[::-1], size)
+            return np.asarray(image.convert("L")) > 0, (top, left)
+    except RowError:
+        raise
+    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RowError("broken-mask", f"its mask is not a PNG in base64: {reason}") from error
+
+
+def _check_inside(origin: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> None:
+    if min(origin) < 0 or origin[0] + crop[0] > size[0] or origin[1] + crop[1] > size[1]:
+        raise RowError("outside", f"its mask of {list(crop)} at {origin} leaves the picture")

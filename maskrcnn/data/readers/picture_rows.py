@@ -1,0 +1,106 @@
+"""Readers that keep one annotation file, or one row, for each picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maskrcnn.data.readers.coco_objects import check_area
+from maskrcnn.data.readers.findings import Findings, RowError, Scan
+from maskrcnn.data.readers.json_rows import shown
+from maskrcnn.data.readers.outlines import rasterize
+from maskrcnn.data.records import Dataset, Instance, Record
+from runtime.masks.rle import RLE
+
+BACKGROUND = "BG"
+DEFAULT_CLASS = "object"
+
+
+@dataclass
+class NamedObject:
+    """An object whose class is a name yet, because class ids are known only when all are read.
+
+    Attributes:
+        name: Class.
+        mask: Run lengths.
+        where: For messages.
+        crowd: As in `Instance`.
+    """
+
+    name: str
+    mask: RLE
+    where: str
+    crowd: bool = False
+
+
+@dataclass
+class PictureRows:
+    """Collects pictures and their objects.
+
+    Attributes:
+        name: Of the data set.
+        findings: What is wrong.
+        sizes: (height, width) by image id.
+    """
+
+    name: str
+    findings: Findings = field(default_factory=Findings)
+    sizes: dict[int | str, tuple[int, int]] = field(default_factory=dict)
+    _paths: dict[str, Path] = field(init=False, default_factory=dict)
+    _users: dict[Path, str] = field(init=False, default_factory=dict)
+    _objects: dict[str, list[NamedObject]] = field(init=False, default_factory=dict)
+
+    def add_picture(self, image_id: str, path: Path, size: tuple[int, int]) -> None:
+        """Add a picture.
+
+        Raises:
+            RowError: There is one of this id, or of this file.
+        """
+        if image_id in self._paths:
+            raise RowError("duplicate-image", f"the picture {shown(image_id)} is named twice")
+        if path in self._users:
+            raise RowError("duplicate-file", f"{path.name} is also the picture of {shown(self._users[path])}")
+        self._paths[image_id], self.sizes[image_id], self._users[path] = path, size, image_id
+
+    def add_object(self, image_id: str, found: NamedObject) -> None:
+        """Add an object to a picture.
+
+        Raises:
+            RowError: Its mask is empty.
+        """
+        check_area(found.mask)
+        self._objects.setdefault(image_id, []).append(found)
+
+    def add_outline(self, image_id: str, name: str, outlines: Sequence[object], where: str) -> None:
+        """Add an object given by outlines, see `polygons.rasterize`.
+
+        Raises:
+            RowError: An outline cannot be used, or there is nothing inside.
+        """
+        mask, overshoot = rasterize(outlines, self.sizes[image_id])
+        check_area(mask, overshoot)
+        if overshoot > 5:
+            message = f"its outline reaches {overshoot:.0f} pixels outside of the picture, and is cut there"
+            self.findings.add("warning", "outside", where, message)
+        self._objects.setdefault(image_id, []).append(NamedObject(name, mask, where))
+
+    def scan(self, class_names: Sequence[str] | None = None) -> Scan:
+        """The data set.
+
+        Args:
+            class_names: Names in the order of class ids, background first; by default those of the objects, sorted.
+                An object of another class is noted as an error.
+        """
+        if class_names is None:
+            used = {found.name for objects in self._objects.values() for found in objects}
+            class_names = (BACKGROUND, *sorted(used))
+        ids = {name: index for index, name in enumerate(class_names)}
+        records = []
+        for image_id, path in self._paths.items():
+            instances = []
+            for index, found in enumerate(self._objects.get(image_id, ())):
+                with self.findings.row(found.where):
+                    if ids.get(found.name, 0) == 0:
+                        raise RowError("unknown-category", f"its class is {shown(found.name)}, which is not known")
+                    instances.append(Instance(ids[found.name], found.mask, found.crowd, None, index))
+            records.append(Record(image_id, path, tuple(instances)))
+        return Scan(Dataset(self.name, tuple(class_names), tuple(records)), self.findings, self.sizes)

@@ -1,0 +1,1 @@
+"""Pictures of squares, circles and triangles, with their annotations."""

@@ -1,0 +1,1 @@
+"""The tensors between the stages of a model or an artifact."""
