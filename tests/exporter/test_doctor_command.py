@@ -11,8 +11,8 @@ import pytest
 from fake_artifacts import metadata, write_artifact
 from typer.testing import CliRunner
 
-from export import doctor, doctor_artifact, engine_probe, environment
 from export.cli import app
+from export.doctor import artifact, environment, examine, probe
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
 from runtime.artifact import Metadata
@@ -130,38 +130,38 @@ def test_packages_without_a_name_are_left_out(site):
 def test_broken_onnxruntime(site, monkeypatch, code, said):
     write(site, {"onnxruntime/__init__.py": code})
     if "sleep" in code:
-        monkeypatch.setattr(engine_probe, "SECONDS", 0.5)
-    assert engine_probe.ask_onnxruntime() == Answer(failure=said)
+        monkeypatch.setattr(probe, "SECONDS", 0.5)
+    assert probe.ask_onnxruntime() == Answer(failure=said)
 
 
 def test_lines_that_an_engine_prints_by_itself(site):
     write(site, {"tensorflow/__init__.py": "print('hello')" + QUICK_TENSORFLOW})
-    assert engine_probe.ask_tensorflow().facts == {"version": "2.21.0", "gpus": 0, "cuda": True}
+    assert probe.ask_tensorflow().facts == {"version": "2.21.0", "gpus": 0, "cuda": True}
 
 
 def test_files_that_happen_to_lie_here_are_not_imported(tmp_path, monkeypatch):
     write(tmp_path, {"onnxruntime.py": "raise ImportError", "json.py": "raise ImportError"})
     monkeypatch.chdir(tmp_path)
-    assert engine_probe.ask_onnxruntime().failure == ""
+    assert probe.ask_onnxruntime().failure == ""
 
 
 def test_the_probe_needs_no_onnx(site):
     write(site, {"onnx/__init__.py": "raise ImportError"})
-    assert "CPUExecutionProvider" in engine_probe.ask_onnxruntime().facts["started"]
+    assert "CPUExecutionProvider" in probe.ask_onnxruntime().facts["started"]
 
 
 def test_the_smallest_model_is_sound():
     import onnx
 
-    onnx.checker.check_model(onnx.load_from_string(engine_probe._smallest_model()), full_check=True)
+    onnx.checker.check_model(onnx.load_from_string(probe._smallest_model()), full_check=True)
 
 
 def test_every_finding_is_shown(monkeypatch):
     """A made-up environment through the command: what is started, listed, and said of an engine's failure."""
     made_up = Environment({"onnxruntime": "1.31.1", "tensorflow-cpu": "2.21.0"}, driver="580.1", gpus=("A", "B"))
-    monkeypatch.setattr(doctor, "read_environment", lambda: made_up)
-    monkeypatch.setattr(doctor, "ask_onnxruntime", lambda: Answer(failure="broken\x1b[31m\nhere"))
-    monkeypatch.setattr(doctor, "ask_tensorflow", lambda: Answer({"gpus": 2, "cuda": True}))
+    monkeypatch.setattr(examine, "read_environment", lambda: made_up)
+    monkeypatch.setattr(examine, "ask_onnxruntime", lambda: Answer(failure="broken\x1b[31m\nhere"))
+    monkeypatch.setattr(examine, "ask_tensorflow", lambda: Answer({"gpus": 2, "cuda": True}))
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == MISSING
     assert "broken\\x1b[31m here" in result.stdout
@@ -171,8 +171,8 @@ def test_every_finding_is_shown(monkeypatch):
 
 
 def test_engines_that_are_not_there_are_not_started(monkeypatch):
-    monkeypatch.setattr(doctor, "read_environment", lambda: Environment({}))
-    assert {found.state for found in doctor.examine()} == {"ok", "absent"}
+    monkeypatch.setattr(examine, "read_environment", lambda: Environment({}))
+    assert {found.state for found in examine.examine()} == {"ok", "absent"}
 
 
 # What is read of the machine
@@ -270,7 +270,7 @@ def test_hidden_gpus(monkeypatch, value, hidden):
 
 
 def opened(packages, path):
-    return doctor_artifact.artifact_finding(packages, path, read_metadata(path))
+    return artifact.artifact_finding(packages, path, read_metadata(path))
 
 
 @pytest.fixture
@@ -280,14 +280,14 @@ def write_onnx(tmp_path):
     def write(minimum):
         described = replace(Metadata.from_json(metadata(None, False), "fake"), engine_minimum={"onnxruntime": minimum})
         path = tmp_path / "small.onnx"
-        path.write_bytes(seal(engine_probe._smallest_model(), described.to_json()))
+        path.write_bytes(seal(probe._smallest_model(), described.to_json()))
         return path
 
     return write
 
 
 def test_an_artifact_that_runs_here(write_onnx, monkeypatch):
-    monkeypatch.setattr(doctor, "ask_tensorflow", lambda: Answer({"gpus": 0, "cuda": True}))
+    monkeypatch.setattr(examine, "ask_tensorflow", lambda: Answer({"gpus": 0, "cuda": True}))
     result = CliRunner().invoke(app, ["doctor", str(write_onnx("1.25"))])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].split("; ")[-1] in ("runs on cpu", "runs on cuda:0")
@@ -318,7 +318,7 @@ def test_a_minimum_that_is_no_version_reaches_no_shell(write_onnx):
 
 
 def test_an_artifact_that_its_engine_refuses(write_onnx, monkeypatch):
-    monkeypatch.setattr(engine_probe, "_RELU", b"Rely")
+    monkeypatch.setattr(probe, "_RELU", b"Rely")
     found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25"))
     assert found.state == "problem"
     assert "here is onnxruntime 1.31.1: exit code 1: " in found.detail
@@ -326,7 +326,7 @@ def test_an_artifact_that_its_engine_refuses(write_onnx, monkeypatch):
 
 
 def test_what_is_no_artifact(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "read_environment", lambda: Environment({}))
+    monkeypatch.setattr(examine, "read_environment", lambda: Environment({}))
     result = CliRunner().invoke(app, ["doctor", str(tmp_path / "none.onnx")])
     assert result.exit_code == UNUSABLE
     assert result.stderr.splitlines()[-1].startswith("error: there is no artifact at")

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import onnx_handlers, reverify
+from export import reverify
 from export.api import export_onnx, export_savedmodel, verify_artifact
+from export.convert import handlers
 from export.convert.handlers import HANDLERS
 from export.errors import ParityError
 from export.target import Target
@@ -227,20 +228,20 @@ def test_change_below_tolerance_passes(case_of, change):
 
 def shifted_rois(monkeypatch):
     """Boxes half a cell off: as RoiAlign without its half-pixel mode expects them."""
-    rois = onnx_handlers._rois_in_cells
+    rois = handlers._rois_in_cells
 
     def broken(ctx, *arguments):
-        half = onnx_handlers._const(ctx, [0.5], np.float32)
-        return onnx_handlers._make(ctx, "Sub", [rois(ctx, *arguments), half])
+        half = handlers._const(ctx, [0.5], np.float32)
+        return handlers._make(ctx, "Sub", [rois(ctx, *arguments), half])
 
-    monkeypatch.setattr(onnx_handlers, "_rois_in_cells", broken)
+    monkeypatch.setattr(handlers, "_rois_in_cells", broken)
 
 
 def other_threshold(monkeypatch):
     handler, arguments = HANDLERS["CombinedNonMaxSuppression"]
 
     def broken(ctx, node, *rest):
-        ctx.replace_input(node, node.input[4], onnx_handlers._const(ctx, 0.45, np.float32), 4)
+        ctx.replace_input(node, node.input[4], handlers._const(ctx, 0.45, np.float32), 4)
         handler(ctx, node, *rest)
 
     monkeypatch.setitem(HANDLERS, "CombinedNonMaxSuppression", (broken, arguments))

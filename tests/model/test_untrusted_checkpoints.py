@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from maskrcnn import h5_walk, load_checkpoint, matterport_h5
+from maskrcnn import load_checkpoint
+from maskrcnn.checkpoints import h5_walk, matterport_h5
 from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.errors import CheckpointError, CheckpointFormatError
 from maskrcnn.training.state import State, load_state, save_state
