@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.turns import THREADS
-from export.api import export_onnx, export_savedmodel
+from export import export_onnx, export_savedmodel
 from export.verify.pictures import verification_pictures
 from export.verify.verify import make_feeds
 from maskrcnn import demo_model

@@ -2,7 +2,7 @@
 
     python -m benchmarks.skeleton r50.onnx r50-fp16.onnx -o DIR
 
-Every large weight is a kernel of `maskrcnn.seeded_weights`, laid out anew, multiplied by its batch norm's factor and
+Every large weight is a kernel of `benchmarks.seeded_weights`, laid out anew, multiplied by its batch norm's factor and
 rounded, perhaps to half precision. So it is replaced by how it came about, and comes about again bit for bit: found by
 comparing values, not names, and proven before the skeleton is written. A trained model's weights have no such recipe.
 """
@@ -23,12 +23,12 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks import gpu
+from benchmarks.seeded_weights import seeded_weight
 from export.convert.surgery import cut_stage
 from maskrcnn import MaskRCNN
 from maskrcnn.checkpoints.matterport_h5 import group_of
 from maskrcnn.checkpoints.named_weights import named_variables
 from maskrcnn.configuration.model import Config
-from maskrcnn.seeded_weights import seeded_weight
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import METADATA_KEY, read_sealed
 from runtime.atomic import atomic_write

@@ -3,37 +3,34 @@
 Names are loaded when they are used, so that `maskrcnn-export --help` does not wait for TensorFlow.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from export.errors import ConversionError, ExportError, ParityError, PrecisionError
+from runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from export.api import (
-        LowerPrecision,
-        Target,
-        export_lower_precision,
-        export_onnx,
-        export_savedmodel,
-        verify_artifact,
+    from export.errors import (
+        ConversionError as ConversionError,
+        ExportError as ExportError,
+        ParityError as ParityError,
+        PrecisionError as PrecisionError,
     )
+    from export.precision.lower import (
+        LowerPrecision as LowerPrecision,
+        export_lower_precision as export_lower_precision,
+    )
+    from export.reverify import verify_artifact as verify_artifact
+    from export.target import Target as Target
+    from export.to_onnx import export_onnx as export_onnx
+    from export.to_savedmodel import export_savedmodel as export_savedmodel
 
-__all__ = [
-    "ConversionError",
-    "ExportError",
-    "LowerPrecision",
-    "ParityError",
-    "PrecisionError",
-    "Target",
-    "export_lower_precision",
-    "export_onnx",
-    "export_savedmodel",
-    "verify_artifact",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:  # the errors are here already
-        from export import api  # noqa: PLC0415
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'export' has no attribute {name!r}")
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "export.errors": "ConversionError ExportError ParityError PrecisionError",
+        "export.precision.lower": "LowerPrecision export_lower_precision",
+        "export.reverify": "verify_artifact",
+        "export.target": "Target",
+        "export.to_onnx": "export_onnx",
+        "export.to_savedmodel": "export_savedmodel",
+    },
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export import console as report
-from export.errors import ExportError, ParityError, PrecisionError
+from export.errors import ParityError, PrecisionError
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.tensorflow_import import import_tensorflow
@@ -55,4 +55,4 @@ def errors() -> Iterator[None]:
 def _exit_code(error: Exception) -> int | None:
     if isinstance(error, ParityError | PrecisionError):
         return 1
-    return 4 if isinstance(error, ExportError) else exit_code(error)
+    return exit_code(error)

@@ -109,7 +109,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     engine = target or (Engine.CUDA if precision is Precision.FP16 else Engine.CPU)
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
-        from export.api import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
+        from export import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
 
         made_for = Target(engine.value, batch, opset)
         options: dict[str, Any] = {"target": made_for, "verify_images": verify_images, "overwrite": force}
@@ -137,7 +137,7 @@ def savedmodel(
     """Export to a SavedModel folder, verified against the checkpoint."""
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
-        from export.api import export_savedmodel  # noqa: PLC0415
+        from export import export_savedmodel  # noqa: PLC0415
 
         options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
         verdict = export_savedmodel(model, output, checkpoint=facts, progress=report.progress, **options)
@@ -156,7 +156,7 @@ def verify(
     """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
     with errors():
         model, _ = load(against, config, False)
-        from export.api import verify_artifact  # noqa: PLC0415
+        from export import verify_artifact  # noqa: PLC0415
 
         verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
         if not verdict.passed:

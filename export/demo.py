@@ -24,7 +24,7 @@ def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verd
     import_tensorflow()
     from PIL import Image  # noqa: PLC0415
 
-    from export.api import export_onnx, export_savedmodel  # noqa: PLC0415
+    from export import export_onnx, export_savedmodel  # noqa: PLC0415
     from export.publish import VERDICT_SUFFIX  # noqa: PLC0415
     from maskrcnn.demo import demo_model, demo_picture  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from export.doctor.environment import MINIMUM_ORT
+from export.target import MINIMUM_ORT
 from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata

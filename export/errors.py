@@ -10,12 +10,14 @@ Each message is one line: what was wrong, where, what was expected, what to do.
 
 from typing import TYPE_CHECKING
 
+from runtime.errors import ToolkitError
+
 if TYPE_CHECKING:
     from export.precision.gate import PrecisionGate
     from export.verify.verdict import Verdict
 
 
-class ExportError(Exception):
+class ExportError(ToolkitError):
     """Base of all errors raised by `export`; catch it to catch them all."""
 
 

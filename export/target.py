@@ -9,6 +9,7 @@ from runtime.pictures.letterbox import ResizePolicy
 
 OPSETS = (17, 18)  # RoiAlign with half-pixel needs 16; from 19 and 22 on CUDA kernels are missing
 LARGEST_BATCH = 64
+MINIMUM_ORT = "1.25"  # RoiAlign with half-pixel coordinates has a CUDA kernel from this version on
 
 Shape = tuple[int | None, int | None, int | None]
 

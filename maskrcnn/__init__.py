@@ -3,115 +3,81 @@
 Names are loaded when they are used, so that `maskrcnn --help` does not wait for TensorFlow.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from maskrcnn.errors import (
-    CheckpointError,
-    CheckpointFormatError,
-    CheckpointMismatchError,
-    CheckpointNotFoundError,
-    ConfigError,
-    DatasetError,
-    DatasetFormatError,
-    DatasetNotFoundError,
-    MaskRCNNError,
-    NonFiniteLossError,
-    TrainingError,
-)
+from runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from maskrcnn.checkpoint_predictor import CheckpointPredictor
-    from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport
-    from maskrcnn.checkpoints.named_weights import LoadReport
-    from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
-    from maskrcnn.configuration.samples import find_config, sample_config
-    from maskrcnn.configuration.training import AugmentationConfig, StageConfig, TrainingConfig
-    from maskrcnn.data.from_python import from_python
-    from maskrcnn.data.python_dataset import PythonDataset
-    from maskrcnn.data.readers.check import check_dataset
-    from maskrcnn.data.readers.open import open_dataset, open_datasets
-    from maskrcnn.data.records import Dataset, Instance, Record, combine
-    from maskrcnn.data.synthetic.shapes import shapes_dataset
-    from maskrcnn.demo import demo_model, demo_picture
-    from maskrcnn.evaluation.evaluate import Evaluation, evaluate
-    from maskrcnn.model import MaskRCNN
-    from maskrcnn.training.options import TrainOptions
-    from maskrcnn.training.train import TrainingResult, train
-    from runtime.pictures.letterbox import ResizePolicy
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor as CheckpointPredictor
+    from maskrcnn.checkpoints.checkpoint import (
+        load_checkpoint as load_checkpoint,
+        save_checkpoint as save_checkpoint,
+        save_matterport as save_matterport,
+    )
+    from maskrcnn.checkpoints.named_weights import LoadReport as LoadReport
+    from maskrcnn.configuration.files import read_config as read_config
+    from maskrcnn.configuration.model import (
+        Config as Config,
+        DetectionConfig as DetectionConfig,
+        ModelConfig as ModelConfig,
+        ProposalConfig as ProposalConfig,
+    )
+    from maskrcnn.configuration.samples import find_config as find_config, sample_config as sample_config
+    from maskrcnn.configuration.training import (
+        AugmentationConfig as AugmentationConfig,
+        StageConfig as StageConfig,
+        TrainingConfig as TrainingConfig,
+    )
+    from maskrcnn.data.from_python import from_python as from_python
+    from maskrcnn.data.python_dataset import PythonDataset as PythonDataset
+    from maskrcnn.data.readers.check import check_dataset as check_dataset
+    from maskrcnn.data.readers.open import open_dataset as open_dataset, open_datasets as open_datasets
+    from maskrcnn.data.records import Dataset as Dataset, Instance as Instance, Record as Record, combine as combine
+    from maskrcnn.data.synthetic.shapes import shapes_dataset as shapes_dataset
+    from maskrcnn.demo import demo_model as demo_model, demo_picture as demo_picture
+    from maskrcnn.errors import (
+        CheckpointError as CheckpointError,
+        CheckpointFormatError as CheckpointFormatError,
+        CheckpointMismatchError as CheckpointMismatchError,
+        CheckpointNotFoundError as CheckpointNotFoundError,
+        ConfigError as ConfigError,
+        DatasetError as DatasetError,
+        DatasetFormatError as DatasetFormatError,
+        DatasetNotFoundError as DatasetNotFoundError,
+        MaskRCNNError as MaskRCNNError,
+        NonFiniteLossError as NonFiniteLossError,
+        TrainingError as TrainingError,
+    )
+    from maskrcnn.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+    from maskrcnn.model import MaskRCNN as MaskRCNN
+    from maskrcnn.training.options import TrainOptions as TrainOptions
+    from maskrcnn.training.train import TrainingResult as TrainingResult, train as train
+    from runtime.pictures.letterbox import ResizePolicy as ResizePolicy
 
-_HOMES = {
-    "maskrcnn.checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint", "save_matterport"),
-    "maskrcnn.configuration.model": ("Config", "DetectionConfig", "ModelConfig", "ProposalConfig", "read_config"),
-    "maskrcnn.data.readers.check": ("check_dataset",),
-    "maskrcnn.data.from_python": ("from_python",),
-    "maskrcnn.data.readers.open": ("open_dataset", "open_datasets"),
-    "maskrcnn.data.python_dataset": ("PythonDataset",),
-    "maskrcnn.data.records": ("Dataset", "Instance", "Record", "combine"),
-    "maskrcnn.data.synthetic.shapes": ("shapes_dataset",),
-    "maskrcnn.demo": ("demo_model", "demo_picture"),
-    "maskrcnn.evaluation.evaluate": ("Evaluation", "evaluate"),
-    "maskrcnn.checkpoint_predictor": ("CheckpointPredictor",),
-    "maskrcnn.model": ("MaskRCNN",),
-    "maskrcnn.configuration.samples": ("find_config", "sample_config"),
-    "maskrcnn.training.options": ("TrainOptions",),
-    "maskrcnn.training.train": ("TrainingResult", "train"),
-    "maskrcnn.configuration.training": ("AugmentationConfig", "StageConfig", "TrainingConfig"),
-    "maskrcnn.checkpoints.named_weights": ("LoadReport",),
-    "runtime.pictures.letterbox": ("ResizePolicy",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "AugmentationConfig",
-    "CheckpointError",
-    "CheckpointFormatError",
-    "CheckpointMismatchError",
-    "CheckpointNotFoundError",
-    "CheckpointPredictor",
-    "Config",
-    "ConfigError",
-    "Dataset",
-    "DatasetError",
-    "DatasetFormatError",
-    "DatasetNotFoundError",
-    "DetectionConfig",
-    "Evaluation",
-    "Instance",
-    "LoadReport",
-    "MaskRCNN",
-    "MaskRCNNError",
-    "ModelConfig",
-    "NonFiniteLossError",
-    "ProposalConfig",
-    "PythonDataset",
-    "Record",
-    "ResizePolicy",
-    "StageConfig",
-    "TrainOptions",
-    "TrainingConfig",
-    "TrainingError",
-    "TrainingResult",
-    "check_dataset",
-    "combine",
-    "demo_model",
-    "demo_picture",
-    "evaluate",
-    "find_config",
-    "from_python",
-    "load_checkpoint",
-    "open_dataset",
-    "open_datasets",
-    "read_config",
-    "sample_config",
-    "save_checkpoint",
-    "save_matterport",
-    "shapes_dataset",
-    "train",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
-    raise AttributeError(f"module 'maskrcnn' has no attribute {name!r}")
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "maskrcnn.errors": "CheckpointError CheckpointFormatError CheckpointMismatchError CheckpointNotFoundError "
+        "ConfigError DatasetError DatasetFormatError DatasetNotFoundError MaskRCNNError "
+        "NonFiniteLossError TrainingError",
+        "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
+        "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",
+        "maskrcnn.checkpoints.named_weights": "LoadReport",
+        "maskrcnn.configuration.files": "read_config",
+        "maskrcnn.configuration.model": "Config DetectionConfig ModelConfig ProposalConfig",
+        "maskrcnn.configuration.samples": "find_config sample_config",
+        "maskrcnn.configuration.training": "AugmentationConfig StageConfig TrainingConfig",
+        "maskrcnn.data.from_python": "from_python",
+        "maskrcnn.data.python_dataset": "PythonDataset",
+        "maskrcnn.data.readers.check": "check_dataset",
+        "maskrcnn.data.readers.open": "open_dataset open_datasets",
+        "maskrcnn.data.records": "Dataset Instance Record combine",
+        "maskrcnn.data.synthetic.shapes": "shapes_dataset",
+        "maskrcnn.demo": "demo_model demo_picture",
+        "maskrcnn.evaluation.evaluate": "Evaluation evaluate",
+        "maskrcnn.model": "MaskRCNN",
+        "maskrcnn.training.options": "TrainOptions",
+        "maskrcnn.training.train": "TrainingResult train",
+        "runtime.pictures.letterbox": "ResizePolicy",
+    },
+)

@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from maskrcnn import boxes as box_ops
-from maskrcnn import nms
+from maskrcnn import boxes as box_ops, nms
 from maskrcnn.configuration.model import DetectionConfig
 
 

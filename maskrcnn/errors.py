@@ -15,14 +15,11 @@
 Each message is one printable line: what was wrong, where, what was expected, what to do.
 """
 
-from runtime.one_line import printable_message
+from runtime.errors import ToolkitError
 
 
-class MaskRCNNError(Exception):
+class MaskRCNNError(ToolkitError):
     """Base of all errors raised by `maskrcnn`; catch it to catch them all."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*map(printable_message, arguments))  # names and values in a message may come from a file
 
 
 class ConfigError(MaskRCNNError, ValueError):

@@ -4,8 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from maskrcnn import boxes as box_ops
-from maskrcnn import nms
+from maskrcnn import boxes as box_ops, nms
 from maskrcnn.configuration.model import ModelConfig, ProposalConfig
 
 UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)

@@ -19,6 +19,7 @@ from runtime.errors import (
     OutOfMemoryError,
     OutputError,
     RuntimeLibraryError,
+    ToolkitError,
 )
 from runtime.placement import Placement
 from runtime.predictor import Predictor
@@ -43,5 +44,6 @@ __all__ = [
     "Placement",
     "Predictor",
     "RuntimeLibraryError",
+    "ToolkitError",
     "read_metadata",
 ]

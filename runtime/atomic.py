@@ -5,17 +5,20 @@ leaves what stood there before, or the new, and a sibling that the next writer t
 system that cannot exchange two of them: for a moment nothing stands there, see `_move_into_place`.)
 """
 
+import ctypes
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.errors import OutputError
-from runtime.exchange import exchange
 
 _SUFFIX, _ASIDE = ".partial", ".old"
+_AT_WORKING_FOLDER = -100  # AT_FDCWD: paths are as the caller gives them
+_RENAME_EXCHANGE = 2
 
 
 @contextmanager
@@ -113,6 +116,24 @@ def _move_into_place(temporary: Path, path: Path) -> None:
         _remove(aside)
     with suppress(OSError):  # some file systems cannot flush a folder; the rename itself has happened
         _flush_folder(path.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders of one file system change places, at once for everybody who looks.
+
+    Returns:
+        Whether that was done; False where the system or the file system cannot do it, and nothing has changed.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # a C library without it
+        return False
+    done: int = rename(
+        _AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+    )
+    return done == 0
 
 
 def _flush_folder(folder: Path) -> None:

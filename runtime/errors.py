@@ -1,19 +1,20 @@
-"""Every error the runtime raises on purpose.
+"""Every error the runtime raises on purpose, and the root of all errors of the three packages.
 
-    RuntimeLibraryError
-    ├── ImageError (ValueError)              a picture cannot be used: what, where, what to give instead
-    ├── InputError (ValueError)              an argument or tensor of the wrong type, shape or range
-    ├── ArtifactError (ValueError)           a model file cannot be used
-    │   ├── ArtifactNotFoundError (FileNotFoundError)
-    │   ├── ArtifactCorruptError             truncated, or its bytes differ from the recorded digest
-    │   ├── ArtifactVersionError             written by another schema version
-    │   └── ForeignArtifactError             a sound file that maskrcnn-export did not write
-    ├── DeviceError (RuntimeError)           the asked device cannot be used
-    ├── EngineError (RuntimeError)           an engine failed in a run, or cannot go on in this process
-    │   └── OutOfMemoryError (MemoryError)   there was not enough memory for the run
-    ├── ClosedError (RuntimeError)           a predictor was used after it was closed
-    ├── OutputError (OSError)                a file cannot be written where it was asked to be
-    └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
+    ToolkitError
+    └── RuntimeLibraryError
+        ├── ImageError (ValueError)              a picture cannot be used: what, where, what to give instead
+        ├── InputError (ValueError)              an argument or tensor of the wrong type, shape or range
+        ├── ArtifactError (ValueError)           a model file cannot be used
+        │   ├── ArtifactNotFoundError (FileNotFoundError)
+        │   ├── ArtifactCorruptError             truncated, or its bytes differ from the recorded digest
+        │   ├── ArtifactVersionError             written by another schema version
+        │   └── ForeignArtifactError             a sound file that maskrcnn-export did not write
+        ├── DeviceError (RuntimeError)           the asked device cannot be used
+        ├── EngineError (RuntimeError)           an engine failed in a run, or cannot go on in this process
+        │   └── OutOfMemoryError (MemoryError)   there was not enough memory for the run
+        ├── ClosedError (RuntimeError)           a predictor was used after it was closed
+        ├── OutputError (OSError)                a file cannot be written where it was asked to be
+        └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
 
 Each message is one printable line: what was wrong, where, what was expected, what to do.
 """
@@ -21,11 +22,15 @@ Each message is one printable line: what was wrong, where, what was expected, wh
 from runtime.one_line import printable_message
 
 
-class RuntimeLibraryError(Exception):
-    """Base of all errors raised by `runtime`; catch it to catch them all."""
+class ToolkitError(Exception):
+    """Root of the errors that `runtime`, `maskrcnn` and `export` raise on purpose."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*map(printable_message, arguments))  # names and values in a message may come from a file
+
+
+class RuntimeLibraryError(ToolkitError):
+    """Base of all errors raised by `runtime`; catch it to catch them all."""
 
 
 class ImageError(RuntimeLibraryError, ValueError):

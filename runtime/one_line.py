@@ -1,5 +1,7 @@
 """Text from outside, such as file names, class names and other libraries' errors, fit for a message."""
 
+import os
+
 
 def one_line(text: object) -> str:
     """Make one line of any text, with nothing in it that a terminal obeys.
@@ -22,3 +24,8 @@ def escaped(text: str) -> str:
 def printable_message(value: object) -> object:
     """A text as it is where it is one printable line, else `one_line` of it; anything but text is left alone."""
     return one_line(value) if isinstance(value, str) and not value.isprintable() else value
+
+
+def printable_path(path: object) -> str:
+    """Return a path as text that can be written as UTF-8, whatever bytes the file system holds."""
+    return os.fsencode(str(path)).decode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """A picture to what the graph takes, and what it gives back to the frame of the picture."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,24 @@ from runtime.errors import ImageError, InputError
 from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
 from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
+
+
+@runtime_checkable
+class PredictorSteps(Protocol):
+    """A predictor in its three steps, which can run in different threads and be timed one by one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id; 0 is the background."""
+
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+        """Read and letterbox one image."""
+
+    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+        """Run the model on a batch."""
+
+    def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
+        """Map the outputs of one image back to that image."""
 
 
 def letterbox_picture(

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
 from threading import Semaphore
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,10 @@ from runtime.detections import Detections
 from runtime.errors import EngineError, ImageError, InputError
 from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.read import ImageSource
+from runtime.steps import PredictorSteps
 
 OnError = Literal["raise", "yield"]
 Result = Detections | ImageError
-
-
-class Stages(Protocol):
-    """A predictor in its three steps; see `runtime.Predictor`."""
-
-    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-        """Read and letterbox one picture."""
-
-    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
-        """Run the model."""
-
-    def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
-        """Go back to the picture."""
 
 
 class _Picture(NamedTuple):
@@ -60,7 +48,7 @@ def check_pictures(images: Iterable[ImageSource], batch_size: int) -> None:
 
 
 def stream(
-    stages: Stages,
+    steps: PredictorSteps,
     images: Iterable[ImageSource],
     batch_size: int,
     ahead: int | None,
@@ -79,13 +67,13 @@ def stream(
         raise InputError(f"ahead is {ahead!r}: expected an integer of at least batch_size, {batch_size}")
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {on_error!r}: expected one of {', '.join(get_args(OnError))}")
-    return _results(stages, images, batch_size, ahead, on_error, rles)
+    return _results(steps, images, batch_size, ahead, on_error, rles)
 
 
 def _results(
-    stages: Stages, images: Iterable[ImageSource], batch_size: int, ahead: int, on_error: OnError, rles: bool
+    steps: PredictorSteps, images: Iterable[ImageSource], batch_size: int, ahead: int, on_error: OnError, rles: bool
 ) -> Generator[Result]:
-    pipeline = _Pipeline(stages, iter(images), batch_size, max(batch_size, ahead - batch_size), on_error, rles)
+    pipeline = _Pipeline(steps, iter(images), batch_size, max(batch_size, ahead - batch_size), on_error, rles)
     pending: deque[Future[Result | None]] = deque()
     try:
         while True:
@@ -109,14 +97,14 @@ class _Pipeline:
 
     def __init__(
         self,
-        stages: Stages,
+        steps: PredictorSteps,
         source: Iterator[ImageSource],
         batch_size: int,
         window: int,
         on_error: OnError,
         rles: bool,
     ) -> None:
-        self._stages, self._source, self._on_error, self._rles = stages, source, on_error, rles
+        self._steps, self._source, self._on_error, self._rles = steps, source, on_error, rles
         self._batch_size, self._window = batch_size, window
         self._pools = [ThreadPoolExecutor(1, f"predict-{name}") for name in ("read", "run", "finish")]
         self._reader, self._engine, self._finisher = self._pools
@@ -179,7 +167,7 @@ class _Pipeline:
 
     def _prepare(self, image: ImageSource, result: Future[Result | None]) -> None:
         try:
-            letterbox, pixels = self._stages.prepare(image)
+            letterbox, pixels = self._steps.prepare(image)
         except ImageError as error:
             if self._on_error == "raise":
                 raise
@@ -209,7 +197,7 @@ class _Pipeline:
                 return
             images = np.stack([picture.pixels for picture in batch])
             windows = np.array([picture.letterbox.window for picture in batch], np.float32)
-            outputs = self._stages.run(images, windows)
+            outputs = self._steps.run(images, windows)
         except BaseException as error:  # noqa: BLE001  (as in `_read`)
             for picture in batch:
                 picture.result.set_exception(error)
@@ -221,7 +209,7 @@ class _Pipeline:
     def _finish(self, batch: list[_Picture], outputs: Mapping[str, npt.NDArray[Any]]) -> None:
         for row, picture in enumerate(batch):
             try:
-                found = self._stages.finish({name: array[row] for name, array in outputs.items()}, picture.letterbox)
+                found = self._steps.finish({name: array[row] for name, array in outputs.items()}, picture.letterbox)
                 if self._rles:
                     _ = found.rles  # made when first asked for, and kept
             except BaseException as error:  # noqa: BLE001  (as in `_read`)

@@ -88,7 +88,7 @@ def picture():
 @pytest.fixture(scope="session")
 def onnx_artifact(demo, tmp_path_factory):
     """Path of the demo model as a verified `.onnx` file; copy it before you change it."""
-    from export.api import export_onnx
+    from export import export_onnx
 
     path = tmp_path_factory.mktemp("onnx") / "demo.onnx"
     export_onnx(demo, path, checkpoint=_CHECKPOINT)
@@ -98,7 +98,7 @@ def onnx_artifact(demo, tmp_path_factory):
 @pytest.fixture(scope="session")
 def savedmodel_artifact(demo, tmp_path_factory):
     """Path of the demo model as a verified SavedModel folder; copy it before you change it."""
-    from export.api import export_savedmodel
+    from export import export_savedmodel
 
     path = tmp_path_factory.mktemp("savedmodel") / "demo"
     export_savedmodel(demo, path, checkpoint=_CHECKPOINT)

@@ -15,8 +15,6 @@ from packaging.utils import canonicalize_name
 
 from export.doctor.mend import Installer
 
-MINIMUM_ORT = "1.25"  # RoiAlign with half-pixel coordinates has a CUDA kernel from this version on
-
 # Packages whose files are looked for: those that others overwrite, or take along when they go.
 _WATCHED = ("onnxruntime", "ort-nightly", "nvidia-", "tensorflow")
 _LIBRARY = re.compile(r"\.(so|dll|pyd|dylib)(\.\d+)*$")

@@ -7,9 +7,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from export.doctor.environment import MINIMUM_ORT, Environment
+from export.doctor.environment import Environment
 from export.doctor.finding import Finding, State
 from export.doctor.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, ort_extra, tensorflow_extra
+from export.target import MINIMUM_ORT
 from runtime.engines.versions import version_numbers
 
 _PYTHONS = (3, 11), (3, 13)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.artifact_files.protobuf import field as wire_field
-from runtime.artifact_files.protobuf import varint_field
+from runtime.artifact_files.protobuf import field as wire_field, varint_field
 
 SECONDS = 120
 _RELU = b"Relu"

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from maskrcnn.demo import demo_picture
 from runtime.errors import ImageError
+from runtime.pictures.header import PICTURE_SUFFIXES
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 from runtime.pictures.read import read_image
 
 Image = npt.NDArray[np.uint8]
 
 MAX_PICTURES = 8  # each costs several runs of both models
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder: give one with pictures")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
-        raise ImageError(f"{folder} has no pictures: expected files ending in {', '.join(_SUFFIXES)}")
+        raise ImageError(f"{folder} has no pictures: expected files ending in {', '.join(PICTURE_SUFFIXES)}")
     return paths
 
 

@@ -4,17 +4,15 @@ Our file is matterport's layout with two root attributes more: the configuration
 configuration and weights, because HDF5 itself would load a flipped byte without a word.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
-from maskrcnn.checkpoints.matterport_h5 import group_of, read_arrays, write_arrays
-from maskrcnn.checkpoints.named_weights import LoadReport, get_arrays, named_variables, set_arrays
+from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
+from maskrcnn.checkpoints.named_weights import LoadReport, get_arrays, set_arrays
 from maskrcnn.configuration.model import Config
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-from maskrcnn.seeded_weights import seeded_weight
 
 _CONFIG = "maskrcnn_config"
 
@@ -68,17 +66,3 @@ def load_checkpoint(
         config = Config.from_json(attributes[_CONFIG])
     model = MaskRCNN(config, backbone)
     return model, set_arrays(model, arrays, str(path), exclude_heads)
-
-
-def seed_weights(model: MaskRCNN, seed: int = 0, gains: Mapping[str, float] | None = None) -> None:
-    """Fill a model with the deterministic weights of `seeded_weights`.
-
-    Args:
-        model: To be filled.
-        seed: Of the weights.
-        gains: Factor on the kernel of a layer, by layer name.
-    """
-    for key, variable in named_variables(model).items():
-        layer, name = key.split("/")
-        weight = seeded_weight(f"{group_of(layer)}/{key}:0", tuple(variable.shape), seed)
-        variable.assign(weight * (gains or {}).get(layer, 1.0) if name == "kernel" else weight)

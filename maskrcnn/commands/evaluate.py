@@ -29,8 +29,10 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     """Score a model on a data set: COCO average precision, speed, and the pictures it understands least."""
     with errors():
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
-        from maskrcnn.evaluation.evaluate import check_outputs  # noqa: PLC0415
-        from maskrcnn.evaluation.evaluate import evaluate as run_evaluation  # noqa: PLC0415
+        from maskrcnn.evaluation.evaluate import (  # noqa: PLC0415
+            check_outputs,
+            evaluate as run_evaluation,
+        )
 
         check_outputs(output, overwrite=force)
         pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)

@@ -1,7 +1,7 @@
 """The exit code of every error raised on purpose, the same for all commands."""
 
-from maskrcnn.errors import MaskRCNNError, NonFiniteLossError
-from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, RuntimeLibraryError
+from maskrcnn.errors import NonFiniteLossError
+from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, ToolkitError
 
 # The first that fits counts.
 _CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -10,8 +10,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (DeviceError, 3),
     (ImageError, 5),
     (OutputError, 6),
-    (RuntimeLibraryError, 4),
-    (MaskRCNNError, 4),
+    (ToolkitError, 4),
 )
 
 

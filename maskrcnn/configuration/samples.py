@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig, read_config
+from maskrcnn.configuration.files import read_config
+from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig
 from maskrcnn.configuration.training import AugmentationConfig, StageConfig, TrainingConfig
 from maskrcnn.errors import ConfigError
 from runtime.pictures.letterbox import ResizePolicy

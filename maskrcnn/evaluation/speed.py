@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime.detections import Detections
-from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.read import ImageSource
+from runtime.steps import PredictorSteps
 
 TOTAL = "total"
 
@@ -24,20 +23,6 @@ class PicturePredictor(Protocol):
 
     def __call__(self, image: Any, /) -> Detections:
         """Detections in one picture: a path, or uint8 [H, W, C]."""
-
-
-@runtime_checkable
-class StagedPredictor(PicturePredictor, Protocol):
-    """A predictor whose three steps can be timed apart."""
-
-    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-        """Read and letterbox one picture."""
-
-    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """Run the model."""
-
-    def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
-        """Go back to the picture."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ def predict_timed(predictor: PicturePredictor, image: ImageSource) -> tuple[Dete
     Raises:
         ImageError: The picture cannot be used.
     """
-    if not isinstance(predictor, StagedPredictor):
+    if not isinstance(predictor, PredictorSteps):
         begin = perf_counter()
         detections = predictor(image)
         _ = detections.mask_crops

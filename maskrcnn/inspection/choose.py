@@ -8,8 +8,8 @@ from maskrcnn.demo import demo_dataset
 from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.results import match_classes
 from maskrcnn.inspection.report import InspectedPicture, first_records
-from maskrcnn.prediction.sources import printable
 from runtime.errors import ImageError, InputError
+from runtime.one_line import printable_path
 
 
 def choose_pictures(
@@ -34,7 +34,9 @@ def choose_pictures(
         missing = next((path for path in images if not path.is_file()), None)
         if missing is not None:  # before minutes are spent on the others
             raise ImageError(f"{str(missing)!r} does not exist; expected a picture file")
-        return [InspectedPicture(printable(path.name), Record(path.name, path, ()), False) for path in images], None
+        return [
+            InspectedPicture(printable_path(path.name), Record(path.name, path, ()), False) for path in images
+        ], None
     match_classes(class_names, dataset)
     adapted = combine((dataset,), class_names)
     if not images:
@@ -57,4 +59,4 @@ def _find(path: Path, dataset: Dataset) -> InspectedPicture:
     if len(found) != 1:
         what = "no picture" if not found else f"{len(found)} pictures"
         raise DatasetError(f"{dataset.name} has {what} called {path.name}: give the path as the data set has it")
-    return InspectedPicture(printable(path.name), found[0], True)
+    return InspectedPicture(printable_path(path.name), found[0], True)

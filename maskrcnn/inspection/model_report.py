@@ -10,8 +10,9 @@ from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_char
 from maskrcnn.inspection.data_statistics import DIFFERENCES, DatasetStatistics
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Table
 from maskrcnn.inspection.weights import Arrays, kernels, kernels_by_part, weight_table
-from maskrcnn.intermediates.artifact_run import Placement, placement_rows
+from maskrcnn.intermediates.artifact_run import placement_rows
 from runtime.artifact import Metadata
+from runtime.placement import Placement
 
 
 def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], list[dict[str, object]]]:

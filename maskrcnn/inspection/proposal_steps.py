@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maskrcnn import boxes as box_ops
-from maskrcnn import nms
+from maskrcnn import boxes as box_ops, nms
 from maskrcnn.evaluation.metrics import box_iou, recall
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.intermediates.stage_run import Floats, StageRun

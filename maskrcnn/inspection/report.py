@@ -26,8 +26,8 @@ from maskrcnn.inspection.tensorboard import write_tensorboard
 from maskrcnn.inspection.weights import Arrays
 from maskrcnn.intermediates.artifact_run import ArtifactStages
 from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
-from maskrcnn.prediction.sources import printable
 from runtime.atomic import atomic_write
+from runtime.one_line import printable_path
 
 PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"
 
@@ -190,7 +190,7 @@ def first_records(dataset: Dataset, count: int) -> list[InspectedPicture]:
 
 def _inspected(record: Record) -> InspectedPicture:
     name = str(record.image_id) if callable(record.image) else record.image.name
-    return InspectedPicture(printable(name), record, True)
+    return InspectedPicture(printable_path(name), record, True)
 
 
 def _facts(runner: StageRunner) -> list[str]:

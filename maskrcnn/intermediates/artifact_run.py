@@ -1,7 +1,6 @@
 """An exported model, looked into through the tensors between its stages."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,34 +8,12 @@ import numpy.typing as npt
 from maskrcnn.configuration.dataclass_json import from_dict
 from maskrcnn.configuration.model import Config
 from maskrcnn.intermediates.stage_run import Floats, StageRun, shown
-from runtime.artifact import Metadata
 from runtime.errors import ArtifactError
 from runtime.pictures.read import ImageSource, read_image
+from runtime.placement import Placement
 
-
-class Placement(Protocol):
-    """Where the nodes of a graph ran, and for how long; see `runtime.Placement`."""
-
-    device: str
-    counts: Mapping[tuple[str, str], int]
-    milliseconds: Mapping[tuple[str, str], float]
-
-
-class ArtifactPredictor(Protocol):
-    """The part of `runtime.Predictor` that is used here."""
-
-    metadata: Metadata
-    score_threshold: float
-    nms_threshold: float
-
-    def prepare(self, image: ImageSource) -> Any:
-        """Letterbox one picture."""
-
-    def borders(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """The tensors between the stages."""
-
-    def explain(self, image: ImageSource | None = None) -> Placement:
-        """Where each node ran."""
+if TYPE_CHECKING:
+    from runtime.predictor import Predictor
 
 
 class ArtifactStages:
@@ -50,7 +27,7 @@ class ArtifactStages:
         ConfigError: The configuration that it carries is not one of ours.
     """
 
-    def __init__(self, predictor: ArtifactPredictor) -> None:
+    def __init__(self, predictor: "Predictor") -> None:
         if not predictor.metadata.config:
             raise ArtifactError(
                 "the artifact does not carry the configuration of its model, as older ones do not: export it again "

@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.evaluation.speed import StagedPredictor
 from maskrcnn.prediction.read_ahead import read_ahead
 from runtime.detections import Detections
 from runtime.errors import RuntimeLibraryError
 from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.read import ImageSource
+from runtime.steps import PredictorSteps
 
 K = TypeVar("K")
 
@@ -24,7 +24,7 @@ class _Prepared(NamedTuple):
 
 
 def detect(
-    predictor: StagedPredictor,
+    predictor: PredictorSteps,
     items: Iterable[tuple[K, ImageSource]],
     batch_size: int,
     stopped: Callable[[], bool],
@@ -67,7 +67,7 @@ def detect(
 
 
 def _prepare(
-    predictor: StagedPredictor, items: Iterable[tuple[K, ImageSource]]
+    predictor: PredictorSteps, items: Iterable[tuple[K, ImageSource]]
 ) -> Iterator[tuple[K, _Prepared | Exception]]:
     for key, image in items:
         try:
@@ -77,7 +77,7 @@ def _prepare(
         yield key, prepared
 
 
-def _run(predictor: StagedPredictor, group: list[tuple[K, _Prepared]]) -> Iterator[tuple[K, Detections | Exception]]:
+def _run(predictor: PredictorSteps, group: list[tuple[K, _Prepared]]) -> Iterator[tuple[K, Detections | Exception]]:
     images = np.stack([prepared.pixels for _, prepared in group])
     windows = np.array([prepared.letterbox.window for _, prepared in group], np.float32)
     try:

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.prediction.sources import Source, printable
+from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
 from runtime.detections import Detections
 from runtime.errors import ImageError
+from runtime.one_line import printable_path
 
 # One detection: `class_id`, `name`, `score`, `box` [x1, y1, x2, y2] and `mask` (RLE), as `Detections.to_json` has it.
 Row = dict[str, Any]
@@ -24,8 +25,8 @@ def stamp(source: Source) -> Stamp:
     try:
         found = os.stat(source.path)  # noqa: PTH116
     except OSError as error:
-        raise ImageError(f"cannot open {printable(source.path)!r}: {error.strerror}") from error
-    return {"path": printable(source.path), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+        raise ImageError(f"cannot open {printable_path(source.path)!r}: {error.strerror}") from error
+    return {"path": printable_path(source.path), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def found_in(detections: Detections) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from maskrcnn.evaluation.speed import StagedPredictor
 from maskrcnn.prediction.output_folder import OutputFolder
 from runtime.detections import Detections
+from runtime.steps import PredictorSteps
 
 # Called with what is counted ("pictures", "views", or the name of a video), how many are done, and of how many, or None
 # if nobody knows; first with what was done before.
@@ -28,7 +28,7 @@ class Job:
         progress: Told how far it is.
     """
 
-    predictor: StagedPredictor
+    predictor: PredictorSteps
     folder: OutputFolder
     run: str
     classes: tuple[str, ...] | None

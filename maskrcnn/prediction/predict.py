@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskrcnn.configuration.require import require
-from maskrcnn.evaluation.speed import StagedPredictor
 from maskrcnn.interruption import Interruption
 from maskrcnn.prediction.job import Job, Progress
 from maskrcnn.prediction.output_folder import open_output
@@ -16,6 +15,7 @@ from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
 from runtime.errors import InputError
+from runtime.steps import PredictorSteps
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Prediction:
 def predict_paths(
     paths: Sequence[str],
     output: Path,
-    open_model: Callable[[], tuple[StagedPredictor, str]],
+    open_model: Callable[[], tuple[PredictorSteps, str]],
     options: PredictOptions,
     progress: Progress,
 ) -> Prediction:
@@ -126,7 +126,7 @@ def _run(
     return Prediction(job.folder.path, made, failures, totals)
 
 
-def _settings(predictor: StagedPredictor, model: str, options: PredictOptions) -> RunSettings:
+def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) -> RunSettings:
     names = tuple(predictor.class_names)
     unknown = [name for name in options.classes if name not in names[1:]]
     if unknown:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskrcnn.data.readers.picture_files import SUFFIXES
 from runtime.errors import ImageError
+from runtime.one_line import printable_path
+from runtime.pictures.header import PICTURE_SUFFIXES
 
-PICTURE_SUFFIXES = (*SUFFIXES, ".jfif", ".mpo", ".pbm")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
 # File systems allow 255 bytes; the longest that is added is ".", ".jsonl", a process id and ".partial".
@@ -61,12 +61,7 @@ class Failure(NamedTuple):
         """What `error` means for a source."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         line = " ".join(str(reason).split()) or "no further description"
-        return cls(source.name, printable(source.path), type(error).__name__, printable(line))
-
-
-def printable(path: object) -> str:
-    """A path as text that can be written as UTF-8, whatever bytes the file system holds."""
-    return os.fsencode(str(path)).decode("utf-8", "replace")
+        return cls(source.name, printable_path(source.path), type(error).__name__, printable_path(line))
 
 
 def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list[Failure]]:
@@ -170,4 +165,4 @@ def _is_known(path: Path) -> bool:
 
 def _relative(path: Path, base: Path) -> str:
     parts = Path(os.path.relpath(path, base)).parts
-    return printable("/".join(part for part in parts if part not in (os.pardir, os.curdir)))
+    return printable_path("/".join(part for part in parts if part not in (os.pardir, os.curdir)))

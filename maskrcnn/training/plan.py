@@ -8,7 +8,8 @@ from typing import Any
 
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.configuration.dataclass_json import from_dict
-from maskrcnn.configuration.model import Config, read_config
+from maskrcnn.configuration.files import read_config
+from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.overrides import choose_stages, override, split_setting
 from maskrcnn.configuration.samples import SAMPLES, find_config
 from maskrcnn.errors import ConfigError

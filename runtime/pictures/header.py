@@ -31,6 +31,22 @@ from runtime.errors import ImageError
 # Pillow knows some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
 # "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Endings of their files, for finding images in folders. A file that is named may end in anything.
+PICTURE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jfif",
+    ".mpo",
+    ".pbm",
+)
 
 _PREFIX = 16  # bytes by which Pillow's readers know their format
 _FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's readers say to files not of their format

@@ -9,9 +9,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from benchmarks import gpu, skeleton
+from benchmarks.seeded_weights import seed_weights
 from export.convert import to_onnx_graph as onnx_convert
 from export.describe import describe
-from maskrcnn.checkpoints.checkpoint import seed_weights
 from maskrcnn.configuration.samples import DEMO
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.onnx_file import seal

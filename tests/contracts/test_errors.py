@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from runtime.errors import ToolkitError
+
 PACKAGES = ("runtime", "maskrcnn", "export")
 _LINE = re.compile(r"^ {4}(?P<rails>[│├└─ ]*)(?P<name>[A-Z]\w+)(?: \((?P<builtin>\w+)\))?(?:  .*)?$")
 
@@ -47,7 +49,8 @@ def test_docstring_lists_every_class_in_their_order(package):
 def test_class_has_the_bases_that_are_drawn(package, name):
     found = classes(package)[name]
     parent, builtin = drawn(package)[name]
-    expected = [classes(package)[parent] if parent else Exception]
+    top = Exception if package == "runtime" else ToolkitError
+    expected = [classes(package)[parent] if parent else top]
     if builtin:
         expected.append(getattr(builtins, builtin))
     assert list(found.__bases__) == expected
@@ -68,8 +71,8 @@ def test_one_base_catches_them_all(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_packages_share_no_error(package):
-    others = [c for other in PACKAGES if other != package for c in classes(other).values()]
+def test_packages_share_the_root_alone(package):
+    others = [c for other in PACKAGES if other != package for c in classes(other).values() if c is not ToolkitError]
     assert not any(issubclass(found, tuple(others)) for found in classes(package).values())
 
 
@@ -104,3 +107,8 @@ def test_a_message_is_one_printable_line_whatever_a_file_says(package, name):
         pytest.skip("it makes its message itself")
     assert str(found("a\x1b[2J of\nb\u202e")) == r"a\x1b[2J of b\u202e"
     assert str(found("two  spaces of a path stay")) == "two  spaces of a path stay"
+
+
+@pytest.mark.parametrize(("package", "name"), ALL)
+def test_every_error_is_caught_by_the_root(package, name):
+    assert issubclass(classes(package)[name], ToolkitError)

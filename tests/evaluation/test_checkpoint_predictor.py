@@ -7,10 +7,10 @@ import pytest
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD, CheckpointPredictor
 from maskrcnn.demo import demo_model
 from maskrcnn.errors import ConfigError
-from maskrcnn.evaluation.speed import StagedPredictor
 from runtime import Predictor
 from runtime.errors import ImageError
 from runtime.pictures.letterbox import plan_letterbox
+from runtime.steps import PredictorSteps
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_the_interface_is_that_of_the_artifact_s_predictor(predictor):
     for name in ("__call__", "prepare", "run", "finish", "class_names", "score_threshold", "nms_threshold"):
         assert hasattr(Predictor, name) or name.endswith("threshold")
         assert hasattr(predictor, name)
-    assert isinstance(predictor, StagedPredictor)
+    assert isinstance(predictor, PredictorSteps)
     assert predictor.class_names == models.demo().config.model.class_names
 
 

@@ -11,7 +11,7 @@ GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block 
 @pytest.fixture(scope="session")
 def make_tiny():
     """Function from changes of the network to a model of a few thousand weights with detections."""
-    from maskrcnn.checkpoints.checkpoint import seed_weights
+    from benchmarks.seeded_weights import seed_weights
     from maskrcnn.configuration.samples import DEMO
     from maskrcnn.model import MaskRCNN
     from runtime.pictures.letterbox import ResizePolicy

@@ -147,7 +147,7 @@ def test_heads_of_another_number_of_classes_are_left_out(checkpoints, tiny, tmp_
         given.append(model)
         return Verdict("model", "engine", 0.5, 0.3, [], [])
 
-    monkeypatch.setattr("export.api.export_onnx", export)
+    monkeypatch.setattr("export.to_onnx.export_onnx", export)
     source, config = checkpoints / "matterport.h5", checkpoints / "six.json"
     result = call("onnx", source, "--config", config, "--exclude-heads", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 0

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export.api import export_onnx, verify_artifact
+from export import export_onnx, verify_artifact
 from export.errors import ConversionError
 from export.target import Target
 from runtime import InputError, Predictor, read_metadata

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import reverify
-from export.api import export_onnx, export_savedmodel, verify_artifact
+from export import export_onnx, export_savedmodel, reverify, verify_artifact
 from export.convert import handlers
 from export.convert.handlers import HANDLERS
 from export.errors import ParityError

@@ -111,8 +111,8 @@ def crowded_folder(tmp_path_factory):
     """A page of a model with 81 classes, nasty names, and 100 detections, none of them right."""
     from dataclasses import replace
 
+    from benchmarks.seeded_weights import seed_weights
     from maskrcnn import MaskRCNN, sample_config
-    from maskrcnn.checkpoints.checkpoint import seed_weights
     from maskrcnn.data.records import Dataset, Record
     from maskrcnn.demo import demo_picture
     from maskrcnn.inspection.report import InspectedPicture, inspect_pictures

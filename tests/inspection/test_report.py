@@ -13,9 +13,9 @@ from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.model_report import history_blocks
 from maskrcnn.inspection.report import Inspection
 from maskrcnn.inspection.result_report import result_blocks
-from maskrcnn.prediction.sources import printable
 from runtime.errors import OutputError
 from runtime.masks.rle import decode
+from runtime.one_line import printable_path
 
 SECTIONS = ("anchors", "refinement", "masks", "activations", "weights", "tensorboard", "result")
 
@@ -181,7 +181,7 @@ def test_the_result_shows_the_masks_of_the_detections(run, runner, truth):
 
 
 def test_names_that_are_no_utf8_and_numbers_that_are_none(tmp_path):
-    assert printable(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == "caf\N{REPLACEMENT CHARACTER}.jpg"
+    assert printable_path(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == "caf\N{REPLACEMENT CHARACTER}.jpg"
     inspection = Inspection("x", [], [], [], {"pictures": [{"value": float("nan"), "list": [1.5, float("inf")]}]})
     inspection.write(tmp_path / "report")
     text = (tmp_path / "report" / "figures.json").read_text()

@@ -8,7 +8,8 @@ import models
 import numpy as np
 import pytest
 
-from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport, seed_weights
+from benchmarks.seeded_weights import seed_weights
+from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport
 from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
 from maskrcnn.configuration.matterport import from_matterport

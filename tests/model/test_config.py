@@ -6,15 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.matterport import to_matterport
-from maskrcnn.configuration.model import (
-    Config,
-    DetectionConfig,
-    ModelConfig,
-    ProposalConfig,
-    TrainingConfig,
-    read_config,
-)
+from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.configuration.training import AugmentationConfig, StageConfig
 from maskrcnn.errors import ConfigError

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.seeded_weights import seeded_weight
 from maskrcnn.box_head import build_box_head
 from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.mask_head import build_mask_head, masks_of_class
-from maskrcnn.seeded_weights import seeded_weight
 
 CONFIG = ModelConfig(
     class_names=("BG", "a", "b"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn.checkpoints.checkpoint import seed_weights
+from benchmarks.seeded_weights import seed_weights
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN

@@ -9,8 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from maskrcnn import nms
 

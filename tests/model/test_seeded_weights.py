@@ -8,9 +8,9 @@ import models
 import numpy as np
 import pytest
 
+from benchmarks.seeded_weights import seeded_weight
 from maskrcnn.checkpoints.matterport_h5 import group_of
 from maskrcnn.checkpoints.named_weights import named_variables
-from maskrcnn.seeded_weights import seeded_weight
 
 # Weight, shape, seed, CRC-32 of its little-endian float32 bytes; one of each rule at least.
 CHECKSUMS = [

@@ -7,12 +7,12 @@ import models
 import onnx
 import pytest
 
-from export.api import export_onnx, export_savedmodel
+from benchmarks.seeded_weights import seed_weights
+from export import export_onnx, export_savedmodel
 from export.convert.surgery import Border
 from export.verify.onnx_stages import OnnxStages
 from export.verify.reference import Reference
 from export.verify.tensorflow_stages import TensorFlowStages
-from maskrcnn.checkpoints.checkpoint import seed_weights
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata

@@ -5,8 +5,7 @@ import json
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sample_metadata import METADATA
 
 from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, SIZE_MULTIPLE, Metadata, verdict_digest

@@ -13,8 +13,7 @@ from annotation_files import coco, write_coco
 from bad_pictures import FORMATS, good_picture, png
 from fuzz_targets import TARGETS
 from fuzzing import fuzz
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from sample_metadata import METADATA
 
 from maskrcnn.data.readers.check import check_dataset

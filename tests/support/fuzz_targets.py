@@ -15,8 +15,9 @@ from fuzz_artifacts import manifest, metadata, onnx, savedmodel
 from fuzz_checks import folder, refused_with
 
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.matterport import to_matterport
-from maskrcnn.configuration.model import Config, read_config
+from maskrcnn.configuration.model import Config
 from maskrcnn.data.readers import picture_files
 from maskrcnn.data.readers.findings import RowError
 from maskrcnn.data.readers.picture_files import picture_size

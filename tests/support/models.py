@@ -5,7 +5,7 @@ from functools import cache
 
 import golden
 
-from maskrcnn.checkpoints.checkpoint import seed_weights
+from benchmarks.seeded_weights import seed_weights
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.demo import demo_model
 from maskrcnn.model import MaskRCNN

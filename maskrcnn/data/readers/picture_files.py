@@ -9,12 +9,11 @@ from maskrcnn.data.readers.findings import RowError
 from maskrcnn.data.readers.json_rows import shown
 from maskrcnn.errors import DatasetNotFoundError
 from runtime.errors import ImageError
-from runtime.pictures.header import opened
+from runtime.pictures.header import PICTURE_SUFFIXES, opened
 from runtime.pictures.read import MAX_PIXELS
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 
 class PictureFolder:
@@ -137,6 +136,6 @@ def list_pictures(folder: Path) -> dict[str, Path]:
     files: Iterable[Path] = sorted(folder.iterdir()) if folder.is_dir() else ()
     found: dict[str, Path] = {}
     for path in files:
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."):
             found.setdefault(path.stem, path)
     return found

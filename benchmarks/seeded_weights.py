@@ -7,9 +7,14 @@ PCG64's raw stream, integers and correctly rounded float64 operations are used, 
 
 import math
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from maskrcnn.checkpoints.matterport_h5 import group_of
+from maskrcnn.checkpoints.named_weights import named_variables
+from maskrcnn.model import MaskRCNN
 
 _ONE = 1 << 24
 _SEED_STRIDE = 1000003
@@ -91,3 +96,17 @@ def _gain(layer: str, outputs: int) -> float:
             return (0.15 if layer.startswith("res4") else 0.3) * _HE
         return _HE
     return 1.0 if layer.startswith("fpn_") else _HE
+
+
+def seed_weights(model: MaskRCNN, seed: int = 0, gains: Mapping[str, float] | None = None) -> None:
+    """Fill a model with the deterministic weights of `seeded_weights`.
+
+    Args:
+        model: To be filled.
+        seed: Of the weights.
+        gains: Factor on the kernel of a layer, by layer name.
+    """
+    for key, variable in named_variables(model).items():
+        layer, name = key.split("/")
+        weight = seeded_weight(f"{group_of(layer)}/{key}:0", tuple(variable.shape), seed)
+        variable.assign(weight * (gains or {}).get(layer, 1.0) if name == "kernel" else weight)

@@ -1,0 +1,22 @@
+"""Public names of a package that are loaded when they are used."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
+    """Return `__all__` and `__getattr__` of a package.
+
+    Args:
+        package: Name of the package.
+        homes: Public names, separated by spaces, by the module that defines them.
+    """
+    home_of = {name: module for module, names in homes.items() for name in names.split()}
+
+    def load(name: str) -> Any:
+        if name in home_of:
+            return getattr(import_module(home_of[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return sorted(home_of), load
