@@ -121,6 +121,24 @@ def paste_masks(
     return masks
 
 
+def crop_of(mask: npt.NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> MaskCrop:
+    """Cut a mask to the rectangle that its pixels span.
+
+    Args:
+        mask: bool [H, W].
+        origin: (y, x) of its first pixel in the picture.
+
+    Returns:
+        A view of the mask, bool [h, w], and the (y, x) of its first pixel in the picture; 0 x 0 at (0, 0) if the mask
+        is empty.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    return mask[top : rows[-1] + 1, left : columns[-1] + 1], (int(origin[0]) + top, int(origin[1]) + left)
+
+
 def place_crops(crops: Sequence[MaskCrop], image_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Put each crop (bool [h, w], (y, x) of its first pixel) into a bitmap: bool [N, height, width]."""
     masks = np.zeros((len(crops), *image_size), np.bool_)

@@ -113,21 +113,50 @@ def decode_crop(rle: Mapping[str, Any]) -> tuple[npt.NDArray[np.bool_], tuple[in
         InputError: as `decode`.
     """
     (height, _), counts = _parse(rle)
-    edges = np.cumsum(counts)
-    starts, ends = edges[:-1:2][: len(counts[1::2])], edges[1::2]
-    filled = ends > starts
-    starts, ends = starts[filled], ends[filled]
+    starts, ends = _runs(counts)
     if not len(starts):
         return np.zeros((0, 0), np.bool_), (0, 0)
-    left, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
-    # Runs never touch once empty ones are gone or merge by themselves: a begin and an end may share a place.
+    left, top, right, bottom = _box_of_runs(starts, ends, height)
+    # Runs without pixels may have stood between two others: a begin and an end may share a place.
     steps = np.zeros((right - left) * height + 1, np.int8)
     np.add.at(steps, starts - left * height, 1)
     np.add.at(steps, ends - left * height, -1)
     columns = np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_).reshape(right - left, height)
-    rows = np.flatnonzero(columns.any(axis=0))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
     return np.ascontiguousarray(columns[:, top:bottom].T), (top, left)
+
+
+def mask_box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Return the bounding box x1, y1, x2, y2 of a mask, without decoding it.
+
+    Args:
+        rle: as for `decode`.
+
+    Returns:
+        Whole pixels, x2 and y2 exclusive; zeros for an empty mask.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    (height, _), counts = _parse(rle)
+    starts, ends = _runs(counts)
+    return _box_of_runs(starts, ends, height) if len(starts) else (0, 0, 0, 0)
+
+
+def _runs(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the begins and ends (exclusive) of the runs of 1 that have pixels."""
+    edges = np.cumsum(counts)
+    starts, ends = edges[:-1:2][: len(counts[1::2])], edges[1::2]
+    filled = ends > starts
+    return starts[filled], ends[filled]
+
+
+def _box_of_runs(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], height: int) -> tuple[int, int, int, int]:
+    first, top = np.divmod(starts, height)
+    last, bottom = np.divmod(ends - 1, height)
+    left, right = int(first[0]), int(last[-1]) + 1
+    if (first != last).any():  # a run over the foot of a column has a pixel in the last row and one in the first
+        return left, 0, right, height
+    return left, int(top.min()), right, int(bottom.max()) + 1
 
 
 def area(rle: Mapping[str, Any]) -> int:

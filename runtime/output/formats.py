@@ -82,22 +82,15 @@ def _segmentations(
     return [coco_polygons(rings, tolerance) if rings else one.rles[0] for rings, one in traced]
 
 
-def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:
-    """Return one JSON document of a picture's detections.
-
-    Args:
-        detections: of one picture.
-        path: a file to write the document to as UTF-8; replaced if it exists.
+def to_document(detections: "Detections") -> dict[str, Any]:
+    """Return a picture's detections as JSON serializable values.
 
     Returns:
         `{"image_size": [height, width], "device": where the graph ran, "detections": [{"class_id", "name", "score",
         "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     rows = zip(detections.class_ids, detections.names, detections.scores, detections.boxes, strict=True)
-    document = {
+    return {
         "image_size": [int(side) for side in detections.image_size],
         "device": detections.device,
         "detections": [
@@ -111,7 +104,22 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
             for (class_id, name, score, box), rle in zip(rows, detections.rles, strict=True)
         ],
     }
-    text = json.dumps(document, ensure_ascii=False)
+
+
+def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:
+    """Return one JSON document of a picture's detections.
+
+    Args:
+        detections: of one picture.
+        path: a file to write the document to as UTF-8; replaced if it exists.
+
+    Returns:
+        The text of `to_document`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    text = json.dumps(to_document(detections), ensure_ascii=False)
     if path is not None:
         with atomic_write(Path(path), overwrite=True) as temporary:
             # Half a character of a class name is not UTF-8; its Python escape is also JSON's.

@@ -12,6 +12,7 @@ from runtime.detections import Detections
 from runtime.errors import InputError, MissingPackageError, OutputError
 from runtime.masks.paste import paste_mask
 from runtime.masks.rle import decode
+from runtime.output.formats import to_document
 
 NAMES = ("BG", "person", "dog")
 SIZE = (40, 50)
@@ -205,6 +206,7 @@ def test_to_json(tmp_path):
     whole = make(2, class_names=("BG", "Größe", "犬"))
     text = whole.to_json(tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text(encoding="utf-8").strip() == text
+    assert json.loads(text) == to_document(whole)
     first = json.loads(text)["detections"][0]
     assert set(first) == {"class_id", "name", "score", "box", "mask"}
     assert (first["class_id"], first["name"]) == (1, "Größe")

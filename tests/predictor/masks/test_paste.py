@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.masks.paste import check_boxes, paste_mask, paste_masks, place_crops
+from runtime.masks.paste import check_boxes, crop_of, paste_mask, paste_masks, place_crops
 from runtime.pictures.resize import resize_bilinear
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "images_masks_seed0.npz")
@@ -176,3 +176,17 @@ def test_crops_are_put_where_they_belong():
         [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
         [[0] * 5] * 3,
     ]
+
+
+def test_a_tight_crop():
+    mask = np.zeros((6, 7), bool)
+    mask[2, 3] = mask[4, 5] = True
+    crop, origin = crop_of(mask)
+    assert origin == (2, 3)
+    assert crop.tolist() == [[True, False, False], [False, False, False], [False, False, True]]
+    assert crop.base is mask
+    assert crop_of(mask, (10, np.int64(-4)))[1] == (12, -1)
+    for empty in (np.zeros((6, 7), bool), np.zeros((0, 3), bool)):
+        crop, origin = crop_of(empty, (10, 20))
+        assert crop.shape == (0, 0)
+        assert origin == (0, 0)

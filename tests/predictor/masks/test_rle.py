@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from runtime.errors import InputError
-from runtime.masks.rle import area, decode, decode_crop, encode_crop
+from runtime.masks.rle import area, decode, decode_crop, encode_crop, mask_box
 from runtime.masks.rle_string import read_counts, write_all_counts, write_counts
 
 
@@ -36,6 +36,8 @@ def test_equals_pycocotools_byte_for_byte(case):
     assert rle["counts"].encode() == expected["counts"]
     assert rle["size"] == expected["size"]
     assert area(rle) == coco.area(expected) == mask.sum()
+    x, y, width, height = coco.toBbox(expected).tolist()
+    assert mask_box(rle) == (x, y, x + width, y + height)
     np.testing.assert_array_equal(decode(expected), mask)
     np.testing.assert_array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}), mask)
 
@@ -140,6 +142,25 @@ def test_a_crop_is_the_tight_part_of_the_whole_mask(shape, share):
         return
     assert (y, x) == (rows[0], columns[0])
     assert np.array_equal(crop, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+@pytest.mark.parametrize(
+    ("counts", "box"),
+    [
+        ([24], (0, 0, 0, 0)),
+        ([0, 24], (0, 0, 4, 6)),
+        ([8, 2, 14], (1, 2, 2, 4)),
+        ([8, 4, 12], (1, 2, 2, 6)),  # up to the foot of a column, not over it
+        ([8, 5, 11], (1, 0, 3, 6)),  # over it, into the next
+        ([3, 4, 0, 2, 5, 0, 0, 1, 0, 0, 9], (0, 0, 3, 6)),
+        ([8, 2, 10, 1, 3, 0, 0], (1, 2, 4, 4)),
+    ],
+)
+def test_a_mask_box_spans_the_pixels(counts, box):
+    rle = {"size": [6, 4], "counts": counts}
+    assert mask_box(rle) == box
+    crop, (y, x) = decode_crop(rle)
+    assert (x, y, x + crop.shape[1], y + crop.shape[0]) == box
 
 
 def test_a_crop_of_runs_that_are_empty_or_touch():
