@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
-
-def say_nothing(message: str) -> None:
-    """Take a message and drop it."""
+from maskrcnn.callbacks import Say, say_nothing
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,6 @@ class TrainOptions:
     tensorboard: bool = True
     log_steps: int = 10
     verbose: int | str = "auto"
-    progress: Callable[[str], None] = say_nothing
+    progress: Say = say_nothing
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
     build_backbone: Callable[[], keras.Model] | None = None
