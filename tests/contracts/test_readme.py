@@ -1,6 +1,6 @@
-"""Every snippet of README.md runs: commands through the command line, Python as it stands, in one folder, in order.
+"""Every snippet of README.md and docs/export.md runs in one folder, in order: commands through the command line.
 
-So does the Python of docs/inspection.md and docs/runtime.md.
+The Python of docs/inspection.md and docs/runtime.md runs too.
 """
 
 import json
@@ -23,15 +23,19 @@ from runtime.pictures.letterbox import ResizePolicy
 
 PROGRAMS = {"maskrcnn-export": export_app, "maskrcnn": training_app}
 README = Path(__file__).parents[2] / "README.md"
-SNIPPETS = re.findall(r"^```(bash|python)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+PAGES = (README, README.parent / "docs" / "export.md")
+SNIPPETS = [
+    (page.stem, kind, code)
+    for page in PAGES
+    for kind, code in re.findall(
+        r"^```(bash|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, demo):
-    """What the snippets take for granted: a checkpoint, a photograph, and annotated pictures.
-
-    Small ones stand for COCO's and the user's.
-    """
+    """The files that the snippets read: a checkpoint, photos, and annotated images, all small."""
     from PIL import Image
 
     path = tmp_path_factory.mktemp("readme")
@@ -49,7 +53,7 @@ def folder(tmp_path_factory, demo):
 
 
 def short(config):
-    """A configuration that trains for a moment."""
+    """Shorten the training of a configuration to two steps."""
     training = replace(
         config.training, batch_size=2, steps_per_epoch=2, warmup_steps=0, stages=(StageConfig("all", 1),)
     )
@@ -57,18 +61,21 @@ def short(config):
 
 
 def test_there_are_snippets_of_both_kinds():
-    assert {kind for kind, _ in SNIPPETS} == {"bash", "python"}
+    for page in PAGES:
+        assert {kind for name, kind, _ in SNIPPETS if name == page.stem} == {"bash", "python"}
 
 
-@pytest.mark.parametrize(("kind", "code"), SNIPPETS, ids=[f"{i}-{kind}" for i, (kind, _) in enumerate(SNIPPETS)])
-def test_snippet(kind, code, folder, demo, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "kind", "code"), SNIPPETS, ids=[f"{i}-{page}-{kind}" for i, (page, kind, _) in enumerate(SNIPPETS)]
+)
+def test_snippet(page, kind, code, folder, demo, monkeypatch):
     monkeypatch.chdir(folder)
     if kind == "python":
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile(code, page, "exec"), {})
         return
     monkeypatch.setattr("maskrcnn.find_config", lambda _name: demo.config)  # `coco` for the small checkpoint
     monkeypatch.setitem(SAMPLES, "small", short(sample_config("small")))
-    for line in code.splitlines():
+    for line in filter(None, code.splitlines()):
         program, *arguments = shlex.split(line)
         result = CliRunner().invoke(PROGRAMS[program], arguments)
         assert result.exit_code == 0, result.output
@@ -84,7 +91,7 @@ def test_the_notebook_of_the_inspection_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_snippets_of_the_runtime_page_run(tmp_path, monkeypatch, capsys, onnx_artifact, picture):
-    """With a camera of three frames, of which two are wanted."""
+    """The camera has three frames, of which two are wanted."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_artifact, "mine.onnx")
     text = (README.parent / "docs" / "runtime.md").read_text(encoding="utf-8")
