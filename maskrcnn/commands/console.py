@@ -11,7 +11,7 @@ import typer
 from runtime.one_line import one_line
 
 if TYPE_CHECKING:
-    from maskrcnn.data.readers.findings import Finding
+    from maskrcnn.data.readers.findings import DatasetFinding
     from maskrcnn.data.records import Dataset
     from maskrcnn.evaluation.evaluate import Evaluation
     from maskrcnn.prediction.predict import Prediction
@@ -123,7 +123,7 @@ def prediction(result: "Prediction") -> int:
     return 0
 
 
-def findings(dataset: Path, found: "Sequence[Finding]", rows: bool) -> int:
+def findings(dataset: Path, found: "Sequence[DatasetFinding]", rows: bool) -> int:
     """Print the findings of a check as a table; returns the exit code.
 
     Args:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskrcnn.configuration.require import require
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetFormatError
-from maskrcnn.evaluation.results import Prediction, Result, by_picture
+from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
 from runtime.errors import MissingPackageError
 from runtime.masks.rle import RLE, area
 
@@ -95,7 +95,7 @@ def _picture_order(dataset: Dataset) -> list[int]:
     return list(range(1, len(ids) + 1))
 
 
-def _check_sizes(dataset: Dataset, pictures: Sequence[Sequence[Prediction]]) -> None:
+def _check_sizes(dataset: Dataset, pictures: Sequence[Sequence[ScoredResult]]) -> None:
     for record, predictions in zip(dataset.records, pictures, strict=True):
         objects = [instance.mask for instance in record.load_instances()]
         sizes = {tuple(mask["size"]) for mask in (*objects, *(prediction.mask for prediction in predictions))}
@@ -122,7 +122,7 @@ def _truth(dataset: Dataset, order: Sequence[int]) -> list[_Row]:
     return _numbered(rows)
 
 
-def _predicted(pictures: Sequence[Sequence[Prediction]], order: Sequence[int], kind: Kind) -> list[_Row]:
+def _predicted(pictures: Sequence[Sequence[ScoredResult]], order: Sequence[int], kind: Kind) -> list[_Row]:
     rows = []
     for picture, predictions in zip(order, pictures, strict=True):
         for class_id, score, box, mask in predictions:

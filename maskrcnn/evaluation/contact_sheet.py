@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.picture_score import Outcome, PictureScore, score_picture, shown, trim_mask
-from maskrcnn.evaluation.results import Prediction
+from maskrcnn.evaluation.results import ScoredResult
 from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import RLE, decode
 from runtime.output.draw import Color, DrawnObject, draw_objects
@@ -48,7 +48,7 @@ class _Object(NamedTuple):
 
 
 def contact_sheet(
-    dataset: Dataset, predictions: Sequence[Sequence[Prediction]], rows: Sequence[int], min_score: float
+    dataset: Dataset, predictions: Sequence[Sequence[ScoredResult]], rows: Sequence[int], min_score: float
 ) -> Image.Image:
     """Draw pictures of a data set, the annotated one on the left, the predicted one on the right.
 
@@ -114,7 +114,7 @@ def _truth(instances: Sequence[Instance], score: PictureScore, dataset: Dataset)
     ]
 
 
-def _predicted(predictions: Sequence[Prediction], score: PictureScore, dataset: Dataset) -> list[_Object]:
+def _predicted(predictions: Sequence[ScoredResult], score: PictureScore, dataset: Dataset) -> list[_Object]:
     return [
         _Object(prediction.mask, outcome, _label(prediction.class_id, dataset), f" {prediction.score:.2f}")
         for prediction, outcome in zip(predictions, score.predictions, strict=True)

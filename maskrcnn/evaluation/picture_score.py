@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.data.records import Dataset, Instance
-from maskrcnn.evaluation.results import Prediction, Result, by_picture
+from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
 from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import decode
 
@@ -76,13 +76,13 @@ def score_pictures(
     )
 
 
-def shown(predictions: Sequence[Prediction], min_score: float) -> list[Prediction]:
+def shown(predictions: Sequence[ScoredResult], min_score: float) -> list[ScoredResult]:
     """Those of at least `min_score`, best first; equal scores stay in their order."""
     return sorted((p for p in predictions if p.score >= min_score), key=lambda p: -p.score)
 
 
 def score_picture(
-    image_id: int | str, instances: Sequence[Instance], predictions: Sequence[Prediction]
+    image_id: int | str, instances: Sequence[Instance], predictions: Sequence[ScoredResult]
 ) -> PictureScore:
     """Match in the order of `predictions`, each with the free object of its class of the largest mask IoU.
 

@@ -13,7 +13,7 @@ from runtime.masks.rle import RLE
 Result = dict[str, Any]
 
 
-class Prediction(NamedTuple):
+class ScoredResult(NamedTuple):
     """A result in the terms of its data set.
 
     Attributes:
@@ -75,7 +75,7 @@ def picture_results(
     return [result | {"bbox": [round(value, 1) for value in result["bbox"]]} for result in results]
 
 
-def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[Prediction]]:
+def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[ScoredResult]]:
     """The predictions of each picture, in the order of the records and of the results.
 
     Raises:
@@ -83,7 +83,7 @@ def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[Predict
     """
     rows = {record.image_id: row for row, record in enumerate(dataset.records)}
     classes = {category: class_id for class_id, category in category_ids(dataset).items()}
-    pictures: list[list[Prediction]] = [[] for _ in rows]
+    pictures: list[list[ScoredResult]] = [[] for _ in rows]
     for number, result in enumerate(results):
         try:
             row, class_id = rows.get(result["image_id"]), classes.get(result["category_id"])
@@ -99,7 +99,7 @@ def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[Predict
                 f"result {number} is of picture {result['image_id']!r}, category {result['category_id']!r}; "
                 f"{dataset.name} does not have them both"
             )
-        pictures[row].append(Prediction(class_id, *prediction))
+        pictures[row].append(ScoredResult(class_id, *prediction))
     return pictures
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.contact_sheet import _COLORS, CELL, contact_sheet
-from maskrcnn.evaluation.results import Prediction, by_picture
+from maskrcnn.evaluation.results import ScoredResult, by_picture
 from runtime.masks.rle import encode_crop
 
 GRAY = 90
@@ -21,7 +21,7 @@ def record(size, *masks, class_id=1, crowd=False, name=1):
 
 
 def guess(mask, score=0.9):
-    return Prediction(1, score, (0, 0, 1, 1), mask)
+    return ScoredResult(1, score, (0, 0, 1, 1), mask)
 
 
 def sheet(records, predictions, names=("BG", "thing"), rows=None, min_score=0.5):

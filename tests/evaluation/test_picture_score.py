@@ -5,7 +5,7 @@ import pytest
 
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.evaluation.picture_score import score_picture, score_pictures, shown, trim_mask
-from maskrcnn.evaluation.results import Prediction
+from maskrcnn.evaluation.results import ScoredResult
 from runtime.masks.rle import encode_crop
 
 SIZE = (30, 100)
@@ -21,7 +21,7 @@ def object_(first, last, class_id=1, crowd=False):
 
 
 def guess(first, last, score=0.9, class_id=1):
-    return Prediction(class_id, score, (first, 5, last - first, 20), span(first, last))
+    return ScoredResult(class_id, score, (first, 5, last - first, 20), span(first, last))
 
 
 def score(objects, predictions):
@@ -72,7 +72,7 @@ def test_empty_pictures_and_empty_masks():
     assert score([object_(0, 10)], []).score == 0
     empty = span(0, 0)
     assert score([Instance(1, empty)], [guess(0, 10)]).score == 0
-    assert score([object_(0, 100, crowd=True)], [Prediction(1, 0.9, (0, 0, 0, 0), empty)]).predictions == ("false",)
+    assert score([object_(0, 100, crowd=True)], [ScoredResult(1, 0.9, (0, 0, 0, 0), empty)]).predictions == ("false",)
 
 
 def test_low_scores_are_left_out():

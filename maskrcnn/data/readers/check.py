@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from maskrcnn.data.readers.findings import Finding, Findings, Scan
+from maskrcnn.data.readers.findings import DatasetFinding, Findings, Scan
 from maskrcnn.data.readers.finish import check_pictures
 from maskrcnn.data.readers.open import DatasetFormat, scan_dataset, with_background
 from maskrcnn.data.records import Dataset
@@ -21,7 +21,7 @@ def check_dataset(
     class_attribute: str | None = None,
     *,
     progress: Callable[[int], None] | None = None,
-) -> list[Finding]:
+) -> list[DatasetFinding]:
     """Look at every row and decode every picture.
 
     What is an error here is what the readers refuse, or leave out with `skip_bad`.

@@ -21,7 +21,7 @@ NO_PICTURES = "no-pictures"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DatasetFinding:
     """One thing that was noticed.
 
     Attributes:
@@ -53,11 +53,11 @@ class Findings:
         items: In the order in which they were noticed.
     """
 
-    items: list[Finding] = field(default_factory=list)
+    items: list[DatasetFinding] = field(default_factory=list)
 
     def add(self, level: Level, kind: str, where: str, message: str) -> None:
         """Note one; what names and values of the files would do to a terminal is taken out of the texts."""
-        self.items.append(Finding(level, kind, one_line(where), one_line(message)))
+        self.items.append(DatasetFinding(level, kind, one_line(where), one_line(message)))
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
@@ -102,20 +102,20 @@ class Scan:
     sizes: dict[int | str, tuple[int, int]] = field(default_factory=dict)
 
 
-def has_errors(findings: Sequence[Finding]) -> bool:
+def has_errors(findings: Sequence[DatasetFinding]) -> bool:
     """Whether any is an error: the exit decision of `maskrcnn data check`."""
     return any(finding.level == "error" for finding in findings)
 
 
-def table_rows(findings: Sequence[Finding]) -> list[tuple[str, str, str, str]]:
+def table_rows(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, str, str]]:
     """Level, kind, where, message of each; errors first, then warnings."""
     ranked = sorted(findings, key=lambda finding: _ORDER.index(finding.level))
     return [(finding.level, finding.kind, finding.where, finding.message) for finding in ranked]
 
 
-def summary(findings: Sequence[Finding]) -> list[tuple[str, str, int, str]]:
+def summary(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, int, str]]:
     """Level, kind, how many, and the first of them in words; errors first."""
-    groups: dict[tuple[Level, str], list[Finding]] = {}
+    groups: dict[tuple[Level, str], list[DatasetFinding]] = {}
     for finding in findings:
         groups.setdefault((finding.level, finding.kind), []).append(finding)
     ranked = sorted(groups.items(), key=lambda group: _ORDER.index(group[0][0]))
