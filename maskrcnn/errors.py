@@ -47,7 +47,7 @@ class DatasetError(MaskRCNNError, ValueError):
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
-    """There is no data set, or no picture of it, at the given path."""
+    """There is no dataset, or no picture of it, at the given path."""
 
 
 class DatasetFormatError(DatasetError):

@@ -80,7 +80,7 @@ def _class_names(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     count = theirs["NUM_CLASSES"]
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_CLASSES:
         raise ConfigError(f"NUM_CLASSES is {brief(count)}: expected a positive integer, at most {_MOST_CLASSES}")
-    # The original keeps names in its data set, not in its configuration.
+    # The original keeps names in its dataset, not in its configuration.
     names = theirs.get("CLASS_NAMES") or ["BG", *(f"class {i}" for i in range(1, count))]
     if len(names) != count:
         raise ConfigError(f"CLASS_NAMES has {len(names)} names, NUM_CLASSES is {count}: give one per class")

@@ -59,14 +59,14 @@ ALONE = Share(0, 1, 1)
 class BatchPlan:
     """Which pictures make each step.
 
-    Every pass over the data set has each picture once, in a new order; passes follow without a seam, so that a
+    Every pass over the dataset has each picture once, in a new order; passes follow without a seam, so that a
     batch may reach over the end of one.
 
     Args:
         dataset: The pictures.
         batch_size: Pictures per step, over all devices.
         seed: Of the order.
-        shuffle: False keeps the order of the data set.
+        shuffle: False keeps the order of the dataset.
 
     Raises:
         DatasetError: There is no picture.

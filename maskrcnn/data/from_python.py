@@ -1,4 +1,4 @@
-"""Records out of a data set that is Python; pictures and masks are loaded when they are needed."""
+"""Records out of a dataset that is Python; pictures and masks are loaded when they are needed."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from runtime.masks.rle import encode_crop
 
 
 class PythonSource(Protocol):
-    """What is asked of a data set written in Python; subclasses of matterport's have it after `prepare`."""
+    """What is asked of a dataset written in Python; subclasses of matterport's have it after `prepare`."""
 
     @property
     def class_names(self) -> Sequence[str]:

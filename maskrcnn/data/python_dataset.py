@@ -1,4 +1,4 @@
-"""Data sets that are Python: any object that yields pictures, masks and class ids.
+"""Datasets that are Python: any object that yields pictures, masks and class ids.
 
 The way of matterport's Mask_RCNN: a subclass adds classes and pictures, and says in `load_mask` where the masks are. An
 old subclass works with `from maskrcnn.data.python_dataset import PythonDataset as Dataset`.
@@ -17,7 +17,7 @@ _BACKGROUND: dict[str, Any] = {"source": "", "id": 0, "name": "BG"}
 
 
 class PythonDataset:
-    """Base of data sets written in Python.
+    """Base of datasets written in Python.
 
     Call `add_class` and `add_image` for everything, override `load_mask` (and `load_image`, where the picture is no
     file), call `prepare`, and give it to `from_python`.

@@ -1,7 +1,7 @@
 """What every reader gives: records of pictures and the objects in them.
 
 Masks are COCO run-length encodings of the picture as it is decoded (EXIF orientation applied), whatever the file that
-they come from: a few hundred bytes each, so that a large data set fits into memory.
+they come from: a few hundred bytes each, so that a large dataset fits into memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class Instance:
     """One annotated object.
 
     Attributes:
-        class_id: Index into the data set's `class_names`; never 0, the background.
+        class_id: Index into the dataset's `class_names`; never 0, the background.
         mask: Run-length encoding in picture pixels.
         crowd: Whether the mask covers a group that nobody separated: neither an object to be found nor background.
         file_box: x1, y1, x2, y2 in picture pixels as the file gives it, to be looked at; training takes boxes
@@ -43,7 +43,7 @@ class Record:
     """One picture and its objects.
 
     Attributes:
-        image_id: Its name in the file or folder; unique in the data set.
+        image_id: Its name in the file or folder; unique in the dataset.
         image: Path of the picture, or a function that gives uint8 [H, W, C].
         instances: The objects, or a function that gives them when they are needed; () for a negative picture.
         active_class_ids: Classes its source annotates: where several sources are joined, a class that is not
@@ -93,7 +93,7 @@ class Dataset:
 
 
 def combine(datasets: tuple[Dataset, ...] | list[Dataset], class_names: tuple[str, ...] | None = None) -> Dataset:
-    """Join data sets; classes are matched by name.
+    """Join datasets; classes are matched by name.
 
     Args:
         datasets: One or more.
@@ -101,10 +101,10 @@ def combine(datasets: tuple[Dataset, ...] | list[Dataset], class_names: tuple[st
             Objects of other classes are left out.
 
     Raises:
-        DatasetError: No data set, or one has none of the classes.
+        DatasetError: No dataset, or one has none of the classes.
     """
     if not datasets:
-        raise DatasetError("no data set was given: expected at least one")
+        raise DatasetError("no dataset was given: expected at least one")
     if class_names is None:
         class_names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.class_names))
     records: list[Record] = []

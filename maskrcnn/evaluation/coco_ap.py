@@ -62,19 +62,19 @@ def check_coco(max_detections: int) -> None:
 def coco_average_precision(
     dataset: Dataset, results: Iterable[Result], max_detections: int = MAX_DETECTIONS
 ) -> dict[Kind, CocoSummary]:
-    """Score results against a data set, by boxes and by masks.
+    """Score results against a dataset, by boxes and by masks.
 
-    Every picture of the data set counts, with objects or without. Ground-truth boxes are those of the file, where
+    Every picture of the dataset counts, with objects or without. Ground-truth boxes are those of the file, where
     it has them, else those around the masks; areas, which sort objects into small, medium and large, are pixels
     of the mask.
 
     Args:
         dataset: What is there.
-        results: What was predicted, in COCO's format, with the data set's image and category ids.
+        results: What was predicted, in COCO's format, with the dataset's image and category ids.
         max_detections: Predictions that count in a picture and class, best scores first; at least 10.
 
     Raises:
-        DatasetFormatError: A result does not fit the data set, or the masks of one picture differ in size.
+        DatasetFormatError: A result does not fit the dataset, or the masks of one picture differ in size.
         ConfigError: `max_detections` out of range.
         MissingPackageError: pycocotools is not installed.
     """

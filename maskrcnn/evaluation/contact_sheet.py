@@ -50,7 +50,7 @@ class _Object(NamedTuple):
 def contact_sheet(
     dataset: Dataset, predictions: Sequence[Sequence[ScoredResult]], rows: Sequence[int], min_score: float
 ) -> Image.Image:
-    """Draw pictures of a data set, the annotated one on the left, the predicted one on the right.
+    """Draw pictures of a dataset, the annotated one on the left, the predicted one on the right.
 
     Args:
         dataset: Where the pictures come from.

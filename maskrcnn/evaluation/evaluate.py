@@ -1,4 +1,4 @@
-"""A predictor against a data set: COCO's figures, speed, and the pictures it understands least."""
+"""A predictor against a dataset: COCO's figures, speed, and the pictures it understands least."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Evaluation:
 
     Attributes:
         dataset: The pictures that were used.
-        results: All predictions in COCO's format, with the image and category ids of the data set's file.
+        results: All predictions in COCO's format, with the image and category ids of the dataset's file.
         bbox: COCO's figures for boxes.
         segm: COCO's figures for masks.
         speed: Milliseconds per picture.
@@ -110,7 +110,7 @@ def evaluate(
     max_detections: int = MAX_DETECTIONS,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Predict every picture of a data set, one at a time, and score the predictions.
+    """Predict every picture of a dataset, one at a time, and score the predictions.
 
     Average precision needs predictions of low scores too: make the predictor with a `score_threshold` of 0.05 or less
     (`EVALUATION_SCORE_THRESHOLD`, the default of `CheckpointPredictor`). The threshold of an artifact is usually far
@@ -118,7 +118,7 @@ def evaluate(
 
     Args:
         predictor: `runtime.Predictor`, `CheckpointPredictor`, or another one. Its classes are matched by name; those
-            that the data set does not have are left out.
+            that the dataset does not have are left out.
         dataset: Pictures with annotated objects.
         limit: Use the first so many pictures only.
         min_score: Predictions below it do not count when pictures are ranked from worst to best.
@@ -126,7 +126,7 @@ def evaluate(
         progress: Called after each picture.
 
     Raises:
-        DatasetError: No picture, or the data set has a class that the predictor does not know, or its masks are of
+        DatasetError: No picture, or the dataset has a class that the predictor does not know, or its masks are of
             another size than its pictures.
         ImageError: A picture cannot be read.
         ConfigError: `limit` or `max_detections` is out of range.

@@ -1,4 +1,4 @@
-"""Matterport's figure for a data set: the mean of the pictures' average precisions."""
+"""Matterport's figure for a dataset: the mean of the pictures' average precisions."""
 
 from collections.abc import Iterable
 
@@ -19,11 +19,11 @@ def mean_picture_ap(dataset: Dataset, results: Iterable[Result], iou_threshold: 
 
     Args:
         dataset: One or more pictures.
-        results: In COCO's format, with the data set's image and category ids.
+        results: In COCO's format, with the dataset's image and category ids.
         iou_threshold: Lowest mask IoU of a match.
 
     Raises:
-        DatasetFormatError: A result does not fit the data set.
+        DatasetFormatError: A result does not fit the dataset.
     """
     values = []
     for record, predictions in zip(dataset.records, by_picture(dataset, results), strict=True):

@@ -60,15 +60,15 @@ class PictureScore:
 def score_pictures(
     dataset: Dataset, results: Iterable[Result], min_score: float = SHOWN_SCORE
 ) -> tuple[PictureScore, ...]:
-    """Score each picture of a data set, in the order of its records.
+    """Score each picture of a dataset, in the order of its records.
 
     Args:
         dataset: What is there.
-        results: In COCO's format, with the data set's image and category ids.
+        results: In COCO's format, with the dataset's image and category ids.
         min_score: Predictions below it are left out: those that a user would not see.
 
     Raises:
-        DatasetFormatError: A result does not fit the data set.
+        DatasetFormatError: A result does not fit the dataset.
     """
     return tuple(
         score_picture(record.image_id, record.load_instances(), shown(predictions, min_score))

@@ -1,4 +1,4 @@
-"""COCO results of a data set: whose class is whose, and which result belongs to which picture."""
+"""COCO results of a dataset: whose class is whose, and which result belongs to which picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -14,10 +14,10 @@ Result = dict[str, Any]
 
 
 class ScoredResult(NamedTuple):
-    """A result in the terms of its data set.
+    """A result in the terms of its dataset.
 
     Attributes:
-        class_id: Index into the data set's class names.
+        class_id: Index into the dataset's class names.
         score: 0 to 1.
         box: x, y, width, height in picture pixels.
         mask: Run-length encoding in picture pixels.
@@ -37,12 +37,12 @@ def category_ids(dataset: Dataset) -> dict[int, int]:
 
 
 def match_classes(class_names: Sequence[str], dataset: Dataset) -> dict[int, int]:
-    """The data set's class id of each class id of a model, by name.
+    """The dataset's class id of each class id of a model, by name.
 
-    A model may know more classes than the data set has; those are left out.
+    A model may know more classes than the dataset has; those are left out.
 
     Raises:
-        DatasetError: The data set has a class that the model does not know.
+        DatasetError: The dataset has a class that the model does not know.
     """
     unknown = [name for name in dataset.class_names[1:] if name not in class_names[1:]]
     if unknown:
@@ -59,7 +59,7 @@ def picture_results(
 ) -> list[Result]:
     """COCO results of one picture, boxes rounded to 0.1 pixels as COCO asks for.
 
-    Detections of classes that the data set does not have, or whose objects are not annotated in this picture, are
+    Detections of classes that the dataset does not have, or whose objects are not annotated in this picture, are
     left out: nobody can say whether they are right.
 
     Args:
@@ -79,7 +79,7 @@ def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[ScoredR
     """The predictions of each picture, in the order of the records and of the results.
 
     Raises:
-        DatasetFormatError: A result lacks a key, or is of a picture or category that the data set does not have.
+        DatasetFormatError: A result lacks a key, or is of a picture or category that the dataset does not have.
     """
     rows = {record.image_id: row for row, record in enumerate(dataset.records)}
     classes = {category: class_id for class_id, category in category_ids(dataset).items()}

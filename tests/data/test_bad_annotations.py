@@ -1,4 +1,4 @@
-"""Over 90 bad and hostile data sets of all formats: refused in one line and told by the check; no crash, no hang."""
+"""Over 90 bad and hostile datasets of all formats: refused in one line and told by the check; no crash, no hang."""
 
 import json
 import subprocess

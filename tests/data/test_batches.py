@@ -33,7 +33,7 @@ def test_a_pass_has_each_picture_once_and_the_next_another_order():
     assert plan.image_ids(2) == [DATASET.records[row].image_id for row in plan.rows(2)]
 
 
-def test_order_of_the_data_set():
+def test_order_of_the_dataset():
     plan = BatchPlan(DATASET, 3, shuffle=False)
     assert [plan.rows(step) for step in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
 

@@ -163,7 +163,7 @@ def test_no_picture_at_all(tmp_path):
         (b'{"images": [], "categories": [{"id": 1, "name": "a"}], "annotations": []}', "no picture to train on"),
     ],
 )
-def test_files_that_are_no_data_set(tmp_path, text, message):
+def test_files_that_are_no_dataset(tmp_path, text, message):
     path = tmp_path / "data.json"
     path.write_bytes(text)
     with pytest.raises(DatasetFormatError, match=message) as caught:

@@ -77,7 +77,7 @@ def test_the_other_names_and_pictures_without_masks(tmp_path):
     assert dataset.class_names == ("BG", "cell")
     assert [len(masks(dataset, index)) for index in range(len(dataset))] == [2, 0]
     (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-mask-file"]
-    assert note.message == "1 pictures have no mask file and are not in the data set, first c"
+    assert note.message == "1 pictures have no mask file and are not in the dataset, first c"
 
 
 def test_a_file_for_each_object(tmp_path):

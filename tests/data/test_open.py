@@ -1,4 +1,4 @@
-"""Any data set by its path: what is recognized, and what is said where nothing is."""
+"""Any dataset by its path: what is recognized, and what is said where nothing is."""
 
 import numpy as np
 import pytest
@@ -124,16 +124,16 @@ def test_several_of_one_name_keep_their_pictures_apart(tmp_path):
     assert len(set(ids)) == 4
     with pytest.raises(DatasetError, match="given twice"):
         open_datasets([paths[0], str(paths[0])])
-    with pytest.raises(DatasetError, match="no data set"):
+    with pytest.raises(DatasetError, match="no dataset"):
         open_datasets([])
 
 
 def test_what_is_not_recognized(tmp_path):
     with pytest.raises(DatasetNotFoundError, match="nowhere does not exist; expected a COCO JSON file, a VGG"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DatasetFormatError, match="holds no data set in a known format; expected a COCO"):
+    with pytest.raises(DatasetFormatError, match="holds no dataset in a known format; expected a COCO"):
         open_dataset(tmp_path)
-    with pytest.raises(DatasetFormatError, match="is not a data set in a known format"):
+    with pytest.raises(DatasetFormatError, match="is not a dataset in a known format"):
         open_dataset(write_picture(tmp_path / "a.png", 2, 2))
     for content in ({}, [], {"images": 1}, 5, {"a": {"b": 1}}):
         with pytest.raises(DatasetFormatError, match="JSON, but of no known format; expected"):

@@ -1,4 +1,4 @@
-"""Data sets that are Python: subclasses in matterport's way, and any object with the same four names."""
+"""Datasets that are Python: subclasses in matterport's way, and any object with the same four names."""
 
 import numpy as np
 import pytest
@@ -196,7 +196,7 @@ def test_the_check_loads_masks_and_compares_sizes():
         ({"image_ids": ["x", "x"]}, "has an image id twice"),
     ],
 )
-def test_objects_that_are_no_data_set(change, message):
+def test_objects_that_are_no_dataset(change, message):
     source = Plain()
     vars(source).update(change)
     with pytest.raises(DatasetError, match=message):

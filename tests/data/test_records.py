@@ -1,4 +1,4 @@
-"""Records, and data sets joined by the names of their classes."""
+"""Records, and datasets joined by the names of their classes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def picture():
 
 
 def dataset(name, classes, *class_ids, late=False, **options):
-    """A data set of one picture with an object of each of the class ids."""
+    """A dataset of one picture with an object of each of the class ids."""
     objects = tuple(Instance(class_id, MASK, class_id == 2, (0, 0, 2, 2), class_id) for class_id in class_ids)
     record = Record(1, picture, (lambda: objects) if late else objects, **options)
     return Dataset(name, ("BG", *classes), (record,), {i: 10 * i for i in range(1, len(classes) + 1)})
@@ -72,7 +72,7 @@ def test_a_picture_whose_objects_are_all_left_out_stays():
 
 
 def test_what_cannot_be_joined():
-    with pytest.raises(DatasetError, match="no data set"):
+    with pytest.raises(DatasetError, match="no dataset"):
         combine([])
     with pytest.raises(DatasetError, match="b has none of the classes cat: it has cow"):
         combine([dataset("a", ["cat"], 1), dataset("b", ["cow"], 1)], ("BG", "cat"))

@@ -1,4 +1,4 @@
-"""A predictor against a data set: figures, speed, files, and what is refused before minutes are spent."""
+"""A predictor against a dataset: figures, speed, files, and what is refused before minutes are spent."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ SIZE = (60, 80)
 
 
 class Oracle:
-    """Finds every object of a data set of rectangles, with the class ids of another model."""
+    """Finds every object of a dataset of rectangles, with the class ids of another model."""
 
     class_names = ("BG", "cat", "square", "dog")
 
@@ -157,7 +157,7 @@ def test_the_first_picture_warms_up():
 
 
 def test_a_checkpoint_and_its_artifact_get_the_same_figures(onnx_artifact, demo, picture, tmp_path):
-    """The data set is what the model itself finds in two pictures, some of it left out."""
+    """The dataset is what the model itself finds in two pictures, some of it left out."""
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     checkpoint = CheckpointPredictor(demo, score_threshold=0.3)
     records = []

@@ -132,7 +132,7 @@ def test_no_objects_and_no_predictions():
     assert mask_iou(np.zeros((4, 5, 2), bool), np.zeros((4, 5, 3), bool)).tolist() == [[0] * 3] * 2
 
 
-def test_mean_over_the_pictures_of_a_data_set(world):
+def test_mean_over_the_pictures_of_a_dataset(world):
     categories = {category: class_id for class_id, category in world.dataset.category_ids.items()}
     expected = []
     for record in world.dataset.records:

@@ -80,7 +80,7 @@ def test_low_scores_are_left_out():
     assert [each.box[0] for each in shown(listed, 0.5)] == [2, 0, 3]
 
 
-def test_pictures_of_a_data_set(world):
+def test_pictures_of_a_dataset(world):
     scores = score_pictures(world.dataset, world.results)
     assert [each.image_id for each in scores] == [record.image_id for record in world.dataset.records]
     crowds = sum(each.crowd for record in world.dataset.records for each in record.instances)

@@ -1,4 +1,4 @@
-"""Opens and checks every bad data set, in a process of its own: `python annotation_door.py FOLDER`.
+"""Opens and checks every bad dataset, in a process of its own: `python annotation_door.py FOLDER`.
 
 Prints a line of JSON for each case as soon as it is done. What reaches pycocotools is looked at on the way.
 """

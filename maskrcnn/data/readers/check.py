@@ -1,4 +1,4 @@
-"""The look at a data set before hours are spent on it: every fault in one pass."""
+"""The look at a dataset before hours are spent on it: every fault in one pass."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def check_dataset(
     What is an error here is what the readers refuse, or leave out with `skip_bad`.
 
     Args:
-        dataset: Path as for `open_dataset`; or a data set that is read already, such as one of `from_python`, of which
+        dataset: Path as for `open_dataset`; or a dataset that is read already, such as one of `from_python`, of which
             pictures and masks are loaded.
         images: As for `open_dataset`.
         format: As for `open_dataset`.

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: found row by row, told all at once.
+"""What is wrong with a dataset: found row by row, told all at once.
 
 Every reader scans its rows with one `Findings`: a bad row is noted and left out. The check shows what was noted; a
 reader for training raises the first of it.
@@ -47,7 +47,7 @@ class RowError(Exception):
 
 @dataclass
 class Findings:
-    """Collects the findings of one data set.
+    """Collects the findings of one dataset.
 
     Attributes:
         items: In the order in which they were noticed.

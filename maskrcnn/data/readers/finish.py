@@ -15,11 +15,11 @@ _THREADS = 4  # decoding leaves Python's lock; more threads than that wait for e
 
 
 def finish(scan: Scan, path: Path, *, skip_bad: bool) -> Dataset:
-    """The data set to train on.
+    """The dataset to train on.
 
     Args:
         scan: What the reader found.
-        path: Of the data set, for messages.
+        path: Of the dataset, for messages.
         skip_bad: Leave out what cannot be used, after a look at every picture; else refuse it.
 
     Raises:
@@ -44,7 +44,7 @@ def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) ->
     """Decode every picture, compare its size with that of the annotations, and note what is wrong.
 
     Args:
-        scan: The data set; findings are added to its own.
+        scan: The dataset; findings are added to its own.
         progress: Called with the number of pictures done so far.
 
     Returns:

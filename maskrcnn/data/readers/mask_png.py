@@ -38,7 +38,7 @@ def read_masks(
 ) -> Dataset:
     """Read a folder of mask pictures, in one of the two layouts.
 
-    A picture without a mask file is not in the data set. Places of nobody, where wider than an outline, become crowds
+    A picture without a mask file is not in the dataset. Places of nobody, where wider than an outline, become crowds
     of the first class, one for each that hangs together.
 
     Args:
@@ -111,7 +111,7 @@ def _scan_maps(
             highest = max(highest, _add_objects(rows, stem, objects, kinds, class_names, where, eight_bits))
     bare = [stem for stem in files if stem not in maps]
     if bare:
-        message = f"{len(bare)} pictures have no mask file and are not in the data set, first {bare[0]}"
+        message = f"{len(bare)} pictures have no mask file and are not in the dataset, first {bare[0]}"
         rows.findings.add("info", "no-mask-file", pictures.name, message)
     return rows.scan(class_names or (BACKGROUND, *(_numbered(index) for index in range(1, highest + 1))))
 

@@ -1,4 +1,4 @@
-"""Any data set by its path: the format is recognized from what is there."""
+"""Any dataset by its path: the format is recognized from what is there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ def open_dataset(
     *,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Read a data set of any known format.
+    """Read a dataset of any known format.
 
     Args:
         path: A file, or a folder that holds one or is one.
@@ -57,12 +57,12 @@ def open_dataset(
         class_names: Classes to use, in the order of class ids, with or without "BG" in front; objects of others are
             left out. Where the annotations have no names, it gives them.
         class_attribute: See `via.read_via`.
-        skip_bad: Leave out rows and pictures that cannot be used, instead of refusing the data set.
+        skip_bad: Leave out rows and pictures that cannot be used, instead of refusing the dataset.
 
     Raises:
         DatasetNotFoundError: There is nothing at `path`, or no picture.
         DatasetFormatError: The format is not known, or a row cannot be used.
-        DatasetError: The data set lacks one of `class_names`.
+        DatasetError: The dataset lacks one of `class_names`.
     """
     names = with_background(class_names)
     dataset = finish(scan_dataset(path, images, format, names, class_attribute), Path(path), skip_bad=skip_bad)
@@ -78,14 +78,14 @@ def open_datasets(
     *,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Read several data sets as one; classes are matched by name. See `open_dataset`.
+    """Read several datasets as one; classes are matched by name. See `open_dataset`.
 
     Raises:
         DatasetError: As `open_dataset`, or no path is given.
     """
     names = with_background(class_names)
     if len({Path(path).resolve() for path in paths}) != len(paths):
-        raise DatasetError(f"a data set is given twice: {', '.join(map(str, paths))}")
+        raise DatasetError(f"a dataset is given twice: {', '.join(map(str, paths))}")
     scans = ((path, scan_dataset(path, None, format, names, class_attribute)) for path in paths)
     found = [finish(scan, Path(path), skip_bad=skip_bad) for path, scan in scans]
     _check_known(names, found)
@@ -146,7 +146,7 @@ def _recognize(path: Path, wanted: DatasetFormat | None) -> _Source:
     files = sorted(file for file in path.glob("*.json") if not file.name.startswith("."))
     files = files or sorted(path.glob("annotations/*.json"))
     if not files:
-        raise DatasetFormatError(f"{path} holds no data set in a known format; {_EXPECTED}")
+        raise DatasetFormatError(f"{path} holds no dataset in a known format; {_EXPECTED}")
     first = read_json(files[0])
     if is_labelme(first):
         return _Source(files[0].parent, "labelme")
@@ -160,7 +160,7 @@ def _recognize_file(path: Path, wanted: DatasetFormat | None, content: Any = Non
     if wanted == "masks":
         raise DatasetFormatError(f"{path} is a file; expected a folder of mask pictures")
     if path.suffix.lower() != ".json" and wanted is None:
-        raise DatasetFormatError(f"{path} is not a data set in a known format; {_EXPECTED}")
+        raise DatasetFormatError(f"{path} is not a dataset in a known format; {_EXPECTED}")
     content = read_json(path) if content is None else content
     tests: dict[DatasetFormat, Callable[[Any], bool]] = {"via": is_via, "labelme": is_labelme, "coco": _is_coco}
     found = [wanted] if wanted is not None else [name for name, test in tests.items() if test(content)]

@@ -37,7 +37,7 @@ class PictureRows:
     """Collects pictures and their objects.
 
     Attributes:
-        name: Of the data set.
+        name: Of the dataset.
         findings: What is wrong.
         sizes: (height, width) by image id.
     """
@@ -84,7 +84,7 @@ class PictureRows:
         self._objects.setdefault(image_id, []).append(NamedObject(name, mask, where))
 
     def scan(self, class_names: Sequence[str] | None = None) -> Scan:
-        """The data set.
+        """The dataset.
 
         Args:
             class_names: Names in the order of class ids, background first; by default those of the objects, sorted.

@@ -28,10 +28,10 @@ _CONTRAST = 110.0
 
 
 def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> tuple[Image, list[Mask], list[int]]:
-    """Draw one picture of the data set.
+    """Draw one picture of the dataset.
 
     Args:
-        seed: Of the data set, at least 0.
+        seed: Of the dataset, at least 0.
         index: Of the picture, at least 0.
         size: (height, width) in pixels; drawn at random from 160 to 256 each by default.
 

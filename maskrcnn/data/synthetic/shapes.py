@@ -1,4 +1,4 @@
-"""The synthetic data set of shapes, in memory or as COCO files.
+"""The synthetic dataset of shapes, in memory or as COCO files.
 
 A picture is a pure function of a seed and an index (`draw_shapes`): the set in memory is drawn as it is read.
 """
@@ -20,16 +20,16 @@ from runtime.masks import rle
 __all__ = ["ANNOTATIONS", "CLASS_NAMES", "draw_shapes", "shapes_dataset", "write_shapes"]
 
 ANNOTATIONS = "annotations.json"
-# What a folder that may be replaced must hold: no data set of someone else has it.
+# What a folder that may be replaced must hold: no dataset of someone else has it.
 _MARKER = "shapes.txt"
 
 
 def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int, int] | None = None) -> Dataset:
-    """A data set of pictures that are drawn when they are read.
+    """A dataset of pictures that are drawn when they are read.
 
     Args:
         count: Number of pictures.
-        seed: Of the data set; other seeds give other pictures.
+        seed: Of the dataset; other seeds give other pictures.
         name: For messages and reports.
         size: As for `draw_shapes`.
 
@@ -48,12 +48,12 @@ def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int,
 def write_shapes(
     folder: str | Path, count: int, seed: int, overwrite: bool = False, size: tuple[int, int] | None = None
 ) -> Path:
-    """Write a data set as COCO files: `annotations.json` with run-length encoded masks, and PNGs in `images`.
+    """Write a dataset as COCO files: `annotations.json` with run-length encoded masks, and PNGs in `images`.
 
     Args:
         folder: Appears complete, or not at all.
         count: Number of pictures.
-        seed: Of the data set; the files hold the same pictures as `shapes_dataset`.
+        seed: Of the dataset; the files hold the same pictures as `shapes_dataset`.
         overwrite: Whether an older folder of shapes may be replaced; no other folder ever is.
         size: As for `draw_shapes`.
 
