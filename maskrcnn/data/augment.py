@@ -11,12 +11,10 @@ import numpy as np
 
 from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.color import change_colors, mean_color
-from maskrcnn.data.mask_crops import cut
+from maskrcnn.data.mask_crops import EMPTY, cut
 from maskrcnn.data.records import Image
 from runtime.masks.paste import MaskCrop
 from runtime.pictures.read import MAX_PIXELS
-
-_EMPTY: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 
 # Windows tried until one has a part of an object.
 _WINDOWS_TRIED = 10
@@ -42,7 +40,7 @@ def augment(
         that was cut away. Of a picture with objects a window without any is tried again, up to ten times, and
         then taken. Where nothing is switched on they are the very arrays that came in.
     """
-    crops = [crop if crop[0].size else _EMPTY for crop in masks]
+    crops = [crop if crop[0].size else EMPTY for crop in masks]
     if tuple(config.scale) != (1.0, 1.0):
         factor = float(np.exp(rng.uniform(log(config.scale[0]), log(config.scale[1]))))
         image, crops = _zoom_in(image, crops, factor, rng) if factor > 1 else _zoom_out(image, crops, factor, rng)
@@ -83,7 +81,7 @@ def _zoom_out(
     canvas = np.empty((rows, columns, image.shape[2]), np.uint8)
     canvas[:] = np.rint(mean_color(image))
     canvas[y : y + height, x : x + width] = image
-    return canvas, [(pixels, (top + y, left + x)) if pixels.size else _EMPTY for pixels, (top, left) in crops]
+    return canvas, [(pixels, (top + y, left + x)) if pixels.size else EMPTY for pixels, (top, left) in crops]
 
 
 def _turn(image: Image, crops: list[MaskCrop], quarters: int) -> tuple[Image, list[MaskCrop]]:
@@ -102,7 +100,7 @@ def _mirror(crop: MaskCrop, length: int, axis: int) -> MaskCrop:
     """Mirror within a picture whose side along the axis has that length."""
     pixels, (y, x) = crop
     if not pixels.size:
-        return _EMPTY
+        return EMPTY
     if axis == 0:
         return pixels[::-1], (length - y - pixels.shape[0], x)
     return pixels[:, ::-1], (y, length - x - pixels.shape[1])

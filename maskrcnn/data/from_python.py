@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.readers.mask_components import crop_of
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import DatasetError
+from runtime.masks.paste import crop_of
 from runtime.masks.rle import encode_crop
 
 

@@ -6,14 +6,14 @@ A `MaskCrop` is bool [h, w] and the (y, x) of its first pixel; one without pixel
 import numpy as np
 import numpy.typing as npt
 
-from runtime.masks.paste import MaskCrop, PasteMode, place_crops
+from runtime.masks.paste import MaskCrop, PasteMode, crop_of, place_crops
 from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.resize import resize_bilinear
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
-_EMPTY: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
+EMPTY: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 
 
 def letterbox_crop(crop: MaskCrop, letterbox: Letterbox, paste: PasteMode) -> MaskCrop:
@@ -24,7 +24,7 @@ def letterbox_crop(crop: MaskCrop, letterbox: Letterbox, paste: PasteMode) -> Ma
     """
     pixels, (y, x) = crop
     if not pixels.size:
-        return _EMPTY
+        return EMPTY
     rows = _sources(letterbox.image_size[0], letterbox.resized_size[0], paste)
     columns = _sources(letterbox.image_size[1], letterbox.resized_size[1], paste)
     top, bottom = np.searchsorted(rows, [y, y + pixels.shape[0]])
@@ -47,12 +47,7 @@ def cut(pixels: Bools, origin: tuple[int, int], size: tuple[int, int]) -> MaskCr
     """The tight part of a mask at `origin` that lies within a frame of `size` (height, width)."""
     (y, x), (height, width) = (int(origin[0]), int(origin[1])), size
     inside = pixels[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
-    y, x = max(y, 0), max(x, 0)
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(rows):
-        return _EMPTY
-    top, left = int(rows[0]), int(columns[0])
-    return inside[top : rows[-1] + 1, left : columns[-1] + 1], (y + top, x + left)
+    return crop_of(inside, (max(y, 0), max(x, 0)))
 
 
 def boxes_of(crops: list[MaskCrop]) -> npt.NDArray[np.int32]:

@@ -14,7 +14,7 @@ from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetFormatError
 from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
 from runtime.errors import MissingPackageError
-from runtime.masks.rle import RLE, area
+from runtime.masks.rle import RLE, area, mask_box
 
 Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")
@@ -111,10 +111,8 @@ def _truth(dataset: Dataset, order: Sequence[int]) -> list[_Row]:
     rows: list[_Row] = []
     for picture, record in zip(order, dataset.records, strict=True):
         for instance in record.load_instances():
-            box = _mask_box(instance.mask)
-            if instance.file_box is not None:
-                x1, y1, x2, y2 = instance.file_box
-                box = [x1, y1, x2 - x1, y2 - y1]
+            x1, y1, x2, y2 = instance.file_box or mask_box(instance.mask)
+            box = [x1, y1, x2 - x1, y2 - y1]
             rows.append(
                 _row(picture, instance.class_id, box, instance.mask, area(instance.mask))
                 | {"iscrowd": int(instance.crowd)}
@@ -141,7 +139,7 @@ def _numbered(rows: list[_Row]) -> list[_Row]:
 
 
 def _score(dataset: Dataset, truth: list[_Row], predicted: list[_Row], kind: Kind, most: int) -> CocoSummary:
-    coco, evaluation, _ = _pycocotools()
+    coco, evaluation = _pycocotools()
     # Sides are looked up for every mask, and used for polygons only.
     images = [{"id": number, "height": 0, "width": 0} for number in range(1, len(dataset) + 1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(dataset.class_names) if i]
@@ -192,19 +190,12 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _mask_box(mask: RLE) -> list[float]:
-    *_, api = _pycocotools()
-    box: list[float] = api.toBbox({"size": mask["size"], "counts": mask["counts"].encode("ascii")}).tolist()
-    return box
-
-
-def _pycocotools() -> tuple[Any, Any, Any]:
+def _pycocotools() -> tuple[Any, Any]:
     try:
-        from pycocotools import mask  # noqa: PLC0415 - optional
-        from pycocotools.coco import COCO  # noqa: PLC0415
+        from pycocotools.coco import COCO  # noqa: PLC0415 - optional
         from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pycocotools":
             raise  # it is there, but something that it needs is not
         raise MissingPackageError("pycocotools", "train", "COCO average precision") from error
-    return COCO, COCOeval, mask
+    return COCO, COCOeval

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from maskrcnn.data.records import Dataset, Instance, Record
-from maskrcnn.evaluation.picture_score import Outcome, PictureScore, score_picture, shown, trim_mask
+from maskrcnn.evaluation.picture_score import Outcome, PictureScore, score_picture, shown
 from maskrcnn.evaluation.results import ScoredResult
-from runtime.masks.paste import MaskCrop
+from runtime.masks.paste import MaskCrop, crop_of
 from runtime.masks.rle import RLE, decode
 from runtime.output.draw import Color, DrawnObject, draw_objects
 from runtime.pictures.read import read_image
@@ -156,4 +156,4 @@ def _scaled(mask: RLE, size: tuple[int, int]) -> MaskCrop:
     pixels = Image.fromarray(decode(mask).astype(np.uint8) * 255)
     shares = np.asarray(pixels.resize(size, Image.Resampling.BOX))
     solid = shares >= 128
-    return trim_mask(solid if solid.any() else shares > 0)  # what is thinner than a pixel stays visible
+    return crop_of(solid if solid.any() else shares > 0)  # what is thinner than a pixel stays visible

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from maskrcnn.data.records import Dataset, Instance
 from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
 from runtime.masks.paste import MaskCrop
-from runtime.masks.rle import decode
+from runtime.masks.rle import decode_crop
 
 # "ignored": a crowd, or a prediction inside one.
 Outcome = Literal["found", "missed", "false", "ignored"]
@@ -89,12 +89,12 @@ def score_picture(
     A pair has an IoU of at least 0.5. A prediction without one is ignored if at least half of it lies in a crowd of
     its class.
     """
-    crops = [trim_mask(decode(instance.mask)) for instance in instances]
+    crops = [decode_crop(instance.mask) for instance in instances]
     objects: list[Outcome] = ["ignored" if instance.crowd else "missed" for instance in instances]
     outcomes: list[Outcome] = []
     total = 0.0
     for prediction in predictions:
-        crop = trim_mask(decode(prediction.mask))
+        crop = decode_crop(prediction.mask)
         rows = [row for row, instance in enumerate(instances) if instance.class_id == prediction.class_id]
         pairs = [(_iou(crop, crops[row]), row) for row in rows if objects[row] == "missed"]
         iou, match = max(pairs, key=lambda pair: pair[0], default=(0.0, 0))
@@ -107,15 +107,6 @@ def score_picture(
             outcomes.append("ignored" if any(_mostly_inside(crop, crowd) for crowd in crowds) else "false")
     parts = objects.count("found") + objects.count("missed") + outcomes.count("false")
     return PictureScore(image_id, tuple(objects), tuple(outcomes), total / parts if parts else 1.0)
-
-
-def trim_mask(mask: npt.NDArray[np.bool_]) -> MaskCrop:
-    """The part of a mask [H, W] that is not empty, and the (y, x) of its first pixel; 0 x 0 of an empty one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return np.zeros((0, 0), np.bool_), (0, 0)
-    y, x = int(rows[0]), int(columns[0])
-    return mask[y : rows[-1] + 1, x : columns[-1] + 1].copy(), (y, x)
 
 
 def _iou(first: MaskCrop, second: MaskCrop) -> float:

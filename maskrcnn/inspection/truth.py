@@ -12,7 +12,7 @@ from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
-from runtime.masks.rle import area, decode
+from runtime.masks.rle import area, decode, mask_box
 
 MATCH_IOU = 0.5
 
@@ -96,20 +96,10 @@ def truth_of(record: Record, run: StageRun) -> Truth:
             )
         if area(instance.mask):  # what has no pixel can neither be found nor missed
             (crowds if instance.crowd else objects).append(instance)
-    masks = _stack(objects, size)
+    boxes = np.array([mask_box(instance.mask) for instance in objects], np.int32).reshape(-1, 4)[:, [1, 0, 3, 2]]
     class_ids = np.array([instance.class_id for instance in objects], np.int32)
     crowd_ids = np.array([instance.class_id for instance in crowds], np.int32)
-    return Truth(class_ids, masks, mask_boxes(masks), _stack(crowds, size), crowd_ids)
-
-
-def mask_boxes(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Boxes int32 [N, 4] y1, x1, y2, x2 of masks [H, W, N], far sides exclusive; zeros for an empty one."""
-    boxes = np.zeros((masks.shape[-1], 4), np.int32)
-    for row in range(masks.shape[-1]):
-        ys, xs = (np.flatnonzero(masks[..., row].any(axis=axis)) for axis in (1, 0))
-        if len(ys):
-            boxes[row] = ys[0], xs[0], ys[-1] + 1, xs[-1] + 1
-    return boxes
+    return Truth(class_ids, _stack(objects, size), boxes, _stack(crowds, size), crowd_ids)
 
 
 def compare(detections: Detections, truth: Truth) -> Comparison:

@@ -5,7 +5,7 @@ import pytest
 from annotation_files import rectangle, write_map, write_picture
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.mask_components import components, crop_of, thick_part
+from maskrcnn.data.readers.mask_components import components, thick_part
 from maskrcnn.data.readers.mask_png import read_masks
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
@@ -163,10 +163,3 @@ def test_thick_parts_by_slow_squares(side):
                 expected[y : y + side, x : x + side] = True
     np.testing.assert_array_equal(thick_part(mask, side), expected)
     assert not thick_part(np.ones((4, 4), np.bool_), 5).any()
-
-
-def test_crops():
-    crop, origin = crop_of(FIRST)
-    assert origin == (5, 10)
-    assert crop.shape == (10, 10)
-    assert crop_of(np.zeros((3, 4), np.bool_))[0].shape == (0, 0)

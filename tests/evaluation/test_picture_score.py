@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.records import Dataset, Instance, Record
-from maskrcnn.evaluation.picture_score import score_picture, score_pictures, shown, trim_mask
+from maskrcnn.evaluation.picture_score import score_picture, score_pictures, shown
 from maskrcnn.evaluation.results import ScoredResult
 from runtime.masks.rle import encode_crop
 
@@ -88,15 +88,6 @@ def test_pictures_of_a_dataset(world):
     kept = sum(each["score"] >= 0.5 for each in world.results)
     assert sum(len(each.predictions) for each in scores) == kept
     assert all(each.objects.count("found") == each.predictions.count("found") for each in scores)
-
-
-def test_trim_mask():
-    mask = np.zeros((6, 7), bool)
-    mask[2, 3] = mask[4, 5] = True
-    crop, origin = trim_mask(mask)
-    assert origin == (2, 3)
-    np.testing.assert_array_equal(crop, [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
-    assert trim_mask(np.zeros((6, 7), bool))[0].shape == (0, 0)
 
 
 def test_scores_do_not_need_a_picture():

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from maskrcnn.data.mask_crops import boxes_of
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.errors import DatasetError
 from maskrcnn.inspection.final_result import detection_rows, difference_scene, result_scene, truth_scene
-from maskrcnn.inspection.truth import compare, mask_boxes, truth_of
+from maskrcnn.inspection.truth import compare, truth_of
 from runtime.detections import Detections
+from runtime.masks.paste import crop_of
 from runtime.masks.rle import encode_crop
 
 SIZE = (40, 60)
@@ -26,7 +28,8 @@ def made_truth(class_ids, masks, crowds=None):
 
     crowds = np.zeros((*SIZE, 0), np.bool_) if crowds is None else crowds
     crowd_ids = np.ones(crowds.shape[-1], np.int32)
-    return Truth(np.array(class_ids, np.int32), masks, mask_boxes(masks), crowds, crowd_ids)
+    boxes = boxes_of([crop_of(mask) for mask in np.moveaxis(masks, -1, 0)])
+    return Truth(np.array(class_ids, np.int32), masks, boxes, crowds, crowd_ids)
 
 
 def detected(rows):

@@ -3,18 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from runtime.masks.paste import MaskCrop
-
 Bitmap = npt.NDArray[np.bool_]
-
-
-def crop_of(mask: Bitmap) -> MaskCrop:
-    """The part of a bitmap [H, W] that holds all its pixels, with (y, x) of the first; 0 x 0 if it has none."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return np.zeros((0, 0), np.bool_), (0, 0)
-    top, left = int(rows[0]), int(columns[0])
-    return mask[top : rows[-1] + 1, left : columns[-1] + 1], (top, left)
 
 
 def thick_part(mask: Bitmap, side: int) -> Bitmap:

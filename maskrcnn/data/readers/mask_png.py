@@ -14,12 +14,13 @@ from PIL import Image
 
 from maskrcnn.data.readers.findings import RowError, Scan
 from maskrcnn.data.readers.finish import finish
-from maskrcnn.data.readers.mask_components import Bitmap, components, crop_of, thick_part
+from maskrcnn.data.readers.mask_components import Bitmap, components, thick_part
 from maskrcnn.data.readers.picture_files import list_pictures, picture_size
 from maskrcnn.data.readers.picture_rows import BACKGROUND, DEFAULT_CLASS, NamedObject, PictureRows
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 from runtime.errors import ImageError
+from runtime.masks.paste import crop_of
 from runtime.masks.rle import encode_crop
 from runtime.pictures.header import opened
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 
 from maskrcnn.data.records import Dataset, Image, Instance, Record
@@ -109,8 +108,7 @@ def _draw_record(seed: int, index: int, size: tuple[int, int] | None) -> tuple[I
 
 
 def _annotation(instance: Instance, annotation_id: int, image_id: int) -> dict[str, Any]:
-    rows, columns = (np.flatnonzero(rle.decode(instance.mask).any(axis=axis)) for axis in (1, 0))
-    y1, x1, y2, x2 = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    x1, y1, x2, y2 = rle.mask_box(instance.mask)
     return {
         "id": annotation_id,
         "image_id": image_id,
