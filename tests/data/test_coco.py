@@ -1,6 +1,7 @@
 """COCO JSON that is right: every kind of mask, where pictures are found, and ids."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.coco import read_coco
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
+
+read_coco = partial(open_dataset, format="coco")
 
 
 def decoded(dataset, index=0):
@@ -22,7 +25,7 @@ def decoded(dataset, index=0):
 
 def test_records_of_a_small_file(tmp_path):
     dataset = read_coco(write_coco(tmp_path))
-    assert dataset.name == "data"
+    assert dataset.name == f"{tmp_path.name}/data"
     assert dataset.class_names == ("BG", "cat", "dog")
     assert dataset.category_ids == {1: 3, 2: 7}
     assert [record.image_id for record in dataset.records] == [1, 5]

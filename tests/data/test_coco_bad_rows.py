@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from annotation_files import SQUARE, coco, write_coco, write_picture
 from PIL import Image
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.coco import read_coco
 from maskrcnn.data.readers.findings import has_errors, summary, table_rows
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetFormatError
+
+read_coco = partial(open_dataset, format="coco")
 
 FAR = 10**12
 

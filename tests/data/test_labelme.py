@@ -1,6 +1,7 @@
 """Folders of labelme files."""
 
 import base64
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -9,9 +10,11 @@ from annotation_files import rectangle, write_json, write_picture
 from PIL import Image
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.labelme import read_labelme
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
+
+read_labelme = partial(open_dataset, format="labelme")
 
 
 def shape(label="cat", kind="polygon", points=((10, 5), (20, 5), (20, 15), (10, 15)), **options):

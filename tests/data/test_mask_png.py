@@ -1,14 +1,18 @@
 """Folders of mask pictures: instance maps, and a file for each object."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from annotation_files import rectangle, write_map, write_picture
 
 from maskrcnn.data.readers.check import check_dataset
 from maskrcnn.data.readers.mask_components import components, thick_part
-from maskrcnn.data.readers.mask_png import read_masks
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
+
+read_masks = partial(open_dataset, format="masks")
 
 FIRST, SECOND = rectangle(30, 50, 5, 10, 15, 20), rectangle(30, 50, 2, 30, 8, 38)
 
@@ -49,11 +53,11 @@ def test_classes_of_pixels(tmp_path):
     dataset = read_masks(tmp_path)
     assert dataset.class_names == ("BG", "class 1", "class 2", "class 3")
     assert [item.class_id for item in dataset.records[0].load_instances()] == [3, 1]
-    named = read_masks(tmp_path, ("BG", "cat", "dog", "emu"))
+    named = read_masks(tmp_path, class_names=("BG", "cat", "dog", "emu"))
     assert named.class_names == ("BG", "cat", "dog", "emu")
     assert [item.class_id for item in named.records[0].load_instances()] == [3, 1]
     with pytest.raises(DatasetFormatError, match="its class is 3, of 3 class names"):
-        read_masks(tmp_path, ("BG", "cat", "dog"))
+        read_masks(tmp_path, class_names=("BG", "cat", "dog"))
 
 
 def test_places_of_nobody_become_crowds_but_outlines_do_not(tmp_path):
@@ -73,7 +77,7 @@ def test_the_other_names_and_pictures_without_masks(tmp_path):
     write_picture(tmp_path / "images" / "c.png", 30, 50)
     write_map(tmp_path / "masks" / "a.png", instance_map())
     write_map(tmp_path / "masks" / "b.png", np.zeros((30, 50), np.uint8))
-    dataset = read_masks(tmp_path, ("BG", "cell"))
+    dataset = read_masks(tmp_path, class_names=("BG", "cell"))
     assert dataset.class_names == ("BG", "cell")
     assert [len(masks(dataset, index)) for index in range(len(dataset))] == [2, 0]
     (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-mask-file"]
@@ -86,13 +90,13 @@ def test_a_file_for_each_object(tmp_path):
         (tmp_path / name / "masks").mkdir()
         for index, mask in enumerate(found):
             write_map(tmp_path / name / "masks" / f"{index}.png", (mask * 255).astype(np.uint8))
-    dataset = read_masks(tmp_path, ("BG", "nucleus"))
+    dataset = read_masks(tmp_path, class_names=("BG", "nucleus"))
     assert dataset.class_names == ("BG", "nucleus")
     assert [record.image_id for record in dataset.records] == ["x1", "x2"]
     np.testing.assert_array_equal(masks(dataset), [FIRST, SECOND])
     assert masks(dataset, 1) == []
     with pytest.raises(DatasetError, match="2 classes are named"):
-        read_masks(tmp_path, ("BG", "a", "b"))
+        read_masks(tmp_path, class_names=("BG", "a", "b"))
 
 
 def test_bad_files(tmp_path):
@@ -130,7 +134,7 @@ def test_bad_files_of_single_objects(tmp_path):
 
 
 def test_folders_of_something_else(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match="is not a folder"):
+    with pytest.raises(DatasetNotFoundError, match="does not exist"):
         read_masks(tmp_path / "nowhere")
     with pytest.raises(DatasetFormatError, match="has no masks: expected JPEGImages"):
         read_masks(tmp_path)

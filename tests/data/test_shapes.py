@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from maskrcnn.data.readers.coco import read_coco
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.synthetic import scene as shape_scene
 from maskrcnn.data.synthetic.clutter import SPREAD, clutter
 from maskrcnn.data.synthetic.geometry import CIRCLE, SQUARE, TRIANGLE, Shape, draw_shape
@@ -242,7 +242,7 @@ def test_pycocotools_reads_the_files(written, pictures):
 
 
 def test_the_coco_reader_gives_the_set_in_memory(written):
-    read, drawn = read_coco(written), shapes_dataset(30, 7)
+    read, drawn = open_dataset(written), shapes_dataset(30, 7)
     assert (read.class_names, read.category_ids) == (drawn.class_names, drawn.category_ids)
     for ours, theirs in zip(read.records, drawn.records, strict=True):
         assert ours.image_id == theirs.image_id

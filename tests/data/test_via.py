@@ -1,13 +1,17 @@
 """Files of the VGG Image Annotator, both versions."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from annotation_files import rectangle, write_json, write_picture
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.via import read_via
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 from runtime.masks.rle import decode
+
+read_via = partial(open_dataset, format="via")
 
 POLYGON = {"name": "polygon", "all_points_x": [10, 20, 20, 10], "all_points_y": [5, 5, 15, 15]}
 RECT = {"name": "rect", "x": 30, "y": 2, "width": 8, "height": 6}
@@ -40,7 +44,7 @@ def masks(dataset):
 
 @pytest.mark.parametrize("form", [version_1, version_2, project])
 def test_all_versions_give_the_same(tmp_path, form):
-    dataset = read_via(write(tmp_path, form(region(POLYGON), region(RECT))), class_name="balloon")
+    dataset = read_via(write(tmp_path, form(region(POLYGON), region(RECT))), class_names=["balloon"])
     assert dataset.class_names == ("BG", "balloon")
     assert [record.image_id for record in dataset.records] == ["a.png"]
     assert [(item.class_id, item.crowd) for item in dataset.records[0].load_instances()] == [(1, False)] * 2

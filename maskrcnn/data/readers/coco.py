@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.readers.coco_objects import doubts, read_object
-from maskrcnn.data.readers.findings import NO_PICTURES, Findings, RowError, Scan
-from maskrcnn.data.readers.finish import finish
-from maskrcnn.data.readers.json_rows import get, get_id, get_name, get_side, get_text, read_json, shown
+from maskrcnn.data.readers.coco_objects import note_other_box, note_overshoot, read_object
+from maskrcnn.data.readers.findings import Findings, RowError, Scan
+from maskrcnn.data.readers.json_rows import get, get_id, get_name, get_side, get_text, shown
 from maskrcnn.data.readers.picture_files import PictureFolder, check_pixels
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.errors import DatasetFormatError
@@ -19,42 +18,22 @@ class _Picture:
     size: tuple[int, int]
 
 
-def read_coco(
-    annotations: str | Path, images: str | Path | None = None, name: str | None = None, *, skip_bad: bool = False
-) -> Dataset:
-    """Read a COCO JSON file of objects.
+def scan_coco(path: Path, images: Path | None, name: str, content: Any) -> Scan:
+    """Read what is good and note what is bad.
 
     Class ids are 1, 2, ... in the order of category ids, which may have gaps. Pictures without objects are kept.
 
     Args:
-        annotations: The JSON file.
+        path: The JSON file.
         images: Folder of the pictures. By default one beside the file: called like it, `images`, the file's own, or
             COCO's `../train2017`.
-        name: For messages; by default the file's name without its suffix.
-        skip_bad: Leave out rows that cannot be used, and pictures that cannot be decoded (all are tried).
+        name: Of the dataset.
+        content: Of the file.
 
     Raises:
-        DatasetNotFoundError: There is no such file or folder, or none of the pictures.
-        DatasetFormatError: It is not COCO JSON, or a row cannot be used.
-    """
-    path = Path(annotations)
-    return finish(scan_coco(path, None if images is None else Path(images), name), path, skip_bad=skip_bad)
-
-
-def scan_coco(path: Path, images: Path | None = None, name: str | None = None, content: Any = None) -> Scan:
-    """Read what is good and note what is bad.
-
-    Args:
-        path: The JSON file.
-        images: As for `read_coco`.
-        name: As for `read_coco`.
-        content: The file's content, if it is read already.
-
-    Raises:
-        DatasetNotFoundError: There is no such file or folder.
+        DatasetNotFoundError: There is no such folder.
         DatasetFormatError: It is not COCO JSON.
     """
-    content = read_json(path) if content is None else content
     categories, pictures, objects = (_rows(content, key, path) for key in ("categories", "images", "annotations"))
     findings = Findings()
     class_names, category_ids, class_of = _read_categories(categories, path, findings)
@@ -66,7 +45,7 @@ def scan_coco(path: Path, images: Path | None = None, name: str | None = None, c
         if picture is not None and picture.path is not None
     )
     sizes = {image_id: picture.size for image_id, picture in known.items() if picture is not None}
-    return Scan(Dataset(name or path.stem, class_names, records, category_ids), findings, sizes)
+    return Scan(Dataset(name, class_names, records, category_ids), findings, sizes)
 
 
 def _rows(content: Any, key: str, path: Path) -> list[Any]:
@@ -114,10 +93,7 @@ def _read_images(
     """By image id; None for a row that cannot be used."""
     names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
     folder = PictureFolder(path, images, names)
-    none_found = bool(names) and not any(folder.find(name) for name in names)
-    if none_found:
-        message = f"none of its {len(names)} pictures is in {folder.describe()}; give their folder with images="
-        findings.add("error", NO_PICTURES, str(path), message)
+    none_found = folder.note_if_none_found(findings)
     known: dict[int | str, _Picture | None] = {}
     used: dict[Path, str] = {}
     for index, row in enumerate(rows):
@@ -166,8 +142,8 @@ def _read_annotations(
             if picture is None:  # reported where it stands
                 continue
             instance, overshoot = read_object(row, annotation, picture.size, class_id or 0)
-            for kind, message in doubts(instance, overshoot):
-                findings.add("warning", kind, where, message)
+            note_overshoot(overshoot, where, findings)
+            note_other_box(instance, where, findings)
             if class_id is not None:
                 found.setdefault(image_id, []).append(instance)
     return found

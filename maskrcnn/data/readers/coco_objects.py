@@ -1,10 +1,10 @@
 """Rows of COCO's `annotations`: one row, one object with its mask."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from maskrcnn.data.readers.findings import RowError
+from maskrcnn.data.readers.findings import Findings, RowError
 from maskrcnn.data.readers.json_rows import finite, get, shown
 from maskrcnn.data.readers.outlines import mask_area, mask_box, rasterize
 from maskrcnn.data.records import Instance
@@ -42,19 +42,25 @@ def read_object(row: Any, annotation_id: int | str, size: Size, class_id: int) -
     return Instance(class_id, mask, bool(crowd), _read_box(row), annotation_id), overshoot
 
 
-def doubts(instance: Instance, overshoot: float) -> Iterator[tuple[str, str]]:
-    """Kind and message of what is probably a mistake, but can be used."""
+def note_overshoot(overshoot: float, where: str, findings: Findings) -> None:
+    """Note an outline that reaches further outside of the picture than people draw."""
     if overshoot > _TOLERANCE:
-        yield "outside", f"its outline reaches {overshoot:.0f} pixels outside of the picture, and is cut there"
-    if instance.file_box is not None:
-        box = mask_box(instance.mask)
-        apart = max(abs(ours - theirs) for ours, theirs in zip(box, instance.file_box, strict=True))
-        if apart > _TOLERANCE:
-            message = (
-                f"its bbox and the box of its mask are {apart:.0f} pixels apart: {_corners(instance.file_box)} and "
-                f"{_corners(box)} (x1, y1, x2, y2); training uses the mask's"
-            )
-            yield "box-differs", message
+        message = f"its outline reaches {overshoot:.0f} pixels outside of the picture, and is cut there"
+        findings.add("warning", "outside", where, message)
+
+
+def note_other_box(instance: Instance, where: str, findings: Findings) -> None:
+    """Note a box of the file that is not that of the mask."""
+    if instance.file_box is None:
+        return
+    box = mask_box(instance.mask)
+    apart = max(abs(ours - theirs) for ours, theirs in zip(box, instance.file_box, strict=True))
+    if apart > _TOLERANCE:
+        message = (
+            f"its bbox and the box of its mask are {apart:.0f} pixels apart: {_corners(instance.file_box)} and "
+            f"{_corners(box)} (x1, y1, x2, y2); training uses the mask's"
+        )
+        findings.add("warning", "box-differs", where, message)
 
 
 def check_area(mask: RLE, overshoot: float = 0.0) -> None:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data.readers.findings import RowError, Scan
-from maskrcnn.data.readers.finish import finish
 from maskrcnn.data.readers.json_rows import finite, get, get_name, get_text, read_json, shown
 from maskrcnn.data.readers.outlines import ellipse, rectangle
-from maskrcnn.data.readers.picture_files import PictureFolder, picture_size
+from maskrcnn.data.readers.picture_files import PictureFolder, picture_size, reason_of
 from maskrcnn.data.readers.picture_rows import NamedObject, PictureRows
-from maskrcnn.data.records import Dataset
 from maskrcnn.errors import DatasetError, DatasetNotFoundError
 from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import encode_crop
@@ -24,30 +22,16 @@ _NO_OBJECT = ("__ignore__", "_background_")
 _SHAPES = "polygon, rectangle, circle, mask"
 
 
-def read_labelme(
-    folder: str | Path, images: str | Path | None = None, name: str | None = None, *, skip_bad: bool = False
-) -> Dataset:
-    """Read a folder of labelme files, or one of them.
+def scan_labelme(path: Path, images: Path | None, name: str) -> Scan:
+    """Read what is good and note what is bad, of a folder of labelme files or one of them.
 
     Classes are the labels, sorted. Shapes of one label and one `group_id` are one object. A file without shapes is a
     picture without objects. Labels `__ignore__` and `_background_` are no objects.
 
     Args:
-        folder: With the JSON files.
+        path: The folder or the file.
         images: Folder of the pictures; by default each is where its file's `imagePath` says.
-        name: For messages; by default the folder's.
-        skip_bad: Leave out what cannot be used; every picture is tried.
-
-    Raises:
-        DatasetNotFoundError: There is no such folder, or no file in it.
-        DatasetFormatError: A file or shape cannot be used.
-    """
-    path = Path(folder)
-    return finish(scan_labelme(path, None if images is None else Path(images), name), path, skip_bad=skip_bad)
-
-
-def scan_labelme(path: Path, images: Path | None = None, name: str | None = None) -> Scan:
-    """Read what is good and note what is bad; arguments as for `read_labelme`.
+        name: Of the dataset.
 
     Raises:
         DatasetNotFoundError: There is no such folder, or no file in it.
@@ -55,7 +39,7 @@ def scan_labelme(path: Path, images: Path | None = None, name: str | None = None
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:
         raise DatasetNotFoundError(f"{path} has no JSON file; expected those of labelme, one per picture")
-    rows = PictureRows(name or path.stem)
+    rows = PictureRows(name)
     for file in files:
         with rows.findings.row(file.name):
             try:
@@ -161,8 +145,7 @@ def _read_mask(shape: Mapping[str, Any], size: tuple[int, int]) -> MaskCrop:
     except RowError:
         raise
     except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RowError("broken-mask", f"its mask is not a PNG in base64: {reason}") from error
+        raise RowError("broken-mask", f"its mask is not a PNG in base64: {reason_of(error)}") from error
 
 
 def _check_inside(origin: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> None:

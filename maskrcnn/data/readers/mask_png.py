@@ -13,16 +13,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.data.readers.findings import RowError, Scan
-from maskrcnn.data.readers.finish import finish
 from maskrcnn.data.readers.mask_components import Bitmap, components, thick_part
-from maskrcnn.data.readers.picture_files import list_pictures, picture_size
+from maskrcnn.data.readers.picture_files import list_pictures, opened_row, picture_size
 from maskrcnn.data.readers.picture_rows import BACKGROUND, DEFAULT_CLASS, NamedObject, PictureRows
-from maskrcnn.data.records import Dataset
-from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
-from runtime.errors import ImageError
+from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.masks.paste import crop_of
 from runtime.masks.rle import encode_crop
-from runtime.pictures.header import opened
 
 Map = npt.NDArray[np.int32]
 
@@ -34,39 +30,22 @@ _MAX_OBJECTS = 10_000
 _KINDS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_masks(
-    folder: str | Path, class_names: Sequence[str] | None = None, name: str | None = None, *, skip_bad: bool = False
-) -> Dataset:
-    """Read a folder of mask pictures, in one of the two layouts.
+def scan_masks(path: Path, class_names: Sequence[str] | None, name: str) -> Scan:
+    """Read what is good and note what is bad, of a folder in one of the two layouts.
 
     A picture without a mask file is not in the dataset. Places of nobody, where wider than an outline, become crowds
     of the first class, one for each that hangs together.
 
     Args:
-        folder: With the folders of pictures and masks, or with one folder for each picture.
+        path: The folder.
         class_names: Names, background first; the value in `SegmentationClass` is the index. Without that folder there
             is one class. By default "object", or "class 1", "class 2", ...
-        name: For messages; by default the folder's.
-        skip_bad: Leave out what cannot be used; every picture is tried.
+        name: Of the dataset.
 
     Raises:
-        DatasetNotFoundError: There is no such folder.
-        DatasetFormatError: It has neither layout, or a file cannot be used.
-    """
-    path = Path(folder)
-    return finish(scan_masks(path, class_names, name), path, skip_bad=skip_bad)
-
-
-def scan_masks(path: Path, class_names: Sequence[str] | None = None, name: str | None = None) -> Scan:
-    """Read what is good and note what is bad; arguments as for `read_masks`.
-
-    Raises:
-        DatasetNotFoundError: There is no such folder.
         DatasetFormatError: It has neither layout.
     """
-    if not path.is_dir():
-        raise DatasetNotFoundError(f"{path} is not a folder; expected one of pictures and masks")
-    rows = PictureRows(name or path.name)
+    rows = PictureRows(name)
     pictures, masks = mask_folders(path)
     if pictures is not None and masks is not None:
         return _scan_maps(rows, pictures, masks, path / "SegmentationClass", class_names)
@@ -178,18 +157,10 @@ def _add(rows: PictureRows, stem: str, name: str, mask: Bitmap, where: str, *, c
 
 def _read_map(path: Path, size: tuple[int, int], *, colors: bool = False) -> tuple[Map, bool]:
     """Values of the pixels, palettes not resolved, int32 [H, W]; and whether the file has 8 bits."""
-    try:
-        with opened(str(path), repr(str(path))) as image:
-            _check_size(image.size[::-1], size)
-            mode = image.mode
-            values = _values(image, colors)
-    except RowError:
-        raise
-    except ImageError as error:
-        raise RowError("broken-image", f"the mask {error}") from error
-    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RowError("broken-image", f"the mask {path} cannot be read: {reason}") from error
+    with opened_row(path, "mask") as image:
+        _check_size(image.size[::-1], size)
+        mode = image.mode
+        values = _values(image, colors)
     if values.min() < 0:
         raise RowError("mask-mode", "the mask has a value below 0")
     return values, mode in ("L", "P")

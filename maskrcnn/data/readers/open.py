@@ -1,9 +1,9 @@
 """Any dataset by its path: the format is recognized from what is there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from maskrcnn.data.readers.coco import scan_coco
 from maskrcnn.data.readers.findings import Scan
@@ -24,15 +24,8 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What was recognized.
-
-    Attributes:
-        path: File, or folder.
-        format: Its format.
-        content: Of the JSON file, where it was read on the way.
-    """
+class _Source(NamedTuple):
+    """What was recognized; `content` is that of a COCO or VIA file."""
 
     path: Path
     format: DatasetFormat
@@ -56,7 +49,7 @@ def open_dataset(
         format: "coco", "via", "labelme" or "masks"; by default recognized.
         class_names: Classes to use, in the order of class ids, with or without "BG" in front; objects of others are
             left out. Where the annotations have no names, it gives them.
-        class_attribute: See `via.read_via`.
+        class_attribute: Region attribute of the VGG Image Annotator that holds the class.
         skip_bad: Leave out rows and pictures that cannot be used, instead of refusing the dataset.
 
     Raises:

@@ -1,11 +1,14 @@
 """Finding the pictures that annotations name, and their sizes."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from maskrcnn.data.readers.findings import RowError
+from PIL import Image
+
+from maskrcnn.data.readers.findings import NO_PICTURES, Findings, RowError
 from maskrcnn.data.readers.json_rows import shown
 from maskrcnn.errors import DatasetNotFoundError
 from runtime.errors import ImageError
@@ -34,7 +37,7 @@ class PictureFolder:
             raise DatasetNotFoundError(f"{images} is not a folder; expected that of the pictures of {annotations}")
         places = [images] if images is not None else _usual_folders(annotations)
         self.places = [place for place in dict.fromkeys(places) if place.is_dir()]
-        self._names, self._root = names, root
+        self._annotations, self._names, self._root = annotations, names, root
 
     @cached_property
     def best(self) -> Path:
@@ -58,9 +61,14 @@ class PictureFolder:
             raise RowError("missing-file", f"there is no picture {shown(name)} in {self.best}")
         return path
 
-    def describe(self) -> str:
-        """The folders, for a message."""
-        return ", ".join(map(str, self.places))
+    def note_if_none_found(self, findings: Findings) -> bool:
+        """Note an error if none of the pictures is there; returns whether."""
+        if not self._names or any(self.find(name) for name in self._names):
+            return False
+        places = ", ".join(map(str, self.places))
+        message = f"none of its {len(self._names)} pictures is in {places}; give their folder with images="
+        findings.add("error", NO_PICTURES, str(self._annotations), message)
+        return True
 
     def _resolve(self, folder: Path, name: str) -> Path | None:
         # Tools on Windows write backslashes; many write a folder of the machine that they ran on.
@@ -99,22 +107,39 @@ def _usual_folders(annotations: Path) -> list[Path]:
     ]
 
 
+@contextmanager
+def opened_row(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open a picture file for the time of a block; what is wrong with it, decoding in the block included, is a fault.
+
+    Raises:
+        RowError: It cannot be read, or as the block raises.
+    """
+    try:
+        with opened(str(path), repr(str(path))) as image:
+            yield image
+    except RowError:
+        raise
+    except ImageError as error:
+        raise RowError("broken-image", f"the {what} {error}") from error
+    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+        raise RowError("broken-image", f"the {what} {path} cannot be read: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of somebody else's code says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) of a picture as `read_image` decodes it, from its header.
 
     Raises:
         RowError: It is not a picture, or is too large.
     """
-    try:
-        with opened(str(path), repr(str(path))) as image:
-            width, height = image.size
-            # Pillow turns TIFF by itself, its size too.
-            turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED
-    except ImageError as error:
-        raise RowError("broken-image", f"the picture {error}") from error
-    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RowError("broken-image", f"the picture {path} cannot be read: {reason}") from error
+    with opened_row(path, "picture") as image:
+        width, height = image.size
+        # Pillow turns TIFF by itself, its size too.
+        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED
     check_pixels(height, width)
     return (width, height) if turned else (height, width)
 

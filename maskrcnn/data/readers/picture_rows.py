@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskrcnn.data.readers.coco_objects import check_area
+from maskrcnn.data.readers.coco_objects import check_area, note_overshoot
 from maskrcnn.data.readers.findings import Findings, RowError, Scan
 from maskrcnn.data.readers.json_rows import shown
 from maskrcnn.data.readers.outlines import rasterize
@@ -78,9 +78,7 @@ class PictureRows:
         """
         mask, overshoot = rasterize(outlines, self.sizes[image_id])
         check_area(mask, overshoot)
-        if overshoot > 5:
-            message = f"its outline reaches {overshoot:.0f} pixels outside of the picture, and is cut there"
-            self.findings.add("warning", "outside", where, message)
+        note_overshoot(overshoot, where, self.findings)
         self._objects.setdefault(image_id, []).append(NamedObject(name, mask, where))
 
     def scan(self, class_names: Sequence[str] | None = None) -> Scan:

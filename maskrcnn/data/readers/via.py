@@ -4,71 +4,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.readers.findings import NO_PICTURES, RowError, Scan
-from maskrcnn.data.readers.finish import finish
-from maskrcnn.data.readers.json_rows import finite, get, get_name, get_numbers, get_text, read_json, shown
+from maskrcnn.data.readers.findings import RowError, Scan
+from maskrcnn.data.readers.json_rows import finite, get, get_name, get_numbers, get_text, shown
 from maskrcnn.data.readers.outlines import ellipse, rectangle
 from maskrcnn.data.readers.picture_files import PictureFolder, picture_size
-from maskrcnn.data.readers.picture_rows import BACKGROUND, DEFAULT_CLASS, PictureRows
-from maskrcnn.data.records import Dataset
+from maskrcnn.data.readers.picture_rows import BACKGROUND, PictureRows
 from maskrcnn.errors import DatasetFormatError
 
 _METADATA = "_via_img_metadata"  # where a project that was saved, not exported, keeps its entries
 _SHAPES = "polygon, polyline, rect, circle, ellipse"
 
 
-def read_via(
-    annotations: str | Path,
-    images: str | Path | None = None,
-    class_name: str = DEFAULT_CLASS,
-    class_attribute: str | None = None,
-    name: str | None = None,
-    *,
-    skip_bad: bool = False,
-) -> Dataset:
-    """Read a JSON file of the VGG Image Annotator, exported or saved as a project.
+def scan_via(
+    path: Path, images: Path | None, class_name: str, class_attribute: str | None, name: str, content: Any
+) -> Scan:
+    """Read what is good and note what is bad, of a file that was exported or saved as a project.
 
     A picture without regions is kept. The last point of a polyline is joined to its first.
 
     Args:
-        annotations: The JSON file.
+        path: The JSON file.
         images: Folder of the pictures; by default one beside the file.
         class_name: The one class of all regions, where `class_attribute` is None.
         class_attribute: Region attribute that holds the class: a text, or check boxes of which one is ticked.
-        name: For messages; by default that of the file's folder and the file.
-        skip_bad: Leave out what cannot be used; every picture is tried.
-
-    Raises:
-        DatasetNotFoundError: There is no such file or folder, or none of the pictures.
-        DatasetFormatError: It is not such a file, or an entry or region cannot be used.
-    """
-    path = Path(annotations)
-    folder = None if images is None else Path(images)
-    return finish(scan_via(path, folder, class_name, class_attribute, name), path, skip_bad=skip_bad)
-
-
-def scan_via(
-    path: Path,
-    images: Path | None = None,
-    class_name: str = DEFAULT_CLASS,
-    class_attribute: str | None = None,
-    name: str | None = None,
-    content: Any = None,
-) -> Scan:
-    """Read what is good and note what is bad; arguments as for `read_via`.
+        name: Of the dataset.
+        content: Of the file.
 
     Raises:
         DatasetNotFoundError: There is no such file or folder.
         DatasetFormatError: It is not such a file.
     """
-    entries = _entries(read_json(path) if content is None else content, path)
+    entries = _entries(content, path)
     named = [entry["filename"] for entry in entries.values() if isinstance(entry, Mapping) and "filename" in entry]
     names = [value for value in named if isinstance(value, str)]
     folder = PictureFolder(path, images, names)
-    rows = PictureRows(name or path.stem)
-    if names and not any(folder.find(value) for value in names):
-        message = f"none of its {len(names)} pictures is in {folder.describe()}; give their folder with images="
-        rows.findings.add("error", NO_PICTURES, str(path), message)
+    rows = PictureRows(name)
+    if folder.note_if_none_found(rows.findings):
         entries = {}
     attributes: set[str] = set()
     for key, entry in entries.items():
