@@ -4,6 +4,7 @@ import os
 import signal
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
 
@@ -12,6 +13,8 @@ import pytest
 
 _PACKAGES = ("tensorflow", "keras", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "pillow")
 _CHECKPOINT = {"name": "demo model"}
+# A demo artifact exported elsewhere, for an environment without TensorFlow.
+_DEMO_ONNX = os.environ.get("MASKRCNN_DEMO_ONNX")
 
 
 def pytest_report_header():
@@ -76,30 +79,34 @@ def demo():
 
 
 @pytest.fixture(scope="session")
-def picture():
+def picture(pytestconfig):
     """The demo picture, uint8 [360, 480, 3]; read-only, because all tests share it."""
-    from maskrcnn import demo_picture
+    from runtime.pictures.read import read_image
 
-    pixels = demo_picture()
+    pixels = read_image(pytestconfig.rootpath / "maskrcnn" / "demo.jpg")
     pixels.flags.writeable = False
     return pixels
 
 
 @pytest.fixture(scope="session")
-def onnx_artifact(demo, tmp_path_factory):
+def onnx_artifact(request, tmp_path_factory):
     """Path of the demo model as a verified `.onnx` file; copy it before you change it."""
+    if _DEMO_ONNX:
+        return Path(_DEMO_ONNX)
     from export import export_onnx
 
     path = tmp_path_factory.mktemp("onnx") / "demo.onnx"
-    export_onnx(demo, path, checkpoint=_CHECKPOINT)
+    export_onnx(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
     return path
 
 
 @pytest.fixture(scope="session")
-def savedmodel_artifact(demo, tmp_path_factory):
+def savedmodel_artifact(request, tmp_path_factory):
     """Path of the demo model as a verified SavedModel folder; copy it before you change it."""
+    if _DEMO_ONNX:
+        pytest.skip("needs TensorFlow")
     from export import export_savedmodel
 
     path = tmp_path_factory.mktemp("savedmodel") / "demo"
-    export_savedmodel(demo, path, checkpoint=_CHECKPOINT)
+    export_savedmodel(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
     return path

@@ -110,8 +110,10 @@ def _requirements(environment: Environment) -> Iterator[Finding]:
         old = all(_is_below(version, each) for each in ranges)
         detail = f"{version} is {'too old' if old else 'not among the versions tried'}: expected {expected}"
         installer = environment.installer
-        one_range = len(set(ranges)) == 1
-        mend = installer.install(f"{package}{ranges[0]}") if one_range else installer.extras(gpu_extra(environment))
+        if package == "onnxruntime-gpu":  # its extras exclude each other
+            mend = installer.extras(gpu_extra(environment))
+        else:
+            mend = installer.install(f"{package}{SpecifierSet(','.join(map(str, ranges)))}")
         yield Finding("problem" if old else "advice", package, detail, mend)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import read_sealed, recorded_file_digest
 from runtime.artifact_files.savedmodel_folder import read_sealed_folder, recorded_folder_digest
-from runtime.errors import ArtifactError, ArtifactNotFoundError, ForeignArtifactError
+from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, ForeignArtifactError
 
 
 def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
@@ -25,7 +25,11 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error
-    return Metadata.from_json(text, str(path))
+    metadata = Metadata.from_json(text, str(path))
+    if (metadata.format == "savedmodel") != path.is_dir():
+        found = "a folder" if path.is_dir() else "a file"
+        raise ArtifactCorruptError(f"{path}: its metadata has the format {metadata.format!r}, but it is {found}")
+    return metadata
 
 
 def recorded_digest(path: Path) -> str:

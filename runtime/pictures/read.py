@@ -46,7 +46,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
 # Rows of a PIL image that are packed into an array at a time: some that fit the processor's cache are packed
 # four times as fast as all at once.
 _STRIP_ROWS = 64
-_STRIP_WIDTH = 2**16  # wider strips would be large, and Pillow, which checks every cut, would warn of them
+_STRIP_WIDTH = 2**16  # a strip of a wider picture would not fit the cache either
 _ORIENTATION = ExifTags.Base.Orientation
 
 _REMEDIES = {
@@ -125,9 +125,10 @@ def picture_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     if width > _STRIP_WIDTH:
         return np.array(image).reshape(height, width, -1)
     pixels = np.empty((height, width, len(image.getbands())), np.uint8)
+    strip = Image.new(image.mode, (width, min(_STRIP_ROWS, height)), None)
     for top in range(0, height, _STRIP_ROWS):
-        strip = np.asarray(image.crop((0, top, width, min(top + _STRIP_ROWS, height))))
-        pixels[top : top + _STRIP_ROWS] = strip.reshape(-1, width, pixels.shape[2])
+        strip.paste(image, (0, -top))  # `Image.crop` would check the process-wide limit of pixels
+        pixels[top : top + _STRIP_ROWS] = np.asarray(strip).reshape(-1, width, pixels.shape[2])[: height - top]
     return pixels
 
 

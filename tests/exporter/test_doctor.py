@@ -174,6 +174,7 @@ def test_the_first_onnxruntime_that_will_do():
         ("tensorflow", "2.20.0", "problem", "'tensorflow~=2.21.0'"),
         ("tensorflow", "2.22.0", "advice", "'tensorflow~=2.21.0'"),
         ("h5py", "3.16.0", "advice", "'h5py<3.15,>=3.11'"),
+        ("onnxruntime", "2.0.0", "advice", "'onnxruntime<2,>=1.25,>=1.27'"),
         ("onnxruntime-gpu", "1.27.0", "advice", "'maskrcnn-export[onnx-gpu]'"),
     ],
 )

@@ -255,8 +255,9 @@ def test_graph_that_the_engine_refuses(artifact, tmp_path):
 
 
 def test_artifact_whose_format_is_not_what_it_says(artifact, doctored):
-    with pytest.raises(ArtifactError):
-        Predictor(doctored(format="onnx" if artifact.is_dir() else "savedmodel"), "cpu")
+    said, found = ("onnx", "a folder") if artifact.is_dir() else ("savedmodel", "a file")
+    with pytest.raises(ArtifactCorruptError, match=f"the format '{said}', but it is {found}"):
+        Predictor(doctored(format=said), "cpu")
 
 
 def test_backend_gives_the_contract(artifact, predictor, picture):
