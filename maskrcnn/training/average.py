@@ -1,7 +1,7 @@
 """The running mean of all weights.
 
-Keras' optimizers have one too, but it starts again with each stage, moves also on batches whose gradients are only
-accumulated, leaves out moving statistics, and takes the place of the weights whenever `fit` returns.
+Keras' optimizers have one too, but theirs starts again with each training phase, also moves on batches whose gradients
+are only accumulated, leaves out moving statistics, and replaces the weights whenever `fit` returns.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ class WeightAverage:
     """Exponential moving mean of a network's weights. Make it under the strategy that made the network.
 
     Args:
-        network: Whose weights are followed; the mean starts as they are.
+        network: Its present weights are the first mean.
         momentum: Weight of the past in each update.
     """
 
@@ -34,11 +34,11 @@ class WeightAverage:
         self._update = tf.function(self._update_all)
 
     def update(self, count: int) -> None:
-        """Take the present weights in.
+        """Add the present weights to the mean.
 
         Args:
-            count: Updates before this one. The first ones weigh the past less, as the initial weights are no
-                result of training: momentum is at most (1 + count) / (10 + count).
+            count: Number of earlier updates. The first updates weigh the past less, because the initial weights are
+                not a result of training: momentum is at most (1 + count) / (10 + count).
         """
         momentum = min(self.momentum, (1 + count) / (10 + count))
         self._update(tf.constant(momentum, tf.float32))
@@ -52,7 +52,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the network the mean weights for the time of a block."""
+        """Give the network the mean weights inside a `with` block."""
         kept = get_arrays(self.network)
         self.overwrite()
         try:
@@ -65,10 +65,10 @@ class WeightAverage:
         set_arrays(self.network, self.get(), "the mean of the weights")
 
     def get(self) -> Arrays:
-        """The mean weights as float32 arrays by "<layer>/<variable>"."""
+        """Return the mean weights as float32 arrays by "<layer>/<variable>"."""
         return {key: np.asarray(mean.numpy(), np.float32) for key, mean in self._means.items()}
 
     def set(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Inverse of `get`; the names must be the same."""
+        """Restore what `get` returned."""
         for key, mean in self._means.items():
             mean.assign(arrays[key])

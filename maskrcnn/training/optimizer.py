@@ -1,35 +1,34 @@
-"""The optimizer of a stage: rule, clipping, weight decay, accumulation and loss scale, as Keras objects.
+"""The optimizer of a training phase: rule, schedule, clipping, weight decay, accumulation and loss scale in Keras.
 
-What Keras does with the settings (version 3.15): gradients of a group are averaged, then clipped, then the decay is
-taken off the weights, then the rule is applied. The running mean of the weights is not Keras' own, see `ema`.
+Keras (version 3.15) averages the gradients of a group, clips them, subtracts the decay from the weights, and then
+applies the rule. The running mean of the weights is not Keras' own, see `average`.
 """
 
+import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from maskrcnn.configuration.require import require
 from maskrcnn.configuration.training import TrainingConfig
-from maskrcnn.training.schedule import LearningRate
 
-# A regular expression of variable names: scales, offsets and biases are not drawn towards zero.
+WARMUP_START = 0.001
+_STEP_FACTOR = 0.1
+# Regular expression of the variables that do not decay: scales, offsets and biases.
 _NOT_DECAYED = r"(^|/)(gamma|beta|bias)(:\d+)?$"
 
 
 def build_optimizer(
     training: TrainingConfig, learning_rate: float, steps: int, replicas: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Make the optimizer of one stage.
+    """Make the optimizer of one training phase, not yet built; in mixed precision inside a `LossScaleOptimizer`.
 
     Args:
-        training: The settings.
-        learning_rate: Of the stage, after warm-up.
-        steps: Length of the stage in batches; the schedule ends there.
+        learning_rate: Peak rate of the phase, reached after warm-up.
+        steps: Length of the phase in batches; the schedule ends there.
         replicas: Devices that train together. Keras clips on each device before it adds their gradients up, so each
-            device must hand over the mean gradient of all divided by `replicas`; the bound is divided likewise.
-
-    Returns:
-        A Keras optimizer, not yet built; with precision "mixed_float16" inside a `LossScaleOptimizer`.
+            device must pass the mean gradient of all devices divided by `replicas`; the bound is divided likewise.
 
     Raises:
         ConfigError: Settings that contradict each other.
@@ -37,12 +36,13 @@ def build_optimizer(
     decoupled = training.weight_decay_mode == "decoupled"
     require(
         training.optimizer != "adamw" or decoupled,
-        "optimizer 'adamw' decays weights itself, and weight_decay_mode is 'l2_mean': set it to 'decoupled', or "
-        "optimizer to 'adam'",
+        "optimizer 'adamw' applies weight decay itself, but weight_decay_mode is 'l2_mean': set weight_decay_mode to "
+        "'decoupled' or optimizer to 'adam'",
     )
     require(
         training.warmup_steps < steps,
-        f"warmup_steps is {training.warmup_steps}, the stage has {steps} steps: the rate would never be reached",
+        f"warmup_steps is {training.warmup_steps}, but the training phase has only {steps} steps: the learning rate "
+        "would never be reached",
     )
     group = training.gradient_accumulation
     schedule = LearningRate(
@@ -65,3 +65,68 @@ def build_optimizer(
     if training.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     return optimizer
+
+
+@keras.saving.register_keras_serializable("maskrcnn")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate of each step of a phase: linear warm-up, then constant, in steps, or along a cosine.
+
+    Keras counts every batch as an iteration, even if its gradients are only accumulated. All batches of a group get
+    the rate of the first, so groups of n batches train like single batches of n times the size, in a phase (and a
+    warm-up) of 1/n of the steps.
+
+    Args:
+        peak: Rate after the warm-up.
+        steps: Length of the phase in batches.
+        schedule: "constant", "step" or "cosine".
+        boundaries: Increasing shares of the phase; from each on, the "step" schedule is ten times lower.
+        warmup: Batches of linear growth from `WARMUP_START * peak`; batch `warmup` is the first at `peak`.
+        group: Batches whose gradients are averaged before the weights change.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        schedule: str = "constant",
+        boundaries: tuple[float, ...] = (),
+        warmup: int = 0,
+        group: int = 1,
+    ) -> None:
+        super().__init__()
+        self.peak, self.steps, self.schedule = peak, steps, schedule
+        self.boundaries, self.warmup, self.group = tuple(boundaries), warmup, group
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Return the rate, float32 [], of the batch `step`, counted from 0 within the phase."""
+        step = tf.cast(tf.convert_to_tensor(step), tf.int64)
+        step = step // self.group * self.group
+        rate = self._after_warmup(step)
+        if not self.warmup:
+            return rate
+        # float32 counts exactly up to 2^24, and a growth of exactly 1 leaves the peak unchanged.
+        share = tf.minimum(tf.cast(step, tf.float32) / float(self.warmup), 1.0)
+        return rate * tf.where(share < 1, WARMUP_START + (1 - WARMUP_START) * share, 1.0)
+
+    def _after_warmup(self, step: tf.Tensor) -> tf.Tensor:
+        if self.schedule == "cosine":
+            length = max(1, self.steps - self.warmup)
+            share = tf.clip_by_value(tf.cast(step - self.warmup, tf.float32) / float(length), 0.0, 1.0)
+            return self.peak * 0.5 * (1.0 + tf.cos(math.pi * share))
+        if self.schedule == "step" and self.boundaries:
+            # Integers, so that no rounding moves a boundary by a step.
+            starts = tf.constant([math.ceil(share * self.steps - 1e-9) for share in self.boundaries], tf.int64)
+            rates = tf.constant([self.peak * _STEP_FACTOR**i for i in range(len(self.boundaries) + 1)], tf.float32)
+            return tf.gather(rates, tf.reduce_sum(tf.cast(step >= starts, tf.int32)))
+        return tf.constant(self.peak, tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            "peak": self.peak,
+            "steps": self.steps,
+            "schedule": self.schedule,
+            "boundaries": list(self.boundaries),
+            "warmup": self.warmup,
+            "group": self.group,
+        }

@@ -1,4 +1,4 @@
-"""How a run is watched and kept."""
+"""Options of a run that do not change what is learned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +10,20 @@ from maskrcnn.callbacks import Say, say_nothing
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a run is watched and kept; nothing here changes what is learnt.
+    """How a run is monitored and saved; nothing here changes what is learned.
 
     Attributes:
-        evaluate_every: Epochs from one COCO evaluation to the next; 0 leaves them out, and the validation loss, if
-            `config.training.validation_steps` asks for one, decides which epoch is best.
-        patience: Validated epochs without a better score after which the run ends; None never ends it.
+        evaluate_every: Epochs between two COCO evaluations. With 0 there are none, and the best epoch is the one with
+            the lowest validation loss if `config.training.validation_steps` asks for that loss.
+        patience: Scored epochs without a better score after which the run ends; None never ends it.
         state_steps: Steps between two saves of the state; 0 saves it after epochs only.
-        keep: Checkpoints of single epochs to keep, beside the last and the best.
-        tensorboard: Write for TensorBoard.
-        log_steps: Steps from one point of its curves to the next.
-        verbose: Of `fit`: 0 silent, 1 a bar, 2 a line per epoch; "auto" chooses.
-        progress: Told what is being done.
-        callbacks: More Keras callbacks. They see the logs of an epoch with its scores, and keep no state over a resume.
+        keep: Number of single-epoch checkpoints to keep besides the last and the best.
+        tensorboard: Whether to write logs for TensorBoard.
+        log_steps: Steps between two points of its curves.
+        verbose: Output of `fit`: 0 silent, 1 a progress bar, 2 a line per epoch; "auto" chooses.
+        progress: Called with a message before each part of the work.
+        callbacks: Additional Keras callbacks. They see the logs of an epoch with its scores, and their own state is
+            not saved for resuming.
         build_backbone: Makes the Keras backbone of a configuration with backbone "custom".
     """
 

@@ -1,9 +1,10 @@
-"""A run while it lasts: what its callbacks share."""
+"""What the callbacks of a run share: its files, its counters, its model and its images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -14,27 +15,24 @@ from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.average import WeightAverage
-from maskrcnn.training.progress import Progress
+
+Logs = dict[str, float]
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what.
-
-    Attributes:
-        path: The folder.
-    """
+    """Paths of the files in a run folder."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The configuration, for people and for `resume`."""
+        """The configuration, which resuming reads."""
         return self.path / "config.json"
 
     @property
     def state(self) -> Path:
-        """What the run goes on from."""
+        """Everything that resuming needs besides the configuration."""
         return self.path / "state.h5"
 
     @property
@@ -63,20 +61,59 @@ class RunFolder:
 
 
 @dataclass
-class Run:
-    """What a run consists of.
+class RunCounters:
+    """How far a run has come, counted over all its phases. Stored in the state; `RunCounters(**dict)` reads it back.
 
     Attributes:
-        config: What is trained, and how.
-        network: Whose weights learn.
-        model: The same with its losses, as `fit` takes it.
-        plan: Pictures of each step.
-        validation: Pictures to judge by.
-        folder: Where it is kept.
-        progress: How far it has come.
-        average: Mean of the weights, where the configuration asks for one.
-        writes: Whether this process writes the files; of several workers only one does.
-        batch_errors: What its batches failed with.
+        step: Batches trained on.
+        phase: Index of the training phase that the optimizer was made for.
+        history: Mean losses and scores of each finished epoch.
+        best: Highest score so far.
+        best_epoch: Index of the epoch with that score.
+        waited: Scored epochs since then.
+        stopped: Whether early stopping has ended the run.
+    """
+
+    step: int = 0
+    phase: int = 0
+    history: list[Logs] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int | None = None
+    waited: int = 0
+    stopped: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+    def add_score(self, score: float | None, patience: int | None) -> bool:
+        """Count an epoch's score (higher is better; None if it has none) and return whether it is the best so far."""
+        if score is None:
+            return False
+        if self.best is None or score > self.best:
+            self.best, self.best_epoch, self.waited = score, self.epochs, 0
+            return True
+        self.waited += 1
+        self.stopped = patience is not None and self.waited >= patience
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counters as JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class Run:
+    """Everything that belongs to a run in progress.
+
+    Attributes:
+        network: The model whose weights are trained.
+        model: The same network with its losses, as `fit` takes it.
+        plan: The images of each step.
+        average: Running mean of the weights, if the configuration asks for one.
+        writes: Whether this process writes the files; with several workers, only one does.
+        batch_errors: Errors raised while batches are made.
     """
 
     config: Config
@@ -85,17 +122,17 @@ class Run:
     plan: BatchPlan
     validation: Dataset | None
     folder: RunFolder
-    progress: Progress
+    counters: RunCounters
     average: WeightAverage | None = None
     writes: bool = True
     batch_errors: BatchErrors = field(default_factory=BatchErrors)
 
     @contextmanager
     def final_weights(self) -> Iterator[None]:
-        """Put those weights into the network that are judged and kept: the mean, where there is one."""
+        """Give the network the weights to evaluate and save: their mean, if there is one."""
         with self.average.applied() if self.average is not None else nullcontext():
             yield
 
     def mean_arrays(self) -> Arrays:
-        """The mean of the weights by name; empty without one."""
+        """Return the mean weights by name; empty without a mean."""
         return {} if self.average is None else self.average.get()

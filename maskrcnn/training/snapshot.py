@@ -1,4 +1,4 @@
-"""A run to a state and back: weights, mean of the weights, optimizer, sums of the running epoch, counters."""
+"""Convert a run to a state and back: weights and their mean, optimizer, metrics of the running epoch, counters."""
 
 import hashlib
 import json
@@ -10,62 +10,61 @@ import numpy as np
 from maskrcnn.checkpoints.named_weights import get_arrays, set_arrays
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
-from maskrcnn.training.progress import Progress
-from maskrcnn.training.run import Run
+from maskrcnn.training.run import Run, RunCounters
 from maskrcnn.training.state import State
 
 
 def capture(run: Run) -> State:
-    """Everything that `restore` needs."""
+    """Return the state of a run."""
     arrays = {f"network/{name}": array for name, array in get_arrays(run.network).items()}
     arrays |= {f"mean/{name}": array for name, array in run.mean_arrays().items()}
     arrays |= {f"optimizer/{i} {v.path}": np.asarray(v.numpy()) for i, v in enumerate(run.model.optimizer.variables)}
     arrays |= {f"metrics/{i}": np.asarray(variable.numpy()) for i, variable in enumerate(_metric_variables(run))}
-    return State(arrays, {"progress": run.progress.to_dict(), **run_facts(run)})
+    return State(arrays, {"counters": run.counters.to_dict(), **run_facts(run)})
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """What a run must not change while it lasts: its configuration, pictures and number of devices."""
-    pictures = {"training": run.plan.dataset, "validation": run.validation}
+    """Return what must not change when a run is resumed: configuration, images, and batch size over all devices."""
+    datasets = {"training": run.plan.dataset, "validation": run.validation}
     return {
         "config": run.config.to_dict(),
-        "pictures": {name: _fingerprint(dataset) for name, dataset in pictures.items()},
+        "images": {name: _fingerprint(dataset) for name, dataset in datasets.items()},
         "batch": run.plan.batch_size,
     }
 
 
-def restore_progress(run: Run, state: State) -> None:
-    """Counters, weights and their mean, into a run whose model has no optimizer yet.
+def restore_weights(run: Run, state: State) -> None:
+    """Restore counters, weights and their mean, in a run whose model has no optimizer yet.
 
     Raises:
-        TrainingError: The state is that of a run with another configuration or other pictures.
+        TrainingError: The state belongs to a run with another configuration or other images.
     """
     _check_same(state.facts, run_facts(run))
-    run.progress = Progress(**state.facts["progress"])
+    run.counters = RunCounters(**state.facts["counters"])
     set_arrays(run.network, state.part("network"), str(run.folder.state))
     if run.average is not None:
         run.average.set(state.part("mean"))
 
 
 def restore_optimizer(run: Run, state: State) -> None:
-    """Variables of the built optimizer, and sums of the running epoch.
+    """Restore the variables of an optimizer that has been built.
 
     Raises:
-        CheckpointMismatchError: They are those of another optimizer.
+        CheckpointMismatchError: The state has the variables of another optimizer.
     """
     stored = state.part("optimizer")
     variables = {f"{i} {v.path}": v for i, v in enumerate(run.model.optimizer.variables)}
     if [(name, array.shape) for name, array in stored.items()] != [(n, tuple(v.shape)) for n, v in variables.items()]:
         raise CheckpointMismatchError(
-            f"{run.folder.state} has {len(stored)} optimizer variables, this version of Keras makes "
-            f"{len(variables)} or names them otherwise: resume with the version that the run began with"
+            f"{run.folder.state} has {len(stored)} optimizer variables, but this version of Keras makes "
+            f"{len(variables)}, or gives them other names: resume with the Keras version that started the run"
         )
     for name, variable in variables.items():
         variable.assign(stored[name])
 
 
 def restore_metrics(run: Run, state: State) -> None:
-    """Sums of the epoch that had begun, so that its means count all its steps."""
+    """Restore the metrics of an interrupted epoch, so that its means count all its steps."""
     stored = state.part("metrics")
     for i, variable in enumerate(_metric_variables(run)):
         if str(i) in stored:
@@ -73,9 +72,9 @@ def restore_metrics(run: Run, state: State) -> None:
 
 
 def _metric_variables(run: Run) -> Sequence[Any]:
-    # A finished epoch's sums are in the history. Of several replicas each has its own sums, and reading them is work
-    # that all workers would have to do together.
-    if run.progress.step == run.progress.epochs * run.config.training.steps_per_epoch:
+    # The means of a finished epoch are in the history. With several replicas, each has its own sums, and reading them
+    # would be work that all workers have to do together.
+    if run.counters.step == run.counters.epochs * run.config.training.steps_per_epoch:
         return []
     if run.model.distribute_strategy.num_replicas_in_sync > 1:
         return []
@@ -86,14 +85,14 @@ def _fingerprint(dataset: Dataset | None) -> str:
     if dataset is None:
         return "none"
     names = json.dumps([list(dataset.class_names), [record.image_id for record in dataset.records]])
-    return f"{len(dataset)} pictures, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    return f"{len(dataset)} images, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
 
 def _check_same(stored: Any, present: Any) -> None:
     for where, old, new in _differences(stored, present, ""):
         raise TrainingError(
-            f"the run was started with {where} {old!r}, and now it is {new!r}: resume with what it was started with, "
-            "or start another run from its last.weights.h5 (init)"
+            f"the run was started with {where} {old!r}, but now it is {new!r}: resume with the original, or start "
+            "another run from its last.weights.h5 (init)"
         )
 
 

@@ -1,7 +1,7 @@
-"""The file that a run goes on from: arrays by name and a JSON object, whole or not there at all.
+"""The file that a run resumes from: named arrays and a JSON object, complete or not there at all.
 
-HDF5 would load a flipped byte without a word, so a digest of everything goes with it. The arrays lie in one group
-under their number, because names of variables hold slashes, which HDF5 takes for folders.
+HDF5 loads a flipped byte without complaint, so a digest of the content is stored too. The arrays lie in one group
+under numbers, because names of variables contain slashes, which HDF5 takes for groups.
 """
 
 import hashlib
@@ -19,40 +19,35 @@ from maskrcnn.checkpoints.h5_walk import check_structure
 from maskrcnn.checkpoints.h5_write import writing_h5
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
 
-FORMAT = 1
+FORMAT = 2
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a run needs to go on.
-
-    Attributes:
-        arrays: By "<what>/<name>".
-        facts: JSON values.
-    """
+    """Arrays by "<kind>/<name>", and facts as JSON values."""
 
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any]
 
-    def part(self, what: str) -> dict[str, Array]:
-        """Arrays of one kind by name."""
-        prefix = f"{what}/"
+    def part(self, kind: str) -> dict[str, Array]:
+        """Return the arrays of one kind by name."""
+        prefix = f"{kind}/"
         return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
 
 
 def save_state(path: str | Path, state: State) -> None:
-    """Write a state atomically, over the one that stands there.
+    """Write a state atomically, replacing the existing file.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     facts = json.dumps({**state.facts, "format": FORMAT}, sort_keys=True)
     with writing_h5(path, overwrite=True) as file:
         group = file.create_group("arrays")
         for number, array in enumerate(state.arrays.values()):
             group.create_dataset(str(number), data=array)
-        # Data sets, because an attribute holds 64 kB at most.
+        # HDF5 datasets, because an attribute holds 64 kB at most.
         file["names"], file["facts"] = json.dumps(list(state.arrays)), facts
         file["sha256"] = _digest(state.arrays, facts)
 
@@ -61,12 +56,12 @@ def load_state(path: str | Path) -> State:
     """Read what `save_state` wrote.
 
     Raises:
-        CheckpointNotFoundError: No such file.
-        CheckpointFormatError: Not such a file, damaged, or written by a later version.
+        CheckpointNotFoundError: There is no such file.
+        CheckpointFormatError: The file is damaged, not a state, or of another format.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointNotFoundError(f"there is no state of a run at {path}")
+        raise CheckpointNotFoundError(f"there is no saved training state at {path}")
     try:
         with h5py.File(path, "r") as file:
             check_structure(file, path)
@@ -74,10 +69,11 @@ def load_state(path: str | Path) -> State:
             arrays = {name: _read(file["arrays"], str(number)) for number, name in enumerate(json.loads(names))}
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointFormatError(
-            f"{path} is damaged, or no state of a run: start again from its last.weights.h5 (init) in another folder"
+            f"{path} is damaged or is not a training state: start a new run from its last.weights.h5 (init) in "
+            "another folder"
         ) from error
     if expected != _digest(arrays, facts):
-        raise CheckpointFormatError(f"{path} is damaged: its content differs from the digest stored with it")
+        raise CheckpointFormatError(f"{path} is damaged: its content does not match the digest stored with it")
     values = json.loads(facts)
     if values.get("format") != FORMAT:
         raise CheckpointFormatError(f"{path} has format {values.get('format')}: this version reads {FORMAT}")

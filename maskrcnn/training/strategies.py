@@ -1,4 +1,4 @@
-"""On which devices a run computes: one, several of this machine, or several machines."""
+"""The devices that a run uses: one, several of this machine, or several machines."""
 
 import os
 from collections.abc import Callable
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from maskrcnn.data.batches import ALONE, Share
 
-_CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: which machines there are, and which one this is
+_CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: all machines of the cluster, and which one this is
 
 
 def find_strategy() -> tf.distribute.Strategy:
-    """What suits the machine: `TF_CONFIG` means several machines, several GPUs are used together.
+    """Return the strategy for this machine: several machines if `TF_CONFIG` is set, else all GPUs together.
 
-    With `TF_CONFIG` it must be called before TensorFlow has computed anything.
+    With `TF_CONFIG`, it must be called before TensorFlow has computed anything.
     """
     if os.environ.get(_CLUSTER):
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -23,7 +23,7 @@ def find_strategy() -> tf.distribute.Strategy:
 
 
 def writes_files(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one of its strategy that writes the files."""
+    """Return whether this process is the one that writes the files."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.cluster_spec().as_dict():
         return True
@@ -31,7 +31,7 @@ def writes_files(strategy: tf.distribute.Strategy) -> bool:
 
 
 def spread(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.Dataset]) -> tf.data.Dataset:
-    """The batches of a run, each process making those of its own devices only."""
+    """Distribute the batches of a run; each process makes only those of its own devices."""
     devices = strategy.num_replicas_in_sync
     if devices == 1:
         return batches(ALONE)

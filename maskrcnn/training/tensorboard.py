@@ -1,4 +1,4 @@
-"""What TensorBoard shows: losses, learning rate, gradient norm, scores, weights, predictions, activations."""
+"""TensorBoard logs of a run: losses, learning rate, gradient norm, scores, weights, detections, activations."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -8,31 +8,29 @@ import tensorflow as tf
 
 from maskrcnn.checkpoints.named_weights import named_variables
 from maskrcnn.intermediates.activations import log_activations
-from maskrcnn.training.judging import Judge
-from maskrcnn.training.progress import Logs
-from maskrcnn.training.run import Run
+from maskrcnn.training.evaluator import Evaluator
+from maskrcnn.training.run import Logs, Run
 from runtime.errors import MissingPackageError
 
-_SKETCHES = 4
+_DRAWN_IMAGES = 4
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Writes to the run's `tensorboard` folder; the axis is the number of steps.
+    """Writes to the run's `tensorboard` folder, by number of steps.
 
     Args:
-        run: Where it writes, and how far the run is.
-        judge: Draws predictions, on the first pictures of the validation, or else of the training.
-        every: Steps from one point of the curves to the next. The losses are means since the epoch began.
+        evaluator: Draws detections on the first validation images, or training images if there are none.
+        every: Steps between two points of the curves. The losses are means since the epoch began.
 
     Raises:
         MissingPackageError: The package `tensorboard` is missing.
     """
 
-    def __init__(self, run: Run, judge: Judge, every: int) -> None:
+    def __init__(self, run: Run, evaluator: Evaluator, every: int) -> None:
         super().__init__()
         if find_spec("tensorboard") is None:
             raise MissingPackageError("tensorboard", "train", "writing for TensorBoard")
-        self._run, self._judge, self._every = run, judge, every
+        self._run, self._evaluator, self._every = run, evaluator, every
         self._writer: Any = None
 
     def _open(self) -> Any:
@@ -42,14 +40,14 @@ class TensorBoardLog(keras.callbacks.Callback):
         return self._writer
 
     def close(self) -> None:
-        """Write out what is waiting, also after an error."""
+        """Write out what is buffered; call it after an error too."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:  # noqa: ARG002
-        """A point on each curve."""
-        step = self._run.progress.step
+        """Add a point to each curve."""
+        step = self._run.counters.step
         if step % self._every:
             return
         rate = float(self.model.optimizer.learning_rate)
@@ -58,16 +56,16 @@ class TensorBoardLog(keras.callbacks.Callback):
                 tf.summary.scalar(f"train/{name}", value)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: ARG002
-        """Scores, histograms of the weights, predictions, activations."""
+        """Add scores, histograms of the weights, drawn detections and activations."""
         run = self._run
-        with self._open().as_default(step=run.progress.step), run.final_weights():
+        with self._open().as_default(step=run.counters.step), run.final_weights():
             for name, value in (logs or {}).items():
                 kind = "validation" if name.startswith("val_") else "epoch"
                 tf.summary.scalar(f"{kind}/{name.removeprefix('val_')}", value)
             for name, variable in named_variables(run.network).items():
                 tf.summary.histogram(name, variable.value)
-            records = (run.validation or run.plan.dataset).records[:_SKETCHES]
-            for number, picture in enumerate(self._judge.sketches(records)):
-                tf.summary.image(f"predictions/{number}", picture[None])
-            log_activations(self._judge.activations(records[0]))
+            records = (run.validation or run.plan.dataset).records[:_DRAWN_IMAGES]
+            for number, image in enumerate(self._evaluator.drawn_detections(records)):
+                tf.summary.image(f"predictions/{number}", image[None])
+            log_activations(self._evaluator.activations(records[0]))
         self._writer.flush()

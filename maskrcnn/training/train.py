@@ -1,4 +1,4 @@
-"""`train`: from a configuration and pictures to a run folder with checkpoints, on `keras.Model.fit`."""
+"""`train`: turn a configuration and a dataset into a run folder with checkpoints, using `keras.Model.fit`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,15 @@ from maskrcnn.errors import TrainingError
 from maskrcnn.interruption import Interruption, RunInterruptedError
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.average import WeightAverage
-from maskrcnn.training.determinism import make_repeatable
+from maskrcnn.training.evaluator import Evaluator
 from maskrcnn.training.initialize import initialize
-from maskrcnn.training.judging import Judge
-from maskrcnn.training.keeping import EpochKeeper
 from maskrcnn.training.model import TrainingModel
 from maskrcnn.training.options import TrainOptions
-from maskrcnn.training.progress import Logs, Progress
-from maskrcnn.training.run import Run, RunFolder
-from maskrcnn.training.saving import StateSaver
-from maskrcnn.training.snapshot import restore_progress
-from maskrcnn.training.stages import run_stages
+from maskrcnn.training.phases import run_phases
+from maskrcnn.training.run import Logs, Run, RunCounters, RunFolder
+from maskrcnn.training.saving import EpochFinisher, StateSaver, StepCounter
+from maskrcnn.training.snapshot import restore_weights
 from maskrcnn.training.state import State, load_state
-from maskrcnn.training.steps import StepCallback
 from maskrcnn.training.strategies import find_strategy, writes_files
 from maskrcnn.training.tensorboard import TensorBoardLog
 from maskrcnn.training.validation import Validation, measure_of
@@ -39,15 +35,15 @@ Ending = Literal["finished", "early stopping", "interrupted"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run has come to.
+    """The result of a run.
 
     Attributes:
-        network: With the weights of the last step (their mean, where the configuration asks for one).
-        folder: Paths of what was written.
+        network: The network with the weights of the last step (their mean, if the configuration asks for one).
+        folder: Paths of the files written.
         history: Losses and scores of each epoch.
         best_score: Highest validation score; None without one.
-        best_epoch: Its index.
-        ended: Why the run is over.
+        best_epoch: Index of the epoch with that score.
+        ended: Why the run ended.
         signal: Number of the signal that interrupted it.
     """
 
@@ -73,26 +69,30 @@ def train(
 ) -> TrainingResult:
     """Train a Mask R-CNN.
 
-    The classes are those of the data set, in the order of the configuration if it has the same. All randomness follows
-    from `config.training.seed`: on the CPU a run that was stopped, even by a kill, and resumed ends with the weights
-    of one that was not. Ctrl-C and SIGTERM end the run after its step, with the state saved.
+    The classes are those of the dataset, in the order of the configuration if it has the same ones. All randomness
+    follows from `config.training.seed`: on the CPU, a run that was interrupted (even killed) and resumed ends with the
+    same weights as one that was not. Ctrl-C and SIGTERM end the run after the current step and save the state.
 
     Args:
-        config: What to train, and how.
-        dataset: Pictures to learn from.
-        validation: Pictures to judge by, by mask AP; without them each checkpoint counts as better than the one before.
-        output: The run's folder: `config.json`, `state.h5`, `last.weights.h5`, `best.weights.h5`, `history.json`,
-            `tensorboard/`.
-        init: What to start from, see `initialize`. Not read when a run is resumed.
-        resume: True goes on with the run in `output`, "auto" does so if there is one.
-        strategy: Devices; by default all GPUs of this machine, or the machines of `TF_CONFIG`. Each learns from
-            `batch_size` pictures per step.
-        options: How the run is watched and kept.
+        config: The model and how to train it.
+        dataset: Training images.
+        validation: Validation images, which choose the best checkpoint by mask AP. Without them, each checkpoint
+            counts as better than the one before.
+        output: The run folder, with `config.json`, `state.h5`, `last.weights.h5`, `best.weights.h5`, `history.json`
+            and `tensorboard/`.
+        init: Weights to start from, see `initialize`. Not read when a run is resumed.
+        resume: True resumes the run in `output`; "auto" does so if there is one.
+        strategy: Devices to train on; by default all GPUs of this machine, or the machines of `TF_CONFIG`. Each
+            device takes `batch_size` images per step.
+        options: How the run is monitored and saved.
+
+    Returns:
+        The trained network and what the run wrote.
 
     Raises:
-        TrainingError: The run cannot start, or is not the one to be resumed.
+        TrainingError: The run cannot start, or cannot be resumed with these arguments.
         NonFiniteLossError: A loss became NaN or infinite.
-        DatasetError, ImageError: Annotations or a picture cannot be used; the state that was saved last is kept.
+        DatasetError, ImageError: Annotations or an image cannot be used; the state saved last is kept.
         CheckpointError: `init` or the state cannot be used.
         ConfigError: Settings that contradict each other.
         OutputError: The folder cannot be written.
@@ -105,7 +105,7 @@ def train(
     config = replace(config, model=replace(config.model, class_names=names))
     dataset = combine((dataset,), names)
     validation = None if validation is None else combine((validation,), names)
-    make_repeatable(config.training.seed)
+    _make_repeatable(config.training.seed)
     with strategy.scope(), _precision(config.training.precision):
         run = _build(config, dataset, validation, folder, options)
         run.writes = writes_files(strategy)
@@ -115,8 +115,8 @@ def train(
         if config.training.ema_momentum is not None:
             run.average = WeightAverage(run.network, config.training.ema_momentum)
     if state is not None:
-        restore_progress(run, state)
-        options.progress(f"resuming after {run.progress.step} steps, {run.progress.epochs} epochs")
+        restore_weights(run, state)
+        options.progress(f"resuming after {run.counters.step} steps, {run.counters.epochs} epochs")
     elif run.writes:
         with atomic_write(folder.config, overwrite=True) as temporary:
             temporary.write_text(config.to_json(), encoding="utf-8")
@@ -127,7 +127,7 @@ def _find_state(folder: RunFolder, resume: bool | Literal["auto"]) -> State | No
     exists = folder.state.exists()
     if exists and not resume:
         raise TrainingError(
-            f"{folder.path} holds a run already: go on with --resume (resume=True), or give another folder"
+            f"{folder.path} already holds a run: resume it with --resume (resume=True), or give another folder"
         )
     if resume is True and not exists:
         raise TrainingError(f"there is no run to resume in {folder.path}: it has no {folder.state.name}")
@@ -139,9 +139,21 @@ def _class_names(config: Config, dataset: Dataset) -> tuple[str, ...]:
     return ours if set(ours) == set(theirs) else theirs
 
 
+def _make_repeatable(seed: int) -> None:
+    """Set every global seed; on the CPU, also make TensorFlow's operations repeatable until the process ends.
+
+    Without the latter, the gradient of sampled features is summed in an order that sometimes changes the last bit. On
+    the CPU it costs nothing measurable. On a GPU some operations would become slow or be refused, so runs on a GPU
+    repeat up to such rounding.
+    """
+    keras.utils.set_random_seed(seed)
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 @contextmanager
 def _precision(name: str) -> Iterator[None]:
-    """Make layers compute in `name` while they are built."""
+    """Give this precision to layers that are built inside a `with` block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -157,36 +169,36 @@ def _build(
     network = MaskRCNN(config, backbone)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     plan = BatchPlan(dataset, config.training.batch_size * replicas, config.training.seed)
-    return Run(config, network, TrainingModel(network), plan, validation, folder, Progress())
+    return Run(config, network, TrainingModel(network), plan, validation, folder, RunCounters())
 
 
 def _fit(run: Run, state: State | None, options: TrainOptions) -> TrainingResult:
-    interruption, judge = Interruption(), Judge(run.network)
+    interruption, evaluator = Interruption(), Evaluator(run.network)
     measure = measure_of(run.config, run.validation, options.evaluate_every)
-    log = TensorBoardLog(run, judge, options.log_steps) if options.tensorboard and run.writes else None
+    log = TensorBoardLog(run, evaluator, options.log_steps) if options.tensorboard and run.writes else None
     callbacks = [
-        StepCallback(run),
-        Validation(run, judge, options.evaluate_every),
+        StepCounter(run),
+        Validation(run, evaluator, options.evaluate_every),
         *([] if log is None else [log]),
         *options.callbacks,
-        EpochKeeper(run, measure, options.patience, options.keep),
+        EpochFinisher(run, measure, options.patience, options.keep),
         StateSaver(run, interruption, options.state_steps),
     ]
     ended: Ending = "finished"
     try:
         with interruption.watched():
-            run_stages(run, callbacks, state, options.verbose if run.writes else 0)
+            run_phases(run, callbacks, state, options.verbose if run.writes else 0)
     except RunInterruptedError:
         ended = "interrupted"
     finally:
         if log is not None:
             log.close()
-    progress = run.progress
-    if progress.stopped:
+    counters = run.counters
+    if counters.stopped:
         ended = "early stopping"
     if run.average is not None:
         run.average.overwrite()
-    history = tuple(progress.history)
+    history = tuple(counters.history)
     return TrainingResult(
-        run.network, run.folder, history, progress.best, progress.best_epoch, ended, interruption.signal
+        run.network, run.folder, history, counters.best, counters.best_epoch, ended, interruption.signal
     )

@@ -1,4 +1,4 @@
-"""After each epoch: losses and COCO average precision of the validation pictures."""
+"""After each epoch: losses and COCO average precision on the validation images."""
 
 from functools import cached_property, partial
 
@@ -8,28 +8,25 @@ from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import validation_batches
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import TrainingError
-from maskrcnn.training.judging import Judge
-from maskrcnn.training.progress import Logs
-from maskrcnn.training.run import Run
+from maskrcnn.training.evaluator import Evaluator
+from maskrcnn.training.run import Logs, Run
 from maskrcnn.training.strategies import spread
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds "val_..." to the logs of an epoch, of the weights that are kept.
+    """Adds the entries "val_..." to the logs of an epoch, for the weights that are saved.
 
     Args:
-        run: With a data set to validate on.
-        judge: Gives the scores.
-        every: Epochs from one judgement to the next; 0 leaves the scores out. The last epoch is always judged.
+        every: Epochs between two COCO evaluations; 0 leaves them out. The last epoch is always evaluated.
     """
 
-    def __init__(self, run: Run, judge: Judge, every: int) -> None:
+    def __init__(self, run: Run, evaluator: Evaluator, every: int) -> None:
         super().__init__()
-        self._run, self._judge, self._every = run, judge, every
+        self._run, self._evaluator, self._every = run, evaluator, every
 
     @cached_property
     def _epochs(self) -> int:
-        return sum(stage.epochs for stage in self._run.config.training.stages)
+        return sum(phase.epochs for phase in self._run.config.training.stages)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Validate; `logs` is shared with the callbacks that follow."""
@@ -41,7 +38,7 @@ class Validation(keras.callbacks.Callback):
             if run.config.training.validation_steps:
                 logs.update({f"val_{name}": value for name, value in self._losses(run.validation).items()})
             if due:
-                logs.update({f"val_{name}": value for name, value in self._judge.scores(run.validation).items()})
+                logs.update({f"val_{name}": value for name, value in self._evaluator.scores(run.validation).items()})
 
     def _losses(self, dataset: Dataset) -> Logs:
         config, strategy = self._run.config, self.model.distribute_strategy
@@ -50,7 +47,8 @@ class Validation(keras.callbacks.Callback):
         steps = min(config.training.validation_steps, len(dataset) // size)
         if not steps:
             raise TrainingError(
-                f"{dataset.name} has {len(dataset)} pictures: a validation loss needs one for each of {devices} devices"
+                f"{dataset.name} has {len(dataset)} images, but a validation loss needs at least one for each of the "
+                f"{devices} devices"
             )
         errors = self._run.batch_errors
         batches = spread(strategy, partial(validation_batches, config, dataset, size, errors=errors))
@@ -60,25 +58,20 @@ class Validation(keras.callbacks.Callback):
 
 
 def measure_of(config: Config, validation: Dataset | None, every: int) -> str | None:
-    """What decides which epoch is best, the same for all epochs of a run: mask AP, else the loss, else nothing.
+    """Return the entry of the logs that decides which epoch is best: mask AP, else the validation loss, else None.
 
     Args:
-        config: Says whether there are validation losses.
-        validation: Pictures to judge by.
-        every: Epochs from one COCO evaluation to the next; 0 for none.
-
-    Returns:
-        Its name in the logs of an epoch.
+        every: Epochs between two COCO evaluations; 0 for none.
 
     Raises:
-        TrainingError: Average precision is wanted of pictures without objects, which have none.
+        TrainingError: Average precision is asked for, but the validation images have no objects.
     """
     if validation is None:
         return None
     if every and not any(not each.crowd for record in validation.records for each in record.load_instances()):
         raise TrainingError(
-            f"{validation.name} has no objects to validate with, so that there is no average precision: give pictures "
-            "that have some, or set run.evaluate_every=0 to judge by the loss"
+            f"{validation.name} has no objects to validate with, so average precision is undefined: give images that "
+            "have objects, or set run.evaluate_every=0 to choose the best epoch by its loss"
         )
     if every:
         return "val_segm_ap"
@@ -86,6 +79,6 @@ def measure_of(config: Config, validation: Dataset | None, every: int) -> str | 
 
 
 def score_of(logs: Logs, measure: str) -> float | None:
-    """The score of an epoch, higher is better; None where it was not validated."""
+    """Return the score of an epoch, higher is better; None if it was not validated."""
     value = logs.get(measure)
     return -value if value is not None and measure.endswith("loss") else value

@@ -13,7 +13,7 @@ from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, str
 from maskrcnn.intermediates.activations import Activation, layer_activations, mosaic, stage_activations
 from maskrcnn.intermediates.color_map import color_map
 from maskrcnn.intermediates.stage_run import ModelStages
-from maskrcnn.training.judging import Judge
+from maskrcnn.training.evaluator import Evaluator
 
 
 def test_refinement_numbers_by_hand(run):
@@ -124,7 +124,7 @@ def test_colors_grow_brighter_evenly():
 
 
 def test_training_shows_the_activations_of_the_network_as_it_is(demo, record, run):
-    found = {each.name: each.values for each in Judge(demo).activations(record)}
+    found = {each.name: each.values for each in Evaluator(demo).activations(record)}
     assert {"C2", "C5", "P2", "P6", "rpn_conv_shared on P4", "mask head crops"} <= set(found)
     np.testing.assert_allclose(found["P3"], run.tensors["p3"], atol=2e-4)
 

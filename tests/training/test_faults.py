@@ -114,7 +114,7 @@ def test_picture_that_cannot_be_read_any_more(tmp_path, files, content):
         run(tmp_path / "run", files, state_steps=3, callbacks=(At(2, spoil),))
     assert str(refused.value).isprintable()
     assert exit_code(refused.value) == 5
-    assert load_state(tmp_path / "run" / "state.h5").facts["progress"]["step"] == 9
+    assert load_state(tmp_path / "run" / "state.h5").facts["counters"]["step"] == 9
     with pytest.raises(ImageError, match=path.name):
         run(tmp_path / "run", files, resume=True)
     path.write_bytes(whole)
@@ -127,7 +127,7 @@ def test_picture_of_another_size(tmp_path, files):
     other = Image.new("RGB", (60, 64))
     with pytest.raises(DatasetError, match="64 x 60 pixels, the mask of annotation"):
         run(tmp_path / "run", files, callbacks=(At(1, lambda: other.save(path)),))
-    assert load_state(tmp_path / "run" / "state.h5").facts["progress"]["step"] == EPOCH
+    assert load_state(tmp_path / "run" / "state.h5").facts["counters"]["step"] == EPOCH
 
 
 def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
@@ -139,8 +139,8 @@ def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
     whole = path.read_bytes()
     with pytest.raises(ImageError, match=path.name):
         run(tmp_path / "run", training, validation=validation, state_steps=3, callbacks=(At(EPOCH + 1, path.unlink),))
-    progress = load_state(tmp_path / "run" / "state.h5").facts["progress"]
-    assert (progress["step"], len(progress["history"])) == (6, 1)
+    counters = load_state(tmp_path / "run" / "state.h5").facts["counters"]
+    assert (counters["step"], len(counters["history"])) == (6, 1)
     path.write_bytes(whole)
     result = run(tmp_path / "run", training, resume=True, validation=validation)
     assert_ends_as(tmp_path / "run", result, tmp_path / "whole", expected)

@@ -28,7 +28,7 @@ def command(folder, output, resume=False):
 
 def steps_done(output):
     """Steps in the saved state."""
-    return load_state(output / "state.h5").facts["progress"]["step"]
+    return load_state(output / "state.h5").facts["counters"]["step"]
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ CONFIG = small(stages=STAGES, steps_per_epoch=4, **MEAN)
 
 
 class Scores:
-    """Stands in for `Judge`; the score of epoch n is the n-th of the list."""
+    """Stands in for `Evaluator`; the score of epoch n is the n-th of the list."""
 
     def __init__(self, values):
         self.values, self.asked = list(values), 0
@@ -43,7 +43,7 @@ class Scores:
         self.asked += 1
         return {"segm_ap": self.values[self.asked - 1]}
 
-    def sketches(self, records):
+    def drawn_detections(self, records):
         return [np.zeros((8, 8, 3), np.uint8) for _ in records]
 
     def activations(self, record):
@@ -53,7 +53,7 @@ class Scores:
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     monkeypatch.setattr(module, "TrainingModel", Cheap)
-    monkeypatch.setattr(module, "Judge", Scores([0.1 * i for i in range(20)]))
+    monkeypatch.setattr(module, "Evaluator", Scores([0.1 * i for i in range(20)]))
 
 
 def run(folder, config=CONFIG, resume=False, init=None, validation=None, **options):
@@ -104,7 +104,7 @@ def whole(tmp_path_factory):
     """State of a run that nothing disturbed, and its folder."""
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "TrainingModel", Cheap)
-    patch.setattr(module, "Judge", Scores([0.3, 0.5, 0.4]))
+    patch.setattr(module, "Evaluator", Scores([0.3, 0.5, 0.4]))
     folder = tmp_path_factory.mktemp("runs") / "whole"
     result = run(folder, validation=pictures(4, 1), keep=2)
     patch.undo()
@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, step):
     folder = tmp_path / "run"
     first = run(folder, callbacks=(StopAt(step),))
     assert (first.ended, first.signal) == ("interrupted", signal.SIGTERM)
-    assert load_state(folder / "state.h5").facts["progress"]["step"] == step
+    assert load_state(folder / "state.h5").facts["counters"]["step"] == step
     assert len(first.history) == (step - 1) // 4 if step % 4 else len(first.history) == step // 4 - 1
     second = run(folder, resume=True)
     assert second.ended == "finished"
@@ -180,7 +180,7 @@ def test_a_run_that_was_killed_repeats_what_was_not_saved(whole, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(MemoryError):
         run(folder, state_steps=3, callbacks=(DieAt(8),))
-    assert load_state(folder / "state.h5").facts["progress"]["step"] == 6
+    assert load_state(folder / "state.h5").facts["counters"]["step"] == 6
     with pytest.raises(MemoryError):
         run(folder, resume=True, callbacks=(DieAt(1),))
     run(folder, resume="auto")
@@ -190,7 +190,7 @@ def test_a_run_that_was_killed_repeats_what_was_not_saved(whole, tmp_path):
 def test_losing_the_optimizer_would_be_noticed(whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run(folder, callbacks=(StopAt(6),))
-    monkeypatch.setattr("maskrcnn.training.stages.restore_optimizer", lambda run, state: None)
+    monkeypatch.setattr("maskrcnn.training.phases.restore_optimizer", lambda run, state: None)
     run(folder, resume=True)
     with pytest.raises(AssertionError):
         assert_same_state(folder, whole[1])
@@ -217,9 +217,9 @@ def test_a_finished_run_has_nothing_left_to_do(whole):
 
 def test_early_stopping_counts_over_a_resume(tmp_path, monkeypatch):
     config = small(stages=(StageConfig("mrcnn_mask", 9),), steps_per_epoch=2)
-    monkeypatch.setattr(module, "Judge", Scores([0.2, 0.5, 0.4]))
+    monkeypatch.setattr(module, "Evaluator", Scores([0.2, 0.5, 0.4]))
     run(tmp_path / "run", config, validation=pictures(4, 1), patience=2, callbacks=(StopAt(5),))
-    monkeypatch.setattr(module, "Judge", Scores([0.4, 0.5, 0.9]))
+    monkeypatch.setattr(module, "Evaluator", Scores([0.4, 0.5, 0.9]))
     result = run(tmp_path / "run", config, True, validation=pictures(4, 1), patience=2)
     assert (result.ended, len(result.history), result.best_epoch) == ("early stopping", 4, 1)
     again = run(tmp_path / "run", config, True, validation=pictures(4, 1), patience=2)
@@ -228,7 +228,7 @@ def test_early_stopping_counts_over_a_resume(tmp_path, monkeypatch):
 
 def test_scores_come_every_so_many_epochs_and_in_the_end(tmp_path, monkeypatch):
     scores = Scores([0.1, 0.2, 0.3])
-    monkeypatch.setattr(module, "Judge", scores)
+    monkeypatch.setattr(module, "Evaluator", scores)
     config = small(stages=(StageConfig("mrcnn_mask", 5),), steps_per_epoch=1, validation_steps=0)
     result = run(tmp_path / "run", config, validation=pictures(4, 1), evaluate_every=2)
     assert [logs.get("val_segm_ap") for logs in result.history] == [None, 0.1, None, 0.2, 0.3]
@@ -254,11 +254,11 @@ class Poison(keras.callbacks.Callback):
 def test_a_loss_that_is_no_number_names_the_pictures(tmp_path):
     config = small(stages=(StageConfig("mrcnn_mask", 1),), steps_per_epoch=4)
     ids = []
-    with pytest.raises(NonFiniteLossError, match=r"^step 3: gradient_norm is nan, loss is nan; the pictures") as error:
+    with pytest.raises(NonFiniteLossError, match=r"^step 3: gradient_norm is nan, loss is nan; the images") as error:
         run(tmp_path / "run", config, state_steps=1, callbacks=(Poison(), ids_of(ids)))
-    assert f"the pictures were {', '.join(str(i) for i in ids[2])}." in str(error.value)
+    assert f"the images were {', '.join(str(i) for i in ids[2])}." in str(error.value)
     state = load_state(tmp_path / "run" / "state.h5")
-    assert state.facts["progress"]["step"] == 2
+    assert state.facts["counters"]["step"] == 2
     assert all(np.isfinite(array).all() for array in state.arrays.values())
 
 
@@ -272,7 +272,7 @@ def ids_of(found):
 
 
 def test_a_folder_with_a_run_is_not_overwritten(whole):
-    with pytest.raises(TrainingError, match=r"holds a run already.*--resume"):
+    with pytest.raises(TrainingError, match=r"already holds a run.*--resume"):
         run(whole[1])
 
 
@@ -285,7 +285,7 @@ def test_resuming_needs_a_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"learning_rate": 0.02}, "config.training.learning_rate 0.01, and now it is 0.02"),
+        ({"learning_rate": 0.02}, "config.training.learning_rate 0.01, but now it is 0.02"),
         ({"ema_momentum": None}, "config.training.ema_momentum 0.8"),
         ({"batch_size": 3}, "config.training.batch_size 2"),
         ({"stages": STAGES[:1]}, "config.training.stages"),
@@ -299,7 +299,7 @@ def test_another_configuration_is_named(whole, change, field):
 
 
 def test_other_pictures_are_noticed(whole):
-    with pytest.raises(TrainingError, match=r"pictures.validation '4 pictures"):
+    with pytest.raises(TrainingError, match=r"images.validation '4 images"):
         run(whole[1], resume=True, validation=pictures(5, 1))
 
 

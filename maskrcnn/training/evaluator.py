@@ -1,4 +1,4 @@
-"""How an epoch is judged: COCO scores, and predictions to look at."""
+"""Evaluate the network as it is at the moment: COCO scores, drawn detections, activations."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,31 +9,27 @@ import numpy.typing as npt
 
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.model import MaskRCNN
-from maskrcnn.training.progress import Logs
+from maskrcnn.training.run import Logs
 
 if TYPE_CHECKING:
     from maskrcnn.intermediates.activations import Activation
 
 
-class Judge:
-    """Predicts with a network as it is at the moment.
-
-    Args:
-        network: Whose weights may change between two calls.
-    """
+class Evaluator:
+    """Predicts with the current weights of a network, which may change between two calls."""
 
     def __init__(self, network: MaskRCNN) -> None:
         self._network = network
 
     @cached_property
     def _predictor(self) -> Any:
-        # Made once: each one traces the graph anew. Imported late, for runs that never evaluate.
+        # Made once, because each one traces the graph again. Imported late, for runs that never evaluate.
         from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 
         return CheckpointPredictor(self._network)
 
     def scores(self, dataset: Dataset) -> Logs:
-        """COCO average precision of boxes and masks, over all IoU thresholds and at 0.5."""
+        """Return COCO AP and AP50 of boxes and masks; none for a dataset without objects."""
         from maskrcnn.evaluation.evaluate import evaluate  # noqa: PLC0415
 
         evaluation = evaluate(self._predictor, dataset)
@@ -42,7 +38,7 @@ class Judge:
             for kind in ("bbox", "segm")
             for name in ("AP", "AP50")
         }
-        return {name: value for name, value in found.items() if value is not None}  # None: there are no objects
+        return {name: value for name, value in found.items() if value is not None}
 
     @cached_property
     def _stages(self) -> Any:
@@ -51,14 +47,14 @@ class Judge:
         return ModelStages(self._network)
 
     def activations(self, record: Record) -> "list[Activation]":
-        """What the layers answer to a picture: C2..C5, the RPN, P2..P6, crops."""
+        """Return the activations of an image: C2..C5, the RPN, P2..P6 and the crops."""
         from maskrcnn.intermediates.activations import layer_activations, stage_activations  # noqa: PLC0415
 
         run = self._stages.run(record.load_image(self._network.config.model.image_channels))
         return [*layer_activations(self._network, run), *stage_activations(run)]
 
-    def sketches(self, records: Sequence[Record]) -> list[npt.NDArray[np.uint8]]:
-        """Pictures uint8 [H, W, 3] with the predictions drawn on them."""
+    def drawn_detections(self, records: Sequence[Record]) -> list[npt.NDArray[np.uint8]]:
+        """Return images uint8 [H, W, 3] with their detections drawn on them."""
         channels = self._network.config.model.image_channels
         images = [record.load_image(channels) for record in records]
         found = [(image, self._predictor(image)) for image in images]
