@@ -1,9 +1,9 @@
-"""Random weights to train from: each array a function of its name and the seed alone.
+"""Random initial weights; each array depends on its name and the seed alone.
 
-Kernels are normal with the deviation sqrt(2 / fan in) before a ReLU (He et al., arXiv 1502.01852) and sqrt(1 / fan in)
-where none follows. The last layers of the heads start near zero (Detectron's 0.01 and 0.001), so that the first boxes
-are the anchors and the first losses those of a guess. The class bias starts at the shares in which proposals are drawn,
-mostly background: otherwise the first steps would learn nothing but that.
+Kernels are normal with standard deviation sqrt(2 / fan in) before a ReLU (He et al., arXiv 1502.01852) and
+sqrt(1 / fan in) elsewhere. The last layers of the heads start near zero (0.01 and 0.001, as in Detectron), so the
+first boxes are the anchors and the first losses are those of guessing. The class bias starts at the shares in which
+proposals are sampled, mostly background: otherwise the first steps would learn nothing else.
 """
 
 import math
@@ -23,23 +23,19 @@ _SMALL = {
     "mrcnn_bbox_fc": 0.001,
     "mrcnn_mask": 0.001,
 }
-# What the first convolution puts out: inputs are grey levels around a mean, of about this deviation.
+# Approximate standard deviation of the inputs, which are pixel values minus their mean.
 _INPUT_STD = 64.0
 _CONSTANTS = {"bias": 0.0, "beta": 0.0, "moving_mean": 0.0, "gamma": 1.0, "moving_variance": 1.0}
 
 
 def fresh_weights(network: MaskRCNN, seed: int) -> None:
-    """Fill a network with random weights; the same for equal names, shapes and seeds on every machine.
+    """Fill a network with random weights in place; equal names, shapes and seeds give equal weights on every machine.
 
-    A backbone of the user's own keeps the weights that it came with.
+    A custom backbone keeps the weights that it came with.
 
-    Where batch normalisation keeps its statistics in training (`train_batch_norm` False) nothing would hold the
-    scale from block to block: there the last scale of each residual block starts at zero, and so the block as its
+    If batch normalization does not adapt its statistics in training (`train_batch_norm` False), the scale would grow
+    from block to block. Then the last scale of each residual block starts at zero, so that the block starts as its
     shortcut (arXiv 1706.02677, section 5.1).
-
-    Args:
-        network: Changed in place.
-        seed: Any integer.
     """
     own = set()
     if network.config.model.backbone == "custom":
@@ -67,13 +63,13 @@ def _fresh_weight(key: str, shape: tuple[int, ...], seed: int, config: Config) -
 def _deviation(layer: str, shape: tuple[int, ...]) -> float:
     if layer in _SMALL:
         return _SMALL[layer]
-    # The transposed convolution's kernel is [height, width, out, in], and each of its outputs sees one input cell.
+    # The transposed convolution's kernel is [height, width, out, in]; each output sees one input cell.
     fan_in = shape[-1] if layer == "mrcnn_mask_deconv" else math.prod(shape[:-1])
     return math.sqrt((1.0 if layer.startswith("fpn_") else 2.0) / fan_in)
 
 
 def _background_bias(config: Config) -> float:
-    """Logit of the background against each of the other classes, at the drawn shares."""
+    """Return the logit of the background against each other class, at the sampled shares."""
     positive = config.training.roi_positive_ratio
     classes = config.model.num_classes - 1
     return math.log(max(1 - positive, 0.01) * max(classes, 1) / positive)

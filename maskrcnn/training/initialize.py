@@ -1,4 +1,4 @@
-"""What training starts from: fresh weights, and over them those of a file."""
+"""Initialize a network for training: random weights, then those of a file."""
 
 from pathlib import Path
 
@@ -22,23 +22,20 @@ _IMAGENET = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
 def initialize(
     network: MaskRCNN, source: str | Path | None, seed: int = 0, exclude_heads: bool | None = None
 ) -> LoadReport:
-    """Give a network the weights that training starts from.
+    """Give a network its initial weights and return what was loaded and what stays random.
 
     Args:
         network: Changed in place.
         source: A matterport `.h5`, our `.weights.h5`, a ResNet `.h5` of Keras applications (for the backbone; blocks
-            that it lacks stay fresh), "imagenet" to have Keras fetch such a file, "demo" for the weights of the demo
-            model, or None or "none" for nothing.
-        seed: Of the fresh weights.
-        exclude_heads: Leave the layers that depend on the number of classes fresh; None does so where the file has
-            another number of classes, or names them otherwise. Ignored for classifiers, which have none.
-
-    Returns:
-        What was loaded, and what stays fresh.
+            missing from it stay random), "imagenet" to let Keras download such a file, "demo" for the weights of the
+            demo model, or None or "none" for random weights only.
+        seed: Seed of the random weights.
+        exclude_heads: Whether to leave the layers that depend on the number of classes random; None does so if the
+            file has other classes or another number of them. Ignored for classifiers, which have no such layers.
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the network.
-        TrainingError: "imagenet" cannot be had.
+        TrainingError: The ImageNet weights cannot be downloaded or do not exist for this backbone.
     """
     fresh_weights(network, seed)
     if source is None or source == "none":
@@ -70,11 +67,11 @@ def _other_classes(network: MaskRCNN, arrays: Arrays) -> bool:
 def _load_backbone(network: MaskRCNN, classifier: Arrays, source: str) -> LoadReport:
     arrays = to_backbone(classifier)
     if network.config.model.image_channels != 3:
-        arrays.pop("conv1/kernel", None)  # its fresh weights stay, and are reported as missing
+        arrays.pop("conv1/kernel", None)  # stays random and is reported as missing
     if not named_variables(network).keys() & arrays.keys():
         raise CheckpointMismatchError(
-            f"{source} is a ResNet-50 or -101 classifier, and the backbone is {network.config.model.backbone!r}: "
-            "none of its layers fit"
+            f"{source} is a ResNet-50 or ResNet-101 classifier, but the backbone is "
+            f"{network.config.model.backbone!r}: none of its layers fit"
         )
     return set_arrays(network, arrays, source, partial=True)
 
@@ -83,15 +80,14 @@ def _imagenet_arrays(config: Config) -> Arrays:
     backbone = config.model.backbone
     if backbone not in _IMAGENET:
         raise TrainingError(
-            f"there are no ImageNet weights for the backbone {backbone!r}: take {' or '.join(_IMAGENET)}, "
-            "or give a file"
+            f"there are no ImageNet weights for the backbone {backbone!r}: use {' or '.join(_IMAGENET)}, or give a file"
         )
     try:
         model = getattr(keras.applications, _IMAGENET[backbone])(include_top=False, weights="imagenet")
-    except Exception as error:  # Keras raises a bare one when the address cannot be reached
+    except Exception as error:  # Keras raises a bare Exception when the address cannot be reached
         raise TrainingError(
             f"the ImageNet weights cannot be downloaded ({str(error).splitlines()[0]}): get the 'notop' weight file of "
-            f"Keras applications' {_IMAGENET[backbone]} elsewhere, and give its path"
+            f"{_IMAGENET[backbone]} from Keras applications some other way, and give its path"
         ) from error
     return {
         f"{layer.name}/{variable.name}": np.asarray(variable.numpy(), np.float32)

@@ -1,4 +1,4 @@
-"""Which layers learn: matterport's shorthands and regular expressions of layer names."""
+"""Choose the layers to train by matterport's shorthands or regular expressions of layer names."""
 
 import difflib
 import re
@@ -19,17 +19,14 @@ SHORTHANDS = {
 
 
 def set_trainable(network: MaskRCNN, layers: str) -> list[str]:
-    """Let some layers learn and freeze all others.
+    """Make some layers trainable, freeze all others, and return the names of the trainable layers that have weights.
 
-    A frozen batch normalisation uses its moving statistics. One that keeps them by `train_batch_norm` False still
-    learns its scale and offset, as in the original.
+    A frozen batch normalization uses its moving statistics. With `train_batch_norm` False, a trainable one uses them
+    too, but still learns its scale and offset, as in the original.
 
     Args:
         network: Changed in place; a compiled model must be compiled again.
-        layers: "heads", "3+", "4+", "5+", "all", or a regular expression that a whole layer name must match.
-
-    Returns:
-        Names of the layers with weights that learn, in the order of construction.
+        layers: "heads", "3+", "4+", "5+", "all", or a regular expression that must match a whole layer name.
 
     Raises:
         TrainingError: Not a regular expression, or no layer with weights has such a name.
@@ -38,8 +35,8 @@ def set_trainable(network: MaskRCNN, layers: str) -> list[str]:
         pattern = re.compile(SHORTHANDS.get(layers, layers))
     except re.error as error:
         raise TrainingError(
-            f"layers is {layers!r}, not a regular expression ({error}): give one of layer names, or "
-            f"{', '.join(SHORTHANDS)}"
+            f"layers is {layers!r}, which is not a regular expression ({error}): give one that matches layer names, or "
+            f"one of {', '.join(SHORTHANDS)}"
         ) from error
     found = [layer for part in network.parts for layer in _with_weights(part)]
     chosen = [layer.name for layer in found if pattern.fullmatch(layer.name)]
@@ -49,10 +46,10 @@ def set_trainable(network: MaskRCNN, layers: str) -> list[str]:
     if layers in ("3+", "4+", "5+") and not backbone & set(chosen):
         raise TrainingError(
             f"layers {layers!r} names ResNet stages, which this backbone does not have: give 'heads', 'all' or a "
-            f"regular expression of names such as {', '.join(sorted(backbone)[:3])}"
+            f"regular expression that matches layer names such as {', '.join(sorted(backbone)[:3])}"
         )
     for part in network.parts:
-        part.trainable = True  # a model that is not trainable hides what its layers say
+        part.trainable = True  # a model that is not trainable hides the setting of its layers
     for layer in found:
         layer.trainable = layer.name in chosen
     return chosen
@@ -68,6 +65,6 @@ def _nothing_matches(layers: str, names: list[str]) -> str:
     plain = re.sub(r"[^\w+]", "", layers)
     near = difflib.get_close_matches(plain, [*names, *SHORTHANDS], n=3, cutoff=0.4) or names[:3]
     return (
-        f"layers {layers!r} matches no layer with weights (a whole name must match): names near to it are "
-        f"{', '.join(near)}; or give {', '.join(SHORTHANDS)}"
+        f"layers {layers!r} matches no layer with weights (it must match a whole name): similar names are "
+        f"{', '.join(near)}; or give one of {', '.join(SHORTHANDS)}"
     )

@@ -1,4 +1,4 @@
-"""The model with its losses, as `keras.Model.fit` drives it: wiring, one step, and nothing else."""
+"""The network with its losses and one training step, as `keras.Model.fit` drives it."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ Batch = dict[str, tf.Tensor]
 
 
 class RegionOutputs(NamedTuple):
-    """What the first half gives: features, and the RPN's logits [B, A, 2] and deltas [B, A, 4], float32."""
+    """Output of the first stage: features P2..P6, and the RPN's logits [B, A, 2] and deltas [B, A, 4], float32."""
 
     features: list[tf.Tensor]
     logits: tf.Tensor
@@ -33,10 +33,10 @@ class RegionOutputs(NamedTuple):
 
 
 class HeadOutputs(NamedTuple):
-    """What the heads give, float32: logits [B, R, K], deltas [B, R, K, 4], masks [N, M, M] of the rows `mask_rows` [N].
+    """Output of the heads, float32: logits [B, R, K], deltas [B, R, K, 4], masks [N, M, M] of the rows `mask_rows` [N].
 
-    `mask_rows` indexes the first P rows of all images, laid end to end; `mask_used` float32 [N] is 0 for a row
-    that only stands in for none.
+    `mask_rows` indexes the first P rows of all images, concatenated. `mask_used` float32 [N] is 0 for the placeholder
+    row of a batch without positive rows.
     """
 
     logits: tf.Tensor
@@ -47,14 +47,10 @@ class HeadOutputs(NamedTuple):
 
 
 class TrainingModel(keras.Model):
-    """A network and what it learns from.
-
-    Args:
-        network: The model whose weights are trained; its configuration says how.
-    """
+    """A network with its losses; its configuration says how it is trained."""
 
     def __init__(self, network: MaskRCNN) -> None:
-        # Whatever the precision of the layers, boxes and targets enter in float32.
+        # Boxes and targets are float32 whatever the precision of the layers.
         super().__init__(name="training", dtype="float32")
         self.network = network
         names = ("loss", *LOSS_NAMES, "l2_loss", "gradient_norm")
@@ -63,24 +59,24 @@ class TrainingModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Running means of the losses and of the gradient norm, reset at each epoch."""
+        """Running means of the losses and of the gradient norm; Keras resets them at each epoch."""
         return list(self._means.values())
 
     def regions(self, images: tf.Tensor) -> RegionOutputs:
-        """Features and RPN of uint8 images [B, H, W, C]."""
+        """Run the backbone, the FPN and the RPN on uint8 images [B, H, W, C]."""
         features = self.network.features(self.network.mold(images))
         logits, deltas = apply_rpn(self.network.rpn, features)
         return RegionOutputs(features, logits, deltas)
 
     def proposals(self, regions: RegionOutputs, image_size: tf.Tensor) -> tf.Tensor:
-        """Proposals [B, N, 4]; nothing is learnt through their places."""
+        """Return proposals [B, N, 4]; no gradient flows through their coordinates."""
         limits, std = self.network.config.proposals, self.network.config.model.rpn_box_std
         probs = tf.nn.softmax(regions.logits)
         anchors = self.network.anchors(image_size)
         return tf.stop_gradient(propose(probs, regions.deltas, anchors, limits, std, limits.post_nms_training))
 
     def targets(self, proposals: tf.Tensor, batch: Batch, image_size: tf.Tensor) -> HeadTargets:
-        """Rows for the heads, sampled from the proposals."""
+        """Sample the rows for the heads from the proposals."""
         config, training = self.network.config, self.network.config.training
         boxes = box_ops.normalize(batch["boxes"], image_size)
         truth = GroundTruth(batch["class_ids"], boxes, tf.cast(batch["masks"], tf.float32))
@@ -113,7 +109,7 @@ class TrainingModel(keras.Model):
         most = targets.masks.shape[1]
         rois, class_ids = tf.reshape(targets.rois[:, :most], [-1, 4]), tf.reshape(targets.class_ids[:, :most], [-1])
         rows = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)
-        # With no positive row the first one stands in, unweighted: batch statistics of nothing are NaN.
+        # Without a positive row, the first row is used with weight 0: batch statistics of nothing are NaN.
         rows = tf.concat([rows, tf.zeros([tf.maximum(1 - tf.size(rows), 0)], tf.int32)], axis=0)
         crops = network.crops(atlas, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
         masks = tf.transpose(network.mask_head(crops), [0, 3, 1, 2])
@@ -127,12 +123,12 @@ class TrainingModel(keras.Model):
         )
 
     def region_losses(self, regions: RegionOutputs, batch: Batch) -> list[LossSum]:
-        """The two losses of the RPN."""
+        """Return the two losses of the RPN."""
         match = batch["rpn_match"]
         return [rpn_class_loss(match, regions.logits), rpn_bbox_loss(batch["rpn_bbox"], match, regions.deltas)]
 
     def head_losses(self, heads: HeadOutputs, targets: HeadTargets, active: tf.Tensor) -> list[LossSum]:
-        """The three losses of the heads."""
+        """Return the three losses of the heads."""
         bugs, side = self.network.config.training.original_bugs, self.network.config.model.mask_size
         masks = tf.gather(tf.reshape(targets.masks, [-1, side, side]), heads.mask_rows)
         return [
@@ -142,12 +138,12 @@ class TrainingModel(keras.Model):
         ]
 
     def call(self, batch: Batch, training: bool | None = None) -> list[LossSum]:  # noqa: ARG002  (layers read the mode)
-        """The five losses of a batch, in the order of `LOSS_NAMES`.
+        """Return the five losses of a batch, in the order of `LOSS_NAMES`.
 
         Args:
-            batch: As `maskrcnn.data.batches` makes it; `proposals` float32 [B, N, 4] normalised, if there, take
-                the place of the RPN's.
-            training: Mode of the batch normalisations that are not fixed.
+            batch: As `maskrcnn.data.batches` makes it. An entry `proposals`, float32 [B, N, 4] normalized, replaces
+                the proposals of the RPN.
+            training: Mode of the batch normalizations that are not fixed.
         """
         image_size = tf.shape(batch["images"])[1:3]
         regions = self.regions(batch["images"])
@@ -158,7 +154,7 @@ class TrainingModel(keras.Model):
         return self.region_losses(regions, batch) + self.head_losses(heads, targets, batch["active"])
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """One step: losses, gradients, update. What `fit` calls."""
+        """Compute losses and gradients, and update the weights; `fit` calls this."""
         training = self.network.config.training
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         variables = self.trainable_variables
@@ -173,7 +169,7 @@ class TrainingModel(keras.Model):
             total = tf.add_n([*weighted, penalty])
             scaled = self.optimizer.scale_loss(total)
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables, unconnected_gradients="zero")]
-        # Summed here, so that clipping sees the gradient of the whole batch; the optimiser sums once more.
+        # Summed here, so that clipping sees the gradient of the whole batch; the optimizer sums once more.
         gradients = [gradient / replicas for gradient in _sum_over_replicas(gradients)]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         norm = tf.linalg.global_norm(gradients) * replicas * (total / scaled)
@@ -181,7 +177,7 @@ class TrainingModel(keras.Model):
         return self._track([total, *parts, penalty, norm])
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """The losses of a batch, without learning. What `evaluate` and validation call."""
+        """Compute the losses of a batch; `evaluate` calls this."""
         losses = self(batch, training=False)
         counts = _sum_over_replicas([loss.count for loss in losses])
         totals = _sum_over_replicas([loss.total for loss in losses])
@@ -195,12 +191,12 @@ class TrainingModel(keras.Model):
             self._means[name].update_state(value)
         results = {name: self._means[name].result() for name in tracked}
         if _several_machines():
-            # Keras takes a mean over the first axis there, and scalars have none (3.15, `reduce_per_replica`).
+            # Keras averages over the first axis here, and scalars have none (3.15, `reduce_per_replica`).
             return {name: result[None] for name, result in results.items()}
         return results
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Nothing is left to build. Keras' own takes a distributed data set's first batch away to find that out."""
+        """Do nothing: the model is built. Keras' method would consume the first batch of a distributed dataset."""
 
 
 def _several_machines() -> bool:

@@ -1,4 +1,4 @@
-"""What the command line asks for, as a configuration and options."""
+"""Turn the arguments of the command line into a configuration and options."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from maskrcnn.errors import ConfigError
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.run import RunFolder
 
-_OF_RUN = "run."
+_RUN_PREFIX = "run."
 _SETTABLE = ("evaluate_every", "patience", "state_steps", "keep", "tensorboard", "log_steps", "verbose")
 
 
@@ -28,27 +28,23 @@ def plan_run(
     epochs: int | None,
     settings: Sequence[str],
 ) -> tuple[Config, Callable[[Callable[[str], None]], TrainOptions]]:
-    """Put together what `train` needs.
+    """Return the configuration, and a function that makes the options for a given `progress` callback.
 
     Args:
         config: Name of a sample, or a file.
-        init: Weights to start from; without `config` a checkpoint of ours gives its own configuration.
-        resumed: Folder of a run to go on with; without `config` its configuration counts.
-        layers: Of the one stage.
-        epochs: Of the one stage.
-        settings: "NAME=VALUE"; names beginning with "run." are of `TrainOptions`, others of the configuration.
-
-    Returns:
-        The configuration, and a function from a way to tell progress to the options.
+        init: Weights to start from; without `config`, the configuration stored in such a checkpoint is used.
+        resumed: Folder of a run to resume; without `config`, its configuration is used.
+        layers: Layers of the only training phase.
+        epochs: Epochs of the only training phase.
+        settings: "NAME=VALUE"; names that begin with "run." are fields of `TrainOptions`, others of the configuration.
 
     Raises:
         ConfigError: No configuration, or a setting that cannot be used.
-        CheckpointError: `init` cannot be read.
     """
     chosen = choose_stages(_find(config, init, resumed), layers, epochs)
-    chosen = override(chosen, [setting for setting in settings if not setting.startswith(_OF_RUN)])
-    values = dict(split_setting(setting) for setting in settings if setting.startswith(_OF_RUN))
-    options = _options({name.removeprefix(_OF_RUN): value for name, value in values.items()})
+    chosen = override(chosen, [setting for setting in settings if not setting.startswith(_RUN_PREFIX)])
+    values = dict(split_setting(setting) for setting in settings if setting.startswith(_RUN_PREFIX))
+    options = _options({name.removeprefix(_RUN_PREFIX): value for name, value in values.items()})
     return chosen, lambda progress: replace(options, progress=progress)
 
 
@@ -61,12 +57,13 @@ def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
         _, attributes = read_arrays(init)
         if "maskrcnn_config" in attributes:
             return Config.from_json(attributes["maskrcnn_config"])
-    raise ConfigError(f"what to train is not said: give --config FILE.json, or a sample ({', '.join(SAMPLES)})")
+    raise ConfigError(f"no configuration: give --config FILE.json or the name of a sample ({', '.join(SAMPLES)})")
 
 
 def _options(values: dict[str, Any]) -> TrainOptions:
     for name in values:
         if name not in _SETTABLE:
-            raise ConfigError(f"there is no setting run.{name}: known are {', '.join(_OF_RUN + n for n in _SETTABLE)}")
-    # A bar that rewrites its line is for people who watch; a log gets a line per epoch.
+            known = ", ".join(_RUN_PREFIX + each for each in _SETTABLE)
+            raise ConfigError(f"there is no setting run.{name}: known are {known}")
+    # A terminal gets a progress bar, a log file one line per epoch.
     return from_dict(TrainOptions, {"verbose": 1 if sys.stdout.isatty() else 2, **values}, "run")

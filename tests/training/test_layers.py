@@ -64,7 +64,7 @@ def test_each_call_starts_anew(network):
 def test_what_matches_nothing_names_what_is_near(network, layers, hint):
     with pytest.raises(TrainingError, match=r"matches no layer") as error:
         set_trainable(network, layers)
-    assert hint in str(error.value).split("near to it are")[1].split(";")[0].replace(",", "").split()
+    assert hint in str(error.value).split("similar names are")[1].split(";")[0].replace(",", "").split()
 
 
 def test_a_broken_expression_is_named(network):
