@@ -2,15 +2,18 @@
 
 import sys
 
+from maskrcnn.distribution import missing_package
+
 
 def main() -> None:
     """Run the command line."""
     try:
         from export.cli import app  # noqa: PLC0415  (typer is part of an extra)
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        missing = missing_package(error, "export", "maskrcnn-export")
+        if missing is None:
             raise
-        sys.stderr.write(f"error: the command line needs {error.name!r}: pip install 'maskrcnn-export[export]'\n")
+        sys.stderr.write(f"error: {missing}\n")
         sys.exit(3)
     app(prog_name="maskrcnn-export")
 

@@ -44,7 +44,7 @@ def load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tu
 @contextmanager
 def errors() -> Iterator[None]:
     """One line on stderr and an exit code for every error raised on purpose."""
-    with failures("export", "exporting", _exit_code):
+    with failures("export", "maskrcnn-export", _exit_code):
         try:
             yield
         except ParityError as error:

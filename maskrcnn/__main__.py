@@ -2,16 +2,18 @@
 
 import sys
 
+from maskrcnn.distribution import missing_package
+
 
 def main() -> None:
     """Run the command line."""
     try:
         from maskrcnn.cli import app  # noqa: PLC0415  (typer is part of an extra)
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        missing = missing_package(error, "predict" if "predict" in sys.argv[1:2] else "train", "maskrcnn")
+        if missing is None:
             raise
-        extras = "'maskrcnn-export[train]', or with [predict] for predictions alone"
-        sys.stderr.write(f"error: the command line needs {error.name!r}: pip install {extras}\n")
+        sys.stderr.write(f"error: {missing}\n")
         sys.exit(3)
     app(prog_name="maskrcnn")
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from maskrcnn.commands import console as report
-from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, errors
+from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format
 
 app = typer.Typer(help="Look at data sets, and make one.", no_args_is_help=True)
 
@@ -20,7 +21,7 @@ def check(
     rows: Annotated[bool, typer.Option("--all", help="Every finding, not the first of each kind.")] = False,
 ) -> None:
     """Find what is wrong with a data set, before hours are spent on it."""
-    with errors():
+    with failures("train", "maskrcnn data check"):
         from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
         code = report.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
@@ -35,7 +36,7 @@ def shapes(
     force: Annotated[bool, typer.Option("--force", help="Replace an older folder of shapes.")] = False,
 ) -> None:
     """Write pictures of squares, circles and triangles with their annotations as COCO JSON."""
-    with errors():
+    with failures("train", "maskrcnn data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
         report.written(write_shapes(folder, count, seed, overwrite=force))

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from maskrcnn.commands import console as report
-from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, SkipBad, errors, open_predictor
+from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, SkipBad, open_predictor
 
 
 def evaluate(  # noqa: PLR0913  (one argument per option)
@@ -27,7 +28,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier evaluation.")] = False,
 ) -> None:
     """Score a model on a data set: COCO average precision, speed, and the pictures it understands least."""
-    with errors():
+    with failures("train", "maskrcnn evaluate"):
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.evaluation.evaluate import (  # noqa: PLC0415
             check_outputs,

@@ -1,4 +1,4 @@
-"""What ends a command: every error raised on purpose as one line on stderr and an exit code."""
+"""How a command ends on an error: one line on stderr and an exit code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,34 +6,28 @@ from contextlib import contextmanager
 import typer
 
 from maskrcnn.commands.exit_codes import exit_code
-from runtime.errors import MissingPackageError
+from maskrcnn.distribution import missing_package
 from runtime.one_line import one_line
 
 
 @contextmanager
-def failures(extra: str, purpose: str, code_of: Callable[[Exception], int | None] = exit_code) -> Iterator[None]:
-    """End the command where an error is raised on purpose; all others keep their traceback.
+def failures(extra: str, program: str, code_of: Callable[[Exception], int | None] = exit_code) -> Iterator[None]:
+    """Turn an expected error into a line and an exit code; an unexpected one keeps its traceback.
 
     Args:
-        extra: What a package that is not there is installed with.
-        purpose: What it is needed for, for the message.
-        code_of: Exit code of an error; None if nobody raised it on purpose.
+        extra: Extra that brings the optional packages of the command.
+        program: Name of the program and command, for the message about a missing package.
+        code_of: Returns the exit code of an error, None if it is unexpected.
 
     Raises:
-        typer.Exit: In place of the error.
+        typer.Exit: In place of an expected error.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        package = (error.name or str(error)).split(".")[0]
-        _end(MissingPackageError(package, extra, purpose), 3)
     except Exception as error:
-        code = code_of(error)
+        known = missing_package(error, extra, program) or error
+        code = code_of(known)
         if code is None:
             raise
-        _end(error, code)
-
-
-def _end(error: Exception, code: int) -> None:
-    typer.echo(f"error: {one_line(error)}", err=True)
-    raise typer.Exit(code) from None
+        typer.echo(f"error: {one_line(known)}", err=True)
+        raise typer.Exit(code) from None

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from maskrcnn.commands import console as report
+from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import (
     DATASET_KINDS,
     ClassAttribute,
     Format,
     SkipBad,
-    errors,
     find_model,
     open_predictor,
 )
@@ -40,7 +40,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     force: Annotated[bool, typer.Option("--force", help="Replace an older report.")] = False,
 ) -> None:
     """Look inside: every step of detection, weights and data, as one HTML page."""
-    with errors():
+    with failures("inspect", "maskrcnn inspect"):
         import_tensorflow()
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from maskrcnn.commands import console as report
-from maskrcnn.commands.shared import errors, find_model, open_predictor
+from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import find_model, open_predictor
 from runtime.pictures.read import MAX_PIXELS
 
 
@@ -36,7 +37,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
     force: Annotated[bool, typer.Option("--force", help="Replace results of other settings.")] = False,
 ) -> None:
     """Find objects in pictures and videos: COCO JSON, CSV, and drawn on them. Goes on where it was cut off."""
-    with errors():
+    with failures("predict", "maskrcnn predict"):
         from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415

@@ -1,6 +1,5 @@
-"""What several commands share: options, the predictor of a model argument, and errors as one line and an exit code."""
+"""Options that several commands share, and the predictor of a model argument."""
 
-from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from maskrcnn.commands import console as report
-from maskrcnn.commands.failures import failures
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
@@ -35,11 +33,6 @@ ClassAttribute = Annotated[
     typer.Option(help="VGG Image Annotator: the region attribute that names the class. Left out: one class."),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
-
-
-def errors() -> AbstractContextManager[None]:
-    """One line on stderr and an exit code for every error raised on purpose."""
-    return failures("train", "training")
 
 
 def find_model(model: Path) -> Path:

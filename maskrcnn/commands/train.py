@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from maskrcnn.commands import console as report
-from maskrcnn.commands.shared import ClassAttribute, ConfigFile, DatasetPaths, Format, SkipBad, errors
+from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import ClassAttribute, ConfigFile, DatasetPaths, Format, SkipBad
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
@@ -44,7 +45,7 @@ def train(  # noqa: PLR0913  (one argument per option)
     skip_bad: SkipBad = False,
 ) -> None:
     """Train on one or several data sets; the classes are theirs."""
-    with errors():
+    with failures("train", "maskrcnn train"):
         report.progress("loading TensorFlow")
         import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415

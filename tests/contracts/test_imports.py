@@ -125,15 +125,6 @@ def test_help_waits_for_no_engine(loaded, start, arguments):
     assert loaded(HELP.format(start=STARTS[start]), *arguments) == ["typer"]
 
 
-def test_command_line_without_its_package_names_the_extra(pytestconfig):
-    code = "import sys; sys.modules['typer'] = None; from export.__main__ import main; main()"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert "pip install 'maskrcnn-export[export]'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_inspecting_an_artifact_waits_for_no_engine(loaded, onnx_artifact):
     code = HELP.replace('assert "Usage" in text.getvalue(), text.getvalue()', 'assert "demo" in text.getvalue()')
     assert loaded(code.format(start=STARTS["maskrcnn-export"]), "inspect", onnx_artifact) == ["typer"]

@@ -471,10 +471,3 @@ def test_help_does_not_wait_for_an_engine():
     )
     result = run_python("-c", code)
     assert result.stdout.splitlines()[-2:] == ["code 0", "engines []"], result.stderr
-
-
-def test_command_line_without_typer_names_the_extra():
-    code = "import sys; sys.modules['typer'] = None; from export.__main__ import main; main()"
-    result = run_python("-c", code)
-    assert (result.returncode, result.stdout) == (MISSING, "")
-    assert result.stderr == "error: the command line needs 'typer': pip install 'maskrcnn-export[export]'\n"

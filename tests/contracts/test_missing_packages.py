@@ -1,0 +1,159 @@
+"""A missing package that an extra brings is named with that extra; any other missing module keeps its traceback."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+from annotation_files import coco, write_coco
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from export.cli import app as export_app
+from maskrcnn.cli import app as maskrcnn_app
+from maskrcnn.commands.failures import failures
+from maskrcnn.distribution import EXTRAS
+from runtime.errors import MissingPackageError
+
+ROOT = Path(__file__).parents[2]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+MISSING = 3
+# Import names of distributions with other names, and of what comes with another distribution.
+IMPORTED_AS = {"onnxruntime-gpu": "onnxruntime"}
+COMES_WITH = {"rich": "typer"}
+
+
+def brought(extra):
+    """Import names of all that an extra brings, through the extras it names."""
+    found = set()
+    for requirement in map(Requirement, DECLARED[extra]):
+        if requirement.name == "maskrcnn-export":
+            found |= set().union(*map(brought, requirement.extras))
+        else:
+            found.add(IMPORTED_AS.get(requirement.name, requirement.name))
+    return found | {name for name, other in COMES_WITH.items() if other in found}
+
+
+def test_the_table_is_that_of_the_distribution():
+    assert set(EXTRAS) == set().union(*map(brought, DECLARED))
+    for name, extras in EXTRAS.items():
+        # The extras for GPUs are named by the errors about devices, and by the doctor.
+        assert set(extras) == {extra for extra in DECLARED if name in brought(extra) and "-gpu" not in extra}
+        assert len(brought(extras[0])) == min(len(brought(extra)) for extra in extras)
+
+
+def end(extra, name, capsys):
+    """What a command of some extra says where a module cannot be imported."""
+    with pytest.raises(typer.Exit) as ended, failures(extra, "maskrcnn this"):
+        import_module(name)
+    assert ended.value.exit_code == MISSING
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "named"),
+    [
+        ("train", "tensorflow", "train"),
+        ("train", "pycocotools", "train"),
+        ("export", "tf2onnx", "export"),
+        ("export", "onnxruntime", "export"),
+        ("predict", "onnxruntime", "predict"),
+        ("inspect", "jinja2", "inspect"),
+        ("predict", "av", "video"),
+        ("train", "av", "video"),
+        ("train", "matplotlib", "inspect"),
+        ("export", "supervision", "supervision"),
+        ("train", "onnxruntime", "onnx"),
+        ("predict", "tensorflow", "tf"),
+        ("predict", "h5py", "tf"),
+    ],
+)
+def test_a_package_of_an_extra(extra, package, named, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    expected = f"maskrcnn this needs the package {package!r}, which is not installed"
+    assert end(extra, package, capsys) == f"error: {expected}: pip install 'maskrcnn-export[{named}]'\n"
+
+
+def test_an_error_that_names_an_extra_itself(capsys):
+    with pytest.raises(typer.Exit), failures("train", "maskrcnn this"):
+        raise MissingPackageError("av", "video", "reading videos")
+    assert "reading videos needs the package 'av'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["maskrcnn.no_such_module", "runtime.output.no_such_module", "winreg", "tensorflow.no_such_module", "keras_nlp"],
+    ids=["our own", "our own package", "another platform's", "inside an installed package", "of no extra"],
+)
+def test_a_module_that_no_extra_brings(name, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=re.escape(name)), failures("train", "maskrcnn this"):
+        import_module(name)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_without_a_name():
+    with pytest.raises(ModuleNotFoundError, match="see the manual"), failures("train", "maskrcnn this"):
+        raise ModuleNotFoundError("see the manual")
+
+
+@pytest.mark.parametrize(
+    ("app", "line", "module"),
+    [
+        (maskrcnn_app, "data check data.json", "maskrcnn.data.readers.check"),
+        (maskrcnn_app, "data shapes out", "fcntl"),
+        (maskrcnn_app, "evaluate demo data.json -o out", "maskrcnn.evaluation.evaluate"),
+        (export_app, "doctor", "export.doctor.cuda"),
+        (export_app, "inspect missing.onnx", "msvcrt"),
+    ],
+)
+def test_a_broken_import_keeps_its_traceback(app, line, module, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        import_module(module)
+
+    write_coco(tmp_path, coco())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("maskrcnn.data.synthetic.shapes.write_shapes", broken)
+    monkeypatch.setattr("runtime.artifact_files.read.read_metadata", broken)
+    for name in ("export.doctor.examine", "export.doctor.cuda"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    result = CliRunner().invoke(app, line.split())
+    assert isinstance(result.exception, ModuleNotFoundError)
+    assert result.exception.name == module
+    assert "pip install" not in result.output
+
+
+def start(package, blocked, *arguments):
+    code = f"import sys; sys.modules[{blocked!r}] = None; from {package}.__main__ import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("export", ["onnx"], "export"),
+        ("maskrcnn", ["train"], "train"),
+        ("maskrcnn", [], "train"),
+        ("maskrcnn", ["predict", "demo"], "predict"),
+    ],
+)
+def test_the_command_line_without_its_package(package, arguments, extra):
+    done = start(package, "typer", *arguments)
+    assert (done.returncode, done.stdout) == (MISSING, "")
+    program = "maskrcnn-export" if package == "export" else "maskrcnn"
+    expected = f"{program} needs the package 'typer', which is not installed"
+    assert done.stderr == f"error: {expected}: pip install 'maskrcnn-export[{extra}]'\n"
+
+
+def test_a_broken_import_of_the_command_line_keeps_its_traceback():
+    done = start("maskrcnn", "maskrcnn.commands.predict", "--help")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+    assert "pip install" not in done.stderr
