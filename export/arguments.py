@@ -9,6 +9,7 @@ from export import console as report
 from export.errors import ParityError, PrecisionError
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import find_model, names_demo
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
@@ -22,19 +23,17 @@ def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
     return combine((open_dataset(path),), class_names)
 
 
-def load(checkpoint: Path | None, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
-    """Model and provenance of a checkpoint argument."""
+def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
+    """Load the model of a checkpoint argument; return it and its provenance, for the metadata."""
     report.progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from export.describe import checkpoint_facts  # noqa: PLC0415
-    from maskrcnn import demo_model, find_config, load_checkpoint  # noqa: PLC0415
+    from maskrcnn import find_config, load_checkpoint  # noqa: PLC0415
 
-    if checkpoint is None:
-        return demo_model(), checkpoint_facts(None)
     described = None if config is None else find_config(config)
-    model, loaded = load_checkpoint(checkpoint, described, exclude_heads)
+    model, loaded = load_checkpoint(find_model(checkpoint), described, exclude_heads)
     report.progress(f"{checkpoint.name}: {loaded}")
-    facts = checkpoint_facts(checkpoint)
+    facts = checkpoint_facts(None if names_demo(checkpoint) else checkpoint)
     if loaded.excluded:
         report.progress("the layers left out have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)

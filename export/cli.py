@@ -23,9 +23,14 @@ app = typer.Typer(
     add_completion=False,
 )
 
+_CHECKPOINT_OR_DEMO = "CHECKPOINT|demo"
 Checkpoint = Annotated[
-    Path | None,
-    typer.Argument(help="A matterport .h5 or our .weights.h5; left out, the demo model.", show_default=False),
+    Path,
+    typer.Argument(
+        metavar=_CHECKPOINT_OR_DEMO,
+        help="A matterport .h5, one of our .weights.h5, or demo for the packaged demo model.",
+        show_default=False,
+    ),
 ]
 ConfigFile = Annotated[
     str | None,
@@ -69,8 +74,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what stands at the
 
 @app.command()
 def onnx(  # noqa: PLR0913  (one argument per option)
+    checkpoint: Checkpoint,
     output: Output,
-    checkpoint: Checkpoint = None,
     *,
     config: ConfigFile = None,
     opset: Annotated[int, typer.Option(help="17 or 18.")] = 17,
@@ -127,8 +132,8 @@ def onnx(  # noqa: PLR0913  (one argument per option)
 
 @app.command()
 def savedmodel(
+    checkpoint: Checkpoint,
     output: Output,
-    checkpoint: Checkpoint = None,
     config: ConfigFile = None,
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
@@ -148,12 +153,19 @@ def savedmodel(
 @app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")],
-    against: Annotated[Path | None, typer.Option("--against", help="The checkpoint; left out, the demo model.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", metavar=_CHECKPOINT_OR_DEMO, help="The checkpoint to compare with, or demo. Required."
+        ),
+    ] = None,
     config: ConfigFile = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu, cuda, cuda:N, auto.")] = "cpu",
     verify_images: VerifyImages = None,
 ) -> None:
     """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
+    if against is None:
+        raise typer.BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
     with errors():
         model, _ = load(against, config, False)
         from export import verify_artifact  # noqa: PLC0415

@@ -35,11 +35,14 @@ ClassAttribute = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows and pictures that cannot be used.")]
 
 
+def names_demo(model: Path) -> bool:
+    """Return whether a model argument is the word `demo`, and no model here has that name."""
+    return model == Path("demo") and not model.is_file() and not (model / MANIFEST).is_file()
+
+
 def find_model(model: Path) -> Path:
-    """The path of a model argument; "demo" is the packaged checkpoint, where no model is called so."""
-    if model == Path("demo") and not model.is_file() and not (model / MANIFEST).is_file():
-        return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
-    return model
+    """Return the path of a model argument; `demo` is the packaged checkpoint."""
+    return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
 
 
 def open_predictor(

@@ -1,6 +1,7 @@
 """`maskrcnn-export` as a user meets it: help, happy paths, and one line with an exit code for everything that fails."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -94,9 +95,9 @@ def test_every_command_has_help(command):
         ("onnx",),
         ("savedmodel",),
         ("verify",),
-        ("onnx", "-o", "x", "--opzet", "17"),
+        ("onnx", "demo", "-o", "x", "--opzet", "17"),
         ("convert",),
-        ("onnx", "-o", "x", "--opset", "new"),
+        ("onnx", "demo", "-o", "x", "--opset", "new"),
     ],
     ids=" ".join,
 )
@@ -104,6 +105,17 @@ def test_wrong_usage(arguments):
     result = call(*arguments)
     assert result.exit_code == USAGE
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [("onnx", "-o", "x.onnx"), ("savedmodel", "-o", "x"), ("verify", "x.onnx")], ids=lambda line: line[0]
+)
+def test_a_forgotten_checkpoint_is_not_the_demo(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == USAGE
+    assert re.search(r"checkpoint\b.*\bdemo\b", result.output, re.IGNORECASE | re.DOTALL)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Happy paths
@@ -171,9 +183,34 @@ def test_inspect(request, kind):
 
 
 def test_verify_against_the_demo_model(onnx_artifact, one_picture):
-    shown = succeeded("verify", onnx_artifact, "--verify-images", one_picture)
+    shown = succeeded("verify", onnx_artifact, "--against", "demo", "--verify-images", one_picture)
     assert "(stages on the cpu) against keras" in shown
     assert "verdict: proven equal" in shown
+
+
+def test_a_checkpoint_called_demo_is_not_the_demo_model(checkpoints, tiny, one_picture, tmp_path, monkeypatch):
+    given = []
+
+    def export(model, _output, checkpoint, **_options):
+        given.append((model.config.name, checkpoint))
+        return Verdict("model", "engine", 0.5, 0.3, [], [])
+
+    monkeypatch.setattr("export.to_savedmodel.export_savedmodel", export)
+    monkeypatch.chdir(tmp_path)
+    succeeded("savedmodel", "demo", "-o", "x")
+    (tmp_path / "demo").mkdir()
+    succeeded("savedmodel", "demo", "-o", "x")
+    (tmp_path / "demo").rmdir()
+    shutil.copy(checkpoints / "tiny.weights.h5", "demo")
+    succeeded("savedmodel", "demo", "-o", "x")
+    assert given[:2] == [("demo", {"name": "demo model"})] * 2
+    name, facts = given[2]
+    assert (name, facts["name"], len(facts["sha256"])) == (tiny.config.name, "demo", 64)
+
+
+def test_the_demo_model_is_described_as_any_checkpoint(checkpoints, tmp_path):
+    arguments = ("onnx", "demo", "--config", checkpoints / "resnet50.json", "-o", tmp_path / "m.onnx")
+    assert "is of another architecture" in failed(UNUSABLE, *arguments)
 
 
 def test_verify_against_other_weights(onnx_artifact, one_picture, tmp_path):
@@ -337,7 +374,8 @@ def test_verification_pictures_that_are_not_there(checkpoints, tmp_path, command
 
 
 def test_verification_pictures_for_verify(onnx_artifact, tmp_path):
-    assert "is not a folder" in failed(PICTURE, "verify", onnx_artifact, "--verify-images", tmp_path / "nowhere")
+    arguments = ("verify", onnx_artifact, "--against", "demo", "--verify-images", tmp_path / "nowhere")
+    assert "is not a folder" in failed(PICTURE, *arguments)
 
 
 # Artifacts that cannot be used
@@ -399,10 +437,10 @@ SPOILED = [
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 @pytest.mark.parametrize(("spoil", "message"), SPOILED, ids=[spoil.__name__ for spoil, _ in SPOILED])
 def test_artifact_that_cannot_be_used(
-    onnx_artifact, savedmodel_artifact, tmp_path, tiny, monkeypatch, command, spoil, message
+    onnx_artifact, savedmodel_artifact, checkpoints, tmp_path, command, spoil, message
 ):
-    monkeypatch.setattr("maskrcnn.demo_model", lambda: tiny, raising=False)  # quicker to make, and not reached
-    assert message in failed(UNUSABLE, command, spoil(tmp_path, onnx_artifact, savedmodel_artifact))
+    against = ("--against", checkpoints / "tiny.weights.h5") if command == "verify" else ()
+    assert message in failed(UNUSABLE, command, spoil(tmp_path, onnx_artifact, savedmodel_artifact), *against)
 
 
 def test_verify_against_a_checkpoint_of_another_kind(onnx_artifact, checkpoints):
@@ -415,20 +453,20 @@ def test_verify_against_a_checkpoint_of_another_kind(onnx_artifact, checkpoints)
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "tpu"])
 def test_unknown_device(onnx_artifact, device):
-    message = failed(MISSING, "verify", onnx_artifact, "--device", device)
+    message = failed(MISSING, "verify", onnx_artifact, "--against", "demo", "--device", device)
     assert f"unknown device '{device}'" in message
 
 
 def test_cuda_that_is_not_there_for_onnx(onnx_artifact, monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    message = failed(MISSING, "verify", onnx_artifact, "--device", "cuda")
+    message = failed(MISSING, "verify", onnx_artifact, "--against", "demo", "--device", "cuda")
     assert "device 'cuda' was asked for" in message
     assert "maskrcnn-export[onnx-gpu]" in message
 
 
 def test_cuda_that_is_not_there_for_a_savedmodel(savedmodel_artifact, monkeypatch):
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda *_kind: [])
-    message = failed(MISSING, "verify", savedmodel_artifact, "--device", "cuda:1")
+    message = failed(MISSING, "verify", savedmodel_artifact, "--against", "demo", "--device", "cuda:1")
     assert "device 'cuda:1' was asked for" in message
     assert "maskrcnn-export[tf-gpu]" in message
 

@@ -211,7 +211,7 @@ def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch
     monkeypatch.setattr(to_lower_precision, "judge_precision", lambda *_arguments: gate_of(0.5))
     monkeypatch.setattr(to_lower_precision, "quantize", lambda model, *_arguments: model)
     options = ["--precision", "int8", "--calibrate", shapes.parent / "images"]
-    result = call("onnx", "-o", tmp_path / "x.onnx", *options)
+    result = call("onnx", "demo", "-o", tmp_path / "x.onnx", *options)
     assert result.exit_code == 1
     assert "falls from 0.9000 to 0.5000, allowed is a drop of 0.01" in result.output
     assert list(tmp_path.iterdir()) == []
@@ -298,7 +298,7 @@ def test_pictures_without_detections_prove_nothing(demo, tmp_path):
     ],
 )
 def test_options_that_do_not_go_together(options, message, tmp_path):
-    result = call("onnx", "-o", tmp_path / "x.onnx", *options)
+    result = call("onnx", "demo", "-o", tmp_path / "x.onnx", *options)
     assert result.exit_code == 2
     assert message in result.output
 
