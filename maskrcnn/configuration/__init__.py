@@ -1,1 +1,1 @@
-"""What a model is, how it is trained, and the files that say so."""
+"""Configurations of models and of their training, and the files that store them."""

@@ -1,13 +1,15 @@
-"""Frozen dataclasses to JSON values and back, with every type checked on the way in."""
+"""Conversion of frozen dataclasses to JSON values and back, checking every type."""
 
 import dataclasses
 import difflib
+import json
 import sys
 import types
 from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from maskrcnn.configuration.require import require
 from maskrcnn.errors import ConfigError
 from runtime.errors import RuntimeLibraryError
 
@@ -15,7 +17,7 @@ T = TypeVar("T")
 
 
 def to_dict(value: Any) -> Any:
-    """Dataclasses become objects, tuples become lists, the rest stays."""
+    """Convert dataclasses to dicts and tuples to lists, recursively."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
@@ -24,15 +26,12 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass `kind`; fields left out keep their defaults.
+    """Build the dataclass `kind` from JSON values; missing fields keep their defaults.
 
-    Args:
-        kind: A dataclass.
-        values: JSON values by field name.
-        where: Dotted path of `values`, for messages.
+    `where` is the dotted path of `values`, for messages.
 
     Raises:
-        ConfigError: An unknown field, a wrong type, or a value the class refuses.
+        ConfigError: A field is unknown, has the wrong type, or the class refuses its value.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} is {values!r}: expected an object")
@@ -41,7 +40,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
             raise ConfigError(f"unknown setting {key!r} in {where}: {hint}")
     converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     try:
@@ -50,6 +49,20 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from error
     except TypeError as error:
         raise ConfigError(f"{where} is incomplete: {error}") from error
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """Parse the JSON object in `text`; `what` names it in messages.
+
+    Raises:
+        ConfigError: The text is not JSON, or not an object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} is not JSON: {error}") from error
+    require(isinstance(values, dict), f"{what} is not a JSON object: expected {{...}}")
+    return dict(values)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -73,7 +86,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    # No NaN and no infinity; of whole numbers none that a float cannot hold.
+    # Rejects NaN, infinity, and integers too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is float and is_number:
         return float(value)

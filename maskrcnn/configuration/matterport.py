@@ -1,4 +1,4 @@
-"""Matterport's `Config` fields, read and written: NAME, NUM_CLASSES, IMAGE_MAX_DIM, ..."""
+"""Reading matterport's `Config` fields: NAME, NUM_CLASSES, IMAGE_MAX_DIM, ..."""
 
 from collections.abc import Callable, Mapping
 from reprlib import repr as brief
@@ -8,10 +8,10 @@ from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import LOSS_NAMES
 from maskrcnn.errors import ConfigError
 
-_MOST_CLASSES = 100_000  # each gets a name, where a file names none: a number must not ask for all memory
+_MOST_CLASSES = 100_000  # unnamed classes get names; a bad number must not exhaust the memory
 
-# matterport field -> our field, for values that mean the same
-_SAME: dict[str, str] = {
+# matterport field -> our field with the same meaning
+SAME: dict[str, str] = {
     "NAME": "name",
     "BACKBONE": "model.backbone",
     "BACKBONE_STRIDES": "model.backbone_strides",
@@ -50,119 +50,109 @@ _SAME: dict[str, str] = {
     "TRAIN_BN": "training.train_batch_norm",
 }
 
-# matterport field -> how it is read into our (nested) values
-_CONVERTED: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], None]] = {}
-
-# matterport fields without a home, and why
+# matterport fields that are ignored, and why
 ABSENT: dict[str, str] = {
-    "GPU_COUNT": "devices are found when training starts; a model does not depend on their number",
+    "GPU_COUNT": "devices are detected when training starts; a model does not depend on their number",
     "BATCH_SIZE": "computed from IMAGES_PER_GPU and GPU_COUNT",
-    "IMAGE_SHAPE": "computed from IMAGE_MAX_DIM; the network takes every multiple of 64",
+    "IMAGE_SHAPE": "computed from IMAGE_MAX_DIM; the network accepts every multiple of 64",
     "IMAGE_META_SIZE": "there is no meta input",
     "COMPUTE_BACKBONE_SHAPE": "a function, not a value; feature sizes follow from backbone_strides",
 }
 
 
-def _converted(
-    name: str,
-) -> Callable[[Callable[[dict[str, Any], Mapping[str, Any]], None]], Callable[..., None]]:
-    def register(
-        function: Callable[[dict[str, Any], Mapping[str, Any]], None],
-    ) -> Callable[[dict[str, Any], Mapping[str, Any]], None]:
-        _CONVERTED[name] = function
-        return function
-
-    return register
-
-
-@_converted("NUM_CLASSES")
 def _class_names(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     count = theirs["NUM_CLASSES"]
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_CLASSES:
         raise ConfigError(f"NUM_CLASSES is {brief(count)}: expected a positive integer, at most {_MOST_CLASSES}")
-    # The original keeps names in its dataset, not in its configuration.
+    # The original keeps class names in its dataset, not in its configuration.
     names = theirs.get("CLASS_NAMES") or ["BG", *(f"class {i}" for i in range(1, count))]
     if len(names) != count:
-        raise ConfigError(f"CLASS_NAMES has {len(names)} names, NUM_CLASSES is {count}: give one per class")
+        raise ConfigError(f"CLASS_NAMES has {len(names)} names, NUM_CLASSES is {count}: give one name per class")
     ours["model"]["class_names"] = list(names)
 
 
-@_converted("DETECTION_MIN_CONFIDENCE")
 def _min_score(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
-    ours["detection"]["min_score"] = theirs["DETECTION_MIN_CONFIDENCE"] or 0.0  # None and 0 switch it off
+    ours["detection"]["min_score"] = theirs["DETECTION_MIN_CONFIDENCE"] or 0.0  # None and 0 turn the threshold off
 
 
-@_converted("MASK_SHAPE")
 def _mask_shape(_ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     expected = 2 * theirs.get("MASK_POOL_SIZE", 14)
     if list(theirs["MASK_SHAPE"]) != [expected, expected]:
         raise ConfigError(
-            f"MASK_SHAPE is {brief(theirs['MASK_SHAPE'])}: the mask head gives {expected} x {expected}, "
+            f"MASK_SHAPE is {brief(theirs['MASK_SHAPE'])}: the mask head outputs {expected} x {expected}, "
             "twice MASK_POOL_SIZE"
         )
 
 
-@_converted("IMAGE_RESIZE_MODE")
 def _resize_mode(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     mode = theirs["IMAGE_RESIZE_MODE"]
-    if mode == "crop":  # for training only; the nucleus sample infers with pad64
+    if mode == "crop":  # for training only; the nucleus sample uses pad64 for inference
         ours["training"]["resize"] = ours["resize"] | {"mode": "crop"}
         mode = "pad64"
     ours["resize"]["mode"] = mode
 
 
-@_converted("LOSS_WEIGHTS")
 def _loss_weights(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     weights = theirs["LOSS_WEIGHTS"]
     unknown = sorted(set(weights) - set(LOSS_NAMES))
     if unknown:
-        raise ConfigError(f"LOSS_WEIGHTS has {unknown[0]!r}: known are {', '.join(LOSS_NAMES)}")
+        raise ConfigError(f"LOSS_WEIGHTS has {unknown[0]!r}: expected {', '.join(LOSS_NAMES)}")
     ours["training"]["loss_weights"] = [weights.get(name, 1.0) for name in LOSS_NAMES]
 
 
-@_converted("MINI_MASK_SHAPE")
-@_converted("USE_MINI_MASK")
 def _mini_mask(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     used = theirs.get("USE_MINI_MASK", True)
     ours["training"]["mini_mask_size"] = list(theirs.get("MINI_MASK_SHAPE", (56, 56))) if used else None
 
 
+# matterport field -> the function that reads it into our (nested) values
+_CONVERTED: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], None]] = {
+    "NUM_CLASSES": _class_names,
+    "DETECTION_MIN_CONFIDENCE": _min_score,
+    "MASK_SHAPE": _mask_shape,
+    "IMAGE_RESIZE_MODE": _resize_mode,
+    "LOSS_WEIGHTS": _loss_weights,
+    "USE_MINI_MASK": _mini_mask,
+    "MINI_MASK_SHAPE": _mini_mask,
+}
+
+
 def is_matterport(values: Mapping[str, Any]) -> bool:
-    """Whether a JSON object uses matterport's field names."""
+    """Return whether a JSON object uses matterport's field names."""
     return any(name in values for name in ("NUM_CLASSES", "BACKBONE", "IMAGE_MAX_DIM", "IMAGE_RESIZE_MODE"))
 
 
 def known_fields() -> frozenset[str]:
-    """Every matterport field that has a home here or a reasoned absence."""
-    return frozenset(_SAME) | frozenset(_CONVERTED) | frozenset(ABSENT)
+    """Return every matterport field that is read or deliberately ignored."""
+    return frozenset(SAME) | frozenset(_CONVERTED) | frozenset(ABSENT)
 
 
 def from_matterport(values: Mapping[str, Any]) -> Config:
-    """Translate a matterport configuration; fields left out keep matterport's defaults.
+    """Convert a matterport configuration; missing fields get matterport's defaults.
 
-    `CLASS_NAMES` (a list with the background first) may be added; without it classes are numbered.
+    An additional field `CLASS_NAMES` (a list, background first) names the classes; without it they are numbered.
 
     Raises:
-        ConfigError: An unknown field, or a value that cannot be used.
+        ConfigError: A field is unknown or its value cannot be used.
     """
     unknown = sorted(set(values) - known_fields() - {"CLASS_NAMES"})
     if unknown:
         raise ConfigError(
-            f"unknown matterport setting {unknown[0]!r}: see docs/configuration.md for those that are read"
+            f"unknown matterport setting {unknown[0]!r}: see docs/configuration.md for the settings that are read"
         )
     if not isinstance(values.get("CLASS_NAMES", []), list | tuple):
         raise ConfigError(f"CLASS_NAMES is {brief(values['CLASS_NAMES'])}: expected a list")
     if "CLASS_NAMES" in values and "NUM_CLASSES" not in values:
         values = {**values, "NUM_CLASSES": len(values["CLASS_NAMES"])}
     ours: dict[str, Any] = {
-        # Matterport's own defaults where they differ from ours, and where a section has no defaults.
+        # Matterport's defaults where they differ from ours.
         "model": {"class_names": ["BG"]},
         "resize": {"mode": "square", "min_dim": 800, "max_dim": 1024, "min_scale": 0},
         "proposals": {},
         "detection": {},
         "training": {},
     }
-    for theirs_name, path in _SAME.items():
+    for theirs_name, path in SAME.items():
         if theirs_name in values and not (theirs_name == "NAME" and values["NAME"] is None):
             _set(ours, path, values[theirs_name])
     for theirs_name, convert in _CONVERTED.items():
@@ -174,34 +164,6 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
     return Config.from_dict(ours)
 
 
-def to_matterport(config: Config) -> dict[str, Any]:
-    """The settings under matterport's names, JSON-ready; `from_matterport` reads them back.
-
-    What matterport has no field for is left out: `backbone_width`, `rpn_channels`, `mask_head_channels`,
-    `roi_sampling`, `drop_empty_boxes`, `mask_paste`.
-    """
-    ours = config.to_dict()
-    theirs = {name: _get(ours, path) for name, path in _SAME.items()}
-    mini_mask = config.training.mini_mask_size
-    training_resize = config.training.resize or config.resize
-    side = config.model.mask_size
-    return theirs | {
-        "NUM_CLASSES": config.model.num_classes,
-        "CLASS_NAMES": list(config.model.class_names),
-        "DETECTION_MIN_CONFIDENCE": config.detection.min_score,
-        "MASK_SHAPE": [side, side],
-        "IMAGE_RESIZE_MODE": training_resize.mode,
-        "LOSS_WEIGHTS": dict(zip(LOSS_NAMES, config.training.loss_weights, strict=True)),
-        "USE_MINI_MASK": mini_mask is not None,
-        "MINI_MASK_SHAPE": list(mini_mask or (56, 56)),
-    }
-
-
 def _set(values: dict[str, Any], path: str, value: Any) -> None:
     section, _, name = path.rpartition(".")
     (values[section] if section else values)[name] = value
-
-
-def _get(values: Mapping[str, Any], path: str) -> Any:
-    section, _, name = path.rpartition(".")
-    return (values[section] if section else values)[name]

@@ -1,8 +1,8 @@
-"""Configuration: frozen, typed, validated when constructed, JSON both ways.
+"""The configuration of a model: frozen dataclasses, validated on construction, convertible to JSON and back.
 
-Five sections, one per reader: the network (`ModelConfig`), the two selections (`ProposalConfig`,
-`DetectionConfig`), the picture (`ResizePolicy`, shared with the runtime) and training (`TrainingConfig`).
-`docs/configuration.md` says where each field of matterport's `Config` lives.
+It has five sections: the network (`ModelConfig`), proposals (`ProposalConfig`), detections (`DetectionConfig`), image
+resizing (`ResizePolicy`, shared with the runtime) and training (`TrainingConfig`). `docs/configuration.md` maps each
+field of matterport's `Config` to its place here.
 """
 
 import json
@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from maskrcnn.configuration.dataclass_json import from_dict, to_dict
+from maskrcnn.configuration.dataclass_json import from_dict, parse_object, to_dict
 from maskrcnn.configuration.require import require, require_choice
 from maskrcnn.configuration.training import TrainingConfig
-from maskrcnn.errors import ConfigError
 from runtime.artifact import SIZE_MULTIPLE
 from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
@@ -27,19 +26,19 @@ STRIDES = (4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: what its weights depend on.
+    """The network architecture: everything that the weights depend on.
 
     Attributes:
-        class_names: Index is the class id; 0 is the background.
+        class_names: Names by class id; 0 is the background.
         image_channels: 1 to 6.
-        mean_pixel: Subtracted from each channel, in grey levels 0..255; one value per channel.
-        backbone: Built-in architecture, or "custom" for a Keras model handed to `MaskRCNN`.
+        mean_pixel: One value per channel, 0 to 255, subtracted from the input.
+        backbone: Built-in architecture, or "custom" for a Keras model passed to `MaskRCNN`.
         backbone_width: Filters of the stem; 64 is the published size.
-        backbone_strides: Input pixels per cell on P2..P6; there to be read, no other values are built.
+        backbone_strides: Input pixels per cell on P2..P6. Informational: only the default is supported.
         fpn_channels: Channels of P2..P6.
         anchor_scales: Anchor side in input pixels, one per level P2..P6.
-        anchor_ratios: Width / height of the anchors of a cell.
-        anchor_stride: Cells from one anchor centre to the next.
+        anchor_ratios: Width / height of the anchors in each cell.
+        anchor_stride: Distance between anchor centers, in cells.
         rpn_channels: Filters of the shared RPN convolution.
         rpn_box_std: Scale of the RPN's deltas (dy, dx, log dh, log dw).
         box_std: Scale of the box head's deltas.
@@ -47,8 +46,8 @@ class ModelConfig:
         mask_head_channels: Filters of the mask head.
         box_pool_size: Side of the box head's crop.
         mask_pool_size: Side of the mask head's crop; the masks are twice as large.
-        roi_sampling: "crop_and_resize" (one sample per bin, corners aligned: what matterport's weights
-            need) or "roi_align" (2 x 2 samples per bin, half-pixel centres: Mask R-CNN section 3).
+        roi_sampling: "crop_and_resize" (one sample per bin, corners aligned; required by matterport's weights) or
+            "roi_align" (2 x 2 samples per bin, half-pixel centers; Mask R-CNN, section 3).
     """
 
     class_names: tuple[str, ...] = ("BG",)
@@ -73,9 +72,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_choice("backbone", self.backbone, BackboneName)
         require_choice("roi_sampling", self.roi_sampling, RoiSampling)
-        require(len(self.class_names) >= 1, "class_names is empty: give at least the background, 'BG'")
+        require(len(self.class_names) >= 1, "class_names is empty: expected at least the background, 'BG'")
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
-        require(not repeated, f"class_names has {repeated[:1]} more than once: classes are chosen by name")
+        require(not repeated, f"class_names has {repeated[:1]} more than once: class names must be unique")
         require(
             1 <= self.image_channels <= MAX_IMAGE_CHANNELS,
             f"image_channels is {self.image_channels}: expected 1 to {MAX_IMAGE_CHANNELS}",
@@ -88,7 +87,7 @@ class ModelConfig:
         strides = self.backbone_strides
         require(
             strides == STRIDES,
-            f"backbone_strides is {strides}: C2..C5 and P6 are built for {STRIDES}, a custom backbone must give them",
+            f"backbone_strides is {strides}: only {STRIDES} is supported, also with a custom backbone",
         )
         require(
             len(self.anchor_scales) == len(strides),
@@ -104,12 +103,12 @@ class ModelConfig:
 
     @property
     def num_classes(self) -> int:
-        """Classes with the background."""
+        """Number of classes, including the background."""
         return len(self.class_names)
 
     @property
     def mask_size(self) -> int:
-        """Side of the predicted masks: the transposed convolution doubles the crop."""
+        """Side of the predicted masks: twice `mask_pool_size`, because of the transposed convolution."""
         return 2 * self.mask_pool_size
 
 
@@ -137,7 +136,7 @@ class ProposalConfig:
         pre_nms_limit: Best anchors kept before non-maximum suppression, over all levels together.
         post_nms_training: Proposals per image in training.
         post_nms_inference: Proposals per image in inference.
-        nms_threshold: An anchor is dropped when its IoU with a better one is larger.
+        nms_threshold: An anchor is dropped if its IoU with a better one exceeds this.
     """
 
     pre_nms_limit: int = 6000
@@ -157,12 +156,13 @@ class DetectionConfig:
 
     Attributes:
         max_detections: Rows of every output tensor.
-        min_score: Lowest score kept (>=); 0 keeps everything that is not background. Default of the
-            artifact's `score_threshold`.
-        nms_threshold: Largest IoU two detections of one class may have. Default of `nms_threshold`.
-        drop_empty_boxes: Leave out boxes without area before the best are chosen. The original keeps
-            them, and they may fill rows.
-        mask_paste: How mask probabilities become pixels, see `runtime.masks.paste`.
+        min_score: Lowest score kept (>=); 0 keeps everything except background. Default of an artifact's
+            `score_threshold`.
+        nms_threshold: Largest IoU that two detections of one class may have. Default of an artifact's
+            `nms_threshold`.
+        drop_empty_boxes: Drop boxes without area before the best are chosen. The original keeps them, and they can
+            use up rows.
+        mask_paste: How mask probabilities become pixels; see `runtime.masks.paste`.
     """
 
     max_detections: int = 100
@@ -181,7 +181,7 @@ class DetectionConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole model: network, selections, picture size and training."""
+    """A complete model configuration: network, proposals, detections, image size and training."""
 
     name: str = "maskrcnn"
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -193,7 +193,7 @@ class Config:
     def __post_init__(self) -> None:
         require(
             self.resize.mode != "crop",
-            "resize mode 'crop' loses most of a picture: put it into training.resize, and use 'pad64' here",
+            "resize mode 'crop' discards most of an image: set it in training.resize, and use 'pad64' here",
         )
         for policy in (self.resize, self.training.resize):
             if policy is None or policy.mode not in ("square", "crop"):
@@ -201,36 +201,31 @@ class Config:
             side = policy.max_dim if policy.mode == "square" else policy.min_dim
             require(
                 side is not None and side % SIZE_MULTIPLE == 0,
-                f"resize to {side} pixels (mode {policy.mode!r}): the network needs a multiple of {SIZE_MULTIPLE}",
+                f"resize to {side} pixels (mode {policy.mode!r}): expected a multiple of {SIZE_MULTIPLE}",
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; `from_dict` gives an equal configuration back."""
+        """Return JSON-ready values; `from_dict` rebuilds an equal configuration from them."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `to_dict`'s values; fields left out keep their defaults.
+        """Build a configuration from the values of `to_dict`; missing fields keep their defaults.
 
         Raises:
-            ConfigError: An unknown field, a wrong type, or a value out of range.
+            ConfigError: A field is unknown, has the wrong type, or is out of range.
         """
         return from_dict(cls, values, "config")
 
     def to_json(self) -> str:
-        """Indented JSON text."""
+        """Return indented JSON text."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Inverse of `to_json`.
+        """Parse the text of `to_json`.
 
         Raises:
-            ConfigError: Not JSON, or as in `from_dict`.
+            ConfigError: The text is not a JSON object, or as in `from_dict`.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"the configuration is not JSON: {error}") from error
-        require(isinstance(values, dict), "the configuration is not a JSON object: expected {...}")
-        return cls.from_dict(values)
+        return cls.from_dict(parse_object(text, "the configuration"))

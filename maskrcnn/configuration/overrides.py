@@ -1,4 +1,4 @@
-"""Settings of the command line over those of a configuration."""
+"""Command-line settings that override a configuration."""
 
 import json
 from collections.abc import Sequence
@@ -11,15 +11,12 @@ from maskrcnn.errors import ConfigError
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
-    """Change single settings.
+    """Return a configuration with some settings changed.
 
-    Args:
-        config: Stays as it is.
-        settings: Each "a.b=value" with the path of a field, as in "training.stages.0.epochs=5"; the value is JSON, or
-            text.
+    Each setting is "a.b=value" with the path of a field, as in "training.stages.0.epochs=5"; the value is JSON or text.
 
     Raises:
-        ConfigError: Not of this form, an unknown field, or a value that the field refuses.
+        ConfigError: A setting has another form, its field is unknown, or the value cannot be used.
     """
     values = config.to_dict()
     for setting in settings:
@@ -29,14 +26,14 @@ def override(config: Config, settings: Sequence[str]) -> Config:
 
 
 def split_setting(setting: str) -> tuple[str, Any]:
-    """Path and value of "a.b=value".
+    """Split "a.b=value" into path and value.
 
     Raises:
-        ConfigError: There is no "=" in it.
+        ConfigError: There is no "=".
     """
     path, equals, text = setting.partition("=")
     if not path or not equals:
-        raise ConfigError(f"{setting!r} is no setting: expected NAME=VALUE, such as training.learning_rate=0.01")
+        raise ConfigError(f"{setting!r} is not a setting: expected NAME=VALUE, such as training.learning_rate=0.01")
     try:
         return path, json.loads(text)
     except (ValueError, RecursionError):
@@ -44,15 +41,12 @@ def split_setting(setting: str) -> tuple[str, Any]:
 
 
 def choose_stages(config: Config, layers: str | None, epochs: int | None) -> Config:
-    """Replace the stages of training by one, or set the length of the only one.
+    """Replace all training phases with one that trains `layers`, or change the epochs of the only phase.
 
-    Args:
-        config: Stays as it is.
-        layers: What learns; None leaves it.
-        epochs: How long; None leaves it, and is one with `layers`.
+    `layers` without `epochs` trains for one epoch.
 
     Raises:
-        ConfigError: Only `epochs` is given, and there are several stages.
+        ConfigError: Only `epochs` is given, and there are several phases.
     """
     stages = config.training.stages
     if layers is not None:
@@ -61,8 +55,8 @@ def choose_stages(config: Config, layers: str | None, epochs: int | None) -> Con
         stages = (replace(stages[0], epochs=epochs),)
     elif epochs is not None:
         raise ConfigError(
-            f"the configuration has {len(stages)} stages: set the epochs of one with --set training.stages.0.epochs=N, "
-            "or replace them all by giving --layers too"
+            f"the configuration has {len(stages)} training phases: set the epochs of one with "
+            "--set training.stages.0.epochs=N, or replace them all with --layers"
         )
     return replace(config, training=replace(config.training, stages=stages))
 
@@ -73,7 +67,7 @@ def _put(values: Any, path: Sequence[str], value: Any, setting: str) -> None:
     if isinstance(values, list):
         values[_index(values, path[-1], setting)] = value
     elif isinstance(values, dict):
-        values[path[-1]] = value  # an unknown name is refused with all others, when the configuration is built
+        values[path[-1]] = value  # `Config.from_dict` refuses unknown names
     else:
         raise ConfigError(f"{setting!r}: {'.'.join(path[:-1])} is {values!r} and has no {path[-1]!r}")
 
@@ -82,12 +76,12 @@ def _member(values: Any, key: str, setting: str) -> Any:
     if isinstance(values, list):
         return values[_index(values, key, setting)]
     if not isinstance(values, dict) or key not in values:
-        known = f": known are {', '.join(values)}" if isinstance(values, dict) else ""
+        known = f": expected one of {', '.join(values)}" if isinstance(values, dict) else ""
         raise ConfigError(f"{setting!r}: there is no {key!r}{known}")
     return values[key]
 
 
 def _index(values: Sequence[Any], key: str, setting: str) -> int:
     if not key.isdecimal() or int(key) >= len(values):
-        raise ConfigError(f"{setting!r}: {key!r} is no place in a list of {len(values)}: they count from 0")
+        raise ConfigError(f"{setting!r}: {key!r} is not an index into a list of {len(values)}: indices start at 0")
     return int(key)

@@ -1,4 +1,4 @@
-"""Checks of settings: a condition, or an error that says it in a sentence."""
+"""Validation helpers for settings."""
 
 from typing import get_args
 
@@ -6,20 +6,12 @@ from maskrcnn.errors import ConfigError
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise `message` unless `condition`.
-
-    Raises:
-        ConfigError: The condition does not hold.
-    """
+    """Raise ConfigError with `message` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
 
 
 def require_choice(name: str, value: object, choices: object) -> None:
-    """Refuse a value that is not one of a `Literal`'s.
-
-    Raises:
-        ConfigError: Naming those it has.
-    """
+    """Raise ConfigError unless `value` is one of the values of the `Literal` type `choices`."""
     known = get_args(choices)
     require(value in known, f"{name} is {value!r}: expected one of {', '.join(map(repr, known))}")

@@ -9,7 +9,7 @@ from maskrcnn.configuration.training import AugmentationConfig, StageConfig, Tra
 from maskrcnn.errors import ConfigError
 from runtime.pictures.letterbox import ResizePolicy
 
-# Internal ids are positions here; COCO's own category ids have gaps.
+# Class ids are positions in this tuple; COCO's category ids have gaps.
 # fmt: off
 COCO_CLASS_NAMES = (
     "BG", "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -48,7 +48,7 @@ NUCLEUS = Config(
         anchor_scales=(8, 16, 32, 64, 128),
         mean_pixel=(43.53, 39.56, 48.22),
     ),
-    # The sample trains its proposals at 0.9 and infers at 0.7; the artifact needs the latter.
+    # The original trains with 0.9 and predicts with 0.7; the artifact needs the latter.
     proposals=ProposalConfig(post_nms_training=1000, post_nms_inference=2000, nms_threshold=0.7),
     detection=DetectionConfig(max_detections=400, min_score=0.0),
     resize=ResizePolicy("pad64", 512, 512, 2.0),
@@ -74,7 +74,7 @@ SHAPES = Config(
     training=TrainingConfig(batch_size=8, steps_per_epoch=100, validation_steps=5, rois_per_image=32),
 )
 
-# Small enough to ship, to run in a fraction of a second on a laptop, and to train on its processor.
+# Small enough to ship, to run in a fraction of a second on a laptop, and to train on a CPU.
 DEMO = Config(
     name="demo",
     model=ModelConfig(
@@ -112,8 +112,7 @@ DEMO = Config(
     ),
 )
 
-# A few dozen pictures of one's own, and a processor or a small GPU: the network of the demo leaves time for
-# many passes over pictures that augmentation keeps changing.
+# For a few dozen images and a CPU or a small GPU: the demo's network leaves time for many passes over augmented images.
 SMALL = Config(
     name="small",
     model=replace(DEMO.model, class_names=("BG", "object")),
@@ -145,13 +144,17 @@ SAMPLES: dict[str, Config] = {c.name: c for c in (COCO, BALLOON, NUCLEUS, SHAPES
 
 
 def sample_config(name: str, class_names: tuple[str, ...] | None = None) -> Config:
-    """A sample configuration, optionally for other classes (background first).
+    """Return a sample configuration, optionally with other class names.
+
+    Args:
+        name: "coco", "balloon", "nucleus", "shapes", "demo" or "small".
+        class_names: Background first; None keeps those of the sample.
 
     Raises:
         ConfigError: There is no sample of that name.
     """
     if name not in SAMPLES:
-        raise ConfigError(f"there is no sample configuration {name!r}: known are {', '.join(SAMPLES)}")
+        raise ConfigError(f"there is no sample configuration {name!r}: expected one of {', '.join(SAMPLES)}")
     config = SAMPLES[name]
     if class_names is None:
         return config
@@ -159,10 +162,10 @@ def sample_config(name: str, class_names: tuple[str, ...] | None = None) -> Conf
 
 
 def find_config(name_or_path: str | Path) -> Config:
-    """A configuration file, or where there is none of that name, a sample configuration.
+    """Read a configuration file; if there is none, return the sample configuration of that name.
 
     Raises:
-        ConfigError: Neither, or a file that cannot be used.
+        ConfigError: There is neither, or the file cannot be used.
     """
     path = Path(name_or_path)
     if not path.exists() and str(name_or_path) in SAMPLES:

@@ -1,4 +1,4 @@
-"""What only training reads: batches, targets, losses, optimiser, schedule and augmentation."""
+"""Training configuration: batches, targets, losses, optimizer, schedule and augmentation."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,19 +16,19 @@ LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of a training picture, its masks, and with them its boxes. The defaults change nothing.
+    """Random changes of training images and their masks. By default nothing changes.
 
     Attributes:
-        flip_horizontal: Probability of a mirror image, left to right.
-        flip_vertical: Probability of a mirror image, top to bottom.
-        rotate_90: Probability of a turn by 90, 180 or 270 degrees, each as likely.
-        scale: (low, high) factors, drawn log-uniformly. Above 1 a part of the picture is cut out and fills the
-            input, below 1 the picture is put on a larger canvas of its mean colour.
+        flip_horizontal: Probability of a left-right flip.
+        flip_vertical: Probability of a top-bottom flip.
+        rotate_90: Probability of a rotation by 90, 180 or 270 degrees, all equally likely.
+        scale: Range (low, high) of the scale factor, drawn log-uniformly. Above 1, a window of the image fills the
+            input; below 1, the image is placed on a larger canvas of its mean color.
         brightness: Largest relative change of all values; 0.2 multiplies by 0.8 to 1.2.
-        contrast: Largest relative change of the distance to the picture's mean.
+        contrast: Largest relative change of the distance to the image's mean color.
         saturation: Largest relative change of the distance to gray.
-        blur: Largest standard deviation of a Gaussian blur, in picture pixels.
-        noise: Largest standard deviation of Gaussian noise, in grey levels.
+        blur: Largest standard deviation of a Gaussian blur, in image pixels.
+        noise: Largest standard deviation of Gaussian noise, in gray levels (0 to 255).
     """
 
     flip_horizontal: float = 0.0
@@ -56,12 +56,12 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A part of training in which one set of layers learns.
+    """A training phase, in which one set of layers is trained.
 
     Attributes:
-        layers: "heads", "3+", "4+", "5+", "all", or a regular expression of layer names.
-        epochs: Length of this stage (not a running total).
-        learning_rate: None takes that of the training.
+        layers: "heads", "3+", "4+", "5+", "all", or a regular expression that layer names must match.
+        epochs: Length of this phase (not a running total).
+        learning_rate: None uses `TrainingConfig.learning_rate`.
     """
 
     layers: str = "all"
@@ -78,43 +78,43 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What only training reads; a configuration read from matterport keeps its values here.
+    """Settings that only training uses.
 
     Attributes:
         batch_size: Images per step and device.
-        steps_per_epoch: Steps that make an epoch.
-        validation_steps: Validation steps per epoch; 0 for none.
-        learning_rate: Of the first step after warm-up.
-        momentum: Of stochastic gradient descent.
-        weight_decay: L2 factor, see `weight_decay_mode`.
-        gradient_clip_norm: Bound of the global gradient norm.
+        steps_per_epoch: Training steps per epoch.
+        validation_steps: Validation steps per epoch; 0 disables validation.
+        learning_rate: Learning rate after warm-up.
+        momentum: Momentum of "sgd".
+        weight_decay: L2 factor; see `weight_decay_mode`.
+        gradient_clip_norm: Upper bound of the global gradient norm.
         loss_weights: Factors of the five losses, in the order of `LOSS_NAMES`.
         anchors_per_image: Anchors that enter the RPN's losses.
         rois_per_image: Proposals that enter the heads' losses.
-        roi_positive_ratio: Share of them that match an object.
+        roi_positive_ratio: Share of those proposals that match an object.
         max_instances: Objects used per image.
-        mini_mask_size: (height, width) of stored instance masks; None keeps full-size masks.
+        mini_mask_size: (height, width) of stored instance masks; None stores full-size masks.
         use_rpn_proposals: False trains the heads on proposals given from outside.
-        train_batch_norm: None trains on batch statistics, False keeps the moving ones, True always
-            uses those of the batch.
-        resize: How training pictures are resized; None as in inference. The "crop" mode lives here.
-        original_bugs: Compute what the original computes where it is wrong: padding rows in the class loss, no
-            background rows without an object, the active classes of the first picture for all, boxes
-            without area as targets.
-        optimizer: "sgd" with momentum, "adam", or "adamw".
-        weight_decay_mode: "l2_mean" adds factor * sum(w^2) / size(w) of every kernel and bias to the loss, as
-            the original does; "decoupled" takes learning rate * factor of every kernel off in each step
-            (arXiv 1711.05101).
-        schedule: "constant", "step" (`schedule_steps`), or "cosine" down to 0 at the end of the stage
-            (arXiv 1608.03983).
-        schedule_steps: Shares of the stage, 0 to 1, after each of which the "step" schedule divides the rate by ten.
-        warmup_steps: Steps of linear growth from a thousandth of the rate.
+        train_batch_norm: None trains with batch statistics, False keeps the moving statistics, True uses batch
+            statistics even in inference.
+        resize: How training images are resized; None uses `Config.resize`. Only here may the mode be "crop".
+        original_bugs: Reproduce known bugs of the original: padding rows count in the class loss, images without
+            objects give no background rows, the active classes of the first image apply to the whole batch, and
+            boxes without area are targets.
+        optimizer: "sgd" (with momentum), "adam" or "adamw".
+        weight_decay_mode: "l2_mean" adds factor * sum(w^2) / size(w) of every kernel and bias to the loss, as the
+            original does; "decoupled" subtracts learning rate * factor * kernel in each step (arXiv 1711.05101).
+        schedule: "constant", "step" (see `schedule_steps`), or "cosine", which decays to 0 at the end of the training
+            phase (arXiv 1608.03983).
+        schedule_steps: Fractions of the training phase, 0 to 1; "step" divides the learning rate by ten at each.
+        warmup_steps: Steps of linear growth from a thousandth of the learning rate.
         gradient_accumulation: Steps whose gradients are averaged before the weights change.
-        ema_momentum: Of the running mean of all weights, which is then what is saved and evaluated; None keeps none.
-        precision: Of the computation; weights, losses and targets stay float32.
-        stages: What learns when.
-        seed: Of the data order, augmentation, sampling, and new weights.
-        augmentation: Random changes of the training pictures.
+        ema_momentum: Momentum of the moving average of all weights, which is saved and evaluated in place of the
+            weights; None disables it.
+        precision: Precision of the computation; weights, losses and targets stay float32.
+        stages: The training phases.
+        seed: Seeds the image order, augmentation, sampling, and new weights.
+        augmentation: Random changes of the training images.
     """
 
     batch_size: int = 2
@@ -173,7 +173,7 @@ class TrainingConfig:
         )
         require(
             list(self.schedule_steps) == sorted(self.schedule_steps) and all(0 < s < 1 for s in self.schedule_steps),
-            f"schedule_steps is {self.schedule_steps}: expected growing shares of the stage, between 0 and 1",
+            f"schedule_steps is {self.schedule_steps}: expected increasing fractions between 0 and 1",
         )
         require(len(self.stages) >= 1, "stages is empty: expected at least one")
 

@@ -310,7 +310,7 @@ def test_checkpoint_that_does_not_describe_itself(checkpoints, tmp_path):
         ("[1, 2]", "is not a JSON object"),
         ('{"model": {"fpn_channels": "many"}}', "config.model.fpn_channels is 'many'"),
         ('{"detection": {"min_score": 1.5}}', "min_score is 1.5"),
-        (b"\xff\xfe\x00", "it is not text"),
+        (b"\xff\xfe\x00", "it is not UTF-8 text"),
         (None, "cannot read the configuration"),
     ],
     ids=["unknown key", "not JSON", "not an object", "wrong type", "out of range", "not text", "missing file"],

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import golden
 import pytest
+from to_matterport import to_matterport
 
 from maskrcnn.configuration.matterport import (
     ABSENT,
     from_matterport,
     is_matterport,
     known_fields,
-    to_matterport,
 )
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.samples import COCO, DEMO, NUCLEUS, SAMPLES
@@ -158,7 +158,7 @@ def test_every_field_is_read_and_written(name):
 def test_pool_and_mask_size_belong_together():
     config = from_matterport({"MASK_POOL_SIZE": 7, "MASK_SHAPE": [14, 14]})
     assert config.model.mask_size == 14
-    with pytest.raises(ConfigError, match=r"MASK_SHAPE is \[28, 28\]: the mask head gives 14 x 14"):
+    with pytest.raises(ConfigError, match=r"MASK_SHAPE is \[28, 28\]: the mask head outputs 14 x 14"):
         from_matterport({"MASK_POOL_SIZE": 7, "MASK_SHAPE": [28, 28]})
 
 
@@ -226,7 +226,7 @@ def test_no_name_is_our_default_name():
         ({"NUM_CLASSES": "81"}, "NUM_CLASSES is '81'"),
         ({"NUM_CLASSES": 2, "CLASS_NAMES": ["BG"]}, "CLASS_NAMES has 1 names, NUM_CLASSES is 2"),
         ({"NUM_CLASSES": 2, "CLASS_NAMES": 5}, "CLASS_NAMES is 5: expected a list"),
-        ({"LOSS_WEIGHTS": {"rpn_loss": 1.0}}, "LOSS_WEIGHTS has 'rpn_loss': known are rpn_class_loss"),
+        ({"LOSS_WEIGHTS": {"rpn_loss": 1.0}}, "LOSS_WEIGHTS has 'rpn_loss': expected rpn_class_loss"),
         ({"LOSS_WEIGHTS": 1.0}, r"LOSS_WEIGHTS is 1\.0: wrong type"),
         ({"MASK_SHAPE": 28}, "MASK_SHAPE is 28: wrong type"),
         ({"MINI_MASK_SHAPE": 56}, "MINI_MASK_SHAPE is 56: wrong type"),

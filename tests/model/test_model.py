@@ -289,6 +289,6 @@ def test_samples():
     renamed = sample_config("nucleus", ("BG", "cell"))
     assert renamed.model.class_names == ("BG", "cell")
     assert renamed.detection == sample_config("nucleus").detection
-    with pytest.raises(ConfigError, match="known are coco, balloon, nucleus, shapes, demo, small"):
+    with pytest.raises(ConfigError, match="expected one of coco, balloon, nucleus, shapes, demo, small"):
         sample_config("cocoo")
     assert ModelConfig().num_classes == 1

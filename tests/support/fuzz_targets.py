@@ -16,7 +16,6 @@ from fuzz_checks import folder, refused_with
 
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.configuration.files import read_config
-from maskrcnn.configuration.matterport import to_matterport
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.readers import picture_files
 from maskrcnn.data.readers.findings import RowError
@@ -64,7 +63,6 @@ def config(data):
     with refused_with(ConfigError):
         found = read_config(path)
         assert Config.from_json(found.to_json()) == found
-        json.dumps(to_matterport(found))
     with refused_with(ConfigError):
         Config.from_json(data.decode(errors="replace"))
 
