@@ -1,6 +1,6 @@
-"""The demo: a small trained model and a picture that ship with the package, so that every command works at once.
+"""The demo: a small trained model and an image that ship with the package, so that every command can be tried at once.
 
-The weights come from the recipe "shapes" in docs/recipes.md; they find squares, circles and triangles.
+The model finds squares, circles and triangles. It was trained with the recipe "shapes" in docs/recipes.md.
 """
 
 from contextlib import AbstractContextManager
@@ -17,28 +17,28 @@ from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.model import MaskRCNN
 from runtime.pictures.read import read_image
 
-# Which of the synthetic pictures the demo picture is: height and width, seed and index.
+# How the demo image was generated: height and width, seed and index.
 _SIZE, _SEED, _INDEX = (360, 480), 7, 13
 
 
 def demo_checkpoint() -> AbstractContextManager[Path]:
-    """The demo's checkpoint as a file, for the time of a `with` block."""
+    """Provide the demo's checkpoint as a file within a `with` block."""
     return resources.as_file(resources.files("maskrcnn").joinpath("demo.weights.h5"))
 
 
 def demo_model() -> MaskRCNN:
-    """The demo model with its weights."""
+    """Return the demo model with its trained weights."""
     with demo_checkpoint() as path:
         return load_checkpoint(path)[0]
 
 
 def demo_picture() -> npt.NDArray[np.uint8]:
-    """The demo picture, uint8 [360, 480, 3] RGB."""
+    """Return the demo image, uint8 [360, 480, 3] RGB."""
     return read_image(resources.files("maskrcnn").joinpath("demo.jpg").read_bytes())
 
 
 def demo_dataset() -> Dataset:
-    """The demo picture and its seven objects, as they were drawn."""
+    """Return the demo image with its seven annotated objects."""
     drawn = shapes_dataset(_INDEX + 1, _SEED, "demo", _SIZE)
     record = replace(drawn.records[_INDEX], image_id="demo.jpg", image=demo_picture)
     return replace(drawn, records=(record,))

@@ -1,25 +1,25 @@
-"""Every error the trainable side raises on purpose.
+"""All errors that `maskrcnn` raises deliberately.
 
     MaskRCNNError
     ├── ConfigError (ValueError)          a setting of the wrong type, out of range, or unknown
-    ├── CheckpointError (ValueError)      a weight file cannot be used
+    ├── CheckpointError (ValueError)      a weights file cannot be used
     │   ├── CheckpointNotFoundError (FileNotFoundError)
-    │   ├── CheckpointFormatError         empty, truncated, not HDF5, or not a layout we read
-    │   └── CheckpointMismatchError       its layers or shapes are those of another model
+    │   ├── CheckpointFormatError         empty, truncated, not HDF5, or an unknown layout
+    │   └── CheckpointMismatchError       layers or shapes of another model
     ├── DatasetError (ValueError)         annotations cannot be used
     │   ├── DatasetNotFoundError (FileNotFoundError)
-    │   └── DatasetFormatError            not a layout we read, or damaged
-    └── TrainingError (RuntimeError)      a run cannot start, go on, or be resumed
+    │   └── DatasetFormatError            an unknown format, or damaged
+    └── TrainingError (RuntimeError)      a run cannot start, continue, or be resumed
         └── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
 
-Each message is one printable line: what was wrong, where, what was expected, what to do.
+Each message is one printable line: what is wrong, where, what was expected, and what to do.
 """
 
 from runtime.errors import ToolkitError
 
 
 class MaskRCNNError(ToolkitError):
-    """Base of all errors raised by `maskrcnn`; catch it to catch them all."""
+    """Base class of all errors that `maskrcnn` raises."""
 
 
 class ConfigError(MaskRCNNError, ValueError):
@@ -27,7 +27,7 @@ class ConfigError(MaskRCNNError, ValueError):
 
 
 class CheckpointError(MaskRCNNError, ValueError):
-    """A weight file cannot be used."""
+    """A weights file cannot be used."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
@@ -35,11 +35,11 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class CheckpointFormatError(CheckpointError):
-    """The file is empty, truncated, not HDF5, or not in a layout we read."""
+    """The file is empty, truncated, not HDF5, or has an unknown layout."""
 
 
 class CheckpointMismatchError(CheckpointError):
-    """The file's layers or shapes are those of another model."""
+    """The file has the layers or shapes of another model."""
 
 
 class DatasetError(MaskRCNNError, ValueError):
@@ -47,16 +47,16 @@ class DatasetError(MaskRCNNError, ValueError):
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
-    """There is no dataset, or no picture of it, at the given path."""
+    """There is no dataset at the given path, or its images are missing."""
 
 
 class DatasetFormatError(DatasetError):
-    """The annotations are in no layout we read, or are damaged."""
+    """The annotations are damaged or have an unknown format."""
 
 
 class TrainingError(MaskRCNNError, RuntimeError):
-    """A run cannot start, go on, or be resumed."""
+    """A run cannot start, continue, or be resumed."""
 
 
 class NonFiniteLossError(TrainingError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the pictures of the batch."""
+    """The loss became NaN or infinite; the message names the images of the batch."""

@@ -1,1 +1,1 @@
-"""Weight files: this project's, matterport's, and ImageNet backbones."""
+"""Weights files: our checkpoints, matterport's, and ImageNet backbones."""

@@ -1,7 +1,7 @@
-"""Checkpoints: weights and configuration in one `.weights.h5`, and matterport's `.h5`.
+"""Saving and loading checkpoints: our `.weights.h5` with weights and configuration, and matterport's `.h5`.
 
-Our file is matterport's layout with two root attributes more: the configuration as JSON, and a SHA-256 of
-configuration and weights, because HDF5 itself would load a flipped byte without a word.
+Our files use matterport's layout plus two root attributes: the configuration as JSON, and a SHA-256 digest of
+configuration and weights, because HDF5 does not notice corrupted bytes.
 """
 
 from pathlib import Path
@@ -21,16 +21,16 @@ def save_checkpoint(model: MaskRCNN, path: str | Path, overwrite: bool = False) 
     """Write weights and configuration to one file, atomically.
 
     Raises:
-        OutputError: The file exists, or cannot be written.
+        OutputError: The file exists and `overwrite` is False, or it cannot be written.
     """
     write_arrays(path, get_arrays(model), {_CONFIG: model.config.to_json()}, overwrite)
 
 
 def save_matterport(model: MaskRCNN, path: str | Path, overwrite: bool = False) -> None:
-    """Write weights alone, as matterport's `keras_model.save_weights` does.
+    """Write only the weights, atomically, in the format of matterport's `keras_model.save_weights`.
 
     Raises:
-        OutputError: The file exists, or cannot be written.
+        OutputError: The file exists and `overwrite` is False, or it cannot be written.
     """
     write_arrays(path, get_arrays(model), None, overwrite)
 
@@ -41,27 +41,27 @@ def load_checkpoint(
     exclude_heads: bool = False,
     backbone: keras.Model | None = None,
 ) -> tuple[MaskRCNN, LoadReport]:
-    """Build a model and fill it from a file.
+    """Build a model and load its weights.
 
     Args:
         path: Our `.weights.h5` or a matterport `.h5`.
-        config: What to build. May be left out for our own files, which carry theirs.
-        exclude_heads: Leave the layers that depend on the number of classes as initialised.
-        backbone: For a configuration with backbone "custom".
+        config: Configuration of the model. Not needed for our own files, which store it.
+        exclude_heads: Skip the layers that depend on the number of classes; they keep their initial weights.
+        backbone: The backbone, if the configuration says "custom".
 
     Returns:
-        The model, and what was loaded.
+        The model, and a report of what was loaded.
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the configuration.
-        ConfigError: The configuration (given or stored) cannot be built.
+        ConfigError: No model can be built from the configuration (given or stored).
     """
     arrays, attributes = read_arrays(path)
     if config is None:
         if _CONFIG not in attributes:
             raise CheckpointMismatchError(
-                f"{path} does not say what it is a checkpoint of: describe it with --config FILE.json "
-                "(config=...), ours or matterport's field names"
+                f"{path} does not store a model configuration: give one with --config FILE.json (config=...), with our "
+                "or matterport's field names"
             )
         config = Config.from_json(attributes[_CONFIG])
     model = MaskRCNN(config, backbone)

@@ -1,7 +1,7 @@
-"""HDF5 files that appear whole or not at all.
+"""Atomic writing of HDF5 files.
 
-The library writes as it likes until a file is closed, and where the disk refuses by then, it may end the process. So a
-file is made in memory and handed to the disk as plain bytes.
+The HDF5 library may abort the process if the disk fails while it closes a file. So the file is built in memory and
+written to disk as plain bytes.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,7 @@ from runtime.atomic import atomic_write
 
 @contextmanager
 def writing_h5(path: str | Path, *, overwrite: bool) -> Iterator[h5py.File]:
-    """A file to fill; it is written when the block ends without an error.
-
-    Args:
-        path: Where it shall appear.
-        overwrite: Whether a file that stands there may be replaced.
-
-    Raises:
-        OutputError: Something stands there, or the disk refuses.
-    """
+    """Yield an HDF5 file to fill; it is written to `path` when the block ends without an error."""
     with atomic_write(path, overwrite=overwrite) as temporary:
         content = BytesIO()
         with h5py.File(content, "w") as file:

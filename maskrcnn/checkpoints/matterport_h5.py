@@ -1,10 +1,11 @@
-"""Matterport's `.h5` layout (Keras 2 `save_weights`): read and written by name, never by position.
+"""Matterport's `.h5` layout (Keras 2 `save_weights`), read and written by name, never by position.
 
-Root attributes `layer_names`, `backend`, `keras_version`; a group per layer with the attribute `weight_names`, the
-array at `<layer>/<layer>/<variable>:0`. The RPN is a nested model: its layers lie in the group `rpn_model`.
-Full-model files hold the same under `model_weights`.
+The root has the attributes `layer_names`, `backend` and `keras_version`, and a group per layer with the attribute
+`weight_names` and the arrays at `<layer>/<layer>/<variable>:0`. The RPN is a nested model: its layers are in the group
+`rpn_model`. Full-model files have the same structure below `model_weights`.
 
-A weight file is not trusted: nothing outside it is followed, and nothing larger than itself is read.
+Weights files are not trusted: no reference to anything outside the file is followed, and nothing larger than the file
+is read.
 """
 
 import hashlib
@@ -27,27 +28,21 @@ RPN_GROUP = "rpn_model"
 _KERAS_VERSION = "2.2.5"  # the layout's version; Keras 3 reads it as a legacy file
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST = "maskrcnn_sha256"
-# What h5py and NumPy raise on files whose structure does not make sense.
+# Errors that h5py and NumPy raise for files with a broken structure.
 _DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def group_of(layer: str) -> str:
-    """Name of the h5 group a layer's arrays lie in."""
+    """Return the name of the group that holds a layer's arrays."""
     return RPN_GROUP if layer.startswith("rpn_") else layer
 
 
 def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, str]]:
-    """Read every weight and the text attributes of the root.
-
-    Args:
-        path: A weights-only or full-model file, of training or inference mode.
-
-    Returns:
-        Arrays by "<layer>/<variable>", and attributes by name.
+    """Read all weights, by "<layer>/<variable>", and the text attributes of the root.
 
     Raises:
-        CheckpointNotFoundError: No such file.
-        CheckpointFormatError: Empty, truncated, not HDF5, not this layout, damaged, or not to be trusted.
+        CheckpointNotFoundError: There is no such file.
+        CheckpointFormatError: The file is empty, truncated, damaged, unsafe, not HDF5, or has another layout.
     """
     path = Path(path)
     with _open(path) as file:
@@ -80,24 +75,16 @@ def write_arrays(
     attributes: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write weights in matterport's layout, atomically.
+    """Write weights, by "<layer>/<variable>", in matterport's layout, atomically; layers keep their order.
 
-    Args:
-        path: The file to write.
-        arrays: By "<layer>/<variable>"; layers keep their order.
-        attributes: Text to store at the root; with it goes a digest of text and weights, which
-            `read_arrays` checks.
-        overwrite: Whether a file that stands there may be replaced.
-
-    Raises:
-        OutputError: The file exists, or cannot be written.
+    With `attributes` (text, stored at the root), a digest of text and weights is stored, which `read_arrays` checks.
     """
     groups: dict[str, list[tuple[str, NDArray[np.float32]]]] = {}
     for key, array in arrays.items():
         layer = key.split("/")[0]
         groups.setdefault(group_of(layer), []).append((f"{key}:0", array))
     with writing_h5(path, overwrite=overwrite) as file:
-        # Fixed-length bytes, as in the original: of a plain list h5py makes variable-length text.
+        # Fixed-length bytes, as in the original: h5py would store a list as variable-length text.
         file.attrs["layer_names"] = np.array([name.encode() for name in groups])
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = _KERAS_VERSION.encode()
@@ -118,7 +105,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
     if path.is_dir():
         raise CheckpointFormatError(f"{path} is a folder: expected a .h5 file")
-    if not path.is_file():  # a pipe would be waited for, without end
+    if not path.is_file():  # reading a pipe could block forever
         raise CheckpointFormatError(f"{path} is a pipe or a device: expected a .h5 file")
     try:
         with path.open("rb") as stream:
@@ -143,7 +130,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
 
 
 def _split(group_name: str, weight_name: str) -> tuple[str, str]:
-    """Layer and variable of a weight; a wrapper's own name counts, not the wrapped layer's."""
+    """Return layer and variable of a weight; of a wrapper, its own name and not that of the wrapped layer."""
     parts = weight_name.split("/")
     layer = parts[-2] if group_name == RPN_GROUP and len(parts) > 1 else group_name
     return layer, parts[-1].split(":")[0]
@@ -158,7 +145,7 @@ def _read_dataset(path: Path, group: h5py.Group, name: str) -> NDArray[np.float3
     if node.dtype.kind != "f" or node.nbytes > path.stat().st_size:
         raise CheckpointFormatError(
             f"{path} declares {group.name}/{name} as {node.dtype} {node.shape}: "
-            "expected floating point numbers that the file can hold"
+            "expected floating-point numbers, not more than fit into the file"
         )
     return np.asarray(node[()], np.float32)
 

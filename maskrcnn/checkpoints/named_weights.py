@@ -1,4 +1,4 @@
-"""Arrays into a model and out of it, by name and with every shape checked."""
+"""Weights of a model as named arrays; every name and shape is checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint's arrays; names are "<layer>/<variable>".
+    """What was loaded from a checkpoint; names are "<layer>/<variable>".
 
     Attributes:
-        loaded: In the file and in the model.
-        excluded: Left as initialised on request.
-        missing: In the model only.
-        leftover: In the file only.
+        loaded: Arrays in both the file and the model.
+        excluded: Arrays of the model that were skipped on request and keep their initial values.
+        missing: Arrays in the model only.
+        leftover: Arrays in the file only.
     """
 
     loaded: tuple[str, ...]
@@ -41,10 +41,10 @@ class LoadReport:
 
 
 def named_variables(model: MaskRCNN) -> dict[str, Any]:
-    """Every weight of the model by "<layer>/<variable>", in the order of construction.
+    """Return every weight of the model by "<layer>/<variable>", in order of construction.
 
     Raises:
-        CheckpointMismatchError: Two layers share a name (a plugged-in backbone may cause it).
+        CheckpointMismatchError: Two layers share a name, which a custom backbone can cause.
     """
     named: dict[str, Any] = {}
     for part in model.parts:
@@ -68,7 +68,7 @@ def _leaf_layers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def get_arrays(model: MaskRCNN) -> dict[str, NDArray[np.float32]]:
-    """All weights as float32 arrays."""
+    """Return all weights as float32 arrays."""
     return {key: np.asarray(variable.numpy(), np.float32) for key, variable in named_variables(model).items()}
 
 
@@ -79,17 +79,18 @@ def set_arrays(
     exclude_heads: bool = False,
     partial: bool = False,
 ) -> LoadReport:
-    """Assign arrays to the variables of the same name. Nothing is assigned when anything does not fit.
+    """Assign arrays to the variables of the same name: all of them, or none if anything does not fit.
 
     Args:
-        model: To be filled.
+        model: Changed in place.
         arrays: By "<layer>/<variable>".
         source: Where they come from, for messages.
-        exclude_heads: Leave the layers that depend on the number of classes as they are.
-        partial: Accept missing and leftover arrays, for instance a backbone alone; they are reported.
+        exclude_heads: Skip the layers that depend on the number of classes.
+        partial: Accept missing and leftover arrays (for instance, a backbone alone) and report them.
 
     Raises:
-        CheckpointMismatchError: A shape differs, or (unless `partial`) a name is missing or left over.
+        CheckpointMismatchError: A shape differs, a value is not finite, or (unless `partial`) a name is missing or
+            left over.
     """
     variables = named_variables(model)
     excluded = {k for k in variables if k.split("/")[0] in HEAD_LAYERS} if exclude_heads else set()
@@ -105,7 +106,7 @@ def set_arrays(
     loaded = [key for key in variables if key in arrays and key not in excluded]
     for key in loaded:
         if not np.isfinite(arrays[key]).all():
-            raise CheckpointMismatchError(f"{source}: {key} has values that are not finite: the file is unusable")
+            raise CheckpointMismatchError(f"{source}: {key} has values that are not finite: the file cannot be used")
     for key in loaded:
         variables[key].assign(arrays[key])
     return LoadReport(tuple(loaded), tuple(sorted(excluded)), tuple(missing), tuple(leftover))
@@ -114,10 +115,10 @@ def set_arrays(
 def _structure_message(source: str, missing: list[str], leftover: list[str]) -> str:
     parts = []
     if missing:
-        parts.append(f"{len(missing)} arrays of the model are not in it (such as {missing[0]})")
+        parts.append(f"{len(missing)} arrays of the model are missing from it (such as {missing[0]})")
     if leftover:
-        parts.append(f"{len(leftover)} of its arrays have no place in the model (such as {leftover[0]})")
-    return f"{source} is of another architecture: {' and '.join(parts)}; check 'backbone' in the configuration"
+        parts.append(f"{len(leftover)} of its arrays are not in the model (such as {leftover[0]})")
+    return f"{source} has another architecture: {' and '.join(parts)}; check 'backbone' in the configuration"
 
 
 def _shape_message(
@@ -128,7 +129,7 @@ def _shape_message(
         theirs, ours = arrays[logits].shape[-1], variables[logits].shape[-1]
         return (
             f"{source} was trained for {theirs} classes (with background), the configuration has {ours}: "
-            "give a configuration with as many, or leave the heads out with --exclude-heads (exclude_heads=True)"
+            "use a configuration with as many, or skip the heads with --exclude-heads (exclude_heads=True)"
         )
     key = wrong[0]
     return (

@@ -1,20 +1,20 @@
-"""Classification networks of Keras applications as a backbone: the names of their arrays, old and new, in ours.
+"""ImageNet classifiers from Keras Applications as backbones: conversion of their array names, old and new, to ours.
 
-Three namings of the same ResNet (version 1, the stride in the first 1 x 1 convolution):
+There are three naming schemes for the same ResNet (version 1, with the stride in the first 1 x 1 convolution):
     2015-2017   res2a_branch2a/res2a_branch2a_W, bn2a_branch2a/bn2a_branch2a_running_std
     2017-2019   res2a_branch2a/kernel, bn2a_branch2a/moving_variance
     since 2019  conv2_block1_1_conv/kernel, conv2_block1_1_bn/moving_variance
 
-The arrays stay as they are, but for two things. These networks were trained on blue, green, red and ours gets red,
-green, blue, so the first kernel is turned round. They were trained with 1e-5 added to variances where ours adds 1e-3,
-like the original, which ignored the difference too: channels with a variance near 1e-3 come out weaker.
+The classifiers were trained on BGR input and our model gets RGB, so the channels of the first kernel are reversed. All
+other arrays stay unchanged. One difference remains, as in the original: the classifiers add 1e-5 to variances and our
+model adds 1e-3, so channels with a variance near 1e-3 come out weaker.
 """
 
 import re
 
 from maskrcnn.checkpoints.matterport_h5 import Arrays
 
-# Layer names of the classifier itself; a "notop" file has none.
+# Layers of the classification head; "notop" files have none.
 _TOP = ("fc1000", "predictions", "probs")
 _OLD_VARIABLES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 _NEW_LAYER = re.compile(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)")
@@ -23,7 +23,7 @@ _STEMS = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}
 
 
 def is_classifier(arrays: Arrays) -> bool:
-    """Whether arrays by "<layer>/<variable>" are those of a ResNet classifier, and not of a Mask R-CNN."""
+    """Return whether arrays by "<layer>/<variable>" belong to a ResNet classifier, not to a Mask R-CNN."""
     layers = {key.split("/")[0] for key in arrays}
     if any(layer.startswith(("fpn_", "rpn_", "mrcnn_")) for layer in layers):
         return False
@@ -31,7 +31,7 @@ def is_classifier(arrays: Arrays) -> bool:
 
 
 def to_backbone(arrays: Arrays) -> Arrays:
-    """A classifier's arrays under our names, the first kernel for red, green, blue; its last layers are left out."""
+    """Return a classifier's arrays under our names, without its head and with the first kernel converted to RGB."""
     renamed: Arrays = {}
     for key, array in arrays.items():
         layer, variable = key.split("/")

@@ -283,7 +283,7 @@ def test_flipped_byte_in_a_checkpoint(checkpoints, tmp_path):
     ("config", "parts"),
     [
         ("six.json", ["trained for 4 classes", "has 6", "--exclude-heads"]),
-        ("resnet50.json", ["is of another architecture", "'backbone'"]),
+        ("resnet50.json", ["has another architecture", "'backbone'"]),
     ],
     ids=["other class count", "other architecture"],
 )
@@ -295,7 +295,7 @@ def test_checkpoint_of_another_model(checkpoints, tmp_path, config, parts):
 
 def test_checkpoint_that_does_not_describe_itself(checkpoints, tmp_path):
     message = failed(UNUSABLE, "onnx", checkpoints / "matterport.h5", "-o", tmp_path / "m.onnx")
-    assert "does not say what it is a checkpoint of" in message
+    assert "does not store a model configuration" in message
     assert "--config" in message
 
 

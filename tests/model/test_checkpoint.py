@@ -80,7 +80,9 @@ def test_a_loaded_model_detects_the_same(own):
 
 
 def test_matterport_files_need_a_configuration(bare):
-    with pytest.raises(CheckpointMismatchError, match=r"demo\.h5 does not say what it is .*--config FILE\.json"):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"demo\.h5 does not store a model configuration.*--config FILE\.json"
+    ):
         load_checkpoint(bare)
     model, report = load_checkpoint(bare, DEMO)
     assert equal(get_arrays(model), get_arrays(models.demo()))

@@ -255,7 +255,7 @@ def test_numbers_that_are_not_floating_point_are_refused(genuine, dtype):
     def edit(file):
         replace_kernel(file, data=np.zeros(2, dtype))
 
-    refused(edited(genuine, edit), "expected floating point")
+    refused(edited(genuine, edit), "expected floating-point")
 
 
 @pytest.mark.parametrize("name", ["conv1/other:0", "conv1", "", "..", "/conv1/conv1/kernel:0/x"])

@@ -135,7 +135,7 @@ def test_an_attribute_larger_than_the_file_is_refused(weights, monkeypatch):
 
     crafted = SimpleNamespace(get_space=lambda: h5py.h5s.create_simple((10**15,)), get_type=lambda: h5py.h5t.IEEE_F32LE)
     monkeypatch.setattr(h5py.AttributeManager, "get_id", lambda self, name: crafted)
-    with pytest.raises(CheckpointFormatError, match=r"attribute '.*' with 4000000000000000 bytes"):
+    with pytest.raises(CheckpointFormatError, match=r"4000000000000000 bytes for the attribute '"):
         read_arrays(weights)
 
 
@@ -195,7 +195,7 @@ def test_a_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, index):
     size = 0 if index == 0 else 2**64 - 16
     content[place : place + 16] = index.to_bytes(2, "little") + bytes(6) + size.to_bytes(8, "little")
     path.write_bytes(content)
-    with pytest.raises(CheckpointFormatError, match="heap without end"):
+    with pytest.raises(CheckpointFormatError, match="endless heap"):
         read_arrays(path)
 
 
