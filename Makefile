@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo test check bench coverage fuzz mutants audit sbom clean
+.PHONY: demo test check bench coverage audit sbom wheel-check lowest fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -41,6 +41,14 @@ audit: $(VENV)/.dev
 # sbom.cdx.json: what the extras installed, as CycloneDX.
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tools.sbom sbom.cdx.json
+
+# Builds sdist and wheel, checks the files in them, and detects with the wheel and `[onnx]` in a new environment.
+wheel-check: $(VENV)/.dev
+	$(BIN)/python -m tools.check_wheel
+
+# tests/predictor without TensorFlow, at the lowest versions that pyproject.toml allows.
+lowest: $(VENV)/.dev
+	$(BIN)/python -m tools.check_lowest
 
 # One door for files of strangers, for so long (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev

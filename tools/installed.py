@@ -7,16 +7,23 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def requirements(path: Path = PYPROJECT) -> list[str]:
-    """What the package asks for itself, in all extras."""
+def requirements(*extras: str, path: Path = PYPROJECT) -> list[str]:
+    """Return what the package itself requires, with some of its extras, or with all if none is named."""
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    optional = project["optional-dependencies"]
+    texts = [*project["dependencies"], *(text for extra in extras or optional for text in optional[extra])]
     own = canonicalize_name(project["name"])
     return [text for text in texts if canonicalize_name(Requirement(text).name) != own]
+
+
+def floor(requirement: Requirement) -> Version:
+    """Return the lowest version that a requirement allows."""
+    return max(Version(one.version) for one in requirement.specifier if one.operator in (">=", "~="))
 
 
 def closure(texts: Iterable[str]) -> tuple[dict[str, str], list[str]]:

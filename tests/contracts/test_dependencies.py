@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from packaging.version import Version
 from export.doctor.environment import read_environment
 from export.doctor.packages import package_findings
 from tools import audit, sbom
-from tools.installed import closure, requirements
+from tools.installed import PYPROJECT, closure, floor, requirements
 
 # The first releases without the published holes that are named; a floor must never fall below.
 FIRST_SAFE = {
@@ -22,14 +23,19 @@ FIRST_SAFE = {
 }
 
 
-def floor(requirement):
-    return max(Version(one.version) for one in requirement.specifier if one.operator in (">=", "~="))
-
-
 @pytest.mark.parametrize("text", requirements())
 def test_every_requirement_is_bounded_on_both_sides(text):
     operators = {one.operator for one in Requirement(text).specifier}
     assert "~=" in operators or {">=", "<"} <= operators
+
+
+def test_a_package_has_one_range_in_extras_and_dependency_groups():
+    groups = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["dependency-groups"]
+    listed = [Requirement(text) for group in groups.values() for text in group if isinstance(text, str)]
+    ranges = {requirement.name: str(requirement.specifier) for requirement in map(Requirement, requirements())}
+    shared = {requirement.name: str(requirement.specifier) for requirement in listed if requirement.name in ranges}
+    assert {"onnx", "h5py", "pycocotools", "supervision"} <= set(shared)
+    assert shared == {name: ranges[name] for name in shared}
 
 
 @pytest.mark.parametrize(("package", "safe"), FIRST_SAFE.items())
