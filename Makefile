@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13 and make:
-#   make demo    sets up, exports the demo model to both formats, predicts, draws; says where the results are
-#   make test    sets up, and passes the tests
-# Without make: CONTRIBUTING.md has the same steps by hand.
+#   make demo    sets up, exports the demo model to both formats, predicts, draws, and prints where the results are
+#   make test    sets up, and runs the checks and the tests
+# CONTRIBUTING.md has the same steps without make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,18 +27,18 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-sort=name
 
-# Lines of runtime/ and export/ that the tests run; fails below 95 %.
+# Lists the lines of runtime/ and export/ that no test runs; fails below 95 % coverage.
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --skip-covered
 
-# Known vulnerabilities of what the extras installed; fails where no service can be reached.
+# Looks for known vulnerabilities in what the extras installed; fails if no service can be reached.
 audit: $(VENV)/.dev
 	$(BIN)/python -m tools.audit
 
-# sbom.cdx.json: what the extras installed, as CycloneDX.
+# Writes sbom.cdx.json: what the extras installed, as CycloneDX.
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tools.sbom sbom.cdx.json
 
@@ -50,12 +50,12 @@ wheel-check: $(VENV)/.dev
 lowest: $(VENV)/.dev
 	$(BIN)/python -m tools.check_lowest
 
-# One door for files of strangers, for so long (Linux): make fuzz TARGET=picture MINUTES=30
+# Fuzzes one entry point for untrusted files (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group fuzz
 	$(BIN)/python tests/support/fuzz.py $(TARGET) --minutes $(MINUTES)
 
-# Lines that the results depend on, broken one at a time: tests must notice nine of ten.
+# Breaks one place at a time in code that results depend on; tests must notice 90 % of the changes.
 mutants: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group mutation
 	$(BIN)/python tests/mutation/run.py

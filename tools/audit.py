@@ -1,9 +1,9 @@
-"""Known vulnerabilities of what the extras installed: `python -m tools.audit`, or `make audit`.
+"""Look for known vulnerabilities in what the extras installed: `python -m tools.audit`, or `make audit`.
 
-pip-audit asks PyPI, and where PyPI does not answer for every package, OSV. By itself pip-audit says "No known
-vulnerabilities found", and exits with 0, when a mirror of PyPI without its database knew none of the packages.
+pip-audit asks PyPI, and OSV if PyPI does not answer for every package. pip-audit alone would print "No known
+vulnerabilities found" and exit with 0 if it asked a mirror without the vulnerability database.
 
-Exit codes: 0 every package was audited and none has a known vulnerability; 1 some have; 2 no service answered for all.
+Exit codes: 0 every package was audited, and none has a known vulnerability; 1 some have; 2 no service answered for all.
 """
 
 import json
@@ -21,7 +21,7 @@ _SECONDS = 600
 
 
 def main() -> int:
-    """Audit this environment; returns the exit code."""
+    """Audit this environment; return the exit code."""
     packages, missing = closure(requirements())
     if missing:
         _say(f"not installed, so not audited: {', '.join(missing)}")
@@ -36,12 +36,12 @@ def main() -> int:
             sys.stdout.write(f"{line}\n")
         sys.stdout.write(f"{len(lines)} known vulnerabilities in {len(audited)} packages, by {service}\n")
         return 1 if lines else 0
-    _say("error: no vulnerability service can be reached, or none knows the packages: NOTHING was audited")
+    _say("error: no vulnerability service can be reached, or none knows all packages: NOTHING was audited")
     return 2
 
 
 def ask(service: str, packages: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
-    """What pip-audit reports of each package, and why it fails where it does."""
+    """Return what pip-audit reports for each package, and why it failed, empty if it did not."""
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "pins.txt"
         pins.write_text("".join(f"{name}=={version}\n" for name, version in packages.items()), encoding="utf-8")
@@ -54,11 +54,11 @@ def ask(service: str, packages: Mapping[str, str]) -> tuple[list[dict[str, Any]]
     try:
         return list(json.loads(done.stdout)["dependencies"]), ""
     except (ValueError, KeyError, TypeError):
-        return [], (done.stderr.strip().splitlines() or ["pip-audit says nothing"])[-1]
+        return [], (done.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
 
 
 def findings(audited: list[dict[str, Any]]) -> list[str]:
-    """A line for each vulnerability: package, its ids, and the versions without it."""
+    """Return a line for each vulnerability: the package, its ids, and the versions without it."""
     return [
         f"{package['name']} {package['version']}: {', '.join([one['id'], *one.get('aliases', ())])}; "
         f"fixed in {', '.join(one.get('fix_versions', ())) or 'no version'}"

@@ -30,7 +30,7 @@ def new_environment(folder: Path, *arguments: str) -> Path:
 
 def export_demo(path: Path) -> Path:
     """Export the demo model to an `.onnx` file; returns its path."""
-    run([sys.executable, "-m", "export", "onnx", "-o", str(path)], ROOT)
+    run([sys.executable, "-m", "export", "onnx", "demo", "-o", str(path)], ROOT)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What the extras of this package have brought into an environment, without the tools of its developers."""
+"""What the extras of this package installed into an environment, without the developer tools."""
 
 import tomllib
 from collections.abc import Iterable
@@ -27,13 +27,10 @@ def floor(requirement: Requirement) -> Version:
 
 
 def closure(texts: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Everything that requirements need, directly or not.
-
-    Args:
-        texts: Requirements.
+    """Find everything that requirements need, directly or indirectly.
 
     Returns:
-        Version by name of what is installed, sorted; and the names of those requirements that are not.
+        The version of each installed package by its name, sorted; and the names of the requirements not installed.
     """
     found: dict[str, str] = {}
     missing: set[str] = set()

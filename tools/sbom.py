@@ -1,7 +1,7 @@
-"""A software bill of materials of what the extras installed: `python -m tools.sbom FILE`, or `make sbom`.
+"""Write a software bill of materials of what the extras installed: `python -m tools.sbom FILE`, or `make sbom`.
 
-CycloneDX JSON, made by cyclonedx-py of the running environment and narrowed to what the extras need: names, versions,
-licences, who depends on whom, and the SHA-256 of each wheel as the package index states it for this platform.
+cyclonedx-py describes the running environment as CycloneDX JSON, which is narrowed to what the extras need: names,
+versions, licenses, the dependency graph, and the SHA-256 of each wheel that the package index has for this platform.
 """
 
 import json
@@ -23,7 +23,7 @@ _SECONDS = 600
 
 
 def main(path: Path) -> int:
-    """Write the bill; returns the exit code, 1 where it would be incomplete or is not valid."""
+    """Write the bill; return the exit code, which is 1 if the bill would be incomplete or invalid."""
     packages, missing = closure(requirements())
     bill = narrowed(_of_environment(), packages)
     listed = {canonicalize_name(each["name"]) for each in bill["components"]}
@@ -43,8 +43,8 @@ def main(path: Path) -> int:
     unlicensed = [each["name"] for each in bill["components"] if not each.get("licenses")]
     for what, names in (
         ("not installed, so not listed", missing),
-        ("no licence in its metadata", unlicensed),
-        ("no hash to be had", sorted(set(packages) - set(hashes))),
+        ("no license in its metadata", unlicensed),
+        ("no hash found", sorted(set(packages) - set(hashes))),
     ):
         if names:
             _say(f"{what}: {', '.join(names)}")
@@ -53,7 +53,7 @@ def main(path: Path) -> int:
 
 
 def narrowed(bill: dict[str, Any], packages: Mapping[str, str]) -> dict[str, Any]:
-    """A bill with nothing in it but some packages, and what depends on what among them and the root."""
+    """Return a bill with only some packages, and the dependencies between them and the root."""
     kept = [each for each in bill.get("components", []) if canonicalize_name(each["name"]) in packages]
     refs = {each["bom-ref"] for each in kept} | {bill["metadata"]["component"]["bom-ref"]}
     graph = []
@@ -77,12 +77,12 @@ def _of_environment() -> dict[str, Any]:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603
     if done.returncode:
-        sys.exit(f"error: cyclonedx-py fails: {(done.stderr.strip().splitlines() or ['it says nothing'])[-1]}")
+        sys.exit(f"error: cyclonedx-py fails: {(done.stderr.strip().splitlines() or ['it printed nothing'])[-1]}")
     return dict(json.loads(done.stdout))
 
 
 def _hashes(packages: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of the files an installer would take now, by name, of those it finds; nothing is installed."""
+    """Return the SHA-256 of each file that pip would download now, by package name; nothing is installed."""
     with tempfile.TemporaryDirectory() as folder:
         pins, report = Path(folder) / "pins.txt", Path(folder) / "report.json"
         pins.write_text("".join(f"{name}=={version}\n" for name, version in packages.items()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the package depends on: bounds, floors against known holes, the audit, and the bill of materials."""
+"""The dependencies of the package: bounds, floors above known vulnerabilities, audit, bill of materials."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from export.doctor.packages import package_findings
 from tools import audit, sbom
 from tools.installed import PYPROJECT, closure, floor, requirements
 
-# The first releases without the published holes that are named; a floor must never fall below.
+# The first releases without the vulnerabilities named; a floor must never be lower.
 FIRST_SAFE = {
     "keras": "3.13.2",  # CVE-2026-1669, CVE-2026-0897, CVE-2025-9906, CVE-2025-9905, CVE-2025-1550
     "onnx": "1.21",  # CVE-2026-27489, CVE-2026-34446, CVE-2026-34447
@@ -39,16 +39,16 @@ def test_a_package_has_one_range_in_extras_and_dependency_groups():
 
 
 @pytest.mark.parametrize(("package", "safe"), FIRST_SAFE.items())
-def test_floors_are_above_known_holes(package, safe):
+def test_floors_are_above_known_vulnerabilities(package, safe):
     asked = [Requirement(text) for text in requirements() if Requirement(text).name == package]
     assert asked
     assert all(floor(requirement) >= Version(safe) for requirement in asked)
 
 
 def test_nothing_installed_is_below_its_floor():
-    """What can be checked without any service; the audit knows more."""
+    """This can be checked without a service; the audit knows more."""
     asked = tuple(requirements())
-    found = replace(read_environment(), requirements=asked)  # as they stand in the file, however it was installed
+    found = replace(read_environment(), requirements=asked)  # those in the file now, not those at installation
     checked = {canonicalize_name(Requirement(text).name) for text in asked} & set(found.packages)
     assert len(checked) > 10
     below = [each for each in package_findings(found) if each.state == "problem"]
@@ -127,7 +127,7 @@ def test_audit(monkeypatch, capsys, answers, code, said):
     [
         ('print(\'{"dependencies": [{"name": "a"}]}\')', ([{"name": "a"}], "")),
         ("import sys; sys.exit('first\\nno route')", ([], "no route")),
-        ("print('[]')", ([], "pip-audit says nothing")),
+        ("print('[]')", ([], "pip-audit printed nothing")),
         ("import time; time.sleep(60)", ([], "no answer within 1 s")),
     ],
 )
@@ -142,7 +142,7 @@ def test_what_pip_audit_says(tmp_path, monkeypatch, program, expected):
 
 
 def test_bill(tmp_path, monkeypatch, capsys):
-    """Of this environment, with made-up digests: every package there, and nothing but them."""
+    """The bill of this environment, with made-up digests, has every package and no other."""
     packages, _ = closure(requirements())
     monkeypatch.setattr(sbom, "_hashes", lambda _: {"numpy": "ab" * 32})
     assert sbom.main(tmp_path / "bill.json") == 0
@@ -154,7 +154,7 @@ def test_bill(tmp_path, monkeypatch, capsys):
     assert listed["pillow"]["licenses"][0]["license"]["id"] == "MIT-CMU"
     graph = {each["ref"]: each.get("dependsOn", []) for each in bill["dependencies"]}
     assert listed["numpy"]["bom-ref"] in graph[listed["onnxruntime"]["bom-ref"]]
-    assert "no hash to be had: " in capsys.readouterr().err
+    assert "no hash found: " in capsys.readouterr().err
 
 
 def test_bill_that_would_lack_something_or_is_not_valid(tmp_path, monkeypatch, capsys):

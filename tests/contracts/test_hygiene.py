@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 LARGEST = 15 * 2**20  # bytes
-# Paths that exist on one machine only; built from parts, so that this file does not hold one.
+# Paths that exist on one machine only; assembled from parts, so that this file does not contain one.
 _OWN_PATH = re.compile(
     "|".join(rf"(?<![\w.:~/-])/{name}/[\w.]" for name in ("home", "Users", "root", "work", "workspace"))
 )
@@ -16,7 +16,7 @@ _REMARK = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX)\b(?!\s*\(#\d+\))")
 
 @pytest.fixture(scope="module")
 def files(pytestconfig):
-    """Every file that is tracked, or new and not ignored."""
+    """Every file that is tracked, or is new and not ignored."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
         done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
@@ -30,11 +30,11 @@ def files(pytestconfig):
 
 @pytest.fixture(scope="module")
 def texts(files):
-    """Path and lines of every file that is text."""
+    """The lines of every text file, by path."""
     result = {}
     for path in files:
         content = path.read_bytes()
-        if b"\0" not in content and "fuzz_corpus" not in path.parts:  # made by a machine, of any bytes
+        if b"\0" not in content and "fuzz_corpus" not in path.parts:  # generated, arbitrary bytes
             result[path] = content.decode("utf-8").splitlines()
     return result
 
@@ -79,7 +79,7 @@ def test_no_merge_marks(texts):
 
 
 def test_test_folders_are_not_packages(pytestconfig):
-    # One called like a package of ours would hide it.
+    # One with the name of our package would hide it.
     tests = pytestconfig.rootpath / "tests"
     assert (tests / "contracts").is_dir()
     assert list(tests.rglob("__init__.py")) == []

@@ -111,7 +111,12 @@ def test_intended_files_with_git_are_those_tracked(checkout):
 
 def test_the_packages_of_this_project_are_intended(pytestconfig):
     files = intended_files(pytestconfig.rootpath)
-    assert {"runtime/py.typed", "maskrcnn/demo.jpg", "maskrcnn/demo.weights.h5", "export/convert/cuda_kernels.json"} <= files
+    assert {
+        "runtime/py.typed",
+        "maskrcnn/demo.jpg",
+        "maskrcnn/demo.weights.h5",
+        "export/convert/cuda_kernels.json",
+    } <= files
     assert {name.partition("/")[0] for name in files} == {"runtime", "maskrcnn", "export"}
 
 
