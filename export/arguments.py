@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from export import console as report
+from export import console
 from export.errors import ParityError, PrecisionError
+from maskrcnn.commands.console import progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import find_model, names_demo
@@ -25,17 +26,17 @@ def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
 
 def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
     """Load the model of a checkpoint argument; return it and its provenance, for the metadata."""
-    report.progress("loading TensorFlow and the checkpoint")
+    progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from export.describe import checkpoint_facts  # noqa: PLC0415
     from maskrcnn import find_config, load_checkpoint  # noqa: PLC0415
 
     described = None if config is None else find_config(config)
     model, loaded = load_checkpoint(find_model(checkpoint), described, exclude_heads)
-    report.progress(f"{checkpoint.name}: {loaded}")
+    progress(f"{checkpoint.name}: {loaded}")
     facts = checkpoint_facts(None if names_demo(checkpoint) else checkpoint)
     if loaded.excluded:
-        report.progress("the layers left out have random weights: train them before you use the artifact")
+        progress("the layers left out have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
     return model, facts
 
@@ -47,7 +48,7 @@ def errors() -> Iterator[None]:
         try:
             yield
         except ParityError as error:
-            report.verdict_table(error.verdict)
+            console.verdict_table(error.verdict)
             raise
 
 

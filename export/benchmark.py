@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -57,7 +56,7 @@ class Benchmark:
         picture: Height and width of the picture, and of the network's input.
         timings: One for each batch size and number of detections.
         operators: Milliseconds by operator type, of one run with the most detections.
-        peak_memory: Largest resident set of the process, in megabytes, the engine and Python in it.
+        peak_memory: Largest resident set of the process, in megabytes, with the engine and Python; None on Windows.
         machine: Processor, cores, versions, date.
     """
 
@@ -67,7 +66,7 @@ class Benchmark:
     picture: Mapping[str, Sequence[int]]
     timings: Sequence[Timing]
     operators: Mapping[str, float]
-    peak_memory: float
+    peak_memory: float | None
     machine: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +126,7 @@ def benchmark(
         {"picture": list(letterbox.image_size), "input": list(prepared.shape[:2])},
         timings,
         dict(sorted(operators.items(), key=lambda row: -row[1])),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        _peak_memory(),
         _machine(predictor),
     )
 
@@ -171,6 +170,15 @@ def _timing(batch: int, count: int, rows: npt.NDArray[np.float64]) -> Timing:
         for column, step in enumerate(STEPS)
     }
     return Timing(batch, count, len(rows), percentiles, 1000 * batch / percentiles["total"]["p50"])
+
+
+def _peak_memory() -> float | None:
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+    except ModuleNotFoundError:
+        return None
+    unit = 1024**2 if platform.system() == "Darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _machine(predictor: Predictor) -> dict[str, str]:

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from export import console as report
+from export import console
 from export.arguments import annotated, errors, load
 from export.errors import ParityError
+from maskrcnn.commands.console import progress, written
 
 app = typer.Typer(
     help="Export a Mask R-CNN to ONNX or SavedModel, with proof that it computes what was trained.",
@@ -118,7 +119,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
 
         made_for = Target(engine.value, batch, opset)
         options: dict[str, Any] = {"target": made_for, "verify_images": verify_images, "overwrite": force}
-        options |= {"checkpoint": facts, "progress": report.progress}
+        options |= {"checkpoint": facts, "progress": progress}
         if precision is Precision.FP32 or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
@@ -126,8 +127,8 @@ def onnx(  # noqa: PLR0913  (one argument per option)
             kind: Any = precision.value
             lower = LowerPrecision(kind, calibrate, truths, max_drop)
             verdict = export_lower_precision(model, output, lower, **options)
-        report.verdict_table(verdict)
-        report.written(output)
+        console.verdict_table(verdict)
+        written(output)
 
 
 @app.command()
@@ -145,9 +146,9 @@ def savedmodel(
         from export import export_savedmodel  # noqa: PLC0415
 
         options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
-        verdict = export_savedmodel(model, output, checkpoint=facts, progress=report.progress, **options)
-        report.verdict_table(verdict)
-        report.written(output)
+        verdict = export_savedmodel(model, output, checkpoint=facts, progress=progress, **options)
+        console.verdict_table(verdict)
+        written(output)
 
 
 @app.command()
@@ -170,10 +171,10 @@ def verify(
         model, _ = load(against, config, False)
         from export import verify_artifact  # noqa: PLC0415
 
-        verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=report.progress)
+        verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=progress)
         if not verdict.passed:
             raise ParityError(verdict)
-        report.verdict_table(verdict)
+        console.verdict_table(verdict)
 
 
 @app.command()
@@ -182,7 +183,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or Save
     with errors():
         from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
 
-        report.metadata(artifact, read_metadata(artifact))
+        console.metadata(artifact, read_metadata(artifact))
 
 
 @app.command()
@@ -207,19 +208,19 @@ def benchmark(
             if path is not None:
                 check_output(path, overwrite=force)
         source = demo_picture() if image is None else image
-        found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=report.progress)
-        report.benchmark(found)
+        found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=progress)
+        console.benchmark(found)
         if output is not None:
             with atomic_write(output, overwrite=force) as path:
                 path.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-            report.written(output)
+            written(output)
         if chart is not None:
             from maskrcnn.inspection.charts import bar_chart  # noqa: PLC0415
 
             figure = bar_chart(found.operators, f"{artifact.name}: time by operator type", "milliseconds")
             with atomic_write(chart, overwrite=force) as path:
                 figure.savefig(path, format=chart.suffix.lstrip(".") or "png", dpi=144)
-            report.written(chart)
+            written(chart)
 
 
 @app.command()
@@ -233,7 +234,7 @@ def doctor(
     with errors():
         from export.doctor.examine import examine  # noqa: PLC0415
 
-        code = report.findings(examine(artifacts or (), report.progress))
+        code = console.findings(examine(artifacts or (), progress))
     raise typer.Exit(code)
 
 
@@ -245,5 +246,5 @@ def demo(
     with errors():
         from export.demo import run_demo  # noqa: PLC0415
 
-        for path in run_demo(output, report.progress, report.verdict_table):
-            report.written(path)
+        for path in run_demo(output, progress, console.verdict_table):
+            written(path)

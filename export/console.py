@@ -1,38 +1,22 @@
-"""What the commands print: progress on stderr, results on stdout."""
+"""Tables that `maskrcnn-export` prints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from maskrcnn.commands.console import show
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
-from runtime.one_line import escaped, one_line
+from runtime.one_line import one_line
 
 if TYPE_CHECKING:
     from export.benchmark import Benchmark
-    from export.doctor.finding import Finding
+    from export.doctor.finding import DoctorFinding
     from export.verify.verdict import Verdict
 
 
-def progress(message: str) -> None:
-    """Say what is being done."""
-    typer.echo(f"... {one_line(message)}", err=True)
-
-
-def _show(lines: Sequence[str]) -> None:
-    """Names, and all that an artifact says of itself, are other people's."""
-    typer.echo("\n".join(map(escaped, lines)))
-
-
-def written(path: Path) -> None:
-    """Say what was written."""
-    typer.echo(escaped(f"wrote {path}"))
-
-
 def verdict_table(verdict: "Verdict") -> None:
-    """Print a verdict as a short table."""
+    """Print a verdict: the stages, the whole runs, and the outcome."""
     lines = [f"{verdict.engine} against {verdict.reference}"]
     lines += _stage_lines(verdict)
     width = max((len(case.case) for case in verdict.cases), default=0)
@@ -42,29 +26,31 @@ def verdict_table(verdict: "Verdict") -> None:
         count = f"{case.found}" if case.found == case.expected else f"{case.found}/{case.expected}"
         values = f"{case.boxes:8.1e}  {case.scores:7.1e}  {case.masks:7.1e}"
         lines.append(f"  {case.case:<{width}}  {count:>5}  {values}  {_mark(case.passed)}")
-        lines += [f"    hangs on {reason}" for reason in case.decisions[:3]]
+        lines += [f"    depends on {reason}" for reason in case.decisions[:3]]
         if len(case.decisions) > 3:
             lines.append(f"    and on {len(case.decisions) - 3} more: see the verdict")
         lines += [f"    but {objection}" for objection in case.objections]
     if verdict.graph:
-        operators = verdict.graph["operators"]
-        lines.append(
-            f"  graph: {verdict.graph['nodes']} nodes, {operators.get('Transpose', 0)} Transpose, no control flow"
-        )
-    outcome = "proven equal" if verdict.passed else "NOT proven equal"
-    whose = "float32 graph " if verdict.precision else ""
-    lines.append(f"verdict: {whose}{outcome} ({verdict.detections} detections compared)")
+        transposes = verdict.graph["operators"].get("Transpose", 0)
+        lines.append(f"  graph: {verdict.graph['nodes']} nodes, {transposes} Transpose, no control flow")
+    outcome = _outcome(verdict.passed, float32=bool(verdict.precision))
+    lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
     if verdict.precision:
         lines += _precision_lines(verdict.precision)
-    _show(lines)
+    show(lines)
+
+
+def _outcome(passed: bool, float32: bool) -> str:
+    """Return the outcome; with lower precision it is that of the float32 graph."""
+    return ("passed" if passed else "FAILED") + (" (float32 graph)" if float32 else "")
 
 
 def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
-    """What lower precision costs, in all and per class."""
+    """Return what lower precision costs, in total and per class."""
     before, after, allowed = gate["reference"], gate["found"], gate["allowed"]
     lines = [
         f"{gate['precision']}: {gate['measure']} {before:.4f} -> {after:.4f}, allowed drop {allowed:g}",
-        f"  against {gate['against']}: {gate['objects']} objects on {gate['pictures']} pictures",
+        f"  against {gate['against']}: {gate['objects']} objects in {gate['pictures']} images",
     ]
     width = max((len(name) for name in gate["classes"]), default=0)
     for name, (before, after) in gate["classes"].items():
@@ -76,7 +62,7 @@ def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
 
 
 def _stage_lines(verdict: "Verdict") -> list[str]:
-    """One line per stage: its worst tensor, measured against its tolerance."""
+    """Return one line per stage with the worst difference of each tensor."""
     stages: dict[str, list[str]] = {}
     failed: dict[str, bool] = {}
     for result in verdict.stages:
@@ -90,14 +76,14 @@ def _mark(passed: bool) -> str:
 
 
 def metadata(path: Path, found: Metadata) -> None:
-    """Print what an artifact says about itself."""
+    """Print the metadata of an artifact."""
     names = ", ".join(found.class_names[:6]) + (", ..." if len(found.class_names) > 6 else "")
     resize = ", ".join(f"{key} {value}" for key, value in found.resize.to_dict().items())
     lines = [
         f"{path}: {found.format}, model {found.name!r}" + (f", opset {found.opset}" if found.opset else ""),
         f"  classes     {len(found.class_names)}: {names}",
         f"  resize      {resize}",
-        f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} (defaults, settable per run)",
+        f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} (defaults, can be set per run)",
         f"  made by     {_pairs(found.producer)}",
         f"  made from   {_pairs(found.checkpoint)}",
         f"  needs       {_pairs(found.engine_minimum)} or later",
@@ -109,16 +95,15 @@ def metadata(path: Path, found: Metadata) -> None:
             lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
     try:
         lines += _verdict_lines(found)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of an older version, or made up
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # written by an older version, or made up
         raise ArtifactCorruptError(f"the verdict in {path} cannot be read: export the checkpoint again") from error
-    _show(lines)
+    show(lines)
 
 
 def _verdict_lines(found: Metadata) -> list[str]:
     verdict = found.verdict
-    state = "proven equal" if verdict.get("passed") else "not proven equal"
-    whose = "" if found.precision == "fp32" else "float32 graph "
-    lines = [f"  verdict     {whose}{state} by {verdict.get('engine')} against {verdict.get('reference')}"]
+    outcome = _outcome(bool(verdict.get("passed")), float32=found.precision != "fp32")
+    lines = [f"  verdict     {outcome}: {verdict.get('engine')} against {verdict.get('reference')}"]
     if verdict.get("precision"):
         lines += [f"  {line}" for line in _precision_lines(verdict["precision"])]
     return lines
@@ -130,26 +115,27 @@ def _pairs(values: object) -> str:
 
 def benchmark(found: "Benchmark") -> None:
     """Print times as a table: a row per batch size, number of detections and step."""
-    picture = " x ".join(map(str, found.picture["picture"]))
-    lines = [f"{found.artifact} ({found.precision}) on {found.device}, a picture of {picture}, milliseconds"]
-    lines.append("  batch  detections  step        p50      p90      p99  pictures/s")
+    size = " x ".join(map(str, found.picture["picture"]))
+    lines = [f"{found.artifact} ({found.precision}) on {found.device}, an image of {size}, milliseconds"]
+    lines.append("  batch  detections  step        p50      p90      p99  images/s")
     for timing in found.timings:
         for step, values in timing.milliseconds.items():
             figures = "  ".join(f"{value:7.1f}" for value in values.values())
-            speed = f"{timing.pictures_per_second:10.2f}" if step == "total" else ""
+            speed = f"{timing.pictures_per_second:8.2f}" if step == "total" else ""
             lines.append(f"  {timing.batch:>5}  {timing.detections:>10}  {step:<6}  {figures}  {speed}".rstrip())
     most = list(found.operators.items())[:8]
     lines.append("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most))
-    lines.append(f"  peak memory {found.peak_memory:.0f} MB;  {_pairs(found.machine)}")
-    _show(lines)
+    memory = "unknown" if found.peak_memory is None else f"{found.peak_memory:.0f} MB"
+    lines.append(f"  peak memory {memory};  {_pairs(found.machine)}")
+    show(lines)
 
 
-def findings(found: "Sequence[Finding]") -> int:
-    """Print a doctor's findings, the command that mends one on a line of its own; returns the exit code."""
+def findings(found: "Sequence[DoctorFinding]") -> int:
+    """Print the doctor's findings, each command that fixes one on a line of its own; return the exit code."""
     subjects = [one_line(finding.subject) for finding in found]
     width = max(map(len, subjects))
     for subject, finding in zip(subjects, found, strict=True):
-        typer.echo(f"{finding.state:<7}  {subject:<{width}}  {one_line(finding.detail)}")
-        if finding.mend:
-            typer.echo(f"{'':<7}  to mend it:\n{finding.mend}")
+        show([f"{finding.state:<7}  {subject:<{width}}  {one_line(finding.detail)}"])
+        if finding.fix:
+            show([f"{'':<7}  to fix it:", finding.fix])
     return 3 if any(finding.state == "problem" for finding in found) else 0

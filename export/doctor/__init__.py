@@ -1,1 +1,1 @@
-"""What is wrong with an environment or an artifact here, and the command that mends it."""
+"""What is wrong with an environment or an artifact on this machine, and the command that fixes it."""

@@ -1,73 +1,73 @@
-"""What is wrong with engines, from what they answered when they were started."""
+"""Problems with engines, judged by what they answered when started."""
 
 from export.doctor.environment import Environment
-from export.doctor.finding import Finding
+from export.doctor.finding import DoctorFinding
 from export.doctor.probe import Answer
 from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, cuda_of_onnxruntime, driver_suits, gpu_extra
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-def onnxruntime_findings(environment: Environment, answer: Answer) -> list[Finding]:
-    """Whether ONNX Runtime starts, and uses the GPU that is there."""
+def onnxruntime_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:
+    """Check that ONNX Runtime starts and uses the GPU."""
     subject, installer = "onnxruntime starts", environment.installer
     wheels = environment.installed(ORT_WHEELS)
     wheel = wheels[0] if len(wheels) == 1 else "onnxruntime"
     failure = answer.failure
     if not failure and _CPU not in answer.facts.get("started", ()):
-        failure = f"it cannot start a session on the CPU (it has {answer.facts.get('available')})"
+        failure = f"cannot start a session on the CPU (available: {answer.facts.get('available')})"
     if failure:
-        return [Finding("problem", subject, failure, _anew(environment, wheel, wheels))]
+        return [DoctorFinding("problem", subject, failure, _reinstall(environment, wheel, wheels))]
     started = answer.facts["started"]
-    found = [Finding("ok", subject, "providers " + ", ".join(started))]
+    found = [DoctorFinding("ok", subject, "providers " + ", ".join(started))]
     if _CUDA in started or not environment.gpus or environment.hidden:
         if _CUDA in answer.facts["available"] and _CUDA not in started:
-            detail = "built with CUDA, but no GPU can be used here: it runs on the CPU"
-            found.append(Finding("advice", wheel, detail))
+            detail = "built with CUDA, but there is no usable GPU here: it runs on the CPU"
+            found.append(DoctorFinding("advice", wheel, detail))
         return found
     extra = gpu_extra(environment)
     if _CUDA in answer.facts["available"]:
         cuda = cuda_of_onnxruntime(environment)
-        if cuda is None or driver_suits(environment, cuda):  # else the driver is what has to be mended
-            detail = "cannot start CUDA although there is a GPU: its CUDA libraries are missing or do not load"
-            found.append(Finding("problem", wheel, detail, installer.extras(extra)))
+        if cuda is None or driver_suits(environment, cuda):  # otherwise the driver is the problem
+            detail = "cannot start CUDA, although there is a GPU: its CUDA libraries are missing or do not load"
+            found.append(DoctorFinding("problem", wheel, detail, installer.extras(extra)))
     else:
         detail = "a build without CUDA, although there is an NVIDIA GPU"
-        found.append(Finding("advice", wheel, detail, installer.without(wheels, installer.extras(extra))))
+        found.append(DoctorFinding("advice", wheel, detail, installer.without(wheels, installer.extras(extra))))
     return found
 
 
-def tensorflow_findings(environment: Environment, answer: Answer) -> list[Finding]:
-    """Whether TensorFlow starts, and sees the GPU that is there."""
+def tensorflow_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:
+    """Check that TensorFlow starts and sees the GPU."""
     subject, installer = "tensorflow starts", environment.installer
     wheels = environment.installed(TENSORFLOW_WHEELS)
     if answer.failure:
-        return [Finding("problem", subject, answer.failure, _anew(environment, wheels[0], wheels))]
+        return [DoctorFinding("problem", subject, answer.failure, _reinstall(environment, wheels[0], wheels))]
     gpus, cuda = answer.facts.get("gpus", 0), answer.facts.get("cuda", False)
     built = "built with CUDA" if cuda else "built without CUDA"
-    found = [Finding("ok", subject, f"sees {gpus} GPUs, {built}")]
+    found = [DoctorFinding("ok", subject, f"sees {gpus} GPUs, {built}")]
     if gpus or not environment.gpus or environment.hidden or not driver_suits(environment, 12):
         return found
-    # The ONNX Runtime for CUDA 13 cannot stay beside TensorFlow's CUDA 12.
+    # ONNX Runtime for CUDA 13 cannot share an environment with TensorFlow's CUDA 12.
     extras = ["tf-gpu"] + (["onnx-gpu-cu12"] if cuda_of_onnxruntime(environment) else [])
     if not cuda:
         detail = "a build without CUDA, although there is an NVIDIA GPU"
-        mend = installer.without(wheels, installer.extras(*extras))
-        return [*found, Finding("advice", wheels[0], detail, mend)]
+        fix = installer.without(wheels, installer.extras(*extras))
+        return [*found, DoctorFinding("advice", wheels[0], detail, fix)]
     if "nvidia-cudnn-cu12" not in environment.packages:
-        detail = "sees no GPU although there is one: the CUDA libraries of the extra tf-gpu are not installed"
-        return [*found, Finding("advice", wheels[0], detail, installer.extras(*extras))]
-    detail = "sees no GPU although there is one, and its CUDA libraries are listed as installed: they do not load"
+        detail = "sees no GPU, although there is one: the CUDA libraries of the extra tf-gpu are not installed"
+        return [*found, DoctorFinding("advice", wheels[0], detail, installer.extras(*extras))]
+    detail = "sees no GPU, although there is one: its CUDA libraries are installed but do not load"
     libraries = sorted(
         f"{name}=={version}"
         for name, version in environment.packages.items()
         if name.startswith("nvidia-") and name.endswith("-cu12")
     )
-    return [*found, Finding("problem", wheels[0], detail, installer.again(*libraries))]
+    return [*found, DoctorFinding("problem", wheels[0], detail, installer.again(*libraries))]
 
 
-def _anew(environment: Environment, wheel: str, wheels: list[str]) -> str:
-    """Install a wheel anew; of several, or none, the one that fits."""
+def _reinstall(environment: Environment, wheel: str, wheels: list[str]) -> str:
+    """Return the command that reinstalls a wheel; if there are several or none, the one that fits."""
     installer = environment.installer
     if len(wheels) == 1 and wheel in environment.packages:
         return installer.again(f"{wheel}=={environment.packages[wheel]}")

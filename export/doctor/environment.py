@@ -1,4 +1,4 @@
-"""What is installed and what the machine has: the description that the rules of the doctor look at."""
+"""What is installed and what the machine has: the description that the doctor's rules examine."""
 
 import importlib.util
 import os
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from export.doctor.mend import Installer
+from export.doctor.installer import Installer
 
-# Packages whose files are looked for: those that others overwrite, or take along when they go.
+# Packages whose files are checked: other packages overwrite them, or take them along when uninstalled.
 _WATCHED = ("onnxruntime", "ort-nightly", "nvidia-", "tensorflow")
 _LIBRARY = re.compile(r"\.(so|dll|pyd|dylib)(\.\d+)*$")
 _SMI_SECONDS = 20
@@ -24,13 +24,13 @@ _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class OrtFolder:
-    """The folder `onnxruntime` that an import would take, as its own files describe it.
+    """The folder `onnxruntime` that would be imported, as its own files describe it.
 
     Attributes:
-        path: Where it lies.
-        package: Name of the wheel whose files they are; "" where they do not say.
-        version: Of these files; "" where they do not say.
-        importable: Whether it has an `__init__.py`; without, what is imported is empty.
+        path: Path of the folder.
+        package: Wheel that the files come from; "" if they do not say.
+        version: Version of the files; "" if they do not say.
+        importable: Whether it has an `__init__.py`; without one an empty package is imported.
     """
 
     path: Path
@@ -41,19 +41,19 @@ class OrtFolder:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment; tests make them up.
+    """An environment and its machine.
 
     Attributes:
-        packages: Version by name, in lower case with hyphens.
-        requirements: What maskrcnn-export asks for, all extras; empty where it runs without being installed.
-        lost: A library or module that a package lists and that is not there, by package.
-        ort: The folder `onnxruntime`; None where there is none.
-        driver: Version of the NVIDIA driver; None where none is seen.
-        driver_failure: What `nvidia-smi` says where it is there and fails; else "".
-        gpus: Names of the NVIDIA GPUs that can be seen.
+        packages: Version by normalized name: lower case, with hyphens.
+        requirements: Requirements of maskrcnn-export with all extras; empty if it is not installed.
+        lost: A file that a package lists but that is gone, by package.
+        ort: The folder `onnxruntime`, if any.
+        driver: Version of the NVIDIA driver; None if there is none.
+        driver_failure: What `nvidia-smi` says if it fails, else "".
+        gpus: Names of the visible NVIDIA GPUs.
         hidden: Whether `CUDA_VISIBLE_DEVICES` hides every GPU.
         python: Major and minor version.
-        installer: How commands that install are written here.
+        installer: Writes install commands for this environment.
     """
 
     packages: Mapping[str, str]
@@ -68,12 +68,12 @@ class Environment:
     installer: Installer = field(default_factory=lambda: Installer("python"))
 
     def installed(self, names: Iterable[str]) -> list[str]:
-        """Those of the packages that are installed."""
+        """Return the names that are installed."""
         return [name for name in names if name in self.packages]
 
 
 def read_environment() -> Environment:
-    """Describe this interpreter and this machine; what cannot be read is left out, never an error."""
+    """Describe this interpreter and this machine. What cannot be read is left out; nothing is raised."""
     found: dict[str, Distribution] = {}
     for distribution in distributions():
         found.setdefault(canonicalize_name(_name(distribution)), distribution)
@@ -94,7 +94,7 @@ def read_environment() -> Environment:
 
 
 def _name(distribution: Distribution) -> str:
-    """As its metadata has it; "" for a folder of metadata that is damaged."""
+    """Return the name in the metadata; "" if the metadata is damaged."""
     try:
         return str(distribution.metadata["Name"] or "")
     except (OSError, KeyError, TypeError, ValueError):
@@ -109,7 +109,7 @@ def _requirements() -> tuple[str, ...]:
 
 
 def _first_lost(distribution: Distribution) -> str:
-    """The first library or top module on a package's list of files that is gone; images often leave out the rest."""
+    """Return the first listed library or top module that is gone. Container images often drop other files."""
     try:
         files = distribution.files or []
     except (OSError, ValueError):
@@ -122,9 +122,9 @@ def _first_lost(distribution: Distribution) -> str:
 
 
 def _ort_folder(path: Iterable[str]) -> OrtFolder | None:
-    """Any package wins over a folder without `__init__.py`, wherever they are on the path."""
+    """Find the folder on the import path. A folder without `__init__.py` loses to any package, as in an import."""
     folders = [Path(entry or ".").absolute() / "onnxruntime" for entry in path]
-    wheels = [folder for folder in folders if (folder / "capi").is_dir()]  # a clone of its sources has none there
+    wheels = [folder for folder in folders if (folder / "capi").is_dir()]  # a clone of the sources has no such folder
     if not wheels:
         return None
     folder = next((one for one in wheels if (one / "__init__.py").is_file()), wheels[0])
@@ -138,7 +138,7 @@ def _ort_folder(path: Iterable[str]) -> OrtFolder | None:
 
 
 def _nvidia() -> tuple[str | None, tuple[str, ...], str]:
-    """Version of the driver, names of the GPUs, and what is wrong with `nvidia-smi`."""
+    """Return the driver's version, the names of the GPUs, and what is wrong with `nvidia-smi`."""
     program = shutil.which("nvidia-smi")
     failure = ""
     if program:
@@ -146,7 +146,7 @@ def _nvidia() -> tuple[str | None, tuple[str, ...], str]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_SECONDS, check=False)  # noqa: S603
         except (OSError, subprocess.TimeoutExpired):
-            failure = f"nvidia-smi gives no answer within {_SMI_SECONDS} s"
+            failure = f"nvidia-smi does not answer within {_SMI_SECONDS} s"
         else:
             rows = [line.split(", ", 1) for line in done.stdout.splitlines() if re.match(r"\d+\.\d", line)]
             if done.returncode == 0 and rows:

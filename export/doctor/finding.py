@@ -7,17 +7,17 @@ State = Literal["ok", "absent", "advice", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What the doctor found out about one thing.
+class DoctorFinding:
+    """What the doctor found out about one package, engine, device or artifact.
 
     Attributes:
-        state: "ok", "absent" (fine unless needed), "advice" (works, but not as well as it could here) or "problem".
-        subject: What was looked at.
+        state: "absent" is fine unless needed; "advice" works, but not as well as it could here.
+        subject: What was examined.
         detail: Version, or what is wrong.
-        mend: The command that mends it; "" where there is nothing to mend, or no command of a shell does.
+        fix: Shell command that fixes it; "" if nothing is wrong or no command fixes it everywhere.
     """
 
     state: State
     subject: str
     detail: str
-    mend: str = ""
+    fix: str = ""

@@ -1,4 +1,4 @@
-"""What is wrong with the installed packages, from their names, versions and files alone."""
+"""Problems with the installed packages, judged by their names, versions and files alone."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,32 +8,32 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from export.doctor.environment import Environment
-from export.doctor.finding import Finding, State
+from export.doctor.finding import DoctorFinding, State
 from export.doctor.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, ort_extra, tensorflow_extra
 from export.target import MINIMUM_ORT
 from runtime.engines.versions import version_numbers
 
 _PYTHONS = (3, 11), (3, 13)
-# ONNX Runtime's own table of versions: the first that reads an operator set.
+# First ONNX Runtime that reads an operator set, from its own version table.
 _FIRST_ORT_WITH_OPSET = {17: (1, 12), 18: (1, 14)}
 
 
-def package_findings(environment: Environment) -> list[Finding]:
-    """Every problem of the packages, each with the command that mends it."""
+def package_findings(environment: Environment) -> list[DoctorFinding]:
+    """Return every problem with the packages, each with the command that fixes it."""
     rules = (_python, _shared_folders, _ort_folder, _lost_files, _old_onnxruntime, _requirements)
     return [finding for rule in rules for finding in rule(environment)]
 
 
-def _python(environment: Environment) -> Iterator[Finding]:
+def _python(environment: Environment) -> Iterator[DoctorFinding]:
     lowest, highest = _PYTHONS
     if not lowest <= environment.python <= highest:
         here, first, last = (".".join(map(str, version)) for version in (environment.python, lowest, highest))
-        detail = f"supported are {first} to {last}: TensorFlow has no build for others"
-        yield Finding("problem", f"python {here}", detail, f"python{last} -m venv .venv")
+        detail = f"not supported: TensorFlow has builds for {first} to {last} only"
+        yield DoctorFinding("problem", f"python {here}", detail, f"python{last} -m venv .venv")
 
 
-def _shared_folders(environment: Environment) -> Iterator[Finding]:
-    """Wheels that overwrite each other's files; no installer warns of it."""
+def _shared_folders(environment: Environment) -> Iterator[DoctorFinding]:
+    """Find wheels that overwrite each other's files; no installer warns about it."""
     for folder, wheels, extra in (
         ("onnxruntime", ORT_WHEELS, ort_extra(environment)),
         ("tensorflow", TENSORFLOW_WHEELS, tensorflow_extra(environment)),
@@ -41,61 +41,65 @@ def _shared_folders(environment: Environment) -> Iterator[Finding]:
         several = environment.installed(wheels)
         if len(several) < 2:
             continue
-        detail = f"fill one folder, {folder}, where the last installed wins and uninstalling one breaks the other"
+        detail = f"share the folder {folder}: the one installed last wins, and uninstalling one breaks the other"
         if folder == "onnxruntime":
             now = environment.ort.package if environment.ort else ""
-            detail += f"; there now: {now or 'unknown'}. Keep one"
-            detail += "" if environment.gpus else ", here that for the CPU, as no GPU is seen"
+            detail += f". The files there now: {now or 'unknown'}. Keep one"
+            detail += "" if environment.gpus else ", here the one for the CPU, because no GPU is visible"
         installer = environment.installer
-        yield Finding("problem", " and ".join(several), detail, installer.without(several, installer.extras(extra)))
+        yield DoctorFinding(
+            "problem", " and ".join(several), detail, installer.without(several, installer.extras(extra))
+        )
 
 
-def _ort_folder(environment: Environment) -> Iterator[Finding]:
-    """What another wheel left behind: files of one under the name of the other, or of none."""
+def _ort_folder(environment: Environment) -> Iterator[DoctorFinding]:
+    """Find files that another wheel left behind: under the name of an installed wheel, or of none."""
     folder, wheels = environment.ort, environment.installed(ORT_WHEELS)
     if folder is None or len(wheels) > 1:
         return
     installer = environment.installer
     if not wheels:
         state: State = "advice" if folder.importable else "problem"
-        detail = f"{folder.path} belongs to no installed package: what an uninstalled one left"
+        detail = f"{folder.path} belongs to no installed package: an uninstalled one left it"
         remove = shlex.join(["rm", "-r", str(folder.path)])
-        yield Finding(state, "folder onnxruntime", detail, f"{remove} && {installer.extras(ort_extra(environment))}")
+        yield DoctorFinding(
+            state, "folder onnxruntime", detail, f"{remove} && {installer.extras(ort_extra(environment))}"
+        )
         return
     (wheel,) = wheels
     version = environment.packages[wheel]
     found = " ".join(part for part in (folder.package, folder.version) if part)
     if (folder.package or wheel) != wheel or (folder.version or version) != version:
-        detail = f"{version} is listed as installed, but {folder.path} has the files of {found}"
-        yield Finding("problem", wheel, detail, installer.again(f"{wheel}=={version}"))
+        detail = f"{version} is installed, but {folder.path} has the files of {found}"
+        yield DoctorFinding("problem", wheel, detail, installer.again(f"{wheel}=={version}"))
 
 
-def _lost_files(environment: Environment) -> Iterator[Finding]:
+def _lost_files(environment: Environment) -> Iterator[DoctorFinding]:
     folders = (ORT_WHEELS, TENSORFLOW_WHEELS, CUDNN_WHEELS)
     shared = {name for wheels in folders if len(environment.installed(wheels)) > 1 for name in wheels}
     for package, file in environment.lost.items():
-        if package not in shared:  # mended with the rest of their folder
+        if package not in shared:  # the fix of the shared folder restores them
             version = environment.packages[package]
-            detail = f"{version} is listed as installed, but {file} is gone: did another package take it along?"
-            yield Finding("problem", package, detail, environment.installer.again(f"{package}=={version}"))
+            detail = f"{version} is installed, but {file} is gone: uninstalling another package may have removed it"
+            yield DoctorFinding("problem", package, detail, environment.installer.again(f"{package}=={version}"))
 
 
-def _old_onnxruntime(environment: Environment) -> Iterator[Finding]:
+def _old_onnxruntime(environment: Environment) -> Iterator[DoctorFinding]:
     for wheel in environment.installed(ORT_WHEELS):
         version = environment.packages[wheel]
         if version_numbers(version) >= version_numbers(MINIMUM_ORT):
             continue
         unread = [str(opset) for opset, first in _FIRST_ORT_WITH_OPSET.items() if version_numbers(version) < first]
-        why = f"it cannot read opset {' and '.join(unread)}" if unread else "it has no CUDA kernel for RoiAlign"
-        detail = f"{version} is too old for artifacts, which need {MINIMUM_ORT}: {why}"
+        why = f"cannot read opset {' and '.join(unread)}" if unread else "has no CUDA kernel for RoiAlign"
+        detail = f"{version} {why}: artifacts need {MINIMUM_ORT} or later"
         extra = "onnx" if wheel == "onnxruntime" else gpu_extra(environment)
         others = [] if wheel in ("onnxruntime", "onnxruntime-gpu") else [wheel]
         installer = environment.installer
-        yield Finding("problem", wheel, detail, installer.without(others, installer.extras(extra)))
+        yield DoctorFinding("problem", wheel, detail, installer.without(others, installer.extras(extra)))
 
 
-def _requirements(environment: Environment) -> Iterator[Finding]:
-    """Versions that no extra asks for: older ones break or have known holes, newer ones are untried."""
+def _requirements(environment: Environment) -> Iterator[DoctorFinding]:
+    """Find versions that no extra allows: older ones break or have known vulnerabilities, newer ones are untested."""
     allowed: dict[str, list[SpecifierSet]] = {}
     for text in environment.requirements:
         requirement = Requirement(text)
@@ -105,16 +109,16 @@ def _requirements(environment: Environment) -> Iterator[Finding]:
         if version is None or any(each.contains(version, prereleases=True) for each in ranges):
             continue
         if package in ORT_WHEELS and version_numbers(str(version)) < version_numbers(MINIMUM_ORT):
-            continue  # said already, with more detail
+            continue  # reported already, with more detail
         expected = " or ".join(sorted({str(each) for each in ranges}))
         old = all(_is_below(version, each) for each in ranges)
-        detail = f"{version} is {'too old' if old else 'not among the versions tried'}: expected {expected}"
+        detail = f"{version} is {'too old' if old else 'not tested'}: expected {expected}"
         installer = environment.installer
         if package == "onnxruntime-gpu":  # its extras exclude each other
-            mend = installer.extras(gpu_extra(environment))
+            fix = installer.extras(gpu_extra(environment))
         else:
-            mend = installer.install(f"{package}{SpecifierSet(','.join(map(str, ranges)))}")
-        yield Finding("problem" if old else "advice", package, detail, mend)
+            fix = installer.install(f"{package}{SpecifierSet(','.join(map(str, ranges)))}")
+        yield DoctorFinding("problem" if old else "advice", package, detail, fix)
 
 
 def _is_below(version: Version, allowed: SpecifierSet) -> bool:

@@ -1,4 +1,4 @@
-"""Ask an engine what it can do here, in a process of its own: a broken library may end it, or never return."""
+"""Ask an engine what it can do here, in its own process: a broken library may crash it or hang."""
 
 import json
 import os
@@ -41,11 +41,11 @@ print(json.dumps({"device": Predictor(sys.argv[1], "auto").device}))
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine said.
+    """What an engine answered.
 
     Attributes:
-        facts: By name; empty where it failed.
-        failure: What went wrong, one line; "" where nothing did.
+        facts: Values by name; empty after a failure.
+        failure: What went wrong, in one line; "" if nothing did.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -53,23 +53,23 @@ class Answer:
 
 
 def ask_onnxruntime() -> Answer:
-    """`version`, the `available` providers, and those that `started` with a graph of one operator."""
+    """Return `version`, the `available` providers, and those that `started` with a graph of one operator."""
     return _ask(_ONNXRUNTIME, _smallest_model().hex())
 
 
 def ask_tensorflow() -> Answer:
-    """`version`, how many `gpus` it sees, and whether it was built with `cuda`."""
+    """Return `version`, the number of `gpus` it sees, and whether it was built with `cuda`."""
     return _ask(_TENSORFLOW)
 
 
 def ask_predictor(path: str) -> Answer:
-    """The `device` that an artifact is opened on."""
+    """Return the `device` that an artifact is opened on."""
     return _ask(_ARTIFACT, path)
 
 
 def _ask(code: str, *arguments: str) -> Answer:
-    # `-P` and the path as it is here: what is imported is what this process would import.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a text among texts
+    # `-P` and this path: the process imports what this one would import.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109  (a string)
     command = [sys.executable, "-P", "-c", code, *arguments]
     try:
         done = subprocess.run(  # noqa: S603
@@ -91,7 +91,7 @@ def _ask(code: str, *arguments: str) -> Answer:
     try:
         facts = json.loads(_last_line(done.stdout))  # libraries may print lines of their own before it
     except ValueError:
-        return Answer(failure=f"an answer that cannot be read: {_last_line(done.stdout)[:80]!r}")
+        return Answer(failure=f"unreadable answer: {_last_line(done.stdout)[:80]!r}")
     return Answer(facts if isinstance(facts, dict) else {})
 
 
@@ -101,7 +101,7 @@ def _last_line(text: str) -> str:
 
 
 def _smallest_model() -> bytes:
-    """An ONNX model, y = relu(x) of one float, written without the onnx package; opset 17."""
+    """Return an ONNX model, y = relu(x) of one float, opset 17, written without the onnx package."""
     dimension = wire_field(1, varint_field(1, 1))
     tensor = wire_field(1, varint_field(1, 1) + wire_field(2, dimension))
     values = {name: wire_field(1, name) + wire_field(2, tensor) for name in (b"x", b"y")}

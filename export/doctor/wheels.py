@@ -1,9 +1,9 @@
-"""The wheels of the engines: which share a folder, which CUDA and driver they need, which suit a machine."""
+"""Wheels of the engines: which share a folder, which CUDA and driver they need, which fit a machine."""
 
 from export.doctor.environment import Environment
 from runtime.engines.versions import version_numbers
 
-# Each fills the one folder `onnxruntime`; no installer warns of it.
+# All install into the folder `onnxruntime`; no installer warns about it.
 ORT_WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -24,7 +24,7 @@ ORT_WHEELS = (
     "ort-nightly-directml",
     "ort-nightly-gpu",
 )
-# Each fills the one folder `tensorflow`.
+# All install into the folder `tensorflow`.
 TENSORFLOW_WHEELS = (
     "tensorflow",
     "tensorflow-cpu",
@@ -34,16 +34,16 @@ TENSORFLOW_WHEELS = (
     "tf-nightly",
     "tf-nightly-cpu",
 )
-# Each fills the one folder `nvidia/cudnn`.
+# All install into the folder `nvidia/cudnn`.
 CUDNN_WHEELS = ("nvidia-cudnn-cu11", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
-# From NVIDIA's table of minor version compatibility.
+# From NVIDIA's minor version compatibility table.
 LOWEST_DRIVER = {12: 525, 13: 580}
 
 _FIRST_ORT_WITH_CUDA_13 = (1, 27)
 
 
 def cuda_of_onnxruntime(environment: Environment) -> int | None:
-    """Major version of the CUDA that the installed `onnxruntime-gpu` is built with; None without one."""
+    """Return the major CUDA version that `onnxruntime-gpu` is built with; None if it is not installed."""
     version = environment.packages.get("onnxruntime-gpu")
     if version is None:
         return None
@@ -51,26 +51,26 @@ def cuda_of_onnxruntime(environment: Environment) -> int | None:
 
 
 def cuda_of_tensorflow(environment: Environment) -> int | None:
-    """12 where TensorFlow and the CUDA libraries it asks for are installed, else None."""
+    """Return 12 if TensorFlow and its CUDA libraries are installed, else None."""
     return 12 if "tensorflow" in environment.packages and "nvidia-cudnn-cu12" in environment.packages else None
 
 
 def driver_suits(environment: Environment, cuda: int) -> bool:
-    """Whether the driver runs programs of a major version of CUDA; an unknown driver is taken to."""
+    """Return whether the driver supports a major CUDA version; an unknown driver is assumed to."""
     return environment.driver is None or version_numbers(environment.driver)[0] >= LOWEST_DRIVER[cuda]
 
 
 def gpu_extra(environment: Environment) -> str:
-    """The extra with the ONNX Runtime for CUDA that suits this environment; beside TensorFlow that for CUDA 12."""
+    """Return the extra with the ONNX Runtime for CUDA that fits this environment; CUDA 12 beside TensorFlow."""
     beside_tensorflow = bool(environment.installed(TENSORFLOW_WHEELS))
     return "onnx-gpu" if not beside_tensorflow and driver_suits(environment, 13) else "onnx-gpu-cu12"
 
 
 def ort_extra(environment: Environment) -> str:
-    """The extra with the ONNX Runtime that suits this machine."""
+    """Return the extra with the ONNX Runtime that fits this machine."""
     return gpu_extra(environment) if environment.gpus else "onnx"
 
 
 def tensorflow_extra(environment: Environment) -> str:
-    """The extra with the TensorFlow that suits this machine."""
+    """Return the extra with the TensorFlow that fits this machine."""
     return "tf-gpu" if environment.gpus or cuda_of_tensorflow(environment) else "tf"

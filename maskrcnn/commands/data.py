@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format
 
@@ -24,7 +24,7 @@ def check(
     with failures("train", "maskrcnn data check"):
         from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
-        code = report.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
+        code = console.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
     raise typer.Exit(code)
 
 
@@ -39,4 +39,4 @@ def shapes(
     with failures("train", "maskrcnn data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
-        report.written(write_shapes(folder, count, seed, overwrite=force))
+        console.written(write_shapes(folder, count, seed, overwrite=force))

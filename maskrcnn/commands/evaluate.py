@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, SkipBad, open_predictor
 
@@ -38,7 +38,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         check_outputs(output, overwrite=force)
         pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
         predictor = open_predictor(model, config, device, score_threshold)
-        found = run_evaluation(predictor, pictures, limit=limit, progress=report.pictures)
+        found = run_evaluation(predictor, pictures, limit=limit, progress=console.pictures)
         found.write(output, worst=worst, overwrite=force)
-        report.evaluation(found)
-        report.written(output)
+        console.evaluation(found)
+        console.written(output)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import (
     DATASET_KINDS,
@@ -37,7 +37,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     format_: Format = None,
     class_attribute: ClassAttribute = None,
     skip_bad: SkipBad = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older report.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older console.")] = False,
 ) -> None:
     """Look inside: every step of detection, weights and data, as one HTML page."""
     with failures("inspect", "maskrcnn inspect"):
@@ -64,10 +64,10 @@ def inspect(  # noqa: PLR0913  (one argument per option)
             other=None if compare is None else _weights(compare, config),
             history=_history(find_model(model)),
             layers=layer or [],
-            progress=report.progress,
+            progress=console.progress,
         )
         found.write(output, overwrite=force)
-        report.written(output / PAGE)
+        console.written(output / PAGE)
 
 
 def _runner(predictor: Any) -> Any:
@@ -98,7 +98,7 @@ def _history(checkpoint: Path) -> list[dict[str, float]]:
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        report.progress(f"{path} cannot be read: the curves of the training are left out")
+        console.progress(f"{path} cannot be read: the curves of the training are left out")
         return []
     epochs = history if isinstance(history, list) else []
     numbers = (int, float)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import find_model, open_predictor
 from runtime.pictures.read import MAX_PIXELS
@@ -54,7 +54,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
             every=every,
             force=force,
         )
-        with report.plain_warnings(), progress_bar(report.progress) as progress:
+        with console.plain_warnings(), progress_bar(console.progress) as progress:
             result = predict_paths(paths, output, open_model, options, progress)
-        code = report.prediction(result)
+        code = console.prediction(result)
     raise typer.Exit(code)

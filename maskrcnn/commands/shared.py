@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
@@ -72,7 +72,7 @@ def open_predictor(
         return Predictor(
             path, device, score_threshold=score_threshold, nms_threshold=nms_threshold, max_pixels=max_pixels
         )
-    report.progress("loading TensorFlow and the checkpoint")
+    console.progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
     from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskrcnn.commands import console as report
+from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import ClassAttribute, ConfigFile, DatasetPaths, Format, SkipBad
 from maskrcnn.tensorflow_import import import_tensorflow
@@ -46,7 +46,7 @@ def train(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Train on one or several data sets; the classes are theirs."""
     with failures("train", "maskrcnn train"):
-        report.progress("loading TensorFlow")
+        console.progress("loading TensorFlow")
         import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
@@ -55,7 +55,7 @@ def train(  # noqa: PLR0913  (one argument per option)
         chosen, options = plan_run(config, init, output if resume else None, layers, epochs, settings or [])
         read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
         pictures, judged = read(datasets), read(val) if val else None
-        report.datasets(pictures, judged)
+        console.datasets(pictures, judged)
         result = run_training(
             chosen,
             pictures,
@@ -63,7 +63,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             output=output,
             init=init,
             resume="auto" if resume else False,
-            options=options(report.progress),
+            options=options(console.progress),
         )
-        code = report.training(result)
+        code = console.training(result)
     raise typer.Exit(code)

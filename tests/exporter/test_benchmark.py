@@ -1,6 +1,8 @@
 """`maskrcnn-export benchmark`: what is timed, not how long it took."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 from export import benchmark as module
 from export.benchmark import STEPS, benchmark
 from export.cli import app
+from export.console import benchmark as print_table
 from runtime.errors import InputError
 
 
@@ -47,6 +50,13 @@ def test_operators_and_machine(measured):
     json.dumps(measured.to_dict(), allow_nan=False)
 
 
+def test_memory_where_it_is_not_counted(measured, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert module._peak_memory() is None
+    print_table(replace(measured, peak_memory=None))
+    assert "peak memory unknown" in capsys.readouterr().out
+
+
 def test_percentiles_are_those_of_the_samples():
     rows = np.array([[1.0, 10.0, 0.1, 11.1], [3.0, 30.0, 0.3, 33.3], [2.0, 20.0, 0.2, 22.2]])
     timing = module._timing(4, 7, rows)
@@ -59,7 +69,7 @@ def test_as_it_is_typed(savedmodel_artifact, picture, tmp_path):
     files = ["-o", tmp_path / "figures.json", "--chart", tmp_path / "chart.png"]
     result = call(savedmodel_artifact, tmp_path / "picture.png", "--device", "cpu", "--runs", 2, *files)
     assert result.exit_code == 0, result.output
-    for word in ("p50", "pictures/s", "total", "peak memory", "tensorflow"):
+    for word in ("p50", "images/s", "total", "peak memory", "tensorflow"):
         assert word in result.output
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["device"] == "cpu"

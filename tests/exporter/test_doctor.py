@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from export.doctor.cuda import cuda_findings
 from export.doctor.engines import onnxruntime_findings, tensorflow_findings
 from export.doctor.environment import Environment, OrtFolder
-from export.doctor.mend import Installer
+from export.doctor.installer import Installer
 from export.doctor.packages import package_findings
 from export.doctor.probe import Answer
 from export.doctor.wheels import cuda_of_onnxruntime
@@ -88,31 +88,31 @@ def test_two_onnxruntimes(machine):
     folder = OrtFolder(Path("/site/onnxruntime"), "onnxruntime", "1.31.1")
     found = only(environment(both, ort=folder, **machine))
     assert (found.state, found.subject) == ("problem", "onnxruntime and onnxruntime-gpu")
-    assert "there now: onnxruntime" in found.detail
+    assert "there now: onnxruntime." in found.detail
     extra = "onnx-gpu" if machine else "onnx"
     gone = f"{PIP} uninstall --yes onnxruntime onnxruntime-gpu"
-    assert found.mend == f"{gone} && {PIP} install 'maskrcnn-export[{extra}]'"
+    assert found.fix == f"{gone} && {PIP} install 'maskrcnn-export[{extra}]'"
 
 
 def test_three_onnxruntimes_beside_tensorflow():
     found = only(environment(TENSORFLOW, ORT, ORT_12, CUDA_12, {"onnxruntime-directml": "1.25.1"}, **GPU))
     assert found.subject == "onnxruntime and onnxruntime-gpu and onnxruntime-directml"
-    assert found.mend.endswith("'maskrcnn-export[onnx-gpu-cu12]'")
+    assert found.fix.endswith("'maskrcnn-export[onnx-gpu-cu12]'")
 
 
 def test_two_tensorflows():
     found = only(environment(TENSORFLOW, {"tensorflow-cpu": "2.21.0"}))
     assert found.subject == "tensorflow and tensorflow-cpu"
-    assert found.mend == f"{PIP} uninstall --yes tensorflow tensorflow-cpu && {PIP} install 'maskrcnn-export[tf]'"
+    assert found.fix == f"{PIP} uninstall --yes tensorflow tensorflow-cpu && {PIP} install 'maskrcnn-export[tf]'"
 
 
 def test_folder_of_another_wheel_than_the_one_installed():
     left = OrtFolder(Path("/site/onnxruntime"), "onnxruntime-gpu", "1.26.0")
     found = only(environment(ORT, ort=left))
     assert (found.state, found.subject) == ("problem", "onnxruntime")
-    assert "1.31.1 is listed" in found.detail
+    assert "1.31.1 is installed" in found.detail
     assert "has the files of onnxruntime-gpu 1.26.0" in found.detail
-    assert found.mend == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
+    assert found.fix == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
 
 
 def test_folder_of_another_version():
@@ -127,16 +127,16 @@ def test_folder_that_does_not_say_what_it_is():
 def test_folder_that_no_package_owns(importable, state):
     found = only(environment(ort=OrtFolder(Path("/my site/onnxruntime"), "onnxruntime", "1.26.0", importable)))
     assert found.state == state
-    assert found.mend == f"rm -r '/my site/onnxruntime' && {PIP} install 'maskrcnn-export[onnx]'"
+    assert found.fix == f"rm -r '/my site/onnxruntime' && {PIP} install 'maskrcnn-export[onnx]'"
 
 
 def test_lost_files():
     found = only(environment(ORT, lost={"onnxruntime": "onnxruntime/__init__.py"}))
     assert "onnxruntime/__init__.py is gone" in found.detail
-    assert found.mend == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
+    assert found.fix == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
 
 
-def test_lost_files_of_a_shared_folder_are_mended_with_it():
+def test_lost_files_of_a_shared_folder_are_fixed_with_it():
     found = only(environment(ORT, ORT_13, lost={"onnxruntime": "onnxruntime/capi/x.so"}))
     assert found.subject == "onnxruntime and onnxruntime-gpu"
 
@@ -153,12 +153,12 @@ def test_old_onnxruntime(version, why):
     assert found.state == "problem"
     assert why in found.detail
     assert "opset 17" not in found.detail or version == "1.11.1"
-    assert found.mend == f"{PIP} install 'maskrcnn-export[onnx]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[onnx]'"
 
 
 def test_old_onnxruntime_of_another_maker():
     found = only(environment({"onnxruntime-directml": "1.24.4"}))
-    assert found.mend == f"{PIP} uninstall --yes onnxruntime-directml && {PIP} install 'maskrcnn-export[onnx-gpu]'"
+    assert found.fix == f"{PIP} uninstall --yes onnxruntime-directml && {PIP} install 'maskrcnn-export[onnx-gpu]'"
 
 
 def test_the_first_onnxruntime_that_will_do():
@@ -166,7 +166,7 @@ def test_the_first_onnxruntime_that_will_do():
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "state", "mend"),
+    ("package", "version", "state", "fix"),
     [
         ("keras", "3.12.0", "problem", "'keras<4,>=3.13.2'"),
         ("onnx", "1.20.1", "problem", "'onnx<2,>=1.21'"),
@@ -178,10 +178,10 @@ def test_the_first_onnxruntime_that_will_do():
         ("onnxruntime-gpu", "1.27.0", "advice", "'maskrcnn-export[onnx-gpu]'"),
     ],
 )
-def test_versions_outside_what_the_extras_ask_for(package, version, state, mend):
+def test_versions_outside_what_the_extras_ask_for(package, version, state, fix):
     found = only(environment({package: version}))
     assert (found.state, found.subject) == (state, package)
-    assert found.mend == f"{PIP} install {mend}"
+    assert found.fix == f"{PIP} install {fix}"
 
 
 def test_versions_that_are_none_and_packages_that_ask_for_nothing():
@@ -191,7 +191,7 @@ def test_versions_that_are_none_and_packages_that_ask_for_nothing():
 
 def test_python():
     found = only(environment(python=(3, 14)))
-    assert (found.subject, found.mend) == ("python 3.14", "python3.13 -m venv .venv")
+    assert (found.subject, found.fix) == ("python 3.14", "python3.13 -m venv .venv")
     assert only(environment(python=(3, 10))).state == "problem"
     assert [findings(environment(python=(3, minor))) for minor in (11, 12, 13)] == [[], [], []]
     assert PYPROJECT["requires-python"] == ">=3.11,<3.14"
@@ -205,28 +205,28 @@ def test_two_cudnns_beside_tensorflow():
     assert found == ["nvidia-cudnn-cu12 and nvidia-cudnn-cu13"]
     found = only(environment(TENSORFLOW_GPU, ORT_13, CUDA_13, **GPU))
     gone = f"{PIP} uninstall --yes nvidia-cudnn-cu12 nvidia-cudnn-cu13"
-    assert found.mend == f"{gone} && {PIP} install 'maskrcnn-export[onnx-gpu-cu12,tf-gpu]'"
+    assert found.fix == f"{gone} && {PIP} install 'maskrcnn-export[onnx-gpu-cu12,tf-gpu]'"
 
 
 def test_two_cudnns_without_tensorflow():
     found = only(environment(ORT_13, CUDA_12, CUDA_13, **GPU))
-    assert found.mend.endswith(f"&& {PIP} install 'maskrcnn-export[onnx-gpu]'")
+    assert found.fix.endswith(f"&& {PIP} install 'maskrcnn-export[onnx-gpu]'")
     found = only(environment(CUDA_12, CUDA_13))
-    assert found.mend.endswith(f"&& {PIP} install nvidia-cudnn-cu13")
+    assert found.fix.endswith(f"&& {PIP} install nvidia-cudnn-cu13")
 
 
 def test_onnxruntime_for_cuda_13_beside_the_cuda_12_of_tensorflow():
     found = only(environment(TENSORFLOW_GPU, ORT_13, **GPU))
     assert found.subject == "onnxruntime-gpu"
     assert "CUDA 13, but TensorFlow brings the libraries of CUDA 12" in found.detail
-    assert found.mend == f"{PIP} install 'maskrcnn-export[onnx-gpu-cu12,tf-gpu]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[onnx-gpu-cu12,tf-gpu]'"
 
 
 def test_onnxruntime_beside_the_libraries_of_another_cuda():
     found = only(environment(ORT_13, CUDA_12, **GPU))
-    assert found.mend == f"{PIP} uninstall --yes nvidia-cudnn-cu12 && {PIP} install 'maskrcnn-export[onnx-gpu]'"
+    assert found.fix == f"{PIP} uninstall --yes nvidia-cudnn-cu12 && {PIP} install 'maskrcnn-export[onnx-gpu]'"
     found = only(environment(ORT_12, CUDA_13, **GPU))
-    assert found.mend == f"{PIP} install 'maskrcnn-export[onnx-gpu]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[onnx-gpu]'"
 
 
 @pytest.mark.parametrize(("version", "cuda"), [("1.25.1", 12), ("1.26.0", 12), ("1.27.0", 13), ("1.31.1", 13)])
@@ -238,7 +238,7 @@ def test_the_cuda_of_an_onnxruntime(version, cuda):
 def test_old_cudnn():
     found = only(environment(ORT_12, CUDA_12, {"nvidia-cudnn-cu12": "8.9.7.29"}))
     assert "cuDNN 9" in found.detail
-    assert found.mend == f"{PIP} install 'nvidia-cudnn-cu12>=9.3,<10'"
+    assert found.fix == f"{PIP} install 'nvidia-cudnn-cu12>=9.3,<10'"
 
 
 def test_driver_too_old_for_cuda_13():
@@ -246,13 +246,13 @@ def test_driver_too_old_for_cuda_13():
     assert (found.state, found.subject) == ("problem", "NVIDIA driver")
     assert "570.133.20 is too old" in found.detail
     assert "580" in found.detail
-    assert found.mend == f"{PIP} uninstall --yes nvidia-cudnn-cu13 && {PIP} install 'maskrcnn-export[onnx-gpu-cu12]'"
+    assert found.fix == f"{PIP} uninstall --yes nvidia-cudnn-cu13 && {PIP} install 'maskrcnn-export[onnx-gpu-cu12]'"
 
 
 def test_driver_too_old_for_cuda_12():
     found = only(environment(TENSORFLOW_GPU, driver="470.256.02", gpus=("one",)))
-    assert "needed is 525" in found.detail
-    assert found.mend == ""  # no command does it on every system
+    assert "needs 525" in found.detail
+    assert found.fix == ""  # no command does it on every system
 
 
 def test_driver_does_not_matter_without_cuda():
@@ -260,7 +260,7 @@ def test_driver_does_not_matter_without_cuda():
 
 
 @pytest.mark.parametrize(
-    ("machine", "mend"),
+    ("machine", "fix"),
     [
         ({"driver_failure": "Failed to initialize NVML: Driver/library version mismatch"}, "sudo reboot"),
         ({"driver_failure": "NVIDIA-SMI has failed"}, ""),
@@ -268,10 +268,10 @@ def test_driver_does_not_matter_without_cuda():
         (GPU | {"hidden": True}, "unset CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_gpu_that_is_not_seen(machine, mend):
+def test_gpu_that_is_not_seen(machine, fix):
     found = only(environment(ORT, **machine))
     assert found.subject == "NVIDIA GPU"
-    assert found.mend == mend
+    assert found.fix == fix
 
 
 # Engines
@@ -288,14 +288,14 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 def test_onnxruntime_that_does_not_start(answer):
     (found,) = onnxruntime_findings(environment(ORT), answer)
     assert found.state == "problem"
-    assert found.mend == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
+    assert found.fix == f"{PIP} install --force-reinstall --no-deps onnxruntime==1.31.1"
 
 
 def test_onnxruntime_that_does_not_start_and_is_none_or_several():
     (found,) = onnxruntime_findings(environment(), Answer(failure="no"))
-    assert found.mend == f"{PIP} install 'maskrcnn-export[onnx]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[onnx]'"
     (found,) = onnxruntime_findings(environment(ORT, ORT_13), Answer(failure="no"))
-    assert found.mend.startswith(f"{PIP} uninstall --yes onnxruntime onnxruntime-gpu && ")
+    assert found.fix.startswith(f"{PIP} uninstall --yes onnxruntime onnxruntime-gpu && ")
 
 
 def test_onnxruntime_that_uses_all_there_is():
@@ -312,21 +312,21 @@ def test_onnxruntime_that_uses_all_there_is():
 def test_onnxruntime_without_cuda_beside_a_gpu():
     _, found = onnxruntime_findings(environment(ORT, **GPU), ort(CPU))
     assert found.state == "advice"
-    assert found.mend == f"{PIP} uninstall --yes onnxruntime && {PIP} install 'maskrcnn-export[onnx-gpu]'"
+    assert found.fix == f"{PIP} uninstall --yes onnxruntime && {PIP} install 'maskrcnn-export[onnx-gpu]'"
     _, found = onnxruntime_findings(environment(ORT, TENSORFLOW, **GPU), ort(CPU))
-    assert found.mend.endswith("'maskrcnn-export[onnx-gpu-cu12]'")
+    assert found.fix.endswith("'maskrcnn-export[onnx-gpu-cu12]'")
 
 
 def test_onnxruntime_whose_cuda_does_not_load():
     _, found = onnxruntime_findings(environment(ORT_13, **GPU), ort(CPU, available=(CUDA, CPU)))
     assert found.state == "problem"
-    assert found.mend == f"{PIP} install 'maskrcnn-export[onnx-gpu]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[onnx-gpu]'"
 
 
 def test_onnxruntime_for_a_gpu_where_there_is_none():
     for machine in ({}, GPU | {"hidden": True}):
         _, found = onnxruntime_findings(environment(ORT_13, **machine), ort(CPU, available=(CUDA, CPU)))
-        assert (found.state, found.mend) == ("advice", "")
+        assert (found.state, found.fix) == ("advice", "")
 
 
 def test_onnxruntime_is_not_blamed_for_the_driver():
@@ -354,25 +354,25 @@ def test_tensorflow_that_uses_all_there_is():
 def test_tensorflow_without_its_cuda_libraries(others, extras):
     _, found = tensorflow_findings(environment(TENSORFLOW, others, **GPU), tensorflow(0))
     assert found.state == "advice"
-    assert found.mend == f"{PIP} install 'maskrcnn-export[{extras}]'"
+    assert found.fix == f"{PIP} install 'maskrcnn-export[{extras}]'"
 
 
 def test_tensorflow_whose_cuda_libraries_do_not_load():
     _, found = tensorflow_findings(environment(TENSORFLOW_GPU, **GPU), tensorflow(0))
     assert found.state == "problem"
     libraries = "nvidia-cublas-cu12==12.9.1.4 nvidia-cuda-runtime-cu12==12.9.79 nvidia-cudnn-cu12==9.28.0.42"
-    assert found.mend == f"{PIP} install --force-reinstall --no-deps {libraries}"
+    assert found.fix == f"{PIP} install --force-reinstall --no-deps {libraries}"
 
 
 def test_tensorflow_built_without_cuda():
     _, found = tensorflow_findings(environment(TENSORFLOW, **GPU), tensorflow(0, cuda=False))
-    assert found.mend == f"{PIP} uninstall --yes tensorflow && {PIP} install 'maskrcnn-export[tf-gpu]'"
+    assert found.fix == f"{PIP} uninstall --yes tensorflow && {PIP} install 'maskrcnn-export[tf-gpu]'"
 
 
 def test_tensorflow_that_does_not_start():
     (found,) = tensorflow_findings(environment(TENSORFLOW), Answer(failure="ended by signal 6: x"))
     assert (found.state, found.detail) == ("problem", "ended by signal 6: x")
-    assert found.mend == f"{PIP} install --force-reinstall --no-deps tensorflow==2.21.0"
+    assert found.fix == f"{PIP} install --force-reinstall --no-deps tensorflow==2.21.0"
 
 
 # Commands

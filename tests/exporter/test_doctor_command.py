@@ -62,11 +62,11 @@ def command_line(site, *arguments):
     return done
 
 
-def mended(done, subject):
+def fix_of(done, subject):
     """Detail of the one problem with a subject, and the command on the line for copying."""
     lines = done.stdout.splitlines()
     (at,) = [at for at, line in enumerate(lines) if line.startswith("problem") and subject in line]
-    assert lines[at + 1].strip() == "to mend it:"
+    assert lines[at + 1].strip() == "to fix it:"
     return lines[at], shlex.split(lines[at + 2])
 
 
@@ -74,7 +74,7 @@ def test_both_onnxruntimes(tmp_path):
     install(tmp_path, "onnxruntime-gpu", "1.26.0")
     done = command_line(tmp_path)
     assert done.returncode == MISSING
-    line, command = mended(done, "onnxruntime and onnxruntime-gpu")
+    line, command = fix_of(done, "onnxruntime and onnxruntime-gpu")
     assert "there now: onnxruntime." in line
     pip = [sys.executable, "-m", "pip"]
     gone = [*pip, "uninstall", "--yes", "onnxruntime", "onnxruntime-gpu"]
@@ -87,7 +87,7 @@ def test_both_cudnns(tmp_path):
     install(tmp_path, "nvidia_cudnn_cu13", "9.28.0.42")  # as the wheel spells it
     done = command_line(tmp_path)
     assert done.returncode == MISSING
-    _, command = mended(done, "nvidia-cudnn-cu12 and nvidia-cudnn-cu13")
+    _, command = fix_of(done, "nvidia-cudnn-cu12 and nvidia-cudnn-cu13")
     assert command[3:7] == ["uninstall", "--yes", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"]
     assert "tf-gpu" in command[-1]
 
@@ -121,7 +121,7 @@ def test_packages_without_a_name_are_left_out(site):
     [
         ("raise ImportError('libcudart.so.13: cannot open')", "exit code 1: ImportError: libcudart.so.13: cannot open"),
         ("import os; os.abort()", "ended by signal 6: no message"),
-        ("import sys; sys.exit(0)", "an answer that cannot be read: 'no message'"),
+        ("import sys; sys.exit(0)", "unreadable answer: 'no message'"),
         ("", "exit code 1: AttributeError: module 'onnxruntime' has no attribute 'get_available_providers'"),
         ("import time; time.sleep(60)", "no answer within 0.5 s"),
     ],
@@ -172,7 +172,7 @@ def test_every_finding_is_shown(monkeypatch):
 
 def test_engines_that_are_not_there_are_not_started(monkeypatch):
     monkeypatch.setattr(examine, "read_environment", lambda: Environment({}))
-    assert {found.state for found in examine.examine()} == {"ok", "absent"}
+    assert {found.state for found in examine.examine((), lambda _: None)} == {"ok", "absent"}
 
 
 # What is read of the machine
@@ -239,7 +239,7 @@ def test_nvidia_smi_that_says_nothing(smi):
 def test_nvidia_smi_that_hangs(smi, monkeypatch):
     smi("exec sleep 60")
     monkeypatch.setattr(environment, "_SMI_SECONDS", 0.2)
-    assert environment._nvidia() == (None, (), "nvidia-smi gives no answer within 0.2 s")
+    assert environment._nvidia() == (None, (), "nvidia-smi does not answer within 0.2 s")
 
 
 def test_nvidia_smi_that_is_no_program(smi):
@@ -296,33 +296,33 @@ def test_an_artifact_that_runs_here(write_onnx, monkeypatch):
 
 def test_an_artifact_whose_engine_is_not_here(write_onnx, tmp_path):
     found = opened(Environment({}), write_onnx("1.25"))
-    assert (found.state, found.mend) == ("problem", "python -m pip install 'maskrcnn-export[onnx]'")
+    assert (found.state, found.fix) == ("problem", "python -m pip install 'maskrcnn-export[onnx]'")
     (tmp_path / "saved").mkdir()
     write_artifact(tmp_path / "saved", None, directory=True)
     found = opened(Environment({}, gpus=("one",)), tmp_path / "saved")
     assert "needs tensorflow or later (opset 17), not installed" in found.detail
-    assert found.mend == "python -m pip install 'maskrcnn-export[tf-gpu]'"
+    assert found.fix == "python -m pip install 'maskrcnn-export[tf-gpu]'"
 
 
 def test_an_artifact_for_a_newer_engine(write_onnx):
     found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("99.1"))
     assert found.state == "problem"
     assert "needs onnxruntime 99.1, installed is" in found.detail
-    assert found.mend == "python -m pip install 'onnxruntime>=99.1.0'"
+    assert found.fix == "python -m pip install 'onnxruntime>=99.1.0'"
 
 
 def test_a_minimum_that_is_no_version_reaches_no_shell(write_onnx):
     found = opened(Environment({"onnxruntime": "1.0"}), write_onnx("2\x1b[31m; rm 3"))
     assert found.state == "problem"
-    assert found.mend == "python -m pip install 'onnxruntime>=2.31.3'"
+    assert found.fix == "python -m pip install 'onnxruntime>=2.31.3'"
 
 
 def test_an_artifact_that_its_engine_refuses(write_onnx, monkeypatch):
     monkeypatch.setattr(probe, "_RELU", b"Rely")
     found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25"))
     assert found.state == "problem"
-    assert "here is onnxruntime 1.31.1: exit code 1: " in found.detail
-    assert found.mend == "python -m pip install 'maskrcnn-export[onnx]'"
+    assert "found onnxruntime 1.31.1: exit code 1: " in found.detail
+    assert found.fix == "python -m pip install 'maskrcnn-export[onnx]'"
 
 
 def test_what_is_no_artifact(tmp_path, monkeypatch):

@@ -73,8 +73,8 @@ def check_a_killed_run(artifact, pictures, out, count, root):
     assert done.returncode == PICTURE, done.stderr
     assert len(documents(out)) == count
     assert kept.items() <= documents(out).items()
-    assert f"{count} pictures" in done.stdout
-    assert f"predicted now {count - len(kept)}, done before {len(kept)}" in done.stdout
+    assert f"{count} images" in done.stdout
+    assert f"{count - len(kept)} predicted in this run, {len(kept)} in earlier ones" in done.stdout
     assert [line.split(":")[1].strip() for line in done.stderr.splitlines() if line.startswith("failed: ")] == [
         f"part1/{name}" for name in BROKEN
     ]
@@ -108,7 +108,7 @@ def test_five_hundred_pictures(onnx_artifact, picture, tmp_path, pytestconfig):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_says_how_to_go_on(onnx_artifact, picture, tmp_path, pytestconfig, number, code):
+def test_a_signal_says_how_to_resume(onnx_artifact, picture, tmp_path, pytestconfig, number, code):
     pictures, out = write_pictures(tmp_path / "in", picture, 60), tmp_path / "out"
     command = [sys.executable, "-m", "maskrcnn", "predict", str(onnx_artifact), str(pictures), "-o", str(out)]
     with subprocess.Popen(command, cwd=pytestconfig.rootpath, stderr=subprocess.PIPE, text=True) as process:
@@ -119,7 +119,7 @@ def test_a_signal_says_how_to_go_on(onnx_artifact, picture, tmp_path, pytestconf
         _, printed = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in printed
-    assert "the same command goes on" in printed
+    assert "run the same command again to resume" in printed
     assert 3 <= len(documents(out)) < 60
     assert not list(out.rglob("*.partial"))
 
@@ -132,7 +132,7 @@ def test_all_outputs_and_options(onnx_artifact, picture, tmp_path):
         drawn = np.asarray(Image.open(tmp_path / "out" / kind / "a.png"))
         assert drawn.shape == picture.shape
         assert (drawn != picture).any()
-    assert "1 pictures" in both.stdout
+    assert "1 images" in both.stdout
     (image,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["images"]
     assert (image["file_name"], image["device"]) == ("a.png", "cpu")
     options = ("--class", "circle", "--score-threshold", 0.2, "--nms-threshold", 0.9)
@@ -180,7 +180,7 @@ def test_onnx_needs_its_engine_alone(onnx_artifact, picture, tmp_path, pytestcon
     command += ["--splash", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "1 pictures" in done.stdout
+    assert "1 images" in done.stdout
     (tmp_path / "b.mp4").write_bytes(b"")
     command[command.index(str(tmp_path / "a.png"))] = str(tmp_path)
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)

@@ -101,7 +101,7 @@ def test_evaluation_prints_and_writes_the_same_figures(run, tmp_path):
     folder, _ = run
     shapes = folder.parent / "shapes"
     printed = succeeded("evaluate", folder / "last.weights.h5", shapes, "-o", tmp_path / "scores", "--limit", 3)
-    assert "3 pictures" in printed
+    assert "3 images" in printed
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
     row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["AP50"])
     written = [summary[kind]["numbers"]["AP50"] for kind in ("bbox", "segm")]

@@ -1,13 +1,19 @@
-"""What the commands print of an artifact: its own words, and nothing that a terminal obeys."""
+"""What the commands print: the words of artifacts and datasets, and nothing that a terminal obeys."""
+
+from types import SimpleNamespace
 
 import pytest
 
-from export import console as report
+from export import console
+from export.console import findings
+from export.doctor.finding import DoctorFinding
+from maskrcnn.commands.console import evaluation, progress, written
+from maskrcnn.data.records import Dataset
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
 from runtime.pictures.letterbox import ResizePolicy
 
-HOSTILE = "\x1b[2Jgone\x07\nok: proven equal\u202e"
+HOSTILE = "\x1b[2Jgone\x07\nok: passed\u202e"
 GATE = {
     "precision": "int8",
     "measure": "AP",
@@ -42,17 +48,27 @@ def metadata(text="sound", **changes):
     return Metadata(**values | changes)
 
 
+def evaluated(text):
+    scores = SimpleNamespace(numbers={"AP": 0.5}, classes={text: {"objects": 3, "AP": 0.5, "AP50": None}})
+    dataset = Dataset(text, ("BG", text), ())
+    return SimpleNamespace(
+        dataset=dataset, results=[], segm=scores, bbox=scores, speed=SimpleNamespace(median={"total": 1.0})
+    )
+
+
 def test_all_is_shown(tmp_path, capsys):
-    report.metadata(tmp_path / "a.onnx", metadata())
+    console.metadata(tmp_path / "a.onnx", metadata())
     shown = capsys.readouterr().out
     for part in ("model 'sound'", "classes     2: BG, sound", "AP 0.5000 -> 0.4900, allowed drop 0.05", "conv1"):
         assert part in shown
 
 
 def test_nothing_is_obeyed(tmp_path, capsys):
-    report.metadata(tmp_path / f"a{HOSTILE}.onnx", metadata(HOSTILE))
-    report.progress(HOSTILE)
-    report.written(tmp_path / HOSTILE)
+    console.metadata(tmp_path / f"a{HOSTILE}.onnx", metadata(HOSTILE))
+    evaluation(evaluated(HOSTILE))
+    findings([DoctorFinding("advice", HOSTILE, HOSTILE, HOSTILE)])
+    progress(HOSTILE)
+    written(tmp_path / HOSTILE)
     shown = capsys.readouterr()
     for lines in (shown.out.splitlines(), shown.err.splitlines()):
         assert all(line.isprintable() for line in lines)
@@ -75,9 +91,9 @@ def test_nothing_is_obeyed(tmp_path, capsys):
 )
 def test_a_made_up_verdict_is_refused(tmp_path, gate):
     with pytest.raises(ArtifactCorruptError, match=r"verdict in .* cannot be read: export"):
-        report.metadata(tmp_path / "a.onnx", metadata(verdict={"precision": gate}))
+        console.metadata(tmp_path / "a.onnx", metadata(verdict={"precision": gate}))
 
 
 def test_verdicts_that_are_no_pairs_are_shown_as_they_are(tmp_path, capsys):
-    report.metadata(tmp_path / "a.onnx", metadata(verdict={"passed": [], "engine": [HOSTILE], "reference": {}}))
-    assert "not proven equal" in capsys.readouterr().out
+    console.metadata(tmp_path / "a.onnx", metadata(verdict={"passed": [], "engine": [HOSTILE], "reference": {}}))
+    assert "FAILED: " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The commands that mend an environment, ready to be copied into a shell."""
+"""Shell commands that fix an environment, ready to copy."""
 
 import shlex
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ class Installer:
 
     Attributes:
         python: Path of the interpreter.
-        uses_uv: Whether the environment has no pip, as those that uv makes.
+        uses_uv: Whether the environment has no pip, like those that uv makes.
     """
 
     python: str
     uses_uv: bool = False
 
     def install(self, *requirements: str) -> str:
-        """A command that installs requirements."""
+        """Return the command that installs requirements."""
         return self._command("install", *requirements)
 
     def extras(self, *extras: str) -> str:
-        """A command that installs extras of this package."""
+        """Return the command that installs extras of this package."""
         return self.install(f"maskrcnn-export[{','.join(extras)}]")
 
     def again(self, *requirements: str) -> str:
-        """A command that installs packages anew, alone, over what is left of them."""
+        """Return the command that reinstalls packages without their dependencies."""
         options = ("--reinstall",) if self.uses_uv else ("--force-reinstall",)
         return self._command("install", *options, "--no-deps", *requirements)
 
     def without(self, packages: list[str], then: str = "") -> str:
-        """A command that uninstalls packages, and then runs another one."""
+        """Return the command that uninstalls packages, followed by another command."""
         options = () if self.uses_uv else ("--yes",)
         gone = self._command("uninstall", *options, *packages) if packages else ""
         return " && ".join(command for command in (gone, then) if command)
