@@ -1,1 +1,1 @@
-"""Annotated pictures: readers, checks, augmentation, and the batches that training eats."""
+"""Datasets: readers, checks, augmentation, and batches for training."""

@@ -1,7 +1,7 @@
-"""Random changes of a training picture that take its masks, and with them its boxes, along.
+"""Augmentation: random changes of a training image and, along with it, of its masks.
 
-All geometry is index work on the picture and on the crops of the masks: no pixel is interpolated, and the time does
-not grow with the size of the picture times the number of objects.
+All geometry works by indexing into the image and into the mask crops. No pixel is interpolated, and the time does not
+grow with the image size times the number of objects.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,26 @@ from maskrcnn.data.records import Image
 from runtime.masks.paste import MaskCrop
 from runtime.pictures.read import MAX_PIXELS
 
-# Windows tried until one has a part of an object.
 _WINDOWS_TRIED = 10
 
 
 def augment(
     image: Image, masks: Sequence[MaskCrop], config: AugmentationConfig, rng: np.random.Generator
 ) -> tuple[Image, list[MaskCrop]]:
-    """Change a picture and its masks at random: scale, turn, mirror, then colours, blur and noise.
+    """Randomly scale, rotate and flip an image and its masks, then change colors, blur and noise.
 
-    It comes before the letterbox, which brings whatever size results to the network's input: zooming in cuts a
-    window out, which then fills the input; zooming out puts the picture on a larger canvas. The scale so changes only
-    where the resize policy scales pictures to the input ("square", or a `min_dim`).
+    This runs before letterboxing, so the scale only matters with resize policies that scale images to the input
+    ("square", or with a `min_dim`). When zooming in, a window that misses all objects is redrawn up to ten times.
 
     Args:
-        image: uint8 [H, W, C]; is not changed.
-        masks: Tight crops, or 0 x 0 pixels at (0, 0) for an object without any; are not changed.
-        config: What may happen, how likely and how strongly.
-        rng: Source of chance; what is switched off draws nothing.
+        image: uint8 [H, W, C]; not changed.
+        masks: Tight crops, or `EMPTY` for an object without pixels; not changed.
+        config: Disabled changes draw no random numbers.
+        rng: Random generator.
 
     Returns:
-        The picture, uint8 [h, w, C], and as many masks as came in, tight again; 0 x 0 pixels at (0, 0) for an object
-        that was cut away. Of a picture with objects a window without any is tried again, up to ten times, and
-        then taken. Where nothing is switched on they are the very arrays that came in.
+        The image, uint8 [h, w, C], and one tight mask per input mask; `EMPTY` for an object that was cut away. The
+        input arrays themselves if nothing is enabled.
     """
     crops = [crop if crop[0].size else EMPTY for crop in masks]
     if tuple(config.scale) != (1.0, 1.0):
@@ -58,7 +55,7 @@ def augment(
 def _zoom_in(
     image: Image, crops: list[MaskCrop], factor: float, rng: np.random.Generator
 ) -> tuple[Image, list[MaskCrop]]:
-    """Cut a window of 1 / factor of each side."""
+    """Cut out a window with 1 / factor of each side."""
     height, width = (max(1, round(side / factor)) for side in image.shape[:2])
     y, x, inside = 0, 0, crops
     for _ in range(_WINDOWS_TRIED):
@@ -73,7 +70,7 @@ def _zoom_in(
 def _zoom_out(
     image: Image, crops: list[MaskCrop], factor: float, rng: np.random.Generator
 ) -> tuple[Image, list[MaskCrop]]:
-    """Put the picture on a canvas of 1 / factor of each side, which is no larger than a picture may be."""
+    """Place the image on a canvas with 1 / factor of each side, limited to the largest allowed image."""
     height, width = image.shape[:2]
     factor = min(1.0, max(factor, sqrt(height * width / MAX_PIXELS)))
     rows, columns = int(height / factor), int(width / factor)
@@ -85,7 +82,7 @@ def _zoom_out(
 
 
 def _turn(image: Image, crops: list[MaskCrop], quarters: int) -> tuple[Image, list[MaskCrop]]:
-    """Turn counterclockwise by 1, 2 or 3 quarters: transpose and mirror."""
+    """Rotate counterclockwise by 1, 2 or 3 quarter turns."""
     height, width = image.shape[:2]
     if quarters == 2:
         return image[::-1, ::-1], [_mirror(_mirror(crop, height, 0), width, 1) for crop in crops]
@@ -97,7 +94,7 @@ def _turn(image: Image, crops: list[MaskCrop], quarters: int) -> tuple[Image, li
 
 
 def _mirror(crop: MaskCrop, length: int, axis: int) -> MaskCrop:
-    """Mirror within a picture whose side along the axis has that length."""
+    """Flip a crop along an axis of the image, which has `length` pixels along it."""
     pixels, (y, x) = crop
     if not pixels.size:
         return EMPTY

@@ -1,4 +1,4 @@
-"""Why a batch could not be made, past `tf.data`, which passes on no more than a text with a traceback in it."""
+"""Errors raised while a batch is made, carried past `tf.data`, which only passes on the text of an error."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-_KEPT = 16  # errors; several batches are made at a time, and more than one may miss the same picture
+_KEPT = 16  # several batches are made at a time, so several errors may be pending
 
 
 class BatchErrors:
-    """What was raised where batches are made, to be raised again where they are taken."""
+    """Records errors where batches are made, and raises them again where batches are used."""
 
     def __init__(self) -> None:
         self._raised: deque[Exception] = deque(maxlen=_KEPT)
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Around the making of a batch, in a thread of `tf.data`."""
+        """Record an error of the block, which makes a batch in a thread of `tf.data`."""
         try:
             yield
         except Exception as error:
@@ -26,11 +26,7 @@ class BatchErrors:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Around the taking of batches.
-
-        Raises:
-            Exception: What a batch failed with, in place of TensorFlow's error.
-        """
+        """Replace TensorFlow's error in the block, which uses batches, by the recorded original."""
         try:
             yield
         except tf.errors.OpError as error:

@@ -1,7 +1,7 @@
-"""Batches for `keras.Model.fit`, through `tf.data`.
+"""Training and validation batches, made with `tf.data`.
 
-Which pictures make a step, and every random choice in it, follow from (seed, step) alone: a run that goes on after a
-stop asks for the batches from its step on and gets the very ones that it would have got.
+The images of a step and all its random choices depend on (seed, step) only, so a resumed run gets exactly the batches
+that an uninterrupted run would have got.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from maskrcnn.errors import DatasetError
 
 Batch = dict[str, npt.NDArray[np.generic]]
 
-# Batches made at the same time: NumPy and the decoders let go of the interpreter for most of their work.
+# NumPy and the image decoders release the GIL for most of their work.
 _PARALLEL_BATCHES = 4
 
 _DTYPES = {
@@ -34,18 +34,15 @@ _DTYPES = {
     "seeds": tf.int32,
 }
 
-# First word of a random stream, so that order, pictures and validation do not share numbers.
+# Second word of the seed, so that the random streams of order and images differ.
 _ORDER, _PICTURE = 1, 2
 
 
 @dataclass(frozen=True)
 class Share:
-    """The devices that one process feeds: each step gives a batch for each of them, in order.
+    """The devices that this process feeds: `count` of them from index `first`, of all `devices` of the run.
 
-    Attributes:
-        first: Index of the first.
-        count: How many they are.
-        devices: Number of devices of the run.
+    Each step yields one batch per device, in order.
     """
 
     first: int
@@ -57,24 +54,21 @@ ALONE = Share(0, 1, 1)
 
 
 class BatchPlan:
-    """Which pictures make each step.
+    """Assigns images to training steps.
 
-    Every pass over the dataset has each picture once, in a new order; passes follow without a seam, so that a
-    batch may reach over the end of one.
+    Every pass over the dataset visits each image once, in a new order. Passes follow each other without a gap, so a
+    batch can span two of them.
 
     Args:
-        dataset: The pictures.
-        batch_size: Pictures per step, over all devices.
-        seed: Of the order.
+        dataset: Refused with a DatasetError if it has no images.
+        batch_size: Images per step, over all devices.
+        seed: Determines the order.
         shuffle: False keeps the order of the dataset.
-
-    Raises:
-        DatasetError: There is no picture.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, shuffle: bool = True) -> None:
         if not len(dataset):
-            raise DatasetError(f"{dataset.name} has no pictures: nothing to train on")
+            raise DatasetError(f"{dataset.name} has no images: nothing to train on")
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
@@ -87,32 +81,23 @@ class BatchPlan:
         return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
 
     def rows(self, step: int) -> list[int]:
-        """Positions in `dataset.records` of the pictures of a step."""
+        """Return the indices into `dataset.records` for a step."""
         first = step * self.batch_size
         places = (divmod(place, len(self.dataset)) for place in range(first, first + self.batch_size))
         return [int(self._order(epoch)[row]) for epoch, row in places]
 
     def image_ids(self, step: int) -> list[int | str]:
-        """Names of the pictures of a step."""
+        """Return the ids of the images of a step."""
         return [self.dataset.records[row].image_id for row in self.rows(step)]
 
 
 def make_batch(
     config: Config, plan: BatchPlan, step: int, training: bool = True, device: int = 0, devices: int = 1
 ) -> Batch:
-    """The arrays of one step for one device; see `sample_arrays`, with a leading axis B, and `seeds` int32 [B, 2].
+    """Return the arrays of one step for one device: those of `sample_arrays` with a leading axis B, and `seeds`.
 
-    Args:
-        config: Of the run.
-        plan: Pictures of each step, over all devices.
-        step: Index of the step.
-        training: Whether pictures are augmented.
-        device: Index of the device, whose pictures are the `device`-th part of the step's.
-        devices: Number of devices; divides the plan's batch size.
-
-    Raises:
-        ImageError: A picture cannot be read.
-        DatasetError: Its annotations cannot be read.
+    `seeds` is int32 [B, 2]. The number of devices must divide the plan's batch size; each device gets an equal part of
+    the step's images. Images are augmented only if `training`.
     """
     size = plan.batch_size // devices
     first = step * plan.batch_size + device * size
@@ -132,17 +117,17 @@ def make_batch(
 def training_batches(
     config: Config, plan: BatchPlan, first_step: int = 0, share: Share = ALONE, *, errors: BatchErrors | None = None
 ) -> tf.data.Dataset:
-    """Batches without end, from a step on, as dictionaries of tensors; `errors` gets those of `make_batch`."""
+    """Return an endless stream of batches from `first_step` on; `errors` collects the errors of `make_batch`."""
     return _batches(config, plan, tf.data.Dataset.counter(first_step), share, errors, training=True)
 
 
 def validation_batches(
     config: Config, dataset: Dataset, batch_size: int, share: Share = ALONE, *, errors: BatchErrors | None = None
 ) -> tf.data.Dataset:
-    """Each picture once, in order and without augmentation; pictures that do not fill a batch are left out.
+    """Return batches with each image once, in order, without augmentation; an incomplete last batch is dropped.
 
-    With several devices `batch_size` is a multiple of their number, and no more than there are pictures. `errors` gets
-    those of `make_batch`.
+    With several devices, `batch_size` must be a multiple of their number and at most the number of images. `errors`
+    collects the errors of `make_batch`.
     """
     plan = BatchPlan(dataset, min(batch_size, len(dataset)), shuffle=False)
     steps = tf.data.Dataset.range(len(dataset) // plan.batch_size)

@@ -1,4 +1,4 @@
-"""Random changes of the values of a picture: brightness, contrast, saturation, blur, noise."""
+"""Color augmentation: brightness, contrast, saturation, blur, noise."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +10,15 @@ from maskrcnn.data.records import Image
 
 Values = npt.NDArray[np.float32]
 
-# Gray of an RGB colour, ITU-R 601.
+# Luminance of an RGB color, ITU-R BT.601.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def change_colors(image: Image, config: AugmentationConfig, rng: np.random.Generator) -> Image:
     """Change brightness, contrast and saturation, then blur, then add noise; strengths are drawn uniformly.
 
-    Args:
-        image: uint8 [H, W, C]; is not changed. Saturation is for three channels only.
-        config: Largest strengths; those that are 0 draw nothing.
-        rng: Source of chance.
-
-    Returns:
-        uint8 [H, W, C], rounded and clipped; `image` itself where nothing is switched on.
+    Saturation applies to three channels only. Settings that are 0 draw no random numbers. `image`, uint8 [H, W, C], is
+    not changed; it is returned as it is if nothing is enabled.
     """
     saturated = config.saturation > 0 and image.shape[2] == 3
     if config.brightness or config.contrast or saturated:
@@ -46,8 +41,8 @@ def change_colors(image: Image, config: AugmentationConfig, rng: np.random.Gener
 
 
 def mean_color(image: npt.NDArray[np.uint8] | Values) -> Values:
-    """Mean of each channel of [H, W, C], float32 [C]."""
-    # Rows first: NumPy takes ten times as long for both axes of a picture at once.
+    """Return the mean of each channel of [H, W, C], float32 [C]."""
+    # One axis at a time: NumPy takes ten times as long for both at once.
     columns = image.sum(axis=0, dtype=np.float32) / len(image)
     return np.asarray(columns.mean(axis=0, dtype=np.float64), np.float32)
 
@@ -68,7 +63,7 @@ def _to_bytes(values: Values) -> Image:
 
 
 def _blur(image: Image, sigma: float) -> Image:
-    """Pillow's Gaussian blur, which continues the border outwards."""
+    """Apply Pillow's Gaussian blur, which repeats the edge pixels."""
     blur = GaussianBlur(sigma)
     if image.shape[2] == 3:
         return np.asarray(PIL.Image.fromarray(image).filter(blur))

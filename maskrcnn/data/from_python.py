@@ -1,4 +1,4 @@
-"""Records out of a dataset that is Python; pictures and masks are loaded when they are needed."""
+"""Records from a dataset written in Python; images and masks are loaded when needed."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,36 +13,40 @@ from runtime.masks.rle import encode_crop
 
 
 class PythonSource(Protocol):
-    """What is asked of a dataset written in Python; subclasses of matterport's have it after `prepare`."""
+    """A dataset written in Python; subclasses of matterport's `Dataset` satisfy this after `prepare`."""
 
     @property
     def class_names(self) -> Sequence[str]:
-        """By class id, "BG" first."""
+        """Names by class id, "BG" first."""
 
     @property
     def image_ids(self) -> Any:
-        """What `load_image` and `load_mask` take, one per picture."""
+        """Ids that `load_image` and `load_mask` accept, one per image."""
 
     def load_image(self, image_id: Any) -> Any:
-        """The picture, uint8 [H, W, 3]."""
+        """Return the image, uint8 [H, W, 3]."""
 
     def load_mask(self, image_id: Any) -> Any:
-        """Masks bool [H, W, N] and class ids int [N], negative for crowds."""
+        """Return masks, bool [H, W, N], and class ids, int [N], negative for crowds."""
 
 
 def from_python(dataset: PythonSource, name: str | None = None) -> Dataset:
-    """Records of any object that yields pictures, masks and class ids.
+    """Convert an object that provides images, masks and class ids to a dataset.
 
-    Where it has matterport's `image_info` and `source_class_ids`, only the classes of a picture's source are active in
-    it, and its id in messages is the source's own.
+    If the object has matterport's `image_info` and `source_class_ids`, only the classes of an image's source are active
+    in that image, and messages use the source's own image ids.
 
     Args:
-        dataset: See `PythonSource`. Its functions are called from several threads in training.
-        name: For messages; by default that of its class.
+        dataset: Has `class_names`, `image_ids`, `load_image` and `load_mask` as described in `PythonSource`. Training
+            calls its methods from several threads.
+        name: Used in messages; by default the name of its class.
+
+    Returns:
+        A dataset that loads images and masks when they are needed.
 
     Raises:
-        DatasetError: It lacks one of the four, has no picture, or its first class is not "BG". Loading a record raises
-            it too, naming the picture, for whatever goes wrong in its functions.
+        DatasetError: One of the four attributes is missing, there are no images, or the first class is not "BG".
+            Loading a record also raises it, naming the image, for any error in the methods of `dataset`.
     """
     name = name or type(dataset).__name__
     for needed in ("class_names", "image_ids", "load_image", "load_mask"):
@@ -54,7 +58,7 @@ def from_python(dataset: PythonSource, name: str | None = None) -> Dataset:
         raise DatasetError(f"{name} has the class names {class_names}; expected 'BG', then at least one")
     image_ids = list(dataset.image_ids)
     if not image_ids:
-        raise DatasetError(f"{name} has no pictures")
+        raise DatasetError(f"{name} has no images")
     labels = [_label(dataset, image_id) for image_id in image_ids]
     if len(set(labels)) != len(labels):
         labels = [_plain(image_id) for image_id in image_ids]
@@ -63,7 +67,7 @@ def from_python(dataset: PythonSource, name: str | None = None) -> Dataset:
         for image_id, label in zip(image_ids, labels, strict=True)
     )
     if len(set(labels)) != len(labels):
-        raise DatasetError(f"{name} has an image id twice")
+        raise DatasetError(f"{name} has duplicate image ids")
     return Dataset(name, class_names, records)
 
 
@@ -71,7 +75,7 @@ def _record(dataset: PythonSource, image_id: Any, label: int | str, where: str, 
     def load_image() -> npt.NDArray[np.uint8]:
         image = _call(dataset.load_image, image_id, f"{where}: load_image")
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
-            raise DatasetError(f"{where}: load_image gave {_kind(image)}; expected uint8 [H, W, 3]")
+            raise DatasetError(f"{where}: load_image returned {_kind(image)}; expected uint8 [H, W, 3]")
         return image
 
     def load_instances() -> tuple[Instance, ...]:
@@ -91,23 +95,23 @@ def _call(function: Any, image_id: Any, where: str) -> Any:
 
 def _instances(found: Any, classes: int, where: str) -> tuple[Instance, ...]:
     if not isinstance(found, tuple | list) or len(found) != 2:
-        raise DatasetError(f"{where} gave {_kind(found)}; expected masks [H, W, N] and class ids [N]")
+        raise DatasetError(f"{where} returned {_kind(found)}; expected masks [H, W, N] and class ids [N]")
     masks, ids = np.asarray(found[0]), np.asarray(found[1])
     if ids.size == 0 and masks.size == 0:
         return ()
     if masks.ndim != 3 or ids.ndim != 1 or masks.shape[2] != len(ids) or masks.dtype.kind not in "biuf":
-        raise DatasetError(f"{where} gave {_kind(masks)} and {_kind(ids)}; expected bool [H, W, N] and int [N]")
-    # Old code gives ids as floats; a float that is no whole number is a mistake.
+        raise DatasetError(f"{where} returned {_kind(masks)} and {_kind(ids)}; expected bool [H, W, N] and int [N]")
+    # Old code returns ids as floats, which must be whole numbers.
     if ids.dtype.kind not in "iuf" or not np.all(ids == np.trunc(ids)):
-        raise DatasetError(f"{where} gave class ids of {_kind(ids)}; expected whole numbers")
+        raise DatasetError(f"{where} returned class ids of {_kind(ids)}; expected whole numbers")
     wrong = [value for value in ids.tolist() if not 1 <= abs(value) < classes]
     if wrong:
-        raise DatasetError(f"{where} gave the class id {wrong[0]:g}; expected 1..{classes - 1}, negative for a crowd")
+        raise DatasetError(f"{where} returned class id {wrong[0]:g}; expected 1..{classes - 1}, negative for a crowd")
     height, width = masks.shape[:2]
     instances = []
     for index, class_id in enumerate(ids.tolist()):
         crop = crop_of(masks[:, :, index] != 0)
-        if crop[0].size:  # an empty mask is passed over, as it always was there
+        if crop[0].size:  # empty masks are skipped, as in the original
             mask = encode_crop(*crop, (height, width))
             instances.append(Instance(int(abs(class_id)), mask, class_id < 0, None, index))
     return tuple(instances)

@@ -1,7 +1,7 @@
-"""Datasets that are Python: any object that yields pictures, masks and class ids.
+"""A base class for datasets written in Python, compatible with matterport's `Dataset`.
 
-The way of matterport's Mask_RCNN: a subclass adds classes and pictures, and says in `load_mask` where the masks are. An
-old subclass works with `from maskrcnn.data.python_dataset import PythonDataset as Dataset`.
+A subclass written for matterport's Mask_RCNN works with
+`from maskrcnn.data.python_dataset import PythonDataset as Dataset`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,36 +17,36 @@ _BACKGROUND: dict[str, Any] = {"source": "", "id": 0, "name": "BG"}
 
 
 class PythonDataset:
-    """Base of datasets written in Python.
+    """Base class of datasets written in Python.
 
-    Call `add_class` and `add_image` for everything, override `load_mask` (and `load_image`, where the picture is no
-    file), call `prepare`, and give it to `from_python`.
+    Override `load_mask` (and `load_image` if images are not files). Call `add_class` and `add_image` for everything,
+    then `prepare`, and pass the dataset to `from_python`.
 
     Attributes:
-        class_info: One dict per class: source, id, name; the first is the background.
-        image_info: One dict per picture: source, id, path, and what else `add_image` was given.
-        num_classes: With the background; this and the following are there after `prepare`.
+        class_info: One dict per class with source, id and name; the first is the background.
+        image_info: One dict per image with source, id, path and the other arguments of `add_image`.
+        num_classes: Number of classes, with the background. This and all following attributes exist after `prepare`.
         class_ids: int32 [num_classes], 0, 1, ...
-        class_names: By class id; the text before a comma.
-        num_images: How many.
-        image_ids: int32 [num_images], 0, 1, ...: what `load_image` and `load_mask` take.
+        class_names: Names by class id, up to the first comma.
+        num_images: Number of images.
+        image_ids: int32 [num_images], 0, 1, ...; the ids that `load_image` and `load_mask` accept.
         class_from_source_map: Class id by "source.id".
         image_from_source_map: Image id by "source.id".
-        sources: Those of the classes.
-        source_class_ids: Class ids of each source, the background among them.
+        sources: Sources of the classes.
+        source_class_ids: Class ids by source, each with the background.
     """
 
     def __init__(self, class_map: object = None) -> None:
-        del class_map  # never did anything, but old subclasses pass it on
+        del class_map  # never had an effect, but old subclasses pass it
         self.class_info: list[dict[str, Any]] = [dict(_BACKGROUND)]
         self.image_info: list[dict[str, Any]] = []
         self.source_class_ids: dict[str, list[int]] = {}
 
     def add_class(self, source: str, class_id: int, class_name: str) -> None:
-        """Add a class, once; the same source and id again are passed over.
+        """Add a class; a source and id that were added before are ignored.
 
         Raises:
-            DatasetError: The source's name has a dot.
+            DatasetError: The source's name contains a dot.
         """
         if "." in source:
             raise DatasetError(f"the source is called {source!r}; expected a name without a dot")
@@ -54,11 +54,11 @@ class PythonDataset:
             self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
     def add_image(self, source: str, image_id: int | str, path: Any, **kwargs: Any) -> None:
-        """Add a picture; what else is given stands in its `image_info`."""
+        """Add an image; additional arguments are stored in its `image_info`."""
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
     def prepare(self, class_map: object = None) -> None:
-        """Number classes and pictures, when all are added."""
+        """Number classes and images after all have been added."""
         del class_map
         self.num_classes = len(self.class_info)
         self.class_ids = np.arange(self.num_classes, dtype=np.int32)
@@ -74,46 +74,47 @@ class PythonDataset:
         }
 
     def map_source_class_id(self, source_class_id: str) -> int:
-        """Class id of "source.id", as in "coco.12".
+        """Return the class id of "source.id", for instance "coco.12".
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is no such class.
         """
         if source_class_id not in self.class_from_source_map:
-            raise DatasetError(f"there is no class {source_class_id!r}: {', '.join(self.class_from_source_map)}")
+            known = ", ".join(self.class_from_source_map)
+            raise DatasetError(f"there is no class {source_class_id!r}: expected one of {known}")
         return self.class_from_source_map[source_class_id]
 
     def get_source_class_id(self, class_id: int, source: str) -> int:
-        """The source's own id of a class.
+        """Return the id that `source` uses for a class.
 
         Raises:
-            DatasetError: It is a class of another source.
+            DatasetError: The class is from another source.
         """
         info = self.class_info[class_id]
         if info["source"] != source:
-            raise DatasetError(f"class {class_id} is of source {info['source']!r}, not {source!r}")
+            raise DatasetError(f"class {class_id} is from source {info['source']!r}, not {source!r}")
         found: int = info["id"]
         return found
 
     def source_image_link(self, image_id: int) -> Any:
-        """Path of a picture, as `add_image` got it."""
+        """Return the path of an image, as given to `add_image`."""
         return self.image_info[image_id]["path"]
 
     def image_reference(self, image_id: int) -> Any:
-        """Text by which a person finds the picture; to be overridden."""
+        """Return text that identifies the image for people; empty unless overridden."""
         del image_id
         return ""
 
     def load_image(self, image_id: int) -> npt.NDArray[np.uint8]:
-        """The picture, uint8 [H, W, 3], upright.
+        """Return the image, uint8 [H, W, 3], with its EXIF orientation applied.
 
         Raises:
-            ImageError: It cannot be read.
+            ImageError: The file cannot be read.
         """
         return read_image(self.image_info[image_id]["path"])
 
     def load_mask(self, image_id: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-        """Masks bool [H, W, N] and class ids int [N], negative for crowds; none, unless overridden."""
+        """Return masks, bool [H, W, N], and class ids, int [N], negative for crowds; none unless overridden."""
         del image_id
         return np.zeros((0, 0, 0), np.bool_), np.zeros(0, np.int32)
 

@@ -1,7 +1,7 @@
-"""What every reader gives: records of pictures and the objects in them.
+"""Datasets in memory: the common result of all readers.
 
-Masks are COCO run-length encodings of the picture as it is decoded (EXIF orientation applied), whatever the file that
-they come from: a few hundred bytes each, so that a large dataset fits into memory.
+Masks are COCO run-length encodings in pixels of the decoded image (EXIF orientation applied), a few hundred bytes each,
+so that large datasets fit into memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,11 +24,12 @@ class Instance:
 
     Attributes:
         class_id: Index into the dataset's `class_names`; never 0, the background.
-        mask: Run-length encoding in picture pixels.
-        crowd: Whether the mask covers a group that nobody separated: neither an object to be found nor background.
-        file_box: x1, y1, x2, y2 in picture pixels as the file gives it, to be looked at; training takes boxes
+        mask: Run-length encoding in image pixels.
+        crowd: Whether the mask covers a group of objects that are not separated. Crowds count neither as objects nor as
+            background.
+        file_box: Box from the annotation file, x1, y1, x2, y2 in image pixels. Training does not use it: it takes boxes
             from masks.
-        annotation_id: Its name in the file, for messages.
+        annotation_id: Id in the annotation file, for messages.
     """
 
     class_id: int
@@ -40,14 +41,14 @@ class Instance:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture and its objects.
+    """One image and its objects.
 
     Attributes:
-        image_id: Its name in the file or folder; unique in the dataset.
-        image: Path of the picture, or a function that gives uint8 [H, W, C].
-        instances: The objects, or a function that gives them when they are needed; () for a negative picture.
-        active_class_ids: Classes its source annotates: where several sources are joined, a class that is not
-            among them may be in the picture without an annotation. None means all.
+        image_id: Id in the annotation file, or file name; unique in the dataset.
+        image: Path of the image, or a function that returns uint8 [H, W, C].
+        instances: The objects, or a function that returns them; () for an image without objects.
+        active_class_ids: Classes that are annotated in this image. In a dataset combined from several sources, objects
+            of other classes may be in the image without an annotation. None means all classes.
     """
 
     image_id: int | str
@@ -56,27 +57,44 @@ class Record:
     active_class_ids: frozenset[int] | None = None
 
     def load_image(self, channels: int = 3) -> Image:
-        """The picture, uint8 [H, W, channels].
+        """Return the image, uint8 [H, W, channels].
 
         Raises:
-            ImageError: It cannot be read.
+            ImageError: The image cannot be read.
         """
         return read_image(self.image() if callable(self.image) else self.image, channels)
 
     def load_instances(self) -> tuple[Instance, ...]:
-        """The objects."""
+        """Return the objects of the image."""
         return self.instances() if callable(self.instances) else self.instances
+
+    def instances_of_size(self, image_size: tuple[int, ...]) -> tuple[Instance, ...]:
+        """Return the objects, after checking that their masks are as large as the decoded image (height, width).
+
+        Raises:
+            DatasetError: A mask has another size.
+        """
+        instances = self.load_instances()
+        for instance in instances:
+            height, width = instance.mask["size"]
+            if (height, width) != image_size:
+                raise DatasetError(
+                    f"image {self.image_id}: it has {image_size[0]} x {image_size[1]} pixels, the mask of annotation "
+                    f"{instance.annotation_id} has {height} x {width}: run `maskrcnn data check`, or skip such images "
+                    "with --skip-bad"
+                )
+        return instances
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures with annotated objects.
+    """Images with annotated objects.
 
     Attributes:
-        name: For messages and reports.
-        class_names: Index is the class id; 0 is "BG", the background.
-        records: One per picture.
-        category_ids: The file's own category id of each class id, where it has one.
+        name: Used in messages and reports.
+        class_names: Names by class id; 0 is "BG", the background.
+        records: One per image.
+        category_ids: Category id in the annotation file by class id, for classes that have one.
     """
 
     name: str
@@ -86,25 +104,28 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
-            raise DatasetError(f"{self.name}: class names are {self.class_names}: expected different ones, 'BG' first")
+            raise DatasetError(f"{self.name}: class names are {self.class_names}: expected unique names, 'BG' first")
 
     def __len__(self) -> int:
         return len(self.records)
 
 
 def combine(datasets: tuple[Dataset, ...] | list[Dataset], class_names: tuple[str, ...] | None = None) -> Dataset:
-    """Join datasets; classes are matched by name.
+    """Combine datasets into one; classes are matched by name.
 
     Args:
-        datasets: One or more.
-        class_names: Classes of the result, background first; by default those of all, in order of appearance.
-            Objects of other classes are left out.
+        datasets: One or more datasets. If there are several, image ids are prefixed with their names.
+        class_names: Classes of the result, background first; by default the classes of all datasets in order of
+            appearance. Objects of other classes are dropped.
+
+    Returns:
+        A dataset with the records of all datasets, in order.
 
     Raises:
-        DatasetError: No dataset, or one has none of the classes.
+        DatasetError: There are no datasets, or a dataset has none of the classes.
     """
     if not datasets:
-        raise DatasetError("no dataset was given: expected at least one")
+        raise DatasetError("no datasets were given: expected at least one")
     if class_names is None:
         class_names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.class_names))
     records: list[Record] = []
@@ -114,7 +135,7 @@ def combine(datasets: tuple[Dataset, ...] | list[Dataset], class_names: tuple[st
         if not any(ids.get(i) for i in range(1, len(dataset.class_names))):
             raise DatasetError(
                 f"{dataset.name} has none of the classes {', '.join(class_names[1:])}: it has "
-                f"{', '.join(dataset.class_names[1:]) or 'no class'}"
+                f"{', '.join(dataset.class_names[1:]) or 'no classes'}"
             )
         active = frozenset(i for i in ids.values() if i)
         records += [_remap(record, ids, active, dataset.name if several else None) for record in dataset.records]

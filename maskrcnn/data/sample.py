@@ -1,4 +1,4 @@
-"""One annotated picture as the network's input and the targets that come with it."""
+"""One annotated image as network input and training targets."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,6 @@ from maskrcnn.configuration.model import Config
 from maskrcnn.data.augment import augment
 from maskrcnn.data.mask_crops import boxes_of, letterbox_crop, minimize_mask
 from maskrcnn.data.records import Record
-from maskrcnn.errors import DatasetError
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.masks.paste import MaskCrop, place_crops
 from runtime.masks.rle import decode_crop
@@ -18,14 +17,14 @@ from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
 
 @dataclass(frozen=True)
 class Sample:
-    """A letterboxed picture and its objects, in input pixels.
+    """A letterboxed image and its objects, in input pixels.
 
     Attributes:
         image: uint8 [H, W, C].
-        letterbox: Where the picture lies in it.
+        letterbox: Position of the original image in it.
         class_ids: int32 [N]; negative for a crowd of that class.
         crops: Tight masks.
-        active: float32 [K], 1 for classes that the picture's source annotates, and for the background.
+        active: float32 [K], 1 for the background and for classes that are annotated in this image.
     """
 
     image: npt.NDArray[np.uint8]
@@ -36,35 +35,21 @@ class Sample:
 
     @property
     def boxes(self) -> npt.NDArray[np.int32]:
-        """Boxes int32 [N, 4] y1, x1, y2, x2, from the masks."""
+        """Boxes around the masks, int32 [N, 4] y1, x1, y2, x2."""
         return boxes_of(self.crops)
 
 
 def load_sample(record: Record, config: Config, rng: np.random.Generator, training: bool = True) -> Sample:
-    """Read a picture and its objects, change them at random, and bring them to the network's input.
+    """Read, augment (if `training`) and letterbox an image and its objects.
 
-    Objects without a pixel left are dropped: every box has an area.
-
-    Args:
-        record: The picture.
-        config: Resizing, augmentation, and how masks are brought into pictures.
-        rng: Source of chance.
-        training: False leaves out augmentation.
+    Objects that lose all their pixels are dropped, so every box has an area.
 
     Raises:
-        ImageError: The picture cannot be read, or becomes too large.
-        DatasetError: Its annotations cannot be read.
+        ImageError: The image cannot be read, or becomes too large.
+        DatasetError: Its annotations cannot be read, or have another size than the image.
     """
     image = record.load_image(config.model.image_channels)
-    instances = record.load_instances()
-    for instance in instances:
-        if tuple(instance.mask["size"]) != image.shape[:2]:
-            height, width = instance.mask["size"]
-            raise DatasetError(
-                f"picture {record.image_id}: it has {image.shape[0]} x {image.shape[1]} pixels, the mask of "
-                f"annotation {instance.annotation_id} {height} x {width}: run `maskrcnn data check`, or leave it "
-                "out with --skip-bad"
-            )
+    instances = record.instances_of_size(image.shape[:2])
     crops = [decode_crop(instance.mask) for instance in instances]
     class_ids = np.array([-i.class_id if i.crowd else i.class_id for i in instances], np.int32)
     if training:
@@ -80,7 +65,7 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
 
 
 def _plan(image_size: tuple[int, int], policy: ResizePolicy, rng: np.random.Generator) -> Letterbox:
-    """The letterbox; in mode "crop" a random part of the scaled picture, rows first."""
+    """Plan the letterbox; in mode "crop", choose a random part of the scaled image, drawing its row first."""
     if policy.mode != "crop" or policy.min_dim is None:
         return plan_letterbox(image_size, policy)
     scaled = plan_letterbox(image_size, ResizePolicy("pad64", policy.min_dim, None, policy.min_scale)).resized_size
@@ -91,17 +76,11 @@ def _plan(image_size: tuple[int, int], policy: ResizePolicy, rng: np.random.Gene
 def sample_arrays(
     sample: Sample, config: Config, rng: np.random.Generator, input_size: tuple[int, int]
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """What a sample adds to a batch.
-
-    Args:
-        sample: The sample.
-        config: Anchors, target counts and mask sizes.
-        rng: Source of chance.
-        input_size: (height, width) of the batch; a smaller input is padded below and to the right.
+    """Return the arrays that a sample adds to a batch of `input_size` (height, width), which may be larger.
 
     Returns:
         `images` uint8 [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
-        `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]; N is `max_instances`,
+        `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]. N is `max_instances`,
         padded with zeros.
     """
     training, size = config.training, sample.image.shape[:2]
@@ -119,7 +98,7 @@ def sample_arrays(
         training.original_bugs,
     )
     limit = training.max_instances
-    # Surplus objects take part in the RPN's targets, and only leave afterwards, as in the original.
+    # As in the original, surplus objects are dropped only after the RPN's targets are made.
     chosen = np.arange(len(boxes)) if len(boxes) <= limit else rng.choice(len(boxes), limit, replace=False)
     crops = [sample.crops[i] for i in chosen]
     return {

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.data.records import Instance, Record
-from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
@@ -87,13 +86,7 @@ def truth_of(record: Record, run: StageRun) -> Truth:
     size = run.picture.shape[:2]
     objects: list[Instance] = []
     crowds: list[Instance] = []
-    for instance in record.load_instances():
-        if tuple(instance.mask["size"]) != size:
-            raise DatasetError(
-                f"picture {record.image_id} has {size[0]} x {size[1]} pixels, the mask of annotation "
-                f"{instance.annotation_id} {instance.mask['size'][0]} x {instance.mask['size'][1]}: "
-                "run `maskrcnn data check`"
-            )
+    for instance in record.instances_of_size(size):
         if area(instance.mask):  # what has no pixel can neither be found nor missed
             (crowds if instance.crowd else objects).append(instance)
     boxes = np.array([mask_box(instance.mask) for instance in objects], np.int32).reshape(-1, 4)[:, [1, 0, 3, 2]]

@@ -39,7 +39,7 @@ def test_order_of_the_dataset():
 
 
 def test_no_pictures():
-    with pytest.raises(DatasetError, match="no pictures"):
+    with pytest.raises(DatasetError, match="no images"):
         BatchPlan(Dataset("empty", ("BG", "a"), ()), 2)
 
 

@@ -84,7 +84,7 @@ def test_what_prepare_makes(shapes, tmp_path):
     assert shapes.image_info[0]["width"] == 50
     with pytest.raises(DatasetError, match=r"no class 'coco\.13'"):
         shapes.map_source_class_id("coco.13")
-    with pytest.raises(DatasetError, match="class 3 is of source 'coco', not 'shapes'"):
+    with pytest.raises(DatasetError, match="class 3 is from source 'coco', not 'shapes'"):
         shapes.get_source_class_id(3, "shapes")
 
 
@@ -148,7 +148,7 @@ def test_masks_without_pixels_are_passed_over_and_numbers_count_as_masks():
     ],
 )
 def test_masks_that_are_none(masks, class_ids, message):
-    with pytest.raises(DatasetError, match=rf"^Plain image 'x': load_mask gave .*{message}"):
+    with pytest.raises(DatasetError, match=rf"^Plain image 'x': load_mask returned .*{message}"):
         from_python(Plain(masks, class_ids)).records[0].load_instances()
 
 
@@ -165,9 +165,9 @@ def test_errors_name_the_picture():
     first, second = from_python(Broken()).records
     with pytest.raises(DatasetError, match=r"Broken image 'x': load_image raised KeyError: "):
         first.load_image()
-    with pytest.raises(DatasetError, match=r"Broken image 'y': load_image gave float64 \[3, 3\]; expected uint8"):
+    with pytest.raises(DatasetError, match=r"Broken image 'y': load_image returned float64 \[3, 3\]; expected uint8"):
         second.load_image()
-    with pytest.raises(DatasetError, match=r"Broken image 'x': load_mask gave NoneType; expected masks"):
+    with pytest.raises(DatasetError, match=r"Broken image 'x': load_mask returned NoneType; expected masks"):
         first.load_instances()
     with pytest.raises(DatasetError, match=r"Broken image 'y': load_mask raised ZeroDivisionError: division by zero"):
         second.load_instances()
@@ -192,8 +192,8 @@ def test_the_check_loads_masks_and_compares_sizes():
     [
         ({"class_names": ["cat", "dog"]}, "expected 'BG', then at least one"),
         ({"class_names": ["BG"]}, "expected 'BG', then at least one"),
-        ({"image_ids": []}, "has no pictures"),
-        ({"image_ids": ["x", "x"]}, "has an image id twice"),
+        ({"image_ids": []}, "has no images"),
+        ({"image_ids": ["x", "x"]}, "has duplicate image ids"),
     ],
 )
 def test_objects_that_are_no_dataset(change, message):

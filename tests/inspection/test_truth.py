@@ -123,7 +123,7 @@ def test_crowds_and_empty_masks_are_kept_apart(run):
 
 def test_a_mask_of_another_size_is_named(run):
     wrong = Instance(1, encode_crop(np.ones((5, 5), np.bool_), (0, 0), (10, 12)), annotation_id=77)
-    with pytest.raises(DatasetError, match=r"480 pixels, the mask of annotation 77 10 x 12"):
+    with pytest.raises(DatasetError, match=r"480 pixels, the mask of annotation 77 has 10 x 12"):
         truth_of(Record("x", lambda: run.picture, (wrong,)), run)
 
 

@@ -1,1 +1,1 @@
-"""Pictures of squares, circles and triangles, with their annotations."""
+"""Synthetic images of squares, circles and triangles, with annotations."""

@@ -1,6 +1,6 @@
-"""Backgrounds of the synthetic pictures: what a detector has to learn to ignore.
+"""Backgrounds of the synthetic images, which a detector must learn to ignore.
 
-Everything here is soft or thin, within `SPREAD` grey levels of one colour, so that it is not mistaken for a shape.
+Everything here is soft or thin and within `SPREAD` gray levels of one color, so that it cannot be mistaken for a shape.
 """
 
 import numpy as np
@@ -9,23 +9,15 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Pixels = npt.NDArray[np.float32]
 
-# Largest distance of a channel to the base colour, before the noise.
+# Largest distance of a channel from the base color, before noise.
 SPREAD = 40
 
 
 def clutter(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
-    """A gradient with faint blobs, thin lines and a texture.
-
-    Args:
-        rng: Source of the randomness.
-        size: (height, width) in pixels.
-
-    Returns:
-        float32 [height, width, 3], 0 to 255.
-    """
+    """Draw a gradient with faint blobs, thin lines and a texture: float32 [height, width, 3], 0 to 255."""
     height, width = size
     base = rng.integers(20, 236, 3)
-    # Gradient and blobs are made at a quarter of the size: they have no detail, and it takes a tenth of the time.
+    # Gradient and blobs have no detail: drawing them at a quarter of the size takes a tenth of the time.
     canvas = _gradient(rng, base).resize((-(-width // 4), -(-height // 4)), Image.Resampling.BICUBIC)
     _blobs(rng, canvas, base)
     canvas = canvas.filter(ImageFilter.GaussianBlur(float(rng.uniform(1.5, 4.0))))
@@ -36,7 +28,7 @@ def clutter(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
 
 
 def sensor_noise(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
-    """Gaussian noise of a random strength, float32 [height, width, 3]; it lies over shapes and background alike."""
+    """Return Gaussian noise of random strength, float32 [height, width, 3], for shapes and background alike."""
     noise = rng.standard_normal((*size, 3), np.float32)
     noise *= np.float32(rng.uniform(0, 6))
     return noise
@@ -70,7 +62,7 @@ def _lines(rng: np.random.Generator, canvas: Image.Image, base: npt.NDArray[np.i
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
-    """Gray grain of a random coarseness, float32 [height, width]."""
+    """Return gray grain of random coarseness, float32 [height, width]."""
     height, width = size
     cell = int(rng.integers(3, 13))
     grain = rng.uniform(-1, 1, (height // cell + 2, width // cell + 2)).astype(np.float32)

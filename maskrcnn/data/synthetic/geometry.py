@@ -1,4 +1,4 @@
-"""Exact outlines of the synthetic shapes, at the centres of pixels."""
+"""Exact outlines of the synthetic shapes, evaluated at pixel centers."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ SQUARE, CIRCLE, TRIANGLE = 1, 2, 3
 
 
 class Shape(NamedTuple):
-    """A shape on the pixels around it, some of which may be outside the picture.
+    """A shape on a grid of pixels, some of which may be outside the image.
 
     Attributes:
-        coverage: float32 [h, w], share of each pixel that it covers; differs from 0 and 1 on the outline only.
-        inside: bool [h, w], whether the centre of the pixel is inside.
-        origin: (y, x) of the first pixel, in picture pixels.
+        coverage: float32 [h, w], covered fraction of each pixel; between 0 and 1 only on the outline.
+        inside: bool [h, w], whether the center of the pixel is inside.
+        origin: (y, x) of the first pixel, in image pixels.
     """
 
     coverage: npt.NDArray[np.float32]
@@ -22,29 +22,26 @@ class Shape(NamedTuple):
     origin: tuple[int, int]
 
     def clip(self, size: tuple[int, int]) -> "Shape":
-        """The part inside a picture of (height, width)."""
+        """Return the part inside an image of `size` (height, width)."""
         (y, x), (rows, columns) = self.origin, self.inside.shape
         part = np.s_[max(-y, 0) : max(min(rows, size[0] - y), 0), max(-x, 0) : max(min(columns, size[1] - x), 0)]
         return Shape(self.coverage[part], self.inside[part], (max(y, 0), max(x, 0)))
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Its place in the picture, once clipped."""
+        """Slices of the image that a clipped shape covers."""
         (y, x), (rows, columns) = self.origin, self.inside.shape
         return slice(y, y + rows), slice(x, x + columns)
 
 
 def draw_shape(class_id: int, side: float, center: npt.NDArray[np.float64], rng: np.random.Generator) -> Shape:
-    """Draw one shape, upright half of the time, else turned at random.
+    """Draw a whole shape, upright half of the time, otherwise rotated at random.
 
     Args:
         class_id: `SQUARE`, `CIRCLE` or `TRIANGLE`.
-        side: Of the square, of the base of the triangle; diameter of the circle; in pixels.
-        center: float64 [2], y and x of the centre of mass in picture pixels; pixel i has its centre at i + 0.5.
-        rng: Source of the turn and of the height of a triangle.
-
-    Returns:
-        The whole shape, also what lies outside the picture.
+        side: Side of the square, base of the triangle or diameter of the circle, in pixels.
+        center: float64 [2], y and x of the center of mass in image pixels; pixel i has its center at i + 0.5.
+        rng: Determines the rotation and the height of a triangle.
     """
     corners = _corners(class_id, side, rng)
     reach = side / 2 if class_id == CIRCLE else float(np.hypot(*corners.T).max())
@@ -55,7 +52,7 @@ def draw_shape(class_id: int, side: float, center: npt.NDArray[np.float64], rng:
     if class_id == CIRCLE:
         distance = np.hypot(y, x) - np.float32(side / 2)
     else:
-        # How far a pixel is beyond the line of each edge: it is in a convex shape if it is beyond none of them.
+        # Signed distance from the line of each edge: a pixel is inside a convex shape if none is positive.
         edges = np.roll(corners, -1, axis=0) - corners
         normals = np.stack([-edges[:, 1], edges[:, 0]], axis=1) / np.hypot(*edges.T)[:, None]
         offsets = (normals * corners).sum(axis=1)
@@ -66,7 +63,7 @@ def draw_shape(class_id: int, side: float, center: npt.NDArray[np.float64], rng:
 
 
 def _corners(class_id: int, side: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Corners (y, x) about the centre of mass, clockwise in the picture: the normals above then point outwards."""
+    """Return corners (y, x) relative to the center of mass, clockwise in the image, so that normals point outward."""
     if class_id == TRIANGLE:
         height = side * rng.uniform(0.75, 1.1)
         corners = np.array([[-2 * height / 3, 0], [height / 3, side / 2], [height / 3, -side / 2]])

@@ -1,6 +1,6 @@
-"""Synthetic pictures: squares, circles and triangles that occlude each other on a cluttered background.
+"""Synthetic images: squares, circles and triangles that occlude each other on a cluttered background.
 
-A pixel belongs to a shape if its centre lies inside; in the picture edges are smoothed over one pixel.
+A pixel belongs to a shape if its center lies inside. In the image, edges are smoothed over one pixel.
 """
 
 import numpy as np
@@ -15,32 +15,32 @@ CLASS_NAMES = ("BG", "square", "circle", "triangle")
 
 Mask = npt.NDArray[np.bool_]
 
-_SIZES = (160, 256)  # of a side of a picture, pixels
-_SIDES = (16.0, 130.0)  # of a shape, pixels
+_SIZES = (160, 256)  # side of an image, in pixels
+_SIDES = (16.0, 130.0)  # side of a shape, in pixels
 _MOST_SHAPES = 7
 _EMPTY_PICTURES = 0.03
-# Less of a shape than this says too little about what it is: the shape that would hide more is put elsewhere.
+# Visible share and pixels that a shape needs to be recognizable; a shape that would hide more is moved.
 _LEAST_VISIBLE = 0.35
 _LEAST_PIXELS = 60
 _PLACES_TRIED = 12
-# Distance in RGB to the background and to the shapes beneath, at which no one doubts where the edge is.
+# Least distance in RGB from whatever is beneath a shape, so that its edge is clear.
 _CONTRAST = 110.0
 
 
 def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> tuple[Image, list[Mask], list[int]]:
-    """Draw one picture of the dataset.
+    """Draw one image of the dataset; the result depends only on the arguments.
 
     Args:
-        seed: Of the dataset, at least 0.
-        index: Of the picture, at least 0.
-        size: (height, width) in pixels; drawn at random from 160 to 256 each by default.
+        seed: Seed of the dataset, at least 0.
+        index: Index of the image, at least 0.
+        size: (height, width) in pixels; by default, random sides from 160 to 256.
 
     Returns:
-        uint8 [height, width, 3]; the visible part of each of 0 to 7 shapes, bool [height, width]; and their class
-        ids. Every one keeps at least 35 % of its pixels, and 60 of them.
+        The image, uint8 [height, width, 3]; the visible part of each of 0 to 7 shapes, bool [height, width]; and their
+        class ids. Of every shape, at least 35 % and 60 pixels are visible.
 
     Raises:
-        DatasetError: A side is below 32 pixels.
+        DatasetError: A side is shorter than 32 pixels.
     """
     rng = np.random.default_rng([seed, index])
     if size is None:
@@ -48,11 +48,11 @@ def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> t
     else:
         height, width = size
     if min(height, width) < 2 * _SIDES[0]:
-        raise DatasetError(f"the picture size is {(height, width)}: expected sides of at least 32 pixels")
+        raise DatasetError(f"the image size is {(height, width)}: expected sides of at least 32 pixels")
     pixels = clutter(rng, (height, width))
     masks: list[Mask] = []
     class_ids: list[int] = []
-    whole: list[int] = []  # pixels of each shape if nothing hid it
+    whole: list[int] = []  # pixels of each shape, hidden or not
     count = 0 if rng.random() < _EMPTY_PICTURES else int(rng.integers(1, _MOST_SHAPES + 1))
     for _ in range(count):
         class_id = int(rng.integers(1, len(CLASS_NAMES)))
@@ -74,7 +74,7 @@ def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> t
 def _place(
     rng: np.random.Generator, class_id: int, masks: list[Mask], whole: list[int], size: tuple[int, int]
 ) -> tuple[Shape, int] | None:
-    """Find a place where the new shape and all beneath it stay visible: the shape clipped, and its pixels if not."""
+    """Place a shape so that it and all beneath stay recognizable; return it clipped, and its unclipped pixel count."""
     low, high = _SIDES
     side = float(np.exp(rng.uniform(np.log(low), np.log(min(high, 0.7 * min(size))))))
     for _ in range(_PLACES_TRIED):
@@ -98,7 +98,7 @@ def _recognizable(visible: int, whole: int) -> bool:
 
 
 def _paint(rng: np.random.Generator, pixels: Pixels, shape: Shape) -> None:
-    """Blend the shape into float32 [H, W, 3], in a lightly shaded colour unlike all that it touches."""
+    """Blend the shape into float32 [H, W, 3], in a lightly shaded color that contrasts with everything beneath."""
     part = pixels[shape.window]
     beneath = part[::4, ::4].reshape(-1, 3)
     candidates = rng.uniform(10, 245, (32, 3)).astype(np.float32)

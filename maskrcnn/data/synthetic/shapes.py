@@ -1,7 +1,4 @@
-"""The synthetic dataset of shapes, in memory or as COCO files.
-
-A picture is a pure function of a seed and an index (`draw_shapes`): the set in memory is drawn as it is read.
-"""
+"""The synthetic dataset of shapes, in memory or as COCO files."""
 
 import json
 from functools import partial
@@ -16,24 +13,22 @@ from maskrcnn.errors import DatasetError
 from runtime.atomic import atomic_write
 from runtime.masks import rle
 
-__all__ = ["ANNOTATIONS", "CLASS_NAMES", "draw_shapes", "shapes_dataset", "write_shapes"]
-
 ANNOTATIONS = "annotations.json"
-# What a folder that may be replaced must hold: no dataset of someone else has it.
+# Only folders with this file are replaced.
 _MARKER = "shapes.txt"
 
 
 def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int, int] | None = None) -> Dataset:
-    """A dataset of pictures that are drawn when they are read.
+    """Return a dataset of synthetic images, which are drawn when they are read.
 
     Args:
-        count: Number of pictures.
-        seed: Of the dataset; other seeds give other pictures.
-        name: For messages and reports.
-        size: As for `draw_shapes`.
+        count: Number of images.
+        seed: Determines the images.
+        name: Used in messages and reports.
+        size: (height, width) in pixels, at least 32; by default, random sides from 160 to 256.
 
     Raises:
-        DatasetError: `count` is below 1, or `seed` below 0.
+        DatasetError: `count` is less than 1, or `seed` less than 0.
     """
     if count < 1 or seed < 0:
         raise DatasetError(f"shapes: count is {count} and seed {seed}: expected at least 1 and at least 0")
@@ -47,25 +42,20 @@ def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int,
 def write_shapes(
     folder: str | Path, count: int, seed: int, overwrite: bool = False, size: tuple[int, int] | None = None
 ) -> Path:
-    """Write a dataset as COCO files: `annotations.json` with run-length encoded masks, and PNGs in `images`.
+    """Write the images of `shapes_dataset` as COCO files: `annotations.json` with RLE masks, and PNGs in `images`.
 
-    Args:
-        folder: Appears complete, or not at all.
-        count: Number of pictures.
-        seed: Of the dataset; the files hold the same pictures as `shapes_dataset`.
-        overwrite: Whether an older folder of shapes may be replaced; no other folder ever is.
-        size: As for `draw_shapes`.
+    The folder is written atomically. `overwrite` replaces a folder of shapes, but never another folder.
 
     Returns:
         Path of the annotations.
 
     Raises:
         DatasetError: As `shapes_dataset`.
-        OutputError: Something else stands there, or the disk refuses.
+        OutputError: Something else exists at `folder`, or it cannot be written.
     """
     folder = Path(folder)
     dataset = shapes_dataset(count, seed, size=size)
-    description = f"Synthetic shapes: {count} pictures, seed {seed}"
+    description = f"Synthetic shapes: {count} images, seed {seed}"
     content: dict[str, Any] = {
         "info": {"description": description},
         "images": [],
