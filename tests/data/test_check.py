@@ -70,7 +70,7 @@ CASES = {
     "iscrowd is a text": (put("annotations", 0, iscrowd="0"), "wrong-type", "(id 11)", "iscrowd is '0'", 2, 2),
     "iscrowd is 2": (put("annotations", 0, iscrowd=2), "wrong-type", "(id 11)", "iscrowd is 2", 2, 2),
     "iscrowd is a float": (put("annotations", 0, iscrowd=1.0), "wrong-type", "(id 11)", "iscrowd is 1.0", 2, 2),
-    "only a box": (put("annotations", 0, segmentation=[]), "no-mask", "(id 11)", "a box alone", 2, 2),
+    "only a box": (put("annotations", 0, segmentation=[]), "no-mask", "(id 11)", "a box is not enough", 2, 2),
     "segmentation is a text": (put("annotations", 0, segmentation="x"), "wrong-type", "(id 11)", "'x'", 2, 2),
     "segmentation is null": (put("annotations", 0, segmentation=None), "wrong-type", "(id 11)", "None", 2, 2),
     "polygon is not nested": (put("annotations", 0, segmentation=SQUARE), "polygon-type", "(id 11)", "is 10;", 2, 2),
@@ -90,12 +90,12 @@ CASES = {
     "bad second polygon": (
         put("annotations", 0, segmentation=[SQUARE, [1, 2]]), "polygon-short", "(id 11)", "1 corners", 2, 2
     ),
-    "outside": (outline([70, 5, 80, 5, 80, 15]), "empty-mask", "(id 11)", "reaches 20 pixels outside", 2, 2),
-    "no area": (outline([10, 10, 20, 10, 30, 10]), "empty-mask", "(id 11)", "no pixel", 2, 2),
-    "between pixels": (outline([10.1, 10.1, 10.2, 10.1, 10.2, 10.2]), "empty-mask", "(id 11)", "no pixel", 2, 2),
-    "empty runs": (runs(counts=[2400]), "empty-mask", "(id 13)", "no pixel", 2, 2),
+    "outside": (outline([70, 5, 80, 5, 80, 15]), "empty-mask", "(id 11)", "extends 20 pixels beyond", 2, 2),
+    "no area": (outline([10, 10, 20, 10, 30, 10]), "empty-mask", "(id 11)", "no pixels", 2, 2),
+    "between pixels": (outline([10.1, 10.1, 10.2, 10.1, 10.2, 10.2]), "empty-mask", "(id 11)", "no pixels", 2, 2),
+    "empty runs": (runs(counts=[2400]), "empty-mask", "(id 13)", "no pixels", 2, 2),
     "runs of other size": (runs(size=[60, 40]), "rle-size", "(id 13)", "[40, 60], height and width", 2, 2),
-    "size is one number": (runs(size=2400), "rle-size", "(id 13)", "of size 2400", 2, 2),
+    "size is one number": (runs(size=2400), "rle-size", "(id 13)", "has size 2400", 2, 2),
     "runs too short": (runs(counts=[0, 40]), "rle", "(id 13)", "add up to 40", 2, 2),
     "runs below 0": (runs(counts=[-40, 2440]), "rle", "(id 13)", "negative", 2, 2),
     "runs of floats": (runs(counts=[0.0, 40.0, 2360.0]), "rle", "(id 13)", "list of integers", 2, 2),
@@ -122,8 +122,8 @@ CASES = {
     "picture of gigapixels": (
         put("images", 1, width=10**6, height=10**6), "image-size", "(id 5)", "1000000 x 1000000", 3, 1
     ),
-    "missing file": (put("images", 1, file_name="c.png"), "missing-file", "(id 5)", "no picture 'c.png'", 3, 1),
-    "name with NUL": (put("images", 1, file_name="a\0.png"), "missing-file", "(id 5)", "no picture", 3, 1),
+    "missing file": (put("images", 1, file_name="c.png"), "missing-file", "(id 5)", "no image 'c.png'", 3, 1),
+    "name with NUL": (put("images", 1, file_name="a\0.png"), "missing-file", "(id 5)", "no image", 3, 1),
     "name is a folder": (put("images", 1, file_name=".."), "missing-file", "(id 5)", "'..'", 3, 1),
     "endless name": (put("images", 1, file_name="x" * 5000), "missing-file", "(id 5)", "xxx", 3, 1),
     "duplicate category id": (
@@ -133,8 +133,8 @@ CASES = {
         append("categories", {"id": 8, "name": "cat"}), "duplicate-category", "(id 8)", "'cat' is used twice", 3, 2
     ),
     "category without name": (append("categories", {"id": 8}), "missing-key", "(id 8)", "'name'", 3, 2),
-    "category with empty name": (append("categories", {"id": 8, "name": " "}), "wrong-type", "(id 8)", "text", 3, 2),
-    "category id is a text": (append("categories", {"id": "8", "name": "x"}), "wrong-type", "(id '8')", "number", 3, 2),
+    "category with empty name": (append("categories", {"id": 8, "name": " "}), "wrong-type", "(id 8)", "string", 3, 2),
+    "category id is a text": (append("categories", {"id": "8", "name": "x"}), "wrong-type", "(id '8')", "an int", 3, 2),
     "category called BG": (append("categories", {"id": 8, "name": "BG"}), "duplicate-category", "(id 8)", "BG", 3, 2),
     "picture of other size": (put("images", 1, height=31), "image-size", "image 5", "50 x 30 pixels", 3, 1),
 }  # fmt: skip
@@ -171,10 +171,10 @@ def test_a_sound_file_has_no_errors_and_its_counts_are_told(tmp_path):
     assert not has_errors(found)
     name = f"{tmp_path.name}/data"
     assert table_rows(found) == [
-        ("info", "no-objects", name, "1 of 2 pictures have no objects, and teach background only: 5"),
-        ("info", "crowds", name, "1 crowd regions, which are neither objects nor background"),
-        ("info", "class-count", f"{name} class 'cat'", "1 objects in 1 pictures"),
-        ("info", "class-count", f"{name} class 'dog'", "1 objects in 1 pictures"),
+        ("info", "no-objects", name, "1 of 2 images have no objects and only train the background: 5"),
+        ("info", "crowds", name, "1 crowd regions, which count neither as objects nor as background"),
+        ("info", "class-count", f"{name} class 'cat'", "1 objects in 1 images"),
+        ("info", "class-count", f"{name} class 'dog'", "1 objects in 1 images"),
     ]
 
 
@@ -192,8 +192,8 @@ def test_all_bad_rows_are_found_in_one_pass(tmp_path):
     with pytest.raises(DatasetFormatError) as caught:
         read_coco(path)
     assert str(caught.value) == (
-        f"{path} has 53 rows that cannot be used, first data.json images[1] (id 5): there is no picture 'gone.png' in "
-        f"{path.resolve().parent / 'images'}; run `maskrcnn data check {path}` to see all, or leave them out with "
+        f"{path} has 53 rows that cannot be used, first data.json images[1] (id 5): there is no image 'gone.png' in "
+        f"{path.resolve().parent / 'images'}; run `maskrcnn data check {path}` to see all, or skip them with "
         f"skip_bad=True (--skip-bad)"
     )
 
@@ -208,7 +208,7 @@ def test_doubts_do_not_stop_training(tmp_path):
     warnings = [item for item in check_dataset(path) if item.level == "warning"]
     assert [item.kind for item in warnings] == ["duplicate-file", "box-differs", "outside", "class-count"]
     assert "10, 10, 20, 25.5 and 10, 10, 20, 20 (x1, y1, x2, y2)" in warnings[1].message
-    assert "reaches 6 pixels outside" in warnings[2].message
+    assert "extends 6 pixels beyond" in warnings[2].message
     assert len(read_coco(path)) == 3
 
 

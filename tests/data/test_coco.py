@@ -144,26 +144,29 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path):
     write_picture(tmp_path / "images" / "b.png", 30, 50, exif=exif)
     (finding,) = [item for item in check_dataset(path) if item.level == "error"]
     assert finding.kind == "image-size"
-    assert "30 x 50 pixels (width x height), its annotations 50 x 30; is it turned by an EXIF" in finding.message
+    assert (
+        "30 x 50 pixels (width x height), its annotations say 50 x 30; do the annotations ignore its EXIF"
+        in finding.message
+    )
 
 
 def test_no_picture_at_all(tmp_path):
     path = write_json(tmp_path / "x" / "data.json", coco())
-    with pytest.raises(DatasetNotFoundError, match=r"none of its 2 pictures is in .* give their folder with images="):
+    with pytest.raises(DatasetNotFoundError, match=r"none of its 2 images is in .* give their folder with images="):
         read_coco(path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "empty, cut off or not JSON"),
-        (b'{"images": [', "empty, cut off or not JSON"),
+        (b"", "empty, truncated or not JSON"),
+        (b'{"images": [', "empty, truncated or not JSON"),
         (b"\xff\xfe\x00", "not JSON in UTF-8"),
         (b"[" * 200_000, "not JSON in UTF-8"),
         (b"[1, 2]", "no list 'categories'"),
         (b'{"images": [], "categories": []}', "no list 'annotations'"),
         (b'{"images": 3, "categories": [], "annotations": []}', "no list 'images'"),
-        (b'{"images": [], "categories": [{"id": 1, "name": "a"}], "annotations": []}', "no picture to train on"),
+        (b'{"images": [], "categories": [{"id": 1, "name": "a"}], "annotations": []}', "no image to train on"),
     ],
 )
 def test_files_that_are_no_dataset(tmp_path, text, message):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 def test_the_check_finds_nothing_wrong(split, pictures, objects):
     found = check_dataset(FOLDER / f"{split}.json")
     assert [(item.level, item.kind) for item in found] == [("info", "class-count")]
-    assert found[0].message == f"{objects} objects in {pictures} pictures"
+    assert found[0].message == f"{objects} objects in {pictures} images"
 
 
 def test_masks_are_those_of_pycocotools():

@@ -109,13 +109,13 @@ BAD = {
     "circle of four": (shape(kind="circle", points=[(1, 2)] * 4), "polygon-short", "4 points"),
     "NaN": (shape(points=[(1, 2), (3, 4), (5, float("nan"))]), "not-finite", "y is nan"),
     "huge": (shape(points=[(1, 2), (3, 4), (5, 1e12)]), "polygon-far", "1e+12"),
-    "huge circle": (shape(kind="circle", points=[(-1.7e308, 2), (1.7e308, 2)]), "polygon-not-finite", "not a finite"),
+    "huge circle": (shape(kind="circle", points=[(-1.7e308, 2), (1.7e308, 2)]), "polygon-not-finite", "not finite"),
     "flat": (shape(points=[(1, 2), (1, 2), (1, 2)]), "empty-mask", "no pixel"),
     "shape is a number": (7, "wrong-type", "the row is 7"),
-    "mask is no PNG": (shape(kind="mask", points=[(1, 1), (2, 2)], mask="aGVsbG8="), "broken-mask", "PNG in base64"),
-    "mask is no base64": (shape(kind="mask", points=[(1, 1), (2, 2)], mask="%%"), "broken-mask", "PNG in base64"),
-    "mask leaves the picture": (
-        shape(kind="mask", points=[(48, 1), (52, 5)], mask=png(np.ones((5, 5), np.bool_))), "outside", "leaves"
+    "mask is no PNG": (shape(kind="mask", points=[(1, 1), (2, 2)], mask="aGVsbG8="), "broken-mask", "64-encoded PNG"),
+    "mask is no base64": (shape(kind="mask", points=[(1, 1), (2, 2)], mask="%%"), "broken-mask", "base64-encoded PNG"),
+    "mask extends beyond the image": (
+        shape(kind="mask", points=[(48, 1), (52, 5)], mask=png(np.ones((5, 5), np.bool_))), "outside", "beyond"
     ),
     "empty mask": (
         shape(kind="mask", points=[(8, 1), (12, 5)], mask=png(np.zeros((5, 5), np.bool_))), "empty-mask", "no pixel"

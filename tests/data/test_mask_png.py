@@ -55,7 +55,7 @@ def test_classes_of_pixels(tmp_path):
     named = read_masks(tmp_path, class_names=("BG", "cat", "dog", "emu"))
     assert named.class_names == ("BG", "cat", "dog", "emu")
     assert [item.class_id for item in named.records[0].load_instances()] == [3, 1]
-    with pytest.raises(DatasetFormatError, match="its class is 3, of 3 class names"):
+    with pytest.raises(DatasetFormatError, match="its class is 3, but there are 3 class names"):
         read_masks(tmp_path, class_names=("BG", "cat", "dog"))
 
 
@@ -80,7 +80,7 @@ def test_the_other_names_and_pictures_without_masks(tmp_path):
     assert dataset.class_names == ("BG", "cell")
     assert [len(masks(dataset, index)) for index in range(len(dataset))] == [2, 0]
     (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-mask-file"]
-    assert note.message == "1 pictures have no mask file and are not in the dataset, first c"
+    assert note.message == "1 images have no mask file and are left out, first c"
 
 
 def test_a_file_for_each_object(tmp_path):
@@ -94,7 +94,7 @@ def test_a_file_for_each_object(tmp_path):
     assert [record.image_id for record in dataset.records] == ["x1", "x2"]
     np.testing.assert_array_equal(masks(dataset), [FIRST, SECOND])
     assert masks(dataset, 1) == []
-    with pytest.raises(DatasetError, match="2 classes are named"):
+    with pytest.raises(DatasetError, match="2 class names are given"):
         read_masks(tmp_path, class_names=("BG", "a", "b"))
 
 

@@ -76,7 +76,7 @@ def test_options_reach_the_reader(tmp_path):
     via = write_via(tmp_path, kind="dog")
     assert open_dataset(via, class_names=["balloon"]).class_names == ("BG", "balloon")
     assert open_dataset(via, class_attribute="kind").class_names == ("BG", "dog")
-    with pytest.raises(DatasetError, match=r"2 classes are named, but .* with class_attribute="):
+    with pytest.raises(DatasetError, match=r"2 class names are given, but .* with class_attribute="):
         open_dataset(via, class_names=["a", "b"])
     moved = tmp_path / "elsewhere"
     write_picture(moved / "v.png", 30, 50)
@@ -92,7 +92,7 @@ def test_chosen_classes(tmp_path):
     assert len(dataset) == 2
     with pytest.raises(DatasetError, match="no class cow in the data: it has cat, dog"):
         open_dataset(tmp_path / "data.json", class_names=["dog", "cow"])
-    for names, message in (("dog", "a list of names"), ([], "at least one"), (["dog", "dog"], "each once")):
+    for names, message in (("dog", "a list of names"), ([], "at least one"), (["dog", "dog"], "without duplicates")):
         with pytest.raises(DatasetError, match=message):
             open_dataset(tmp_path / "data.json", class_names=names)
 
@@ -131,12 +131,12 @@ def test_several_of_one_name_keep_their_pictures_apart(tmp_path):
 def test_what_is_not_recognized(tmp_path):
     with pytest.raises(DatasetNotFoundError, match="nowhere does not exist; expected a COCO JSON file, a VGG"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DatasetFormatError, match="holds no dataset in a known format; expected a COCO"):
+    with pytest.raises(DatasetFormatError, match="contains no dataset in a known format; expected a COCO"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetFormatError, match="is not a dataset in a known format"):
         open_dataset(write_picture(tmp_path / "a.png", 2, 2))
     for content in ({}, [], {"images": 1}, 5, {"a": {"b": 1}}):
-        with pytest.raises(DatasetFormatError, match="JSON, but of no known format; expected"):
+        with pytest.raises(DatasetFormatError, match="JSON, but not in a known format; expected"):
             open_dataset(write_json(tmp_path / "x.json", content))
     with pytest.raises(DatasetFormatError, match="no list 'categories'"):
         open_dataset(write_json(tmp_path / "x.json", {"images": [], "annotations": []}))

@@ -60,10 +60,10 @@ def test_a_picture_of_one_pixel():
 def test_points_may_be_one_side_away_and_no_more():
     check_polygon([-60, 0, 120, 0, 10, 10], (40, 60))
     for value in (-61, 121, 1e18):
-        with pytest.raises(RowError, match=r"in a picture of 60 x 40 pixels"):
+        with pytest.raises(RowError, match=r"in an image of 60 x 40 pixels"):
             check_polygon([value, 0, 5, 0, 10, 10], (40, 60))
 
 
 def test_no_polygon():
-    with pytest.raises(RowError, match="no polygon"):
+    with pytest.raises(RowError, match="no polygons"):
         rasterize([], (40, 60))

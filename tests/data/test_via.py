@@ -75,7 +75,7 @@ def test_classes_of_an_attribute(tmp_path):
 def test_attributes_that_are_not_used_are_told(tmp_path):
     found = check_dataset(write(tmp_path, version_2(region(RECT, kind="dog", age="2"))))
     assert [item.message for item in found if item.kind == "attributes"] == [
-        "regions have the attributes age, kind; class_attribute= takes classes from one"
+        "regions have the attributes age, kind; class_attribute= reads classes from one"
     ]
 
 
@@ -89,7 +89,7 @@ BAD = {
     "no name": (region({"x": 1}), "missing-key", "'name'"),
     "no shape": ({"region_attributes": {}}, "missing-key", "'shape_attributes'"),
     "region is a text": ("x", "wrong-type", "'x'"),
-    "lists of two lengths": (region({**POLYGON, "all_points_x": [1, 2]}), "polygon-odd", "one length"),
+    "lists of two lengths": (region({**POLYGON, "all_points_x": [1, 2]}), "polygon-odd", "the same length"),
     "two corners": (
         region({"name": "polygon", "all_points_x": [1, 9], "all_points_y": [1, 9]}), "polygon-short", "2 corners"
     ),
@@ -99,7 +99,7 @@ BAD = {
     "rect without area": (region({**RECT, "width": 0}), "empty-mask", "no pixel"),
     "NaN radius": (region({"name": "circle", "cx": 9, "cy": 9, "r": float("nan")}), "not-finite", "r is nan"),
     "huge radius": (region({"name": "circle", "cx": 9, "cy": 9, "r": 1e300}), "polygon-far", "e+300"),
-    "outside": (region({**RECT, "x": 60}), "empty-mask", "reaches 18 pixels outside"),
+    "outside": (region({**RECT, "x": 60}), "empty-mask", "extends 18 pixels beyond"),
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_a_bad_region(tmp_path, name):
     ("attributes", "message"),
     [
         ({}, "no 'kind'"), ({"kind": ""}, "kind' is ''"), ({"kind": None}, "None"),
-        ({"kind": {"a": True, "b": True}}, "2 of the boxes"), ({"kind": {}}, "0 of the boxes"),
+        ({"kind": {"a": True, "b": True}}, "2 of the check boxes"), ({"kind": {}}, "0 of the check boxes"),
     ],
 )  # fmt: skip
 def test_a_region_without_a_class(tmp_path, attributes, message):
@@ -146,8 +146,8 @@ def test_bad_pictures(tmp_path):
 
 def test_no_picture_and_no_file_of_this_kind(tmp_path):
     path = write_json(tmp_path / "data.json", version_1(region(RECT)))
-    with pytest.raises(DatasetNotFoundError, match="none of its 1 pictures"):
+    with pytest.raises(DatasetNotFoundError, match="none of its 1 images"):
         read_via(path)
     for content in ([], {"a": 1}, {"images": []}):
-        with pytest.raises(DatasetFormatError, match="not of the VGG Image Annotator"):
+        with pytest.raises(DatasetFormatError, match="not a VGG Image Annotator file"):
             read_via(write_json(tmp_path / "other.json", content))

@@ -1,1 +1,1 @@
-"""Annotation files to records."""
+"""Readers of annotation files."""

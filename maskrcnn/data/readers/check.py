@@ -1,4 +1,4 @@
-"""The look at a dataset before hours are spent on it: every fault in one pass."""
+"""Checking a dataset before training: all problems are found in one pass."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,22 +22,22 @@ def check_dataset(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> list[DatasetFinding]:
-    """Look at every row and decode every picture.
+    """Check every annotation and decode every image.
 
-    What is an error here is what the readers refuse, or leave out with `skip_bad`.
+    Whatever is an error here is refused by `open_dataset`, or left out with `skip_bad`.
 
     Args:
-        dataset: Path as for `open_dataset`; or a dataset that is read already, such as one of `from_python`, of which
-            pictures and masks are loaded.
-        images: As for `open_dataset`.
-        format: As for `open_dataset`.
-        class_names: As for `open_dataset`.
-        class_attribute: As for `open_dataset`.
-        progress: Called with the number of pictures decoded so far.
+        dataset: Path as for `open_dataset`, or an open dataset, for instance from `from_python`; its images and masks
+            are loaded.
+        images: See `open_dataset`.
+        format: See `open_dataset`.
+        class_names: See `open_dataset`.
+        class_attribute: See `open_dataset`.
+        progress: Called with the number of images decoded so far.
 
     Returns:
-        The findings, in the order of the rows; `findings.table_rows` sorts them for a table, `findings.summary` counts
-        them, `findings.has_errors` decides.
+        The findings, in file order. In `maskrcnn.data.readers.findings`, `has_errors` tells whether any is an error,
+        `table_rows` sorts them for display and `summary` counts them.
     """
     if isinstance(dataset, Dataset):
         scan = Scan(dataset, Findings())
@@ -51,12 +51,12 @@ def check_dataset(
     bad = check_pictures(scan, progress)
     _count_objects(scan, bad)
     if not scan.dataset.records and not any(item.level == "error" for item in scan.findings.items):
-        scan.findings.add("error", "empty", scan.dataset.name, "it has no pictures")
+        scan.findings.add("error", "empty", scan.dataset.name, "it has no images")
     return scan.findings.items
 
 
 def _count_objects(scan: Scan, bad: set[int | str]) -> None:
-    """Note the objects of each class, and the pictures without any."""
+    """Note how many objects each class has, and which images have none."""
     dataset, findings = scan.dataset, scan.findings
     objects: Counter[int] = Counter()
     pictures: Counter[int] = Counter()
@@ -73,13 +73,13 @@ def _count_objects(scan: Scan, bad: set[int | str]) -> None:
         pictures.update({instance.class_id for instance in instances})
     if bare:
         names = ", ".join(bare[:_SHOWN]) + (", ..." if len(bare) > _SHOWN else "")
-        message = f"{len(bare)} of {len(dataset)} pictures have no objects, and teach background only: {names}"
+        message = f"{len(bare)} of {len(dataset)} images have no objects and only train the background: {names}"
         findings.add("info", "no-objects", dataset.name, message)
     if crowds:
         findings.add(
-            "info", "crowds", dataset.name, f"{crowds} crowd regions, which are neither objects nor background"
+            "info", "crowds", dataset.name, f"{crowds} crowd regions, which count neither as objects nor as background"
         )
     for class_id, name in enumerate(dataset.class_names[1:], 1):
         count = objects[class_id]
-        message = f"{count} objects in {pictures[class_id]} pictures" if count else "the class has no objects"
+        message = f"{count} objects in {pictures[class_id]} images" if count else "the class has no objects"
         findings.add("info" if count else "warning", "class-count", f"{dataset.name} class {name!r}", message)

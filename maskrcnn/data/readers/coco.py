@@ -1,4 +1,4 @@
-"""COCO JSON: polygons, compressed and uncompressed run lengths, crowds, pictures without objects."""
+"""Reader of COCO JSON: polygons, compressed and uncompressed RLE, crowds, images without objects."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,12 @@ class _Picture:
 
 
 def scan_coco(path: Path, images: Path | None, name: str, content: Any) -> Scan:
-    """Read what is good and note what is bad.
+    """Read the `content` of the JSON file at `path`, and note invalid rows.
 
-    Class ids are 1, 2, ... in the order of category ids, which may have gaps. Pictures without objects are kept.
-
-    Args:
-        path: The JSON file.
-        images: Folder of the pictures. By default one beside the file: called like it, `images`, the file's own, or
-            COCO's `../train2017`.
-        name: Of the dataset.
-        content: Of the file.
+    Class ids are 1, 2, ... in the order of category ids, which may have gaps. Images without objects are kept.
 
     Raises:
-        DatasetNotFoundError: There is no such folder.
+        DatasetNotFoundError: `images` is not a folder.
         DatasetFormatError: It is not COCO JSON.
     """
     categories, pictures, objects = (_rows(content, key, path) for key in ("categories", "images", "annotations"))
@@ -63,14 +56,14 @@ def _where(path: Path, key: str, index: int, row: Any) -> str:
 def _read_categories(
     rows: list[Any], path: Path, findings: Findings
 ) -> tuple[tuple[str, ...], dict[int, int], dict[int, int | None]]:
-    """Names by class id, category ids by class id, and class ids by category id (None for a bad category)."""
+    """Return names and category ids by class id, and class ids by category id (None for an invalid category)."""
     names: dict[int, str] = {}
     class_of: dict[int, int | None] = {}
     for index, row in enumerate(rows):
         with findings.row(_where(path, "categories", index, row)):
             category = get(row, "id")
             if isinstance(category, bool) or not isinstance(category, int):
-                raise RowError("wrong-type", f"id is {shown(category)}; expected a whole number")
+                raise RowError("wrong-type", f"id is {shown(category)}; expected an integer")
             if category in class_of:
                 raise RowError("duplicate-category", f"category id {shown(category)} is used twice")
             class_of[category] = None
@@ -78,7 +71,7 @@ def _read_categories(
             if name in names.values():
                 raise RowError("duplicate-category", f"the category name {shown(name)} is used twice")
             if name == "BG":
-                raise RowError("duplicate-category", "the category name 'BG' is kept for the background")
+                raise RowError("duplicate-category", "the category name 'BG' is reserved for the background")
             names[category] = name
     if not rows:
         findings.add("error", "no-categories", path.name, "it has no categories; expected at least one")
@@ -90,7 +83,7 @@ def _read_categories(
 def _read_images(
     rows: list[Any], path: Path, images: Path | None, findings: Findings
 ) -> dict[int | str, _Picture | None]:
-    """By image id; None for a row that cannot be used."""
+    """Return images by id; None for an invalid row."""
     names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
     folder = PictureFolder(path, images, names)
     none_found = folder.note_if_none_found(findings)
@@ -112,7 +105,7 @@ def _read_images(
             file = folder.require(file_name)
             known[image_id] = _Picture(file, size)
             if file in used:
-                findings.add("warning", "duplicate-file", where, f"{file.name} is also the picture of {used[file]}")
+                findings.add("warning", "duplicate-file", where, f"{file.name} is also the image of {used[file]}")
             used[file] = where
     return known
 
@@ -135,11 +128,11 @@ def _read_annotations(
             seen.add(annotation)
             image_id, category = get_id(row, "image_id"), get_id(row, "category_id")
             if image_id not in pictures:
-                raise RowError("unknown-image", f"image_id is {shown(image_id)}, which no image has")
+                raise RowError("unknown-image", f"image_id is {shown(image_id)}, but no image has this id")
             if category not in class_of:
-                raise RowError("unknown-category", f"category_id is {shown(category)}, which no category has")
+                raise RowError("unknown-category", f"category_id is {shown(category)}, but no category has this id")
             picture, class_id = pictures[image_id], class_of[int(category)]
-            if picture is None:  # reported where it stands
+            if picture is None:  # its row was reported
                 continue
             instance, overshoot = read_object(row, annotation, picture.size, class_id or 0)
             note_overshoot(overshoot, where, findings)

@@ -1,4 +1,4 @@
-"""Rows of COCO's `annotations`: one row, one object with its mask."""
+"""Rows of COCO's `annotations`: an object and its mask."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -15,24 +15,19 @@ from runtime.masks.rle_string import write_counts
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
-# Boxes and outlines are both drawn by hand: a few pixels apart is normal.
-_TOLERANCE = 5.0
+_TOLERANCE = 5.0  # pixels; boxes and outlines are drawn by hand
 
 
 def read_object(row: Any, annotation_id: int | str, size: Size, class_id: int) -> tuple[Instance, float]:
-    """One object of a picture.
+    """Read an object from a row whose ids were checked before.
 
-    Args:
-        row: The row; its ids were looked at before.
-        annotation_id: Its id.
-        size: (height, width) of the picture.
-        class_id: Its class.
+    `size` is (height, width) of the image.
 
     Returns:
-        The object, and how many pixels its outline reaches outside of the picture.
+        The object, and how many pixels its outline extends beyond the image.
 
     Raises:
-        RowError: The row cannot be used.
+        RowError: The row is invalid.
     """
     crowd = row.get("iscrowd", 0)
     if crowd not in (0, 1) or not isinstance(crowd, int):
@@ -43,14 +38,14 @@ def read_object(row: Any, annotation_id: int | str, size: Size, class_id: int) -
 
 
 def note_overshoot(overshoot: float, where: str, findings: Findings) -> None:
-    """Note an outline that reaches further outside of the picture than people draw."""
+    """Note an outline that extends beyond the image by more than the tolerance."""
     if overshoot > _TOLERANCE:
-        message = f"its outline reaches {overshoot:.0f} pixels outside of the picture, and is cut there"
+        message = f"its outline extends {overshoot:.0f} pixels beyond the image and is cut off there"
         findings.add("warning", "outside", where, message)
 
 
 def note_other_box(instance: Instance, where: str, findings: Findings) -> None:
-    """Note a box of the file that is not that of the mask."""
+    """Note a box in the file that differs from the box of the mask."""
     if instance.file_box is None:
         return
     box = mask_box(instance.mask)
@@ -58,34 +53,30 @@ def note_other_box(instance: Instance, where: str, findings: Findings) -> None:
     if apart > _TOLERANCE:
         message = (
             f"its bbox and the box of its mask are {apart:.0f} pixels apart: {_corners(instance.file_box)} and "
-            f"{_corners(box)} (x1, y1, x2, y2); training uses the mask's"
+            f"{_corners(box)} (x1, y1, x2, y2); training uses the box of the mask"
         )
         findings.add("warning", "box-differs", where, message)
 
 
 def check_area(mask: RLE, overshoot: float = 0.0) -> None:
-    """Refuse a mask without pixels.
-
-    Raises:
-        RowError: It has none.
-    """
+    """Raise RowError if a mask has no pixels."""
     if mask_area(mask) == 0:
-        place = f", and reaches {overshoot:.0f} pixels outside of it" if overshoot else ""
-        raise RowError("empty-mask", f"its mask has no pixel in the picture{place}")
+        place = f"; its outline extends {overshoot:.0f} pixels beyond it" if overshoot else ""
+        raise RowError("empty-mask", f"its mask has no pixels in the image{place}")
 
 
 def read_segmentation(value: Any, size: Size) -> tuple[RLE, float]:
-    """The mask of COCO's `segmentation`, and how many pixels its outline reaches outside of the picture.
+    """Return the mask of COCO's `segmentation`, and how many pixels its outline extends beyond the image.
 
     Raises:
-        RowError: It is neither a list of polygons nor run lengths of the picture's size.
+        RowError: It is neither a list of polygons nor an RLE of the image's size.
     """
     if isinstance(value, Mapping):
         return _read_runs(value, size), 0.0
     if not isinstance(value, list):
-        raise RowError("wrong-type", f"segmentation is {shown(value)}; expected a list of polygons, or run lengths")
+        raise RowError("wrong-type", f"segmentation is {shown(value)}; expected a list of polygons, or an RLE")
     if not value:
-        raise RowError("no-mask", "segmentation is empty; expected an outline: a box alone is not enough")
+        raise RowError("no-mask", "segmentation is empty; expected an outline: a box is not enough")
     return rasterize(value, size)
 
 
@@ -93,15 +84,13 @@ def _read_runs(value: Mapping[str, Any], size: Size) -> RLE:
     for key in ("size", "counts"):
         get(value, key)
     if value["size"] != list(size):
-        raise RowError(
-            "rle-size", f"its run lengths are of size {shown(value['size'])}; expected {list(size)}, height and width"
-        )
+        raise RowError("rle-size", f"its RLE has size {shown(value['size'])}; expected {list(size)}, height and width")
     counts = value["counts"]
     try:
         area(value)
         text = counts if isinstance(counts, str) else write_counts(counts)
     except InputError as error:
-        raise RowError("rle", f"its run lengths cannot be used: {error}") from error
+        raise RowError("rle", f"its RLE cannot be used: {error}") from error
     return {"size": list(size), "counts": text}
 
 

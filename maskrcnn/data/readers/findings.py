@@ -1,7 +1,7 @@
-"""What is wrong with a dataset: found row by row, told all at once.
+"""Problems of a dataset, collected row by row.
 
-Every reader scans its rows with one `Findings`: a bad row is noted and left out. The check shows what was noted; a
-reader for training raises the first of it.
+Every reader notes invalid rows in a `Findings` and leaves them out. The check shows all findings; opening a dataset for
+training raises the first error.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ NO_PICTURES = "no-pictures"
 
 @dataclass(frozen=True)
 class DatasetFinding:
-    """One thing that was noticed.
+    """One finding.
 
     Attributes:
-        level: "error" cannot be trained on; "warning" is probably a mistake; "info" is to be known.
-        kind: Short name of the fault, such as "empty-mask".
+        level: "error": cannot be used for training; "warning": probably a mistake; "info": for information.
+        kind: Short name of the problem, such as "empty-mask".
         where: File and row.
-        message: What is wrong and what was expected.
+        message: What is wrong, and what was expected.
     """
 
     level: Level
@@ -38,7 +38,7 @@ class DatasetFinding:
 
 
 class RowError(Exception):
-    """A row cannot be used; raised and caught inside the readers."""
+    """A row is invalid; raised and caught inside the readers."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(one_line(message))
@@ -47,32 +47,28 @@ class RowError(Exception):
 
 @dataclass
 class Findings:
-    """Collects the findings of one dataset.
-
-    Attributes:
-        items: In the order in which they were noticed.
-    """
+    """Collects the findings of one dataset, in file order."""
 
     items: list[DatasetFinding] = field(default_factory=list)
 
     def add(self, level: Level, kind: str, where: str, message: str) -> None:
-        """Note one; what names and values of the files would do to a terminal is taken out of the texts."""
+        """Add a finding; control characters from file contents are removed."""
         self.items.append(DatasetFinding(level, kind, one_line(where), one_line(message)))
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
-        """Note the `RowError` that ends the block, and go on after it."""
+        """Turn a `RowError` in the block into an error finding."""
         try:
             yield
         except RowError as error:
             self.add("error", error.kind, where, str(error))
 
     def refuse(self, path: Path) -> None:
-        """Raise if there is an error.
+        """Raise an exception if there are errors.
 
         Raises:
-            DatasetNotFoundError: No picture at all was found.
-            DatasetFormatError: Naming the first bad row and the number of them.
+            DatasetNotFoundError: None of the images was found.
+            DatasetFormatError: A row is invalid; the message gives the first one and their number.
         """
         errors = [item for item in self.items if item.level == "error"]
         if not errors:
@@ -83,18 +79,15 @@ class Findings:
         count = "1 row" if len(errors) == 1 else f"{len(errors)} rows"
         raise DatasetFormatError(
             f"{path} has {count} that cannot be used, first {first.where}: {first.message}; run `maskrcnn data check "
-            f"{path}` to see all, or leave them out with skip_bad=True (--skip-bad)"
+            f"{path}` to see all, or skip them with skip_bad=True (--skip-bad)"
         )
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a reader got out of a file or folder.
+    """The result of a reader: the valid rows, and what is wrong with the others.
 
-    Attributes:
-        dataset: The good rows.
-        findings: The bad ones, and more.
-        sizes: (height, width) of pictures, by image id, where the annotations tell it.
+    `sizes` has (height, width) by image id, for images whose size the annotations state.
     """
 
     dataset: Dataset
@@ -103,18 +96,18 @@ class Scan:
 
 
 def has_errors(findings: Sequence[DatasetFinding]) -> bool:
-    """Whether any is an error: the exit decision of `maskrcnn data check`."""
+    """Return whether any finding is an error."""
     return any(finding.level == "error" for finding in findings)
 
 
 def table_rows(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, str, str]]:
-    """Level, kind, where, message of each; errors first, then warnings."""
+    """Return level, kind, where and message of each finding; errors first, then warnings."""
     ranked = sorted(findings, key=lambda finding: _ORDER.index(finding.level))
     return [(finding.level, finding.kind, finding.where, finding.message) for finding in ranked]
 
 
 def summary(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, int, str]]:
-    """Level, kind, how many, and the first of them in words; errors first."""
+    """Return level, kind, count and the text of the first finding for each kind; errors first."""
     groups: dict[tuple[Level, str], list[DatasetFinding]] = {}
     for finding in findings:
         groups.setdefault((finding.level, finding.kind), []).append(finding)

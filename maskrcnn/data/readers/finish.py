@@ -1,4 +1,4 @@
-"""The last step of every reader: refuse what was found, or leave it out; and the look at every picture."""
+"""The last step of reading a dataset: decode all images if asked, and refuse or drop what is invalid."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,20 +11,17 @@ from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.errors import ImageError
 
-_THREADS = 4  # decoding leaves Python's lock; more threads than that wait for each other
+_THREADS = 4  # decoding releases the GIL; more threads wait for each other
 
 
 def finish(scan: Scan, path: Path, *, skip_bad: bool) -> Dataset:
-    """The dataset to train on.
+    """Return the dataset of a scan, for training.
 
-    Args:
-        scan: What the reader found.
-        path: Of the dataset, for messages.
-        skip_bad: Leave out what cannot be used, after a look at every picture; else refuse it.
+    With `skip_bad`, every image is decoded, and invalid rows and images are left out.
 
     Raises:
-        DatasetNotFoundError: No picture at all was found.
-        DatasetFormatError: A row cannot be used, or nothing is left.
+        DatasetNotFoundError: None of the images was found.
+        DatasetFormatError: A row is invalid (without `skip_bad`), or no image or class is left.
     """
     dataset = scan.dataset
     if skip_bad:
@@ -35,24 +32,20 @@ def finish(scan: Scan, path: Path, *, skip_bad: bool) -> Dataset:
     else:
         scan.findings.refuse(path)
     if not dataset.records or len(dataset.class_names) < 2:
-        what = "picture" if not dataset.records else "class"
+        what = "image" if not dataset.records else "class"
         raise DatasetFormatError(f"{path} has no {what} to train on")
     return dataset
 
 
 def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) -> set[int | str]:
-    """Decode every picture, compare its size with that of the annotations, and note what is wrong.
-
-    Args:
-        scan: The dataset; findings are added to its own.
-        progress: Called with the number of pictures done so far.
+    """Decode every image, compare its size with the annotations, and add what is wrong to the scan's findings.
 
     Returns:
-        Ids of the pictures that cannot be used.
+        Ids of the images that cannot be used.
     """
     bad: set[int | str] = set()
     records = scan.dataset.records
-    # Functions of somebody else may not stand being called from several threads.
+    # Functions of a user may not be thread-safe.
     threads = 1 if any(callable(record.image) for record in records) else _THREADS
     with ThreadPoolExecutor(threads) as pool:
         faults = pool.map(lambda record: _fault(record, scan.sizes.get(record.image_id)), records)
@@ -64,14 +57,14 @@ def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) ->
                     scan.findings.add("error", fault[0], where, fault[1])
                 if progress is not None:
                     progress(count)
-        except BaseException:  # an interrupt shall not wait for thousands of pictures
+        except BaseException:  # an interrupt must not wait for thousands of images
             pool.shutdown(cancel_futures=True)
             raise
     return bad
 
 
 def _fault(record: Record, size: tuple[int, int] | None) -> tuple[str, str] | None:
-    """Kind and message of what is wrong with a picture or, where they are loaded late, its objects."""
+    """Return kind and message of what is wrong with an image or its objects."""
     try:
         found = record.load_image().shape[:2]
     except (ImageError, DatasetError) as error:
@@ -83,8 +76,8 @@ def _fault(record: Record, size: tuple[int, int] | None) -> tuple[str, str] | No
     expected = size or (sizes[0] if sizes else found)
     if found == expected:
         return None
-    turned = "; is it turned by an EXIF orientation that the annotations ignore?" if found[::-1] == expected else ""
+    turned = "; do the annotations ignore its EXIF orientation?" if found[::-1] == expected else ""
     return "image-size", (
-        f"the picture has {found[1]} x {found[0]} pixels (width x height), its annotations {expected[1]} x "
+        f"the image has {found[1]} x {found[0]} pixels (width x height), its annotations say {expected[1]} x "
         f"{expected[0]}{turned}"
     )

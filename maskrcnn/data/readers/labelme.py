@@ -1,4 +1,4 @@
-"""Files of labelme: one JSON per picture, with a list of labelled shapes."""
+"""Reader of labelme files: one JSON file per image, with a list of labeled shapes."""
 
 import base64
 from collections.abc import Mapping
@@ -17,28 +17,28 @@ from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import encode_crop
 from runtime.pictures.header import opened
 
-# Labels that labelme's own converters keep for what is no object.
+# Reserved labels of labelme's converters, which mark no object.
 _NO_OBJECT = ("__ignore__", "_background_")
 _SHAPES = "polygon, rectangle, circle, mask"
 
 
 def scan_labelme(path: Path, images: Path | None, name: str) -> Scan:
-    """Read what is good and note what is bad, of a folder of labelme files or one of them.
+    """Read a folder of labelme files or a single one, and note invalid rows.
 
-    Classes are the labels, sorted. Shapes of one label and one `group_id` are one object. A file without shapes is a
-    picture without objects. Labels `__ignore__` and `_background_` are no objects.
+    Classes are the labels, sorted. Shapes with the same label and `group_id` are one object. A file without shapes is
+    an image without objects. The labels `__ignore__` and `_background_` are skipped.
 
     Args:
         path: The folder or the file.
-        images: Folder of the pictures; by default each is where its file's `imagePath` says.
-        name: Of the dataset.
+        images: Folder with the images; by default, each image is where `imagePath` in its file says.
+        name: Name of the dataset.
 
     Raises:
-        DatasetNotFoundError: There is no such folder, or no file in it.
+        DatasetNotFoundError: There is no JSON file.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:
-        raise DatasetNotFoundError(f"{path} has no JSON file; expected those of labelme, one per picture")
+        raise DatasetNotFoundError(f"{path} has no JSON files; expected labelme files, one per image")
     rows = PictureRows(name)
     for file in files:
         with rows.findings.row(file.name):
@@ -47,20 +47,20 @@ def scan_labelme(path: Path, images: Path | None, name: str) -> Scan:
             except DatasetError as error:
                 raise RowError("broken-file", str(error)) from error
             if not is_labelme(content):
-                raise RowError("wrong-type", "it is not of labelme: expected the keys imagePath and shapes")
+                raise RowError("wrong-type", "it is not a labelme file: expected the keys imagePath and shapes")
             image_id = _add_picture(rows, file, content, images)
             _add_shapes(rows, image_id, get(content, "shapes"), file.name)
     return rows.scan()
 
 
 def is_labelme(content: Any) -> bool:
-    """Whether this is the content of such a file."""
+    """Return whether this is the content of a labelme file."""
     return isinstance(content, Mapping) and {"imagePath", "shapes"} <= set(content)
 
 
 def _add_picture(rows: PictureRows, file: Path, content: Mapping[str, Any], images: Path | None) -> str:
     image_path = get_text(content, "imagePath")
-    # labelme writes the way from its file to the picture, which often lies in the folder beside.
+    # labelme writes a path relative to its file; the image is often in a sibling folder.
     root = None if images is not None else file.parent.resolve().parent
     picture = PictureFolder(file, images or file.parent, [image_path], root).require(image_path)
     height, width = picture_size(picture)
@@ -93,7 +93,7 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
             outline = outline_of(shape)
             group = shape.get("group_id")
             if isinstance(group, list | dict):
-                raise RowError("wrong-type", f"group_id is {shown(group)}; expected a number, a text or null")
+                raise RowError("wrong-type", f"group_id is {shown(group)}; expected a number, a string or null")
             key = (label, f"alone {index}" if group is None else str(group))
             groups.setdefault(key, (where, []))[1].append(outline)
     for (label, _), (where, outlines) in groups.items():
@@ -102,12 +102,12 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
 
 
 def outline_of(shape: Mapping[str, Any]) -> list[float]:
-    """Outline x, y, x, y, ... of a shape.
+    """Return the outline x, y, x, y, ... of a shape.
 
     Raises:
-        RowError: It is a point or line, of an unknown kind, or damaged.
+        RowError: It is a point or line, has an unknown type, or is malformed.
     """
-    kind = shape.get("shape_type") or "polygon"  # early versions knew nothing else
+    kind = shape.get("shape_type") or "polygon"  # early versions had no other type
     points = _points(shape)
     if kind == "polygon":
         return [value for point in points for value in point]
@@ -115,7 +115,7 @@ def outline_of(shape: Mapping[str, Any]) -> list[float]:
         raise RowError("shape-type", f"its shape is {shown(kind)}, which has no area; expected one of {_SHAPES}")
     if len(points) not in (2, 4) or (kind == "circle" and len(points) != 2):
         raise RowError("polygon-short", f"a {kind} has {len(points)} points; expected 2")
-    if len(points) == 4:  # version 6 writes all corners
+    if len(points) == 4:  # version 6 writes all four corners
         return [value for point in points for value in point]
     (x1, y1), (x2, y2) = points
     if kind == "rectangle":
@@ -132,10 +132,10 @@ def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def _read_mask(shape: Mapping[str, Any], size: tuple[int, int]) -> MaskCrop:
-    """A bitmap between two corners, both of them inside; looked at before it is decoded."""
+    """Decode the bitmap of a mask shape, after checking that it fits into the image of `size` (height, width)."""
     points = _points(shape)
     if not points:
-        raise RowError("polygon-short", "a mask has no points; expected its corner")
+        raise RowError("polygon-short", "a mask has no points; expected its top left corner")
     top, left = round(points[0][1]), round(points[0][0])
     try:
         encoded = base64.b64decode(get_text(shape, "mask"), validate=True)
@@ -144,10 +144,10 @@ def _read_mask(shape: Mapping[str, Any], size: tuple[int, int]) -> MaskCrop:
             return np.asarray(image.convert("L")) > 0, (top, left)
     except RowError:
         raise
-    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
-        raise RowError("broken-mask", f"its mask is not a PNG in base64: {reason_of(error)}") from error
+    except Exception as error:  # decoders raise many types for damaged files
+        raise RowError("broken-mask", f"its mask is not a base64-encoded PNG: {reason_of(error)}") from error
 
 
 def _check_inside(origin: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> None:
     if min(origin) < 0 or origin[0] + crop[0] > size[0] or origin[1] + crop[1] > size[1]:
-        raise RowError("outside", f"its mask of {list(crop)} at {origin} leaves the picture")
+        raise RowError("outside", f"its mask of {list(crop)} at {origin} extends beyond the image")

@@ -1,4 +1,4 @@
-"""Parts of a bitmap: thick places of it, and the regions that hang together."""
+"""Parts of a bitmap: its thick areas, and its connected regions."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ Bitmap = npt.NDArray[np.bool_]
 
 
 def thick_part(mask: Bitmap, side: int) -> Bitmap:
-    """The pixels that lie in a square of `side` x `side` pixels of the bitmap [H, W]: lines thinner than it vanish."""
+    """Return the pixels of a bitmap [H, W] that lie in a full square of `side` pixels; thinner lines vanish."""
     if min(mask.shape) < side:
         return np.zeros_like(mask)
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -23,7 +23,7 @@ def thick_part(mask: Bitmap, side: int) -> Bitmap:
 
 
 def components(mask: Bitmap) -> list[Bitmap]:
-    """Regions of a bitmap [H, W] whose pixels touch at sides; each bool [H, W], in the order of their first rows."""
+    """Return the 4-connected regions of a bitmap [H, W], each bool [H, W], in the order of their first rows."""
     runs: list[tuple[int, int, int]] = []  # row, begin, end
     parents: list[int] = []
     above: list[int] = []

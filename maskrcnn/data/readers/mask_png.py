@@ -1,8 +1,8 @@
-"""Folders of mask pictures: an instance map for each picture, or a picture of each object.
+"""Reader of folders of mask images, in one of two layouts.
 
-Maps: `JPEGImages` or `images` beside `SegmentationObject` or `masks`; the gray or palette value of a pixel is the
-number of its object, 0 is background, 255 (of 8 bits) belongs to nobody. `SegmentationClass` may tell its class.
-Single: `ID/images/ID.png` and `ID/masks/*.png`, in which every pixel above 0 belongs to the object.
+Instance maps: `JPEGImages` or `images` beside `SegmentationObject` or `masks`. The gray or palette value of a pixel is
+the number of its object; 0 is background, and 255 (with 8 bits) is void. `SegmentationClass` optionally has classes.
+One mask per object: `ID/images/ID.png` and `ID/masks/*.png`, in which every pixel above 0 belongs to the object.
 """
 
 from collections.abc import Sequence
@@ -23,27 +23,27 @@ from runtime.masks.rle import encode_crop
 Map = npt.NDArray[np.int32]
 
 _NOBODY = 255
-# VOC draws a line of 5 pixels around every object. It is no object that was left out: only wider places are.
+# VOC draws a void outline of 5 pixels around every object; only wider void areas hide objects.
 _WIDER = 7
-# A look at the whole map for each object takes minutes where a photo of 16 bits stands for a map.
+# More values mean a 16-bit photo instead of a map, which would take minutes to read.
 _MAX_OBJECTS = 10_000
 _KINDS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def scan_masks(path: Path, class_names: Sequence[str] | None, name: str) -> Scan:
-    """Read what is good and note what is bad, of a folder in one of the two layouts.
+    """Read a folder in one of the two layouts, and note invalid rows.
 
-    A picture without a mask file is not in the dataset. Places of nobody, where wider than an outline, become crowds
-    of the first class, one for each that hangs together.
+    Images without a mask file are left out. Void areas wider than an outline become crowds of the first class, one per
+    connected region.
 
     Args:
         path: The folder.
-        class_names: Names, background first; the value in `SegmentationClass` is the index. Without that folder there
-            is one class. By default "object", or "class 1", "class 2", ...
-        name: Of the dataset.
+        class_names: Background first, indexed by the value in `SegmentationClass`; without that folder there is one
+            class. By default "object", or "class 1", "class 2", ...
+        name: Name of the dataset.
 
     Raises:
-        DatasetFormatError: It has neither layout.
+        DatasetFormatError: The folder has neither layout.
     """
     rows = PictureRows(name)
     pictures, masks = mask_folders(path)
@@ -52,20 +52,20 @@ def scan_masks(path: Path, class_names: Sequence[str] | None, name: str) -> Scan
     if not is_single(path):
         raise DatasetFormatError(
             f"{path} has no masks: expected JPEGImages or images beside SegmentationObject or masks, or a folder for "
-            f"each picture with images and masks in it"
+            f"each image that contains images and masks"
         )
     return _scan_single(rows, path, class_names)
 
 
 def mask_folders(path: Path) -> tuple[Path | None, Path | None]:
-    """Folders of the pictures and of the instance maps, None where there is none."""
+    """Return the folders of the images and of the instance maps, None for a missing one."""
     pictures = (path / name for name in ("JPEGImages", "images"))
     masks = (path / name for name in ("SegmentationObject", "masks"))
     return next(filter(Path.is_dir, pictures), None), next(filter(Path.is_dir, masks), None)
 
 
 def is_single(path: Path) -> bool:
-    """Whether a folder holds a folder for each picture, with `images` and `masks`."""
+    """Return whether a folder has subfolders with `images` and `masks`."""
     return any((folder / "images").is_dir() and (folder / "masks").is_dir() for folder in path.iterdir())
 
 
@@ -81,7 +81,7 @@ def _scan_maps(
         where = f"{masks.name}/{mask.name}"
         with rows.findings.row(where):
             if stem not in files:
-                raise RowError("missing-file", f"there is no picture {stem!r} in {pictures}")
+                raise RowError("missing-file", f"there is no image {stem!r} in {pictures}")
             size = picture_size(files[stem])
             objects, eight_bits = _read_map(mask, size)
             if class_maps is not None and stem not in class_maps:
@@ -91,7 +91,7 @@ def _scan_maps(
             highest = max(highest, _add_objects(rows, stem, objects, kinds, class_names, where, eight_bits))
     bare = [stem for stem in files if stem not in maps]
     if bare:
-        message = f"{len(bare)} pictures have no mask file and are not in the dataset, first {bare[0]}"
+        message = f"{len(bare)} images have no mask file and are left out, first {bare[0]}"
         rows.findings.add("info", "no-mask-file", pictures.name, message)
     return rows.scan(class_names or (BACKGROUND, *(_numbered(index) for index in range(1, highest + 1))))
 
@@ -105,7 +105,7 @@ def _add_objects(
     where: str,
     eight_bits: bool,
 ) -> int:
-    """Add the objects of an instance map; returns the highest class id."""
+    """Add the objects of an instance map, and return the highest class id."""
     highest = 1
     nobody = (objects == _NOBODY) & eight_bits
     values = np.unique(objects[~nobody]).tolist()
@@ -119,10 +119,12 @@ def _add_objects(
             inside = kinds[mask]
             inside = inside[(inside != 0) & (inside != _NOBODY)]
             if not inside.size:
-                raise RowError("no-class", "no pixel of it has a class in SegmentationClass")
+                raise RowError("no-class", "none of its pixels has a class in SegmentationClass")
             class_id = int(np.bincount(inside).argmax())
             if class_names is not None and class_id >= len(class_names):
-                raise RowError("unknown-category", f"its class is {class_id}, of {len(class_names)} class names")
+                raise RowError(
+                    "unknown-category", f"its class is {class_id}, but there are {len(class_names)} class names"
+                )
             highest = max(highest, class_id)
             name = _numbered(class_id) if class_names is None else class_names[class_id]
             _add(rows, stem, name, mask, f"{where} object {value}")
@@ -137,7 +139,7 @@ def _scan_single(rows: PictureRows, path: Path, class_names: Sequence[str] | Non
         with rows.findings.row(folder.name):
             pictures = list_pictures(folder / "images")
             if len(pictures) != 1:
-                raise RowError("missing-file", f"there are {len(pictures)} pictures in {folder / 'images'}; expected 1")
+                raise RowError("missing-file", f"there are {len(pictures)} images in {folder / 'images'}; expected 1")
             if not (folder / "masks").is_dir():
                 raise RowError("missing-file", f"there is no folder {folder / 'masks'}")
             picture = next(iter(pictures.values()))
@@ -156,13 +158,13 @@ def _add(rows: PictureRows, stem: str, name: str, mask: Bitmap, where: str, *, c
 
 
 def _read_map(path: Path, size: tuple[int, int], *, colors: bool = False) -> tuple[Map, bool]:
-    """Values of the pixels, palettes not resolved, int32 [H, W]; and whether the file has 8 bits."""
+    """Return pixel values (of palettes, the index), int32 [H, W], and whether the file has 8 bits."""
     with opened_row(path, "mask") as image:
         _check_size(image.size[::-1], size)
         mode = image.mode
         values = _values(image, colors)
     if values.min() < 0:
-        raise RowError("mask-mode", "the mask has a value below 0")
+        raise RowError("mask-mode", "the mask has a negative value")
     return values, mode in ("L", "P")
 
 
@@ -170,22 +172,24 @@ def _values(image: Image.Image, colors: bool) -> Map:
     if image.mode in _KINDS:
         return np.asarray(image).astype(np.int32)
     if not colors:
-        raise RowError("mask-mode", f"the mask has mode {image.mode}; expected gray or palette values, object numbers")
+        raise RowError(
+            "mask-mode", f"the mask has mode {image.mode}; expected gray or palette values that are object numbers"
+        )
     return np.asarray(image.convert("RGB")).max(axis=2).astype(np.int32)
 
 
 def _check_size(found: tuple[int, int], size: tuple[int, int]) -> None:
-    """Refuse a mask that is not as large as its picture, before it is decoded."""
+    """Raise RowError, before decoding, if a mask has another size than its image."""
     if found != size:
-        message = f"the mask has {found[1]} x {found[0]} pixels, its picture {size[1]} x {size[0]}"
+        message = f"the mask has {found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}"
         raise RowError("image-size", message)
 
 
 def _one_class(class_names: Sequence[str] | None) -> Sequence[str]:
     if class_names is not None and len(class_names) != 2:
         raise DatasetError(
-            f"{len(class_names) - 1} classes are named ({', '.join(class_names[1:])}), but these masks tell no classes "
-            f"apart: expected one"
+            f"{len(class_names) - 1} class names are given ({', '.join(class_names[1:])}), but these masks do not "
+            f"distinguish classes: expected one"
         )
     return class_names or (BACKGROUND, DEFAULT_CLASS)
 

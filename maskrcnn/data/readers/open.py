@@ -1,4 +1,4 @@
-"""Any dataset by its path: the format is recognized from what is there."""
+"""Opening a dataset by its path; the format is recognized."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ DatasetFormat = Literal["coco", "via", "labelme", "masks"]
 
 _EXPECTED = (
     "expected a COCO JSON file, a VGG Image Annotator JSON file, a folder of labelme JSON files, or a folder of mask "
-    "pictures (JPEGImages or images beside SegmentationObject or masks, or ID/images and ID/masks)"
+    "images (JPEGImages or images beside SegmentationObject or masks, or ID/images and ID/masks)"
 )
 
 
 class _Source(NamedTuple):
-    """What was recognized; `content` is that of a COCO or VIA file."""
+    """A recognized dataset; `content` is that of a JSON file."""
 
     path: Path
     format: DatasetFormat
@@ -41,20 +41,25 @@ def open_dataset(
     *,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Read a dataset of any known format.
+    """Open a dataset in any known format.
 
     Args:
-        path: A file, or a folder that holds one or is one.
-        images: Folder of the pictures, where it is not beside the annotations.
+        path: An annotation file, a folder that contains one, or a folder of labelme files or mask images.
+        images: Folder with the images; by default, the usual places around the annotations are searched.
         format: "coco", "via", "labelme" or "masks"; by default recognized.
-        class_names: Classes to use, in the order of class ids, with or without "BG" in front; objects of others are
-            left out. Where the annotations have no names, it gives them.
-        class_attribute: Region attribute of the VGG Image Annotator that holds the class.
-        skip_bad: Leave out rows and pictures that cannot be used, instead of refusing the dataset.
+        class_names: Classes to use, in the order of class ids, with or without "BG" in front; other objects are left
+            out. Names the classes if the annotations have no names.
+        class_attribute: Region attribute of the VGG Image Annotator that contains the class; by default, all regions
+            have one class.
+        skip_bad: Leave out invalid rows and images instead of refusing the dataset. Every image is decoded.
+
+    Returns:
+        The dataset; class ids are 1, 2, ... in the order of category ids (COCO), sorted labels (labelme, VIA) or pixel
+        values (mask images).
 
     Raises:
-        DatasetNotFoundError: There is nothing at `path`, or no picture.
-        DatasetFormatError: The format is not known, or a row cannot be used.
+        DatasetNotFoundError: There is nothing at `path`, or none of the images exists.
+        DatasetFormatError: The format is unknown, or a row is invalid.
         DatasetError: The dataset lacks one of `class_names`.
     """
     names = with_background(class_names)
@@ -71,10 +76,20 @@ def open_datasets(
     *,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Read several datasets as one; classes are matched by name. See `open_dataset`.
+    """Open several datasets and combine them; classes are matched by name.
+
+    Args:
+        paths: One or more paths as for `open_dataset`.
+        format: See `open_dataset`.
+        class_names: Classes to use; by default those of all datasets.
+        class_attribute: See `open_dataset`.
+        skip_bad: See `open_dataset`.
+
+    Returns:
+        The combined dataset; see `combine`.
 
     Raises:
-        DatasetError: As `open_dataset`, or no path is given.
+        DatasetError: As `open_dataset`; or there are no paths, or one is given twice.
     """
     names = with_background(class_names)
     if len({Path(path).resolve() for path in paths}) != len(paths):
@@ -82,7 +97,7 @@ def open_datasets(
     scans = ((path, scan_dataset(path, None, format, names, class_attribute)) for path in paths)
     found = [finish(scan, Path(path), skip_bad=skip_bad) for path, scan in scans]
     _check_known(names, found)
-    if len({dataset.name for dataset in found}) != len(found):  # ids of pictures begin with the name
+    if len({dataset.name for dataset in found}) != len(found):  # image ids start with the name
         found = [replace(dataset, name=str(path)) for dataset, path in zip(found, paths, strict=True)]
     return combine(found, names)
 
@@ -94,12 +109,7 @@ def scan_dataset(
     class_names: tuple[str, ...] | None = None,
     class_attribute: str | None = None,
 ) -> Scan:
-    """Read what is good and note what is bad, of any known format; see `open_dataset`.
-
-    Raises:
-        DatasetNotFoundError: There is nothing at `path`.
-        DatasetFormatError: The format is not known.
-    """
+    """Read a dataset in any known format, and note invalid rows; see `open_dataset`."""
     if format is not None and format not in get_args(DatasetFormat):
         raise DatasetError(f"format is {format!r}; expected one of {', '.join(get_args(DatasetFormat))}")
     folder = None if images is None else Path(images)
@@ -113,8 +123,8 @@ def scan_dataset(
         return scan_masks(source.path, class_names, name)
     if class_attribute is None and class_names is not None and len(class_names) != 2:
         raise DatasetError(
-            f"{len(class_names) - 1} classes are named, but the regions of {source.path} are of one class: give one, "
-            f"or name the region attribute that tells them apart with class_attribute="
+            f"{len(class_names) - 1} class names are given, but the regions of {source.path} have one class: give one "
+            f"name, or the region attribute that contains the class with class_attribute="
         )
     label = class_names[1] if class_names and class_attribute is None else DEFAULT_CLASS
     return scan_via(source.path, folder, label, class_attribute, name, source.content)
@@ -139,44 +149,44 @@ def _recognize(path: Path, wanted: DatasetFormat | None) -> _Source:
     files = sorted(file for file in path.glob("*.json") if not file.name.startswith("."))
     files = files or sorted(path.glob("annotations/*.json"))
     if not files:
-        raise DatasetFormatError(f"{path} holds no dataset in a known format; {_EXPECTED}")
+        raise DatasetFormatError(f"{path} contains no dataset in a known format; {_EXPECTED}")
     first = read_json(files[0])
     if is_labelme(first):
         return _Source(files[0].parent, "labelme")
     if len(files) > 1:
         names = ", ".join(str(file.relative_to(path)) for file in files[:8])
-        raise DatasetFormatError(f"{path} holds several JSON files ({names}): give the path of one")
+        raise DatasetFormatError(f"{path} contains several JSON files ({names}): give the path of one")
     return _recognize_file(files[0], wanted, first)
 
 
 def _recognize_file(path: Path, wanted: DatasetFormat | None, content: Any = None) -> _Source:
     if wanted == "masks":
-        raise DatasetFormatError(f"{path} is a file; expected a folder of mask pictures")
+        raise DatasetFormatError(f"{path} is a file; expected a folder of mask images")
     if path.suffix.lower() != ".json" and wanted is None:
         raise DatasetFormatError(f"{path} is not a dataset in a known format; {_EXPECTED}")
     content = read_json(path) if content is None else content
     tests: dict[DatasetFormat, Callable[[Any], bool]] = {"via": is_via, "labelme": is_labelme, "coco": _is_coco}
     found = [wanted] if wanted is not None else [name for name, test in tests.items() if test(content)]
     if not found:
-        raise DatasetFormatError(f"{path} is JSON, but of no known format; {_EXPECTED}")
+        raise DatasetFormatError(f"{path} is JSON, but not in a known format; {_EXPECTED}")
     return _Source(path, found[0], content)
 
 
 def _is_coco(content: Any) -> bool:
-    # Two of the three lists: the third one is then named as missing.
+    # Two of the three lists are enough: the error message then names the missing one.
     return isinstance(content, dict) and len({"images", "annotations", "categories"} & set(content)) >= 2
 
 
 def _name(path: Path) -> str:
-    """File name without suffix, with its folder where that tells more: every split may have a `via_region_data`."""
+    """Return folder name and file stem (splits often have files of the same name), or the name of a folder."""
     return f"{path.resolve().parent.name}/{path.stem}" if path.is_file() else path.resolve().name
 
 
 def with_background(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Class names with "BG" in front.
+    """Return class names with "BG" in front.
 
     Raises:
-        DatasetError: There is none, or one is there twice.
+        DatasetError: There are no names, or duplicates.
     """
     if class_names is None:
         return None
@@ -185,5 +195,5 @@ def with_background(class_names: Sequence[str] | None) -> tuple[str, ...] | None
     names = tuple(class_names)
     names = names if names[:1] == (BACKGROUND,) else (BACKGROUND, *names)
     if len(names) < 2 or len(set(names)) != len(names):
-        raise DatasetError(f"class_names is {', '.join(names)}: expected at least one name, each once")
+        raise DatasetError(f"class_names is {', '.join(names)}: expected at least one name, without duplicates")
     return names

@@ -1,4 +1,4 @@
-"""Finding the pictures that annotations name, and their sizes."""
+"""Finding the image files that annotations name, and reading their sizes."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 class PictureFolder:
-    """The folder in which the pictures of an annotation file lie.
+    """The folder with the images of an annotation file.
 
     Args:
         annotations: The annotation file.
-        images: The folder, if it is known; else those where annotation tools put pictures are looked at.
-        names: The file names that the annotations give.
-        root: The folder that no name may lead out of; by default that of the pictures. Links in it are followed.
+        images: The folder, if known; otherwise the folders that annotation tools use are searched.
+        names: The file names in the annotations.
+        root: File names must not lead out of this folder; by default, the folder with the images. Links are followed.
 
     Raises:
         DatasetNotFoundError: `images` is given and is not a folder.
@@ -34,57 +34,59 @@ class PictureFolder:
 
     def __init__(self, annotations: Path, images: Path | None, names: Sequence[str], root: Path | None = None) -> None:
         if images is not None and not images.is_dir():
-            raise DatasetNotFoundError(f"{images} is not a folder; expected that of the pictures of {annotations}")
+            raise DatasetNotFoundError(
+                f"{images} is not a folder; expected the folder with the images of {annotations}"
+            )
         places = [images] if images is not None else _usual_folders(annotations)
         self.places = [place for place in dict.fromkeys(places) if place.is_dir()]
         self._annotations, self._names, self._root = annotations, names, root
 
     @cached_property
     def best(self) -> Path:
-        """The first of the folders that hold the most of the pictures."""
+        """The folder that has the most of the images; the first one if several have as many."""
         if len(self.places) == 1:
             return self.places[0]
         return max(self.places, key=lambda place: sum(self._resolve(place, name) is not None for name in self._names))
 
     def find(self, name: str) -> Path | None:
-        """Path of a picture, None if there is none."""
+        """Return the path of an image, or None if it does not exist."""
         return self._resolve(self.best, name)
 
     def require(self, name: str) -> Path:
-        """Path of a picture.
+        """Return the path of an image.
 
         Raises:
-            RowError: There is none.
+            RowError: It does not exist.
         """
         path = self.find(name)
         if path is None:
-            raise RowError("missing-file", f"there is no picture {shown(name)} in {self.best}")
+            raise RowError("missing-file", f"there is no image {shown(name)} in {self.best}")
         return path
 
     def note_if_none_found(self, findings: Findings) -> bool:
-        """Note an error if none of the pictures is there; returns whether."""
+        """Return whether no image exists, after noting it as an error."""
         if not self._names or any(self.find(name) for name in self._names):
             return False
         places = ", ".join(map(str, self.places))
-        message = f"none of its {len(self._names)} pictures is in {places}; give their folder with images="
+        message = f"none of its {len(self._names)} images is in {places}; give their folder with images="
         findings.add("error", NO_PICTURES, str(self._annotations), message)
         return True
 
     def _resolve(self, folder: Path, name: str) -> Path | None:
-        # Tools on Windows write backslashes; many write a folder of the machine that they ran on.
+        # Tools on Windows write backslashes; many tools write a folder of the machine they ran on.
         forward = name.replace("\\", "/")
         for part in dict.fromkeys((name, forward, forward.rsplit("/", 1)[-1])):
             path = folder / part
             try:
                 if part and _is_inside(part, folder, self._root) and path.is_file():
                     return path
-            except (OSError, ValueError):  # a name that is too long, or has a NUL
+            except (OSError, ValueError):  # the name is too long or contains NUL
                 continue
         return None
 
 
 def _is_inside(name: str, folder: Path, root: Path | None) -> bool:
-    if not os.path.isabs(name) and ".." not in name:  # noqa: PTH117  (half a million names of a large file)
+    if not os.path.isabs(name) and ".." not in name:  # noqa: PTH117  (pathlib is too slow for half a million names)
         return True
     found = os.path.normpath(folder.absolute() / name)
     return Path(found).is_relative_to(os.path.normpath((root or folder).absolute()))
@@ -109,11 +111,7 @@ def _usual_folders(annotations: Path) -> list[Path]:
 
 @contextmanager
 def opened_row(path: Path, what: str) -> Iterator[Image.Image]:
-    """Open a picture file for the time of a block; what is wrong with it, decoding in the block included, is a fault.
-
-    Raises:
-        RowError: It cannot be read, or as the block raises.
-    """
+    """Open an image file for a block; raise RowError if opening it, or decoding it in the block, fails."""
     try:
         with opened(str(path), repr(str(path))) as image:
             yield image
@@ -121,43 +119,39 @@ def opened_row(path: Path, what: str) -> Iterator[Image.Image]:
         raise
     except ImageError as error:
         raise RowError("broken-image", f"the {what} {error}") from error
-    except Exception as error:  # decoders raise a dozen types for the same fault: a damaged file
+    except Exception as error:  # decoders raise many types for damaged files
         raise RowError("broken-image", f"the {what} {path} cannot be read: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of somebody else's code says, in one line."""
+    """Return the message of an error from a library, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture as `read_image` decodes it, from its header.
+    """Return the (height, width) that `read_image` decodes an image to, from its header.
 
     Raises:
-        RowError: It is not a picture, or is too large.
+        RowError: The file is not an image, or is too large.
     """
-    with opened_row(path, "picture") as image:
+    with opened_row(path, "image") as image:
         width, height = image.size
-        # Pillow turns TIFF by itself, its size too.
+        # Pillow applies the orientation of TIFF files itself, also to the size.
         turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED
     check_pixels(height, width)
     return (width, height) if turned else (height, width)
 
 
 def check_pixels(height: int, width: int) -> None:
-    """Refuse a size that no picture has.
-
-    Raises:
-        RowError: It has more pixels than are decoded.
-    """
+    """Raise RowError if an image has more pixels than `read_image` allows."""
     if height * width > MAX_PIXELS:
         raise RowError(
-            "image-size", f"a picture of {shown(width)} x {shown(height)} pixels; at most {MAX_PIXELS} are allowed"
+            "image-size", f"the image has {shown(width)} x {shown(height)} pixels; at most {MAX_PIXELS} are allowed"
         )
 
 
 def list_pictures(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by stem, in the order of their names."""
+    """Return the image files of a folder by stem, sorted by name."""
     files: Iterable[Path] = sorted(folder.iterdir()) if folder.is_dir() else ()
     found: dict[str, Path] = {}
     for path in files:

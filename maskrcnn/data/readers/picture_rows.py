@@ -1,4 +1,4 @@
-"""Readers that keep one annotation file, or one row, for each picture."""
+"""Collecting images and objects, for formats with one file or entry per image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,9 @@ DEFAULT_CLASS = "object"
 
 @dataclass
 class NamedObject:
-    """An object whose class is a name yet, because class ids are known only when all are read.
+    """An object with a class name, because class ids are known only after all objects are read.
 
-    Attributes:
-        name: Class.
-        mask: Run lengths.
-        where: For messages.
-        crowd: As in `Instance`.
+    `where` is its file and row, for messages.
     """
 
     name: str
@@ -34,13 +30,7 @@ class NamedObject:
 
 @dataclass
 class PictureRows:
-    """Collects pictures and their objects.
-
-    Attributes:
-        name: Of the dataset.
-        findings: What is wrong.
-        sizes: (height, width) by image id.
-    """
+    """Collects the images and objects of a dataset; `sizes` has (height, width) by image id."""
 
     name: str
     findings: Findings = field(default_factory=Findings)
@@ -50,43 +40,34 @@ class PictureRows:
     _objects: dict[str, list[NamedObject]] = field(init=False, default_factory=dict)
 
     def add_picture(self, image_id: str, path: Path, size: tuple[int, int]) -> None:
-        """Add a picture.
+        """Add an image.
 
         Raises:
-            RowError: There is one of this id, or of this file.
+            RowError: There is an image with this id or file.
         """
         if image_id in self._paths:
-            raise RowError("duplicate-image", f"the picture {shown(image_id)} is named twice")
+            raise RowError("duplicate-image", f"the image {shown(image_id)} appears twice")
         if path in self._users:
-            raise RowError("duplicate-file", f"{path.name} is also the picture of {shown(self._users[path])}")
+            raise RowError("duplicate-file", f"{path.name} is also the image of {shown(self._users[path])}")
         self._paths[image_id], self.sizes[image_id], self._users[path] = path, size, image_id
 
     def add_object(self, image_id: str, found: NamedObject) -> None:
-        """Add an object to a picture.
-
-        Raises:
-            RowError: Its mask is empty.
-        """
+        """Add an object to an image; raise RowError if its mask is empty."""
         check_area(found.mask)
         self._objects.setdefault(image_id, []).append(found)
 
     def add_outline(self, image_id: str, name: str, outlines: Sequence[object], where: str) -> None:
-        """Add an object given by outlines, see `polygons.rasterize`.
-
-        Raises:
-            RowError: An outline cannot be used, or there is nothing inside.
-        """
+        """Add an object given by outlines; raise RowError if one is invalid, or the mask is empty."""
         mask, overshoot = rasterize(outlines, self.sizes[image_id])
         check_area(mask, overshoot)
         note_overshoot(overshoot, where, self.findings)
         self._objects.setdefault(image_id, []).append(NamedObject(name, mask, where))
 
     def scan(self, class_names: Sequence[str] | None = None) -> Scan:
-        """The dataset.
+        """Return the dataset and the findings.
 
-        Args:
-            class_names: Names in the order of class ids, background first; by default those of the objects, sorted.
-                An object of another class is noted as an error.
+        `class_names` are in the order of class ids, background first; by default the names of all objects, sorted. An
+        object of another class becomes an error finding.
         """
         if class_names is None:
             used = {found.name for objects in self._objects.values() for found in objects}
@@ -98,7 +79,7 @@ class PictureRows:
             for index, found in enumerate(self._objects.get(image_id, ())):
                 with self.findings.row(found.where):
                     if ids.get(found.name, 0) == 0:
-                        raise RowError("unknown-category", f"its class is {shown(found.name)}, which is not known")
+                        raise RowError("unknown-category", f"its class {shown(found.name)} is unknown")
                     instances.append(Instance(ids[found.name], found.mask, found.crowd, None, index))
             records.append(Record(image_id, path, tuple(instances)))
         return Scan(Dataset(self.name, tuple(class_names), tuple(records)), self.findings, self.sizes)

@@ -1,4 +1,4 @@
-"""Projects of the VGG Image Annotator, versions 1 and 2: one entry per picture, with a list or object of regions."""
+"""Reader of VGG Image Annotator files, versions 1 and 2: one entry per image, with a list or object of regions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,28 +11,21 @@ from maskrcnn.data.readers.picture_files import PictureFolder, picture_size
 from maskrcnn.data.readers.picture_rows import BACKGROUND, PictureRows
 from maskrcnn.errors import DatasetFormatError
 
-_METADATA = "_via_img_metadata"  # where a project that was saved, not exported, keeps its entries
+_METADATA = "_via_img_metadata"  # holds the entries in a saved project; exported files have them at the top
 _SHAPES = "polygon, polyline, rect, circle, ellipse"
 
 
 def scan_via(
     path: Path, images: Path | None, class_name: str, class_attribute: str | None, name: str, content: Any
 ) -> Scan:
-    """Read what is good and note what is bad, of a file that was exported or saved as a project.
+    """Read the `content` of an exported file or a saved project at `path`, and note invalid rows.
 
-    A picture without regions is kept. The last point of a polyline is joined to its first.
-
-    Args:
-        path: The JSON file.
-        images: Folder of the pictures; by default one beside the file.
-        class_name: The one class of all regions, where `class_attribute` is None.
-        class_attribute: Region attribute that holds the class: a text, or check boxes of which one is ticked.
-        name: Of the dataset.
-        content: Of the file.
+    Images without regions are kept. Polylines are closed. All regions have the class `class_name`, unless the region
+    attribute `class_attribute` contains the class, as text or as check boxes of which one is checked.
 
     Raises:
-        DatasetNotFoundError: There is no such file or folder.
-        DatasetFormatError: It is not such a file.
+        DatasetNotFoundError: `images` is not a folder.
+        DatasetFormatError: It is not a file of the VGG Image Annotator.
     """
     entries = _entries(content, path)
     named = [entry["filename"] for entry in entries.values() if isinstance(entry, Mapping) and "filename" in entry]
@@ -57,14 +50,14 @@ def scan_via(
                     rows.add_outline(image_id, label, [outline], f"{where} region {index}")
     if class_attribute is None and attributes:
         message = (
-            f"regions have the attributes {', '.join(sorted(attributes))}; class_attribute= takes classes from one"
+            f"regions have the attributes {', '.join(sorted(attributes))}; class_attribute= reads classes from one"
         )
         rows.findings.add("info", "attributes", path.name, message)
     return rows.scan((BACKGROUND, class_name) if class_attribute is None else None)
 
 
 def is_via(content: Any) -> bool:
-    """Whether this is the content of such a file."""
+    """Return whether this is the content of a VGG Image Annotator file."""
     if not isinstance(content, Mapping):
         return False
     entries = content.get(_METADATA, content)
@@ -75,16 +68,16 @@ def is_via(content: Any) -> bool:
 
 
 def outline_of(shape: Any) -> list[Any]:
-    """Outline x, y, x, y, ... of a region's `shape_attributes`.
+    """Return the outline x, y, x, y, ... of a region's `shape_attributes`.
 
     Raises:
-        RowError: It is a point, of an unknown kind, or damaged.
+        RowError: It is a point, has an unknown type, or is malformed.
     """
     kind = get(shape, "name")
     if kind in ("polygon", "polyline"):
         xs, ys = get(shape, "all_points_x"), get(shape, "all_points_y")
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
-            raise RowError("polygon-odd", "all_points_x and all_points_y are not lists of one length")
+            raise RowError("polygon-odd", "all_points_x and all_points_y are not lists of the same length")
         return [value for pair in zip(xs, ys, strict=True) for value in pair]
     if kind == "rect":
         x, y, width, height = get_numbers(shape, "x", "y", "width", "height")
@@ -101,14 +94,16 @@ def outline_of(shape: Any) -> list[Any]:
 
 def _entries(content: Any, path: Path) -> Mapping[str, Any]:
     if not is_via(content):
-        raise DatasetFormatError(f"{path} is not of the VGG Image Annotator: expected entries of filename and regions")
+        raise DatasetFormatError(
+            f"{path} is not a VGG Image Annotator file: expected entries with filename and regions"
+        )
     entries: Mapping[str, Any] = content.get(_METADATA, content)
     return entries
 
 
 def _regions(entry: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
     regions = get(entry, "regions")
-    if isinstance(regions, Mapping):  # version 1 numbers them
+    if isinstance(regions, Mapping):  # version 1
         return list(regions.items())
     if isinstance(regions, list):
         return list(enumerate(regions))
@@ -120,8 +115,8 @@ def _class_of(region: Any, attribute: str) -> str:
     if isinstance(value, Mapping):
         ticked = [key for key, on in value.items() if on]
         if len(ticked) != 1:
-            raise RowError("no-class", f"{len(ticked)} of the boxes of {attribute!r} are ticked; expected one")
+            raise RowError("no-class", f"{len(ticked)} of the check boxes of {attribute!r} are checked; expected one")
         value = ticked[0]
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise RowError("no-class", f"its {attribute!r} is {shown(value)}; expected the name of a class")
+        raise RowError("no-class", f"its {attribute!r} is {shown(value)}; expected a class name")
     return get_name({attribute: str(value)}, attribute).strip()
