@@ -7,7 +7,6 @@ from typing import Any
 
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
-from runtime.detections import Detections
 from runtime.errors import ImageError
 from runtime.one_line import printable_path
 
@@ -29,12 +28,6 @@ def stamp(source: Source) -> Stamp:
     return {"path": printable_path(source.path), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def found_in(detections: Detections) -> dict[str, Any]:
-    """`image_size` [height, width] and `detections`, a list of rows."""
-    values: dict[str, Any] = json.loads(detections.to_json())
-    return values
-
-
 def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dict[str, Any]) -> None:
     """Write the document of a picture, whole or not at all.
 
@@ -43,7 +36,7 @@ def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dic
         source: The picture.
         mark: Its stamp, taken before it was read.
         run: Digest of the settings.
-        found: From `found_in`.
+        found: `image_size` [height, width], `device`, and `detections`, a list of rows.
 
     Raises:
         OutputError: It cannot be written.

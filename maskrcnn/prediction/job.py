@@ -1,31 +1,37 @@
-"""What every part of a run is given."""
+"""What every part of a prediction run shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.callbacks import Counted
 from maskrcnn.prediction.output_folder import OutputFolder
-from runtime.detections import Detections
+from runtime.output.formats import to_document
+from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.read import MAX_PIXELS
 from runtime.steps import PredictorSteps
+from runtime.stream import Outputs, Work, stream_each
 
-# Called with what is counted ("pictures", "views", or the name of a video), how many are done, and of how many, or None
-# if nobody knows; first with what was done before.
-Progress = Callable[[str, int, int | None], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run.
+    """A run in progress.
 
     Attributes:
-        predictor: What predicts.
-        folder: Where results go.
+        predictor: `runtime.Predictor` or `CheckpointPredictor`.
+        folder: Where results are written.
         run: Digest of the settings.
-        classes: Kept; None keeps all.
-        views: The kinds of views to make.
-        batch_size: Most pictures of a run of the network.
-        every: Of a video each so many-th frame is predicted.
-        stopped: Whether somebody wants the run to end.
-        progress: Told how far it is.
+        classes: Names of the classes to keep; None keeps all.
+        views: Kinds of views to draw, see `output_folder.VIEWS`.
+        batch_size: Most images that the network runs at a time.
+        every: Predict every N-th video frame.
+        stopped: Whether the run should end; called in any thread.
+        progress: Called with "pictures", "views" or the name of a video.
     """
 
     predictor: PredictorSteps
@@ -36,13 +42,26 @@ class Job:
     batch_size: int
     every: int
     stopped: Callable[[], bool]
-    progress: Progress
+    progress: Counted
 
     @property
-    def device(self) -> str:
-        """Where the predictor runs; a checkpoint runs wherever TensorFlow puts it."""
-        return str(getattr(self.predictor, "device", "tensorflow"))
+    def max_pixels(self) -> int:
+        """Most pixels of an image; larger ones are refused."""
+        return int(getattr(self.predictor, "max_pixels", MAX_PIXELS))
 
-    def keep(self, detections: Detections) -> Detections:
-        """Those of the classes that are asked for."""
-        return detections if self.classes is None else detections.filter(classes=self.classes)
+    def predict(
+        self, items: Iterable[T], prepare: Callable[[T], tuple[Letterbox, npt.NDArray[np.uint8]]]
+    ) -> Generator[tuple[T, dict[str, Any] | Exception]]:
+        """Yield each item, in order, with its detections as in a document or the error of that item.
+
+        Items are made and prepared in one thread, the network runs in a second, and detections are made in a third.
+        """
+        work = Work(prepare, self.predictor.run, self._finish, self.batch_size, 4 * self.batch_size, self.stopped)
+        return stream_each(work, items)
+
+    def _finish(self, outputs: Outputs, letterbox: Letterbox) -> dict[str, Any]:
+        found = self.predictor.finish(outputs, letterbox)
+        if self.classes is not None:
+            found = found.filter(classes=self.classes)
+        # A checkpoint runs where TensorFlow puts it.
+        return to_document(found) | {"device": str(getattr(self.predictor, "device", "tensorflow"))}

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskrcnn.callbacks import Counted
 from maskrcnn.configuration.require import require
 from maskrcnn.interruption import Interruption
-from maskrcnn.prediction.job import Job, Progress
+from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
 from maskrcnn.prediction.results import Totals, write_failures, write_results
@@ -68,7 +69,7 @@ def predict_paths(
     output: Path,
     open_model: Callable[[], tuple[PredictorSteps, str]],
     options: PredictOptions,
-    progress: Progress,
+    progress: Counted,
 ) -> Prediction:
     """Predict pictures and videos into a folder, and go on where an earlier run with the same settings ended.
 

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from maskrcnn.prediction.job import Progress
+from maskrcnn.callbacks import Counted, Say
 
 _BETWEEN_LINES = 10.0  # seconds
 
@@ -23,14 +23,14 @@ class _Speed:
 
 
 @contextmanager
-def progress_bar(say: Callable[[str], None]) -> Iterator[Progress]:
+def progress_bar(say: Say) -> Iterator[Counted]:
     """Show the progress of a run for the time of a block.
 
     Args:
         say: Prints a line, where stderr is no terminal.
 
     Yields:
-        What to call, see `maskrcnn.prediction.job.Progress`.
+        What to call.
     """
     if not sys.stderr.isatty():
         yield _lines(say)
@@ -62,7 +62,7 @@ def progress_bar(say: Callable[[str], None]) -> Iterator[Progress]:
         yield show
 
 
-def _lines(say: Callable[[str], None]) -> Progress:
+def _lines(say: Say) -> Counted:
     speeds: dict[str, _Speed] = {}
     last = time.monotonic()
 

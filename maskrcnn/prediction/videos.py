@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from maskrcnn.prediction.detect import detect
-from maskrcnn.prediction.documents import Row, found_in, stamp
+from maskrcnn.prediction.documents import Row, stamp
 from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.journal import Journal, read_journal
 from maskrcnn.prediction.sources import Failure, Source
-from maskrcnn.prediction.video_file import read_facts, read_frames, write_video
+from maskrcnn.prediction.video_file import Frame, read_facts, read_frames, write_video
 from maskrcnn.prediction.views import draw_view
 from runtime.atomic import atomic_write
 from runtime.errors import ImageError
+from runtime.pictures.letterbox import Letterbox
 
 
 class _StoppedError(Exception):
@@ -69,7 +71,7 @@ class VideoRun:
         total = None if known is None else -(-known // every)
         seen = 0
 
-        def items() -> Iterator[tuple[tuple[int, float | None], Image.Image]]:
+        def frames() -> Iterator[Frame]:
             nonlocal seen
             first = journal.written * every  # the frames before it were predicted by an earlier run
             for frame in read_frames(source.path):
@@ -77,15 +79,14 @@ class VideoRun:
                     return
                 seen = frame.number + 1
                 if frame.number >= first and frame.number % every == 0:
-                    yield (frame.number, frame.time), Image.fromarray(frame.pixels)
+                    yield frame
 
         self._job.progress(source.name, journal.written, total)
-        with closing(detect(self._job.predictor, items(), self._job.batch_size, self._job.stopped)) as results:
-            for (number, time), found in results:
+        with closing(self._job.predict(frames(), self._prepare)) as results:
+            for frame, found in results:
                 if isinstance(found, Exception):
-                    raise ImageError(f"frame {number}: {type(found).__name__}: {found}") from found
-                values = found_in(self._job.keep(found))
-                journal.append({"frame": number, "time": time, "device": self._job.device} | values)
+                    raise ImageError(f"frame {frame.number}: {type(found).__name__}: {found}") from found
+                journal.append({"frame": frame.number, "time": frame.time, "device": found["device"]} | found)
                 self.made += 1
                 self._job.progress(source.name, journal.written, total)
         if self._job.stopped():
@@ -93,6 +94,9 @@ class VideoRun:
         if not seen:
             raise ImageError(f"{source.name!r} has no frames; expected a video")
         journal.finish(seen)
+
+    def _prepare(self, frame: Frame) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+        return self._job.predictor.prepare(Image.fromarray(frame.pixels))
 
     def _draw(self, source: Source) -> bool:
         """Whether the views are all there now."""

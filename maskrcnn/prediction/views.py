@@ -10,11 +10,9 @@ from maskrcnn.prediction.documents import Row
 from maskrcnn.prediction.output_folder import OutputFolder
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
-from runtime.errors import ImageError
 from runtime.masks.rle import decode_crop
 from runtime.output.draw import DrawnObject, draw_objects, instance_color
 from runtime.output.splash import splash_crops
-from runtime.pictures.read import read_image
 
 
 def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, by_class: bool = False) -> Image.Image:
@@ -41,19 +39,13 @@ def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, 
 
 
 def write_picture_views(
-    folder: OutputFolder, source: Source, kinds: Sequence[str], image_size: Sequence[int], rows: Sequence[Row]
+    folder: OutputFolder, source: Source, kinds: Sequence[str], pixels: npt.NDArray[np.uint8], rows: Sequence[Row]
 ) -> None:
-    """Write PNGs of a picture, which is read again for it.
+    """Write a PNG of each kind; `pixels` is the picture, uint8 [H, W, 3] RGB.
 
     Raises:
-        ImageError: The picture cannot be read any more, or has become another one.
         OutputError: A file cannot be written.
     """
-    if not kinds:
-        return
-    pixels = read_image(source.path)
-    if list(pixels.shape[:2]) != list(image_size):
-        raise ImageError(f"{source.name!r} was changed during the run: predict it again")
     for kind in kinds:
         with atomic_write(folder.view(kind, source), overwrite=True) as path:
             draw_view(kind, pixels, rows).save(path, format="PNG")

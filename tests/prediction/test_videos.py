@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn.prediction.detect import detect
 from maskrcnn.prediction.sources import Source
 from maskrcnn.prediction.video_file import read_facts, read_frames, require_video, write_video
 from maskrcnn.prediction.videos import VideoRun
@@ -136,9 +135,10 @@ def test_a_stop_goes_on(clip, job):
     seen = []
     stopping = job(stopped=lambda: len(seen) >= 4, progress=lambda *values: seen.append(values))
     first = run(stopping, clip)
-    assert (first.done, first.made, first.failures) == ([], 3, [])
-    assert seen == [("sub/clip.mp4", n, 10) for n in range(4)]
-    assert run(job(), clip).made == 7
+    assert (first.done, first.failures) == ([], [])
+    assert 3 <= first.made <= 7  # those that had been through the network when the third was written
+    assert seen == [("sub/clip.mp4", n, 10) for n in range(first.made + 1)]
+    assert run(job(), clip).made == 10 - first.made
 
 
 def test_a_stop_is_heard_among_frames_that_are_done(clip, job, monkeypatch):
@@ -303,12 +303,6 @@ def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'maskrcnn-export\[video\]'"):
         require_video()
-
-
-def test_frames_are_predicted_as_pictures_are(clip, fake):
-    frames = list(read_frames(clip.path))
-    found = [found for _, found in detect(fake, ((f.number, f.pixels) for f in frames), 4, lambda: False)]
-    assert all(len(each) == 1 for each in found)
 
 
 def test_damage_in_the_middle_keeps_what_came_before(clip, job, monkeypatch):
