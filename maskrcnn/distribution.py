@@ -11,6 +11,7 @@ _COMMAND_LINE = ("predict", "train", "export", "inspect")
 # Import name of each optional package, with the extras that bring it, the smallest first.
 EXTRAS = {
     "av": ("video",),
+    "filelock": _COMMAND_LINE,
     "h5py": _TENSORFLOW,
     "jinja2": ("inspect",),
     "keras": _TENSORFLOW,

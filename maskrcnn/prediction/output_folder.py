@@ -1,8 +1,7 @@
 """The folder of a run: what lies where, who may write to it, and what its results depend on."""
 
-import fcntl
+import errno
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,10 +10,13 @@ from pathlib import Path
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write, check_output
-from runtime.errors import OutputError
+from runtime.errors import MissingPackageError, OutputError
 
 RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", "results.csv", "failures.json"
 VIEWS = ("overlay", "splash")
+
+# Errors of file systems that have no locks: a run goes on without one.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
@@ -63,26 +65,36 @@ def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator
     _check_contents(folder, settings, force)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    try:
-        _lock(lock, folder)
+    with _locked(folder):
         _check_contents(folder, settings, force)
         with atomic_write(folder / RUN_FILE, overwrite=True) as path:
             path.write_text(json.dumps(settings.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         yield OutputFolder(folder)
-    finally:
-        os.close(lock)  # and the kernel closes it for a process that was killed
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system releases the lock of a killed process."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        import filelock  # noqa: PLC0415  (comes with the command line)
+    except ModuleNotFoundError as error:
+        if error.name != "filelock":
+            raise
+        raise MissingPackageError("filelock", "predict", "locking the folder of a run") from error
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
         raise OutputError(f"{folder} is in use by another run: wait for it, or choose another folder") from error
-    except OSError:
-        return  # a file system without locks
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:

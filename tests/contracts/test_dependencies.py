@@ -18,6 +18,7 @@ from tools.installed import PYPROJECT, closure, floor, requirements
 
 # The first releases without the vulnerabilities named; a floor must never be lower.
 FIRST_SAFE = {
+    "filelock": "3.20.3",  # CVE-2025-68146, CVE-2026-22701
     "keras": "3.13.2",  # CVE-2026-1669, CVE-2026-0897, CVE-2025-9906, CVE-2025-9905, CVE-2025-1550
     "onnx": "1.21",  # CVE-2026-27489, CVE-2026-34446, CVE-2026-34447
 }

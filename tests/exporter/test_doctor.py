@@ -23,6 +23,7 @@ BASE = {"numpy": "2.4.6", "pillow": "13.0.0", "packaging": "26.3", "maskrcnn-exp
 TENSORFLOW = {"tensorflow": "2.21.0", "keras": "3.15.1", "h5py": "3.14.0"}
 TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
+LOCK = {"filelock": "4.3.1"}
 GPU = {"driver": "580.95.05", "gpus": ("NVIDIA H100",)}
 # What pip resolves for each extra, typed by hand from the wheels' metadata.
 SOUND = {
@@ -31,10 +32,10 @@ SOUND = {
     "onnx-gpu-cu12": ORT_12 | CUDA_12,
     "tf": TENSORFLOW,
     "tf-gpu": TENSORFLOW_GPU,
-    "train": TENSORFLOW | {"pycocotools": "2.0.11", "tensorboard": "2.20.0", "typer": "0.29.2"},
-    "export": TENSORFLOW | ORT | {"tf2onnx": "1.17.0", "onnx": "1.23.2", "typer": "0.29.2"},
-    "predict": ORT | {"typer": "0.29.2"},
-    "inspect": TENSORFLOW | {"jinja2": "3.1.6", "matplotlib": "3.11.0", "typer": "0.29.2"},
+    "train": TENSORFLOW | {"pycocotools": "2.0.11", "tensorboard": "2.20.0", "typer": "0.29.2"} | LOCK,
+    "export": TENSORFLOW | ORT | {"tf2onnx": "1.17.0", "onnx": "1.23.2", "typer": "0.29.2"} | LOCK,
+    "predict": ORT | {"typer": "0.29.2"} | LOCK,
+    "inspect": TENSORFLOW | {"jinja2": "3.1.6", "matplotlib": "3.11.0", "typer": "0.29.2"} | LOCK,
     "supervision": {"supervision": "0.31.2"},
     "video": {"av": "18.0.0"},
     "tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | ORT_12,

@@ -1,15 +1,21 @@
 """The folder of a run: whose it may become, and when it is refused."""
 
+import errno
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import filelock
 import pytest
 
 from maskrcnn.prediction.output_folder import OutputFolder, open_output
 from maskrcnn.prediction.settings import RunSettings, model_digest
 from maskrcnn.prediction.sources import Source
-from runtime.errors import OutputError
+from runtime.errors import MissingPackageError, OutputError
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = RunSettings("0123", ("BG", "cat"), 0.5, 0.3)
 
 
@@ -72,6 +78,79 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     with open_output(tmp_path / "out", SETTINGS, force=False), pytest.raises(OutputError, match="in use"):
         opened(tmp_path / "out")
     opened(tmp_path / "out")
+
+
+def held(folder):
+    """A process that holds the lock of a folder until its standard input ends."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\nfrom maskrcnn.prediction.output_folder import open_output\n"
+        "from maskrcnn.prediction.settings import RunSettings\nfrom runtime.errors import OutputError\n"
+        "settings = RunSettings('0123', ('BG', 'cat'), 0.5, 0.3)\n"
+        f"with open_output(Path({str(folder)!r}), settings, force=False):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_two_processes_do_not_share_a_folder_until_one_dies(tmp_path):
+    with held(tmp_path / "out") as process:
+        with pytest.raises(OutputError, match=r"out is in use by another run: wait for it, or choose another folder"):
+            opened(tmp_path / "out")
+        process.kill()
+    opened(tmp_path / "out")
+
+
+def test_without_the_locks_of_posix(tmp_path):
+    """As on Windows: everything is imported, and two runs at once are refused."""
+    names = ", ".join(
+        f"maskrcnn.prediction.{path.stem}" for path in (ROOT / "maskrcnn" / "prediction").glob("[!_]*.py")
+    )
+    code = (
+        f"import sys\nsys.modules['fcntl'] = None\nimport {names}\n"
+        "from pathlib import Path\nfrom runtime.errors import OutputError\n"
+        "open_output = maskrcnn.prediction.output_folder.open_output\n"
+        "settings = maskrcnn.prediction.settings.RunSettings('0123', ('BG', 'cat'), 0.5, 0.3)\n"
+        f"folder = Path({str(tmp_path / 'out')!r})\n"
+        "with open_output(folder, settings, force=False):\n"
+        "    try:\n"
+        "        with open_output(folder, settings, force=False): print('two')\n"
+        "    except OutputError as error: print(error)\n"
+        "with open_output(folder, settings, force=False): print('again')\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    refused, again = done.stdout.splitlines()
+    assert "is in use by another run" in refused
+    assert again == "again"
+
+
+def test_the_package_for_locks_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(MissingPackageError, match=r"'filelock'.*pip install 'maskrcnn-export\[predict\]'"):
+        opened(tmp_path / "out")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, error):
+    def acquire(*_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    opened(tmp_path / "out")
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_lock_that_cannot_be_taken(tmp_path):
+    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot lock"):
+        opened(tmp_path / "out")
 
 
 def test_a_file_is_no_folder(tmp_path):
