@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from maskrcnn.data.readers.findings import DatasetFinding
     from maskrcnn.data.records import Dataset
     from maskrcnn.evaluation.evaluate import Evaluation
-    from maskrcnn.prediction.predict import Prediction
+    from maskrcnn.prediction.predict import PredictRun
     from maskrcnn.training.train import TrainingResult
 
 
@@ -103,7 +103,7 @@ def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
-def prediction(result: "Prediction") -> int:
+def prediction(result: "PredictRun") -> int:
     """Print the outcome of a prediction run and every failure; return the exit code."""
     totals, failures = result.totals, result.failures
     if totals is not None:

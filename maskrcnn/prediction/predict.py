@@ -46,7 +46,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictRun:
     """What a run has come to.
 
     Attributes:
@@ -70,7 +70,7 @@ def predict_paths(
     open_model: Callable[[], tuple[PredictorSteps, str]],
     options: PredictOptions,
     progress: Counted,
-) -> Prediction:
+) -> PredictRun:
     """Predict pictures and videos into a folder, and go on where an earlier run with the same settings ended.
 
     A file that cannot be used is noted, and the others go on. Ctrl-C and SIGTERM end the run after the picture in hand.
@@ -113,18 +113,18 @@ def predict_paths(
 
 def _run(
     job: Job, settings: RunSettings, sources: Sequence[Source], unreadable: list[Failure], interruption: Interruption
-) -> Prediction:
+) -> PredictRun:
     pictures, videos = PictureRun(job), VideoRun(job)
     pictures.run([source for source in sources if not source.is_video])
     videos.run([source for source in sources if source.is_video])
     failures = sorted(unreadable + pictures.failures + videos.failures)
     made = pictures.made + videos.made
     if interruption.signal is not None:
-        return Prediction(job.folder.path, made, failures, signal=interruption.signal)
+        return PredictRun(job.folder.path, made, failures, signal=interruption.signal)
     done = {source.path for source in (*pictures.done, *videos.done)}
     write_failures(job.folder.path, failures)
     totals = write_results(job.folder, settings, (source for source in sources if source.path in done))
-    return Prediction(job.folder.path, made, failures, totals)
+    return PredictRun(job.folder.path, made, failures, totals)
 
 
 def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) -> RunSettings:
