@@ -10,12 +10,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from maskrcnn.data.readers.open import open_dataset
-from maskrcnn.prediction.documents import found_in
 from maskrcnn.prediction.output_folder import OutputFolder
 from maskrcnn.prediction.results import COLUMNS, write_failures, write_results
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source
 from runtime.detections import Detections
+from runtime.output.formats import to_document
 
 NAMES = ("BG", "cat", 'a, "b"\nc', "=1+1", "犬")
 SETTINGS = RunSettings("0", NAMES, 0.5, 0.3)
@@ -45,7 +45,7 @@ def written(tmp_path):
     }
     sources = [Source(tmp_path / "in" / name, name) for name in found]
     for source in sources:
-        path, values = folder.document(source), found_in(found[source.name])
+        path, values = folder.document(source), to_document(found[source.name])
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [values]
         if source.is_video:
