@@ -1,4 +1,4 @@
-"""Step 1, as training sees it: which anchors are objects, which are background, and which are neither."""
+"""Step 1 in training: which anchors count as objects, which as background, and which as neither."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
 from maskrcnn.data.sample import Sample
+from maskrcnn.inspection.proposal_steps import level_facts
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
 from maskrcnn.intermediates.stage_run import StageRun, shown
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
@@ -18,12 +19,12 @@ _SHOWN = 60
 
 @dataclass(frozen=True, eq=False)
 class AnchorMatches:
-    """How the anchors of a picture are matched to its objects for training.
+    """The match of an image's anchors to its objects in training.
 
     Attributes:
-        match: int32 [A], before the surplus is left out: 1 positive, 0 neutral, -1 negative.
-        used: int32 [A], after that: 1 and -1 take part in the loss.
-        moved: float64 [P, 4], where its target moves each positive anchor; x1, y1, x2, y2 in input pixels.
+        match: int32 [A], before sampling: 1 positive, 0 neutral, -1 negative.
+        used: int32 [A], after sampling: 1 and -1 take part in the loss.
+        moved: float64 [P, 4], where the target moves each positive anchor; x1, y1, x2, y2 in input pixels.
     """
 
     match: npt.NDArray[np.int32]
@@ -32,7 +33,7 @@ class AnchorMatches:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Anchors of each kind, JSON serialisable."""
+        """Number of anchors of each kind, as JSON values."""
         return {
             "positive": int(np.sum(self.match == 1)),
             "neutral": int(np.sum(self.match == 0)),
@@ -46,9 +47,8 @@ def match_anchors(run: StageRun, sample: Sample, seed: int = 0) -> AnchorMatches
     """Match the anchors of a run to the objects of its sample.
 
     Args:
-        run: Of the picture.
-        sample: The same picture as training would get it, at the same input size.
-        seed: Of the choice of the anchors that are used.
+        sample: The same image as training would get it, at the same input size.
+        seed: Seed of the sampling.
     """
     config = run.config
     grids = anchor_grids(config.model, (run.image.shape[0], run.image.shape[1]))
@@ -68,29 +68,29 @@ def match_anchors(run: StageRun, sample: Sample, seed: int = 0) -> AnchorMatches
     everything, used = found
     positive = np.flatnonzero(everything.match == 1)
     deltas = everything.deltas[: len(positive)] * np.array(config.model.rpn_box_std)
-    # Targets are made of pixel boxes, so they are taken back in that frame.
+    # Targets are deltas of pixel boxes, so they are decoded as pixel boxes.
     pixels = run.to_input(run.anchors[positive])[:, [1, 0, 3, 2]]
     moved = np.asarray(box_ops.decode(tf.constant(pixels, tf.float64), tf.constant(deltas, tf.float64)))
     return AnchorMatches(everything.match, used.match, moved[:, [1, 0, 3, 2]])
 
 
 def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: int = 0) -> list[Scene]:
-    """Positive anchors with where they should move, then some of the negative and of the neutral ones used."""
+    """Return scenes of the positive anchors and where they should move, and of some negative and some neutral ones."""
     objects = [Shape(box_of(b), TRUTH, facts={"object": "annotated"}) for b in sample.boxes[:, [1, 0, 3, 2]]]
     counts = matches.numbers
     positive = np.flatnonzero(matches.match == 1)
     rows = _some(len(positive), _SHOWN, seed)
     anchors = run.to_input(run.anchors[positive[rows]])
     shapes = [
-        Shape(box_of(anchor), POSITIVE, True, facts=_level(run, positive[row]), target=box_of(matches.moved[row]))
+        Shape(box_of(anchor), POSITIVE, True, facts=level_facts(run, positive[row]), target=box_of(matches.moved[row]))
         for anchor, row in zip(anchors, rows, strict=True)
     ]
     scenes = [
         Scene(
             "anchors/positive",
             "Positive anchors",
-            f"{counts['positive']} of {len(matches.match)} anchors are positive, {len(rows)} of them shown (dotted); "
-            "arrows lead to the object that each shall learn to move to (blue).",
+            f"{counts['positive']} of {len(matches.match)} anchors overlap an object enough to be trained as one; "
+            f"{len(rows)} are shown (dotted). Arrows lead to the object (blue) that each should learn to move to.",
             shown(sample.image),
             objects + shapes,
             0.06,
@@ -102,17 +102,17 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
         chosen = candidates[_some(len(candidates), _SHOWN, seed)]
         drawn = zip(run.to_input(run.anchors[chosen]), chosen, strict=True)
         what = (
-            f"{counts['negative']} anchors are negative, {counts['used_negative']} of them are used"
+            f"{counts['negative']} anchors are background, {counts['used_negative']} of them are used in the loss"
             if value
-            else f"{counts['neutral']} anchors are neutral: near an object, but not near enough to be one"
+            else f"{counts['neutral']} anchors are neither: they overlap an object, but not enough to be trained as one"
         )
         scenes.append(
             Scene(
                 f"anchors/{kind}",
                 f"{kind.capitalize()} anchors",
-                f"{what}; {len(chosen)} shown, drawn by lot.",
+                f"{what}; {len(chosen)} random ones are shown.",
                 scenes[0].image,
-                [*objects, *(Shape(box_of(b), color, True, facts=_level(run, i)) for b, i in drawn)],
+                [*objects, *(Shape(box_of(b), color, True, facts=level_facts(run, i)) for b, i in drawn)],
                 0.06,
             )
         )
@@ -120,11 +120,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
 
 
 def _some(total: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Up to `count` of `total` rows, drawn by lot, in order."""
+    """Return up to `count` random rows of `total`, in order."""
     if total <= count:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-
-
-def _level(run: StageRun, anchor: np.integer) -> dict[str, str]:
-    return {"level": f"P{run.anchor_levels[anchor]}"}

@@ -1,4 +1,4 @@
-"""Step 2: where the box head moves the proposals that it takes for an object, class by class."""
+"""Step 2: where the box head moves the proposals that it classifies as an object."""
 
 from collections import Counter
 from typing import Any
@@ -6,24 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.inspection.final_steps import Candidates
+from maskrcnn.inspection.proposal_steps import iou_facts
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.intermediates.stage_run import StageRun
-from runtime.output.draw import Color, instance_color
-
-
-def class_color(class_id: int) -> Color:
-    """The color of a class, the same in every picture."""
-    return instance_color(class_id)
+from runtime.output.draw import instance_color
 
 
 def refinement_numbers(run: StageRun, candidates: Candidates) -> dict[str, Any]:
-    """How many candidates there are of each class, and how far they move, JSON serialisable.
+    """Return the number of candidates per class and how far they move, as JSON values.
 
-    Returns:
-        `candidates`; `per_class` by name; `median_shift`, the median distance between the centres of proposal and
-        refined box in input pixels, and `median_growth`, of the ratio of their areas; None without candidates.
+    `median_shift` is the median distance between the centers of proposal and refined box in input pixels, and
+    `median_growth` the median ratio of their areas; None without candidates.
     """
     names = run.config.model.class_names
     counts = Counter(names[class_id] for class_id in candidates.class_ids)
@@ -42,13 +36,10 @@ def refinement_numbers(run: StageRun, candidates: Candidates) -> dict[str, Any]:
 def refinement_scene(
     run: StageRun, candidates: Candidates, gt_boxes: npt.NDArray[np.number], per_class: int = 20
 ) -> Scene:
-    """Proposals (dotted) and refined boxes (solid) in the color of their class.
+    """Return a scene with proposals (dotted) and refined boxes (solid), the best `per_class` of each class.
 
     Args:
-        run: Of the picture.
-        candidates: Of the run.
         gt_boxes: [N, 4] y1, x1, y2, x2 in input pixels; N may be 0.
-        per_class: How many of each class are shown, the best first.
     """
     names = run.config.model.class_names
     seen: Counter[int] = Counter()
@@ -58,27 +49,20 @@ def refinement_scene(
         if seen[class_id] <= per_class:
             rows.append(row)
     before, after = run.to_input(candidates.rois[rows]), run.to_input(candidates.boxes[rows])
+    overlaps = iou_facts(before, gt_boxes), iou_facts(after, gt_boxes)
     levels = run.levels(candidates.rois[rows])
     shapes = []
     for place, row in enumerate(rows):
-        name, color = names[candidates.class_ids[row]], class_color(int(candidates.class_ids[row]))
+        name, color = names[candidates.class_ids[row]], instance_color(int(candidates.class_ids[row]))
         facts = {"class": name, "score": f"{candidates.scores[row]:.3f}", "level": f"P{levels[place]}"}
-        for corners, dotted in ((before[place], True), (after[place], False)):
-            box = box_of(corners)
-            overlap = _overlap(corners, gt_boxes)
-            what = {"box": "proposal" if dotted else "refined"}
-            shapes.append(Shape(box, color, dotted, facts={**what, **facts, **overlap}, group=name))
+        for kind, boxes, overlap in (("proposal", before, overlaps[0]), ("refined", after, overlaps[1])):
+            shown = {"box": kind, **facts, **overlap[place]}
+            shapes.append(Shape(box_of(boxes[place]), color, kind == "proposal", facts=shown, group=name))
     caption = (
-        f"{len(candidates)} of {candidates.proposals} proposals are taken for an object; {len(rows)} of them shown, "
-        f"the best {per_class} of each class: as proposed (dotted), and refined (solid)."
+        f"{len(candidates)} of {candidates.proposals} proposals are classified as an object; {len(rows)} are shown, "
+        f"the best {per_class} of each class: as proposed (dotted) and as refined (solid)."
     )
     return Scene("refinement", "Proposals and refined boxes", caption, run.shown_input, shapes)
-
-
-def _overlap(corners: npt.NDArray[np.float64], gt_boxes: npt.NDArray[np.number]) -> dict[str, str]:
-    if not len(gt_boxes):
-        return {}
-    return {"IoU": f"{box_iou(corners[None, [1, 0, 3, 2]], gt_boxes).max():.2f}"}
 
 
 def _centers(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Charts as matplotlib figures, and as SVG that takes the colors of the page. The only file that imports matplotlib."""
+"""Charts as matplotlib figures, and as SVG in the colors of the page. Only this file imports matplotlib."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingPackageError(error.name or "matplotlib", "inspect", "drawing charts") from error
 
-# In the page this ink becomes the color of the text around the chart, light or dark.
+# On the page, this color is replaced by the color of the text around the chart, light or dark.
 _INK = "#123456"
 _FIRST, _SECOND = "#2f7de1", "#e8871e"
 _STYLE: Any = {
@@ -34,17 +34,17 @@ _STYLE: Any = {
     "font.size": 9,
     "legend.frameon": False,
     "text.color": _INK,
-    "text.parse_math": False,  # a class may be called "$100"
+    "text.parse_math": False,  # a class name may contain $
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "inspection"}
-# Names longer than this are shortened; at most so many bars are drawn.
+# Longest name that is not shortened, and largest number of bars.
 _LONGEST_NAME, _MOST_BARS = 28, 30
 
 
 def precision_recall_chart(precision: AveragePrecision, title: str) -> Figure:
-    """The curve of precision over recall."""
+    """Return a chart of precision over recall."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 3.4), layout="constrained")
         axes = figure.add_subplot(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision", title=title)
@@ -59,13 +59,12 @@ def histogram_grid(
     across: int = 4,
     bins: int = 60,
 ) -> Figure:
-    """A histogram for each array, and over it that of the array of the same name among `others`.
+    """Return a histogram of each array, with the array of the same name in `others` drawn over it.
 
     Args:
         values: Arrays of any shape by title.
-        others: To compare with; names that are not in `values` are left out.
+        others: Names that are not in `values` are ignored.
         across: Histograms side by side.
-        bins: Of each.
     """
     across = min(across, max(1, len(values)))
     down = -(-len(values) // across)
@@ -89,7 +88,7 @@ def histogram_grid(
 
 
 def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
-    """Horizontal bars, the longest on top; what does not fit is summed up in the last one."""
+    """Return a chart of horizontal bars, longest first; the last of many bars is the sum of the rest."""
     rows = sorted(counts.items(), key=lambda row: -row[1])
     if len(rows) > _MOST_BARS:
         rest = rows[_MOST_BARS - 1 :]
@@ -108,7 +107,7 @@ def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
 
 
 def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bins: int = 40) -> Figure:
-    """One histogram with a vertical axis; of whole numbers, one bar for each."""
+    """Return a histogram; integers get one bar each, if there are not too many."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 2.8), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=unit, ylabel="count")
@@ -123,12 +122,12 @@ def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bi
 
 
 def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) -> Figure:
-    """Lines over epochs, counted from 1; NaN where there is no value."""
+    """Return a chart of lines over epochs, counted from 1; values may be NaN."""
     with mpl.rc_context(_STYLE):
         figure = Figure((5.2, 3.2), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel="epoch", ylabel=unit)
         for name, points in curves.items():
-            known = np.flatnonzero(np.isfinite(points))  # scores are not taken after every epoch
+            known = np.flatnonzero(np.isfinite(points))  # not every epoch has scores
             axes.plot(known + 1, np.asarray(points)[known], marker=".", label=shorten(name))
         if curves:
             axes.legend(fontsize=8)
@@ -137,24 +136,24 @@ def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) ->
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as an SVG element: text stays text, its ink is that of the page, and it shrinks with its column."""
+    """Return a figure as an SVG element that keeps text as text, takes the page's color and shrinks with its column."""
     stream = BytesIO()
     with mpl.rc_context(_SVG), warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are drawn by the browser, which has others.
+        # The browser draws letters that matplotlib's font lacks with its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue().decode("utf-8")
     element = text[text.index("<svg") :].replace(_INK, "currentColor")
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    # Every chart calls its parts alike, and a page has many charts.
+    # Ids must be unique on the page, but matplotlib uses the same ones in every chart.
     own = "chart-" + hashlib.sha256(element.encode()).hexdigest()[:10]
     element = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}-", element)
-    # A fixed height would keep it from shrinking with its column; the view box stays.
+    # With a fixed height the chart could not shrink with its column; the view box stays.
     size = re.compile(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"')
     return size.sub(r'\1 style="width: \2pt; max-width: 100%"', element, count=1)
 
 
 def shorten(name: str) -> str:
-    """A name that fits beside a chart; its signs that do not print are shown as "?"."""
+    """Return a name that fits next to a chart, with "?" for characters that do not print."""
     printable = "".join(sign if sign.isprintable() else "?" for sign in name)
     return printable if len(printable) <= _LONGEST_NAME else printable[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"

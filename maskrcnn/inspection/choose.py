@@ -1,13 +1,14 @@
-"""Which pictures are looked into: files, records of a data set, or the demo's own."""
+"""Choose the images to inspect: files, records of a dataset, or the demo image."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from maskrcnn.data.records import Dataset, Record, combine
 from maskrcnn.demo import demo_dataset
 from maskrcnn.errors import DatasetError
 from maskrcnn.evaluation.results import match_classes
-from maskrcnn.inspection.report import InspectedPicture, first_records
+from maskrcnn.inspection.report import InspectedPicture
 from runtime.errors import ImageError, InputError
 from runtime.one_line import printable_path
 
@@ -15,48 +16,51 @@ from runtime.one_line import printable_path
 def choose_pictures(
     images: Sequence[Path], dataset: Dataset | None, class_names: tuple[str, ...], limit: int
 ) -> tuple[list[InspectedPicture], Dataset | None]:
-    """The pictures that were asked for, and the data set with the class ids of the model.
+    """Return the images asked for, and the dataset with the class ids of the model.
 
     Args:
-        images: Files; with a data set, those of its pictures that have such a path or name.
-        dataset: Annotated pictures, or None.
-        class_names: Of the model.
-        limit: Pictures of the data set where none is named.
+        images: Files; with a dataset, the path or the name of its images.
+        dataset: Annotated images, if there are any.
+        class_names: The classes of the model.
+        limit: Number of images of the dataset to take if `images` is empty.
 
     Raises:
-        DatasetError: The model lacks a class of the data set, or the data set a picture.
-        ImageError: A picture does not exist.
-        InputError: Neither a picture nor a data set is given.
+        DatasetError: The model lacks a class of the dataset, or the dataset an image.
+        ImageError: An image does not exist.
+        InputError: Neither images nor a dataset are given.
     """
     if dataset is None:
         if not images:
-            raise InputError("there is no picture to look into: name one, or annotated ones with --dataset")
+            raise InputError("no images to inspect: name some, or give annotated ones with --dataset")
         missing = next((path for path in images if not path.is_file()), None)
         if missing is not None:  # before minutes are spent on the others
-            raise ImageError(f"{str(missing)!r} does not exist; expected a picture file")
+            raise ImageError(f"{str(missing)!r} does not exist; expected an image file")
         return [
             InspectedPicture(printable_path(path.name), Record(path.name, path, ()), False) for path in images
         ], None
     match_classes(class_names, dataset)
     adapted = combine((dataset,), class_names)
-    if not images:
-        return first_records(adapted, limit), adapted
-    return [_find(path, adapted) for path in images], adapted
+    records = [_find(path, adapted) for path in images] or islice(adapted.records, limit)
+    return [_annotated(record) for record in records], adapted
 
 
 def demo_pictures(class_names: tuple[str, ...]) -> tuple[list[InspectedPicture], Dataset | None]:
-    """The demo's picture with its objects."""
+    """Return the demo image with its objects."""
     adapted = combine((demo_dataset(),), class_names)
     return [InspectedPicture("demo.jpg", adapted.records[0], True)], adapted
 
 
-def _find(path: Path, dataset: Dataset) -> InspectedPicture:
-    """The record of a picture: the one of the same file, else the only one of the same name."""
-    files = [record for record in dataset.records if isinstance(record.image, Path)]
-    same = [record for record in files if isinstance(record.image, Path) and record.image.resolve() == path.resolve()]
-    named = [record for record in files if isinstance(record.image, Path) and record.image.name == path.name]
-    found = same or named
+def _annotated(record: Record) -> InspectedPicture:
+    name = str(record.image_id) if callable(record.image) else record.image.name
+    return InspectedPicture(printable_path(name), record, True)
+
+
+def _find(path: Path, dataset: Dataset) -> Record:
+    """Return the record of an image: the one of the same file, else the only one of the same name."""
+    files = [(record, record.image) for record in dataset.records if isinstance(record.image, Path)]
+    same = [record for record, image in files if image.resolve() == path.resolve()]
+    found = same or [record for record, image in files if image.name == path.name]
     if len(found) != 1:
-        what = "no picture" if not found else f"{len(found)} pictures"
-        raise DatasetError(f"{dataset.name} has {what} called {path.name}: give the path as the data set has it")
-    return InspectedPicture(printable_path(path.name), found[0], True)
+        what = "no image" if not found else f"{len(found)} images"
+        raise DatasetError(f"{dataset.name} has {what} called {path.name}: give the path that the dataset uses")
+    return found[0]

@@ -1,4 +1,4 @@
-"""A data set in numbers: classes, sizes, and how well the boxes of the file fit the masks."""
+"""Statistics of a dataset: classes, sizes, and how well the boxes in the file fit the masks."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,25 +11,26 @@ import numpy.typing as npt
 from maskrcnn.data.records import Dataset
 from runtime.masks.rle import area, decode_crop
 
-# Reading masks takes time; of a larger data set the first pictures stand for all.
+# Reading masks takes time, so the first images represent a larger dataset.
 MOST_PICTURES = 2000
 DIFFERENCES = (1, 5, 10)
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetStatistics:
-    """What `dataset_statistics` counted.
+    """The result of `dataset_statistics`.
 
     Attributes:
-        pictures: How many were looked at.
-        total: How many the data set has.
-        per_class: Objects by class name, those without any included.
+        pictures: Number of images read.
+        total: Number of images in the dataset.
+        per_class: Objects by class name, including classes without objects.
         objects_per_picture: int64 [pictures].
-        sides: float64 [N], square root of each object's area, in picture pixels.
-        crowds: Objects that are groups.
-        empty: Objects without a pixel, which training leaves out.
-        file_boxes: Other objects with a box in the file.
-        box_differences: float64 [file_boxes], largest distance between a side of the file's box and of the mask's.
+        sides: float64 [N], square root of each object's area, in image pixels.
+        crowds: Number of annotated groups.
+        empty: Number of objects without a pixel, which training leaves out.
+        file_boxes: Number of other objects with a box in the file.
+        box_differences: float64 [file_boxes], largest distance between a side of the box in the file and of the
+            mask's box, in pixels.
     """
 
     pictures: int
@@ -44,7 +45,7 @@ class DatasetStatistics:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """JSON serialisable; `boxes_differ` has the share of boxes that differ by so many pixels or more."""
+        """The statistics as JSON values; `boxes_differ` is the share of boxes that differ by so many pixels or more."""
         differ = {
             str(limit): float(np.mean(self.box_differences >= limit)) if self.file_boxes else None
             for limit in DIFFERENCES
@@ -64,7 +65,7 @@ class DatasetStatistics:
 
 
 def dataset_statistics(dataset: Dataset, most: int = MOST_PICTURES) -> DatasetStatistics:
-    """Count the objects of a data set, of its first `most` pictures where it has more."""
+    """Count the objects in the first `most` images of a dataset."""
     classes: Counter[int] = Counter()
     per_picture, sides, differences = [], [], []
     crowds = empty = 0

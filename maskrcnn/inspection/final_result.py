@@ -1,15 +1,14 @@
-"""Step 7: the result on its picture, its tables, and beside the annotated objects, if there are any."""
+"""Step 7: the detections as table rows, and as scenes next to the annotated objects."""
 
 from typing import Any
 
 import numpy as np
 
-from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSITIVE, Scene, Shape, box_of
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
-from runtime.output.draw import Color
+from runtime.output.draw import Color, instance_color
 
 _COLORS: dict[Outcome, Color] = {
     "match": POSITIVE,
@@ -22,7 +21,7 @@ _MISSED = NEGATIVE
 
 
 def detection_rows(run: StageRun, detections: Detections, comparison: Comparison | None) -> list[dict[str, Any]]:
-    """One row per detection, JSON serialisable: name, class, score, level, box, area, and outcome and IoU."""
+    """Return a row of JSON values for each detection: class, score, level, box, area and, if compared, outcome, IoU."""
     levels = [int(level) for level in run.levels(_normalized(run, detections))]
     rows = []
     for row, (name, score) in enumerate(zip(detections.names, detections.scores, strict=True)):
@@ -40,24 +39,8 @@ def detection_rows(run: StageRun, detections: Detections, comparison: Comparison
     return rows
 
 
-def result_scene(run: StageRun, detections: Detections, comparison: Comparison | None) -> Scene:
-    """The detections with their masks, in the colors of their classes."""
-    shapes = []
-    for row, facts in enumerate(detection_rows(run, detections, comparison)):
-        color = class_color(int(detections.class_ids[row]))
-        shown = {"class": facts["class"], "score": f"{facts['score']:.3f}", "level": facts["level"]}
-        if "iou" in facts:
-            shown |= {"IoU": f"{facts['iou']:.2f}", "outcome": facts["outcome"]}
-        label = f"{facts['class']} {facts['score']:.2f}"
-        shapes.append(
-            Shape(box_of(detections.boxes[row]), color, label=label, facts=shown, mask=detections.mask_crops[row])
-        )
-    caption = f"{len(detections)} detections of a score of at least {run.score_threshold:g}."
-    return Scene("result", "Result", caption, run.picture, shapes)
-
-
 def difference_scene(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> Scene:
-    """Objects that were missed beside detections that match, repeat, or are wrong."""
+    """Return a scene with missed objects, and detections colored by outcome."""
     names = run.config.model.class_names
     shapes = []
     for row, outcome in enumerate(comparison.outcomes):
@@ -83,26 +66,26 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
     caption = (
         f"{counts['objects']} objects: {counts['matches']} matched, {counts['misses']} missed (red, dotted); "
         f"{counts['duplicates']} duplicates, {counts['false'] + counts['wrong_class']} false. "
-        "Point at one for its score and its IoU with the nearest object."
+        "Point at a detection to see its score and its IoU with the object that it overlaps most."
     )
-    return Scene("differences", "Beside the annotated objects", caption, run.picture, shapes)
+    return Scene("differences", "Detections and annotated objects", caption, run.picture, shapes)
 
 
 def truth_scene(run: StageRun, truth: Truth) -> Scene:
-    """The annotated objects with their masks."""
+    """Return a scene with the annotated objects and their masks."""
     shapes = []
     for row, class_id in enumerate(truth.class_ids.tolist()):
         y1, x1, y2, x2 = (int(side) for side in truth.boxes[row])
         name, crop = run.config.model.class_names[class_id], (truth.masks[y1:y2, x1:x2, row], (y1, x1))
         area = int(np.count_nonzero(crop[0]))
         facts = {"class": name, "area": f"{area} pixels"}
-        shapes.append(Shape((x1, y1, x2, y2), class_color(class_id), label=name, facts=facts, group=name, mask=crop))
-    caption = f"{len(truth)} annotated objects; boxes are taken from the masks."
+        shapes.append(Shape((x1, y1, x2, y2), instance_color(class_id), label=name, facts=facts, group=name, mask=crop))
+    caption = f"{len(truth)} annotated objects; the boxes are those of their masks."
     return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 
 def _normalized(run: StageRun, detections: Detections) -> Any:
-    """The boxes of the detections as the network had them, so that their level is that of the crops."""
+    """Return the boxes of the detections as the network had them, whose level is that of the crops."""
     count = int(run.tensors["num_detections"])
     boxes = run.tensors["detected_boxes"][:count]
     rounded = np.rint(run.to_picture(boxes))

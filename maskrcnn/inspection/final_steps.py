@@ -1,4 +1,4 @@
-"""From proposals to the result, one filter after the other, in plain NumPy: what the page's sliders repeat."""
+"""From proposals to detections, filter by filter, in plain NumPy, as the sliders of the page repeat it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The proposals that the box head takes for an object, best score first.
+    """The proposals that the box head classifies as an object, best score first.
 
     Attributes:
-        proposals: Number of proposals before this filter.
-        rois: float32 [N, 4] normalised, as proposed.
-        boxes: float32 [N, 4] normalised, refined and clipped to the picture.
+        proposals: Number of all proposals.
+        rois: float32 [N, 4] normalized, as proposed.
+        boxes: float32 [N, 4] normalized, refined and clipped to the image.
         class_ids: int32 [N], never the background.
-        scores: float32 [N]; equal ones in the order of the proposals.
-        drop_empty: Whether boxes without area are left out before suppression.
-        max_detections: Kept at most.
+        scores: float32 [N]; equal scores in the order of the proposals.
+        drop_empty: Whether boxes without area are left out before NMS.
+        max_detections: Largest number of detections.
     """
 
     proposals: int
@@ -41,21 +41,21 @@ class Candidates:
 
     @cached_property
     def areas(self) -> Floats:
-        """Normalised areas, float32 [N]."""
+        """Normalized areas, float32 [N]."""
         return np.asarray((self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1]))
 
 
 @dataclass(frozen=True, eq=False)
 class FinalSteps:
-    """What each filter leaves, as rows of the candidates.
+    """The candidates that each filter keeps.
 
     Attributes:
         proposals: Number of proposals.
-        of_class: Candidates: their best class is not the background.
-        confident: Rows whose score reaches the threshold.
-        kept: Rows that suppression within each class keeps.
-        final: The first `max_detections` of them.
-        per_class: By class id, how many are confident and how many of them are kept.
+        of_class: Number of candidates.
+        confident: Candidates whose score reaches the threshold.
+        kept: Those that NMS within each class keeps.
+        final: The first `max_detections` of those.
+        per_class: Number of `confident` and of `kept` candidates by class id.
     """
 
     proposals: int
@@ -67,7 +67,7 @@ class FinalSteps:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Boxes after each filter, JSON serialisable."""
+        """Number of boxes after each filter, as JSON values."""
         return {
             "proposals": self.proposals,
             "not_background": self.of_class,
@@ -78,7 +78,7 @@ class FinalSteps:
 
 
 def find_candidates(run: StageRun) -> Candidates:
-    """Give each proposal its best class, refine and clip it, and leave the background out."""
+    """Give each proposal its best class, drop the background, and refine and clip the boxes."""
     probs, proposals = run.tensors["class_probs"], run.tensors["proposals"]
     class_ids, scores = probs.argmax(axis=-1).astype(np.int32), probs.max(axis=-1)
     deltas = np.take_along_axis(run.tensors["box_deltas"], class_ids[:, None, None], axis=1)[:, 0]
@@ -100,13 +100,7 @@ def find_candidates(run: StageRun) -> Candidates:
 
 
 def compose(candidates: Candidates, score_threshold: float, nms_threshold: float) -> FinalSteps:
-    """Filter by score, suppress within each class, keep the best.
-
-    Args:
-        candidates: Of a run.
-        score_threshold: Lowest score kept.
-        nms_threshold: Largest IoU within a class.
-    """
+    """Keep the candidates that reach the score threshold, apply NMS within each class, and keep the best."""
     enough = candidates.scores >= np.float32(score_threshold)
     if candidates.drop_empty:
         enough &= candidates.areas > 0
@@ -124,13 +118,9 @@ def compose(candidates: Candidates, score_threshold: float, nms_threshold: float
 
 
 def rows_of_detections(run: StageRun, candidates: Candidates) -> Rows:
-    """The candidate that each detection of a run is, as the graph chose them.
+    """Return the candidate of each detection that the network chose.
 
-    Boxes are float32 here and there, but not rounded in the same places, so the nearest one is taken.
-
-    Args:
-        run: Of the picture.
-        candidates: Of the run.
+    Candidates and detections are rounded in different places, so the nearest candidate of the class is taken.
     """
     found: list[int] = []
     for row in range(int(run.tensors["num_detections"])):
@@ -143,7 +133,7 @@ def rows_of_detections(run: StageRun, candidates: Candidates) -> Rows:
 
 
 def _iou(candidates: Candidates, row: int, others: list[int]) -> Floats:
-    """IoU of a box with others, float32; 0 where one of the two has no area, as in TensorFlow's operator."""
+    """Return the IoU of a box with others in float32; 0 if either has no area, as in TensorFlow's operator."""
     box, rest = candidates.boxes[row], candidates.boxes[others]
     low, high = np.maximum(box[:2], rest[:, :2]), np.minimum(box[2:], rest[:, 2:])
     shared = np.maximum(high - low, 0).prod(axis=1)

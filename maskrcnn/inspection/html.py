@@ -1,4 +1,4 @@
-"""The page as one HTML file: images inside it, everything that is text escaped, nothing loaded from anywhere."""
+"""Render the page as one HTML file with embedded images and escaped text, which loads nothing else."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ _OPACITY = 0.45
 
 
 class _Drawn(NamedTuple):
-    """A shape with its place in the order of drawing: the smallest lies on top, so that the pointer finds it."""
+    """A shape in drawing order: the smallest comes last, on top, so that the pointer finds it."""
 
     row: int
     shape: Shape
@@ -35,14 +35,7 @@ class _Drawn(NamedTuple):
 
 
 def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: Sequence[Section]) -> str:
-    """The whole page.
-
-    Args:
-        title: What was inspected.
-        facts: Short texts about it.
-        pictures: Names of the pictures.
-        sections: In their order.
-    """
+    """Return the page; `facts` are short texts about the model, `pictures` names of images."""
     store = _ImageStore()
     environment = Environment(
         loader=PackageLoader("maskrcnn.inspection", "page"),
@@ -61,7 +54,7 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
         facts=facts,
         pictures=pictures,
         sections=sections,
-        body=Markup(body),  # noqa: S704  (escaped when it was rendered)
+        body=Markup(body),  # noqa: S704  (already escaped)
         images=store.images,
         style=Markup(style),  # noqa: S704  (our own files)
         code=Markup(script),  # noqa: S704
@@ -69,13 +62,13 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
 
 
 class _ImageStore:
-    """The pictures behind the scenes, each kept once however many scenes show it."""
+    """The images behind the scenes, each stored once however many scenes show it."""
 
     def __init__(self) -> None:
         self.images: dict[str, tuple[str, int, int]] = {}
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> str:
-        """Name of a picture uint8 [H, W, 3]."""
+        """Store an image uint8 [H, W, 3] and return its name."""
         key = "picture-" + hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()[:12]
         if key not in self.images:
             smaller = resize(pixels, min(1.0, drawing_scale(pixels.shape[:2])))
@@ -91,7 +84,7 @@ def _drawn(scene: Scene) -> list[_Drawn]:
 
 
 def _mask(shape: Shape, scale: float) -> str:
-    """The mask as a picture of two colors, one of them clear."""
+    """Return the mask as a PNG of two colors, one of them transparent."""
     if shape.mask is None or not shape.mask[0].size:
         return ""
     pixels = shape.mask[0]
@@ -106,7 +99,7 @@ def _mask(shape: Shape, scale: float) -> str:
 
 
 def _group_colors(scene: Scene) -> dict[str, Color]:
-    """The groups of a scene in the order of their first shape, with their colors."""
+    """Return the color of each group of a scene, in the order of first shapes."""
     return {shape.group: shape.color for shape in scene.shapes if shape.group}
 
 
@@ -115,7 +108,7 @@ def _css(color: Color) -> str:
 
 
 def _script(value: Any) -> Markup:
-    """JSON inside a script element: "<" is written so that no text can end the element."""
+    """Return JSON for a script element, with "<" escaped so that no text can end the element."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     return Markup(text)  # noqa: S704
 

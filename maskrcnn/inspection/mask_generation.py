@@ -1,4 +1,4 @@
-"""Step 3: from a crop to 28 x 28 probabilities to pixels of the picture, and what training asks the mask head for."""
+"""Step 3: from crops to mask probabilities to pixels of the image, and the mask targets of training."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,14 @@ from runtime.masks.paste import place_crops
 
 @dataclass(frozen=True, eq=False)
 class MaskTargets:
-    """What one picture teaches the mask head.
+    """The mask targets of one training image.
 
     Attributes:
         image: uint8 [h, w, C], the training input.
-        rois: float64 [P, 4] x1, y1, x2, y2 in input pixels: the proposals that match an object.
+        rois: float64 [P, 4] x1, y1, x2, y2 in input pixels, the proposals that match an object.
         class_ids: int32 [P].
         targets: float32 [P, M, M] of 0 and 1.
-        sampled: Rows drawn for the heads, positive and negative together.
+        sampled: Number of proposals sampled for the heads, positive and negative.
     """
 
     image: npt.NDArray[np.uint8]
@@ -37,18 +37,12 @@ class MaskTargets:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Rows of each kind, JSON serialisable."""
+        """Number of sampled proposals of each kind, as JSON values."""
         return {"sampled": self.sampled, "positive": len(self.rois), "negative": self.sampled - len(self.rois)}
 
 
 def mask_targets_of(network: MaskRCNN, sample: Sample, seed: int = 0) -> MaskTargets:
-    """Draw the rows for the heads as a training step would, from the network's proposals.
-
-    Args:
-        network: Its RPN proposes.
-        sample: A picture with its objects.
-        seed: Of the draw.
-    """
+    """Sample the network's proposals for the heads, as a training step does, and return the mask targets."""
     config, size = network.config, (sample.image.shape[0], sample.image.shape[1])
     arrays = sample_arrays(sample, config, np.random.default_rng(seed), size)
     batch = {name: tf.constant(array[None]) for name, array in arrays.items()}
@@ -70,13 +64,7 @@ def mask_targets_of(network: MaskRCNN, sample: Sample, seed: int = 0) -> MaskTar
 
 
 def mask_strip(run: StageRun, detections: Detections, row: int) -> Image.Image:
-    """One detection three times: its box in the picture, the probabilities as the network gives them, the mask.
-
-    Args:
-        run: Of the picture.
-        detections: Of the run.
-        row: Which one.
-    """
+    """Return the image inside a detection's box, its mask probabilities and its mask, side by side."""
     mask = place_crops([detections.mask_crops[row]], detections.image_size)[0]
     plain = cut(run.picture, detections.boxes[row])
     tinted = run.picture.copy()
@@ -85,22 +73,16 @@ def mask_strip(run: StageRun, detections: Detections, row: int) -> Image.Image:
 
 
 def target_strip(targets: MaskTargets, row: int) -> Image.Image:
-    """One matched proposal: what it sees of the picture, and the mask that it shall learn.
-
-    Args:
-        targets: Of a picture.
-        row: Which one.
-    """
+    """Return the image inside a matched proposal and the mask to learn, side by side."""
     return strip([cut(shown(targets.image), targets.rois[row]), cell(color_map(targets.targets[row]))])
 
 
 def strip_facts(detections: Detections, row: int) -> dict[str, str]:
-    """Class, score and size of one detection's mask, as texts."""
+    """Return class, score, area and unsure share of a detection's mask as texts."""
     probabilities = detections.mask_probabilities[row]
     return {
         "class": detections.names[row],
         "score": f"{detections.scores[row]:.3f}",
         "area": f"{detections.areas[row]} px",
-        # A mask that hesitates has many probabilities that are neither.
         "unsure": f"{np.mean(np.abs(probabilities - 0.5) < 0.4):.0%}",
     }

@@ -1,4 +1,4 @@
-"""What the page says about the model, its training, the data set, and the exported graph, apart from any picture."""
+"""The parts of the page that belong to no image: the model, its training, the dataset, and the exported graph."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,7 @@ from runtime.placement import Placement
 
 
 def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], list[dict[str, object]]]:
-    """The table of the weights and their histograms.
-
-    Args:
-        arrays: By "<layer>/<variable>".
-        other: To compare with.
-    """
+    """Describe the weights, by "<layer>/<variable>", as a table and histograms, next to those of another checkpoint."""
     rows = weight_table(arrays, other)
     columns = ["array", "shape", "min", "max", "mean", "std", "dead?", "overflow?"]
     cells = []
@@ -37,81 +32,81 @@ def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], li
     counts = {
         "weights.arrays": ("arrays", str(len(rows))),
         "weights.parameters": ("parameters", f"{sum(array.size for array in arrays.values()):,}"),
-        "weights.dead": ("dead", str(sum(row.dead for row in rows))),
-        "weights.overflow": ("overflow", str(sum(row.overflow for row in rows))),
+        "weights.dead": ("dead kernels", str(sum(row.dead for row in rows))),
+        "weights.overflow": ("arrays that overflow", str(sum(row.overflow for row in rows))),
     }
     if other is not None:
         columns.append("change")
         changed = sum(row.change is None or row.change != 0 for row in rows)  # NaN is a change
         counts["weights.changed"] = ("arrays that differ from the other checkpoint", str(changed))
-        counts["weights.only_other"] = ("arrays of the other checkpoint alone", str(len(other.keys() - arrays.keys())))
-    intro = "Kernels of convolutions and dense layers; blue: this checkpoint" + (
-        "." if other is None else ", orange: the other."
+        counts["weights.only_other"] = ("arrays only in the other checkpoint", str(len(other.keys() - arrays.keys())))
+    intro = "Values of the kernels of convolutions and dense layers." + (
+        "" if other is None else " Blue is this checkpoint, orange the other."
     )
     rivals = kernels(other or {})
     charts = [
         Charts(
-            f"Histograms: {part}",
+            f"Histograms of the weights: {part}",
             intro,
             [to_svg(histogram_grid({name: each}, rivals)) for name, each in chosen.items()],
         )
         for part, chosen in kernels_by_part(arrays).items()
     ]
-    blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("Weights", columns, cells, marks, folded=True)]
+    blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("All arrays", columns, cells, marks, folded=True)]
     return blocks, [row.to_dict() for row in rows]
 
 
 def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:
-    """Losses and scores over the epochs of the training that made the checkpoint."""
+    """Describe the training run of the checkpoint by its losses and scores."""
     if not history:
         return []
     curves: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
-    for name in dict.fromkeys(name for epoch in history for name in epoch):  # scores are not taken after every epoch
+    for name in dict.fromkeys(name for epoch in history for name in epoch):  # not every epoch has scores
         values = [float(epoch.get(name, np.nan)) for epoch in history]
         kind = "loss" if "loss" in name else ("score" if "_ap" in name else "")
         if kind:
             curves[kind][name] = values
     charts = [to_svg(curve_chart(each, kind.capitalize() + " of each epoch", kind)) for kind, each in curves.items()]
-    return [Charts("The training of this checkpoint", f"{len(history)} epochs.", charts)]
+    return [Charts("Training run of this checkpoint", f"{len(history)} epochs.", charts)]
 
 
 def dataset_blocks(statistics: DatasetStatistics) -> tuple[list[Block], dict[str, Any]]:
-    """Counts and histograms of a data set, and how well its boxes fit its masks."""
+    """Describe a dataset by counts and histograms, and by how well its boxes fit its masks."""
     numbers = statistics.numbers
     shown = {
-        "dataset.pictures": ("pictures looked at", f"{statistics.pictures} of {statistics.total}"),
+        "dataset.pictures": ("images read", f"{statistics.pictures} of {statistics.total}"),
         "dataset.objects": ("objects", str(numbers["objects"])),
         "dataset.crowds": ("crowds", str(numbers["crowds"])),
         "dataset.empty": ("objects without a pixel", str(numbers["empty"])),
-        "dataset.pictures_without_objects": ("pictures without objects", str(numbers["pictures_without_objects"])),
+        "dataset.pictures_without_objects": ("images without objects", str(numbers["pictures_without_objects"])),
         "dataset.file_boxes": ("boxes in the file", str(numbers["file_boxes"])),
     }
     for limit in DIFFERENCES:
         share = numbers["boxes_differ"][str(limit)]
         value = "-" if share is None else f"{share:.2%}"
-        shown[f"dataset.boxes_differ_{limit}"] = (f"boxes {limit} px or more from their mask", value)
+        shown[f"dataset.boxes_differ_{limit}"] = (f"boxes that differ from their mask by {limit} px or more", value)
     charts = [to_svg(bar_chart(statistics.per_class, "Objects per class", "objects"))]
     if len(statistics.sides):
         charts.append(
-            to_svg(distribution_chart(statistics.sides, "Size of objects", "square root of the area, pixels"))
+            to_svg(distribution_chart(statistics.sides, "Size of objects", "square root of the area (pixels)"))
         )
-    charts.append(to_svg(distribution_chart(statistics.objects_per_picture, "Objects per picture", "objects")))
-    return [Numbers("The data set", shown), Charts("Classes and sizes", "", charts)], numbers
+    charts.append(to_svg(distribution_chart(statistics.objects_per_picture, "Objects per image", "objects")))
+    return [Numbers("The dataset", shown), Charts("Classes and sizes", "", charts)], numbers
 
 
 def mean_precision(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Block], dict[str, float]]:
-    """The mean of the pictures' average precisions."""
-    judged = [each for each in figures if "truth.ap50" in each]
-    means = {name: float(np.mean([each[f"truth.{name}"] for each in judged])) for name in ("ap50", "ap")}
+    """Return the mean over the annotated images of their average precision."""
+    annotated = [each for each in figures if "truth.ap50" in each]
+    means = {name: float(np.mean([each[f"truth.{name}"] for each in annotated])) for name in ("ap50", "ap")}
     shown = {
-        "result.ap50": (f"mean AP at IoU 0.5, pictures: {len(judged)}", f"{means['ap50']:.3f}"),
-        "result.ap": ("mean AP, IoU 0.5 to 0.95", f"{means['ap']:.3f}"),
+        "result.ap50": (f"mean AP at IoU 0.5, images: {len(annotated)}", f"{means['ap50']:.3f}"),
+        "result.ap": ("mean AP over IoU 0.5 to 0.95", f"{means['ap']:.3f}"),
     }
-    return [Numbers("All pictures", shown)], means
+    return [Numbers("All images", shown)], means
 
 
 def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Block], dict[str, Any]]:
-    """Where the nodes of an exported graph run and for how long, and what is known of its making."""
+    """Describe where the nodes of an exported graph run and for how long, and how it was exported."""
     rows = placement_rows(placement)
     total = sum(milliseconds for *_, milliseconds in rows)
     places = sorted({place for place, *_ in rows})
@@ -119,7 +114,7 @@ def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Bloc
         "artifact.format": ("format", metadata.format if metadata.opset is None else f"onnx, opset {metadata.opset}"),
         "artifact.device": ("device", placement.device),
         "artifact.nodes": ("nodes", str(sum(count for _, _, count, _ in rows))),
-        "artifact.milliseconds": ("time in kernels", f"{total:.1f} ms"),
+        "artifact.milliseconds": ("time in operators", f"{total:.1f} ms"),
     }
     for place in places:
         count = sum(n for where, _, n, _ in rows if where == place)
@@ -130,13 +125,13 @@ def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Bloc
     cells = [[operator, place, str(count), f"{time:.3f}"] for place, operator, count, time in rows]
     made = [[name, version] for name, version in metadata.producer.items()]
     made += [[f"checkpoint {name}", value] for name, value in metadata.checkpoint.items()]
-    made.append(["verdict", "passed" if metadata.verdict.get("passed") else "none that passed"])
-    chart = bar_chart(operators, "Time by operator type, the second run of the first picture", "milliseconds")
+    made.append(["parity check", "passed" if metadata.verdict.get("passed") else "not passed"])
+    chart = bar_chart(operators, "Time by operator type, second run on the first image", "milliseconds")
     blocks: list[Block] = [
-        Numbers("The graph in its engine", shown),
-        Charts("Time by operator type", "Kernels that run at once are added up.", [to_svg(chart)]),
-        Table("Placement of the nodes", ["operator", "provider or device", "nodes", "milliseconds"], cells),
-        Table("How it was made", ["what", "value"], made),
+        Numbers("How the engine runs the graph", shown),
+        Charts("Time by operator type", "Times of operators that run in parallel are added up.", [to_svg(chart)]),
+        Table("Where each operator type runs", ["operator", "provider or device", "nodes", "milliseconds"], cells),
+        Table("How it was exported", ["field", "value"], made),
     ]
     numbers = {
         "device": placement.device,

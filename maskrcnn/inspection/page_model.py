@@ -1,4 +1,4 @@
-"""What the page shows: sections of blocks, each block one kind of content. The templates know how each kind looks."""
+"""The content of the page: sections of blocks, each of one kind. The templates define how each kind looks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,7 @@ from maskrcnn.inspection.scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """Figures with their names; each can be found in the page by its key.
-
-    Attributes:
-        title: A few words.
-        rows: Name and value by key, such as "anchors.positive".
-    """
+    """Numbers with their names; `rows` has name and value by a key such as "anchors.positive"."""
 
     kind: ClassVar[str] = "numbers"
     title: str
@@ -25,7 +20,7 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Pictures with shapes on them."""
+    """Images with shapes on them."""
 
     kind: ClassVar[str] = "scenes"
     title: str
@@ -34,14 +29,7 @@ class Scenes:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Small images in rows.
-
-    Attributes:
-        title: A few words.
-        intro: What is to be seen.
-        images: Each with its caption.
-        wide: Whether each takes a row of its own.
-    """
+    """Small images with captions, in rows; a wide one takes a row of its own."""
 
     kind: ClassVar[str] = "images"
     title: str
@@ -62,14 +50,11 @@ class Charts:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of texts.
+    """Rows with one text per column.
 
     Attributes:
-        title: A few words.
-        columns: Their names.
-        rows: One text per column.
-        marks: By (row, column): "good" or "bad", which colors the cell.
-        folded: Whether the table is closed until somebody opens it.
+        marks: "good" or "bad" by (row, column), which colors the cell.
+        folded: Whether the table is closed at first.
     """
 
     kind: ClassVar[str] = "table"
@@ -82,15 +67,14 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The final step, which the page repeats when a threshold is moved.
+    """The last filters, which the page repeats when a threshold is moved.
 
     Attributes:
         scene: A shape for each candidate, best score first.
-        data: What the script needs, JSON serialisable.
-        rows: A row of texts for each candidate: number, class, score, level, IoU.
-        columns: Their names.
-        final: Candidates of the result at the thresholds of the run.
-        numbers: Boxes after each filter, name and value by key.
+        data: The data of the page's script, as JSON values.
+        rows: The texts of each candidate.
+        final: The candidates that are detections at the thresholds of the run.
+        numbers: Name and number of boxes after each filter by key.
     """
 
     kind: ClassVar[str] = "result"
@@ -104,7 +88,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A paragraph, and lines to be typed."""
+    """A paragraph, and commands to type."""
 
     kind: ClassVar[str] = "text"
     title: str
@@ -117,15 +101,7 @@ Block = Numbers | Scenes | Images | Charts | Table | Result | Text
 
 @dataclass(eq=False)
 class Section:
-    """A part of the page.
-
-    Attributes:
-        key: Of its link.
-        title: In words.
-        intro: What the section is about.
-        common: Blocks that belong to no picture.
-        of_picture: Blocks by the number of their picture.
-    """
+    """A section of the page; `common` blocks belong to no image, the others are stored by the number of their image."""
 
     key: str
     title: str

@@ -1,4 +1,4 @@
-"""One picture through every step: its blocks for each section of the page, and its numbers."""
+"""Everything that the page shows of one image: its blocks in each section, and its numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,14 +20,12 @@ from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
 
 @dataclass(eq=False)
 class PictureReport:
-    """What the page shows of one picture.
+    """What the page shows of one image.
 
     Attributes:
-        name: Of the picture.
-        blocks: By the key of their section.
-        figures: The numbers in the page, JSON serialisable.
-        scenes: All pictures with shapes, for TensorBoard.
-        activations: What the layers answered.
+        blocks: Blocks by the key of their section.
+        figures: The numbers on the page, as JSON values.
+        scenes: All scenes, for TensorBoard.
     """
 
     name: str
@@ -37,7 +35,7 @@ class PictureReport:
     activations: list[Activation] = field(default_factory=list)
 
     def add(self, section: str, blocks: Sequence[Block], figures: Mapping[str, Any] | None = None) -> None:
-        """Append blocks to a section, and the numbers in them."""
+        """Add blocks to a section, and the numbers in them."""
         self.blocks.setdefault(section, []).extend(blocks)
         self.figures |= figures or {}
         self.scenes += [scene for block in blocks if isinstance(block, Scenes) for scene in block.scenes]
@@ -46,23 +44,16 @@ class PictureReport:
 def report_picture(
     runner: StageRunner, name: str, record: Record, annotated: bool, extra_layers: tuple[str, ...] = ()
 ) -> PictureReport:
-    """Run one picture and describe every step.
+    """Run one image and describe every step.
 
     Args:
-        runner: A checkpoint's model, or an artifact.
-        name: Of the picture, for the page.
-        record: The picture; the class ids of its objects are the model's.
-        annotated: Whether its objects are known; a picture without objects may be annotated, too.
-        extra_layers: Layers to be shown beside the usual ones; of a checkpoint only.
-
-    Raises:
-        ImageError: The picture cannot be read.
-        DatasetError: Its objects do not fit the picture.
-        ConfigError: There is no such layer.
+        record: The image; the class ids of its objects are the model's.
+        annotated: Whether its objects are known. An annotated image may have none.
+        extra_layers: Layers to show besides the usual ones, for a checkpoint only.
     """
-    run = runner.run(record.image() if callable(record.image) else record.image)
+    run = runner.run(record.load_image(runner.config.model.image_channels))
     report = PictureReport(name)
-    # Its objects as training would get them, but through the letterbox of prediction, so that anchors are the same.
+    # Objects as in training, but in the input of prediction, so that the anchors are the same.
     config = replace(run.config, training=replace(run.config.training, resize=None))
     sample = load_sample(record, config, np.random.default_rng(0), training=False) if annotated else None
     truth = truth_of(record, run) if annotated else None

@@ -1,4 +1,4 @@
-"""Step 1, as prediction does it: how the RPN sorts and filters anchors into proposals."""
+"""Step 1 in prediction: how the RPN sorts and filters anchors into proposals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ RECALL_IOU = 0.7
 
 @dataclass(frozen=True, eq=False)
 class ProposalSteps:
-    """What becomes of the anchors in the RPN, best score first, after each step.
+    """The anchors after each step of the RPN, best score first.
 
     Attributes:
-        order: int32 [P], index of each anchor that is kept by its score.
+        order: int32 [P], index of each anchor that its score keeps.
         scores: float32 [P].
-        anchors: float32 [P, 4] normalised.
-        refined: float32 [P, 4], moved by the deltas.
-        clipped: float32 [P, 4], cut to the input.
-        kept: int32 [N], rows of them that suppression keeps: the proposals.
+        anchors: float32 [P, 4] normalized.
+        refined: float32 [P, 4] normalized, moved by the deltas.
+        clipped: float32 [P, 4] normalized, clipped to the input.
+        kept: int32 [N], the rows that NMS keeps: the proposals.
     """
 
     order: npt.NDArray[np.int32]
@@ -40,13 +40,13 @@ class ProposalSteps:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Boxes after each step, JSON serialisable."""
+        """Number of boxes after each step, as JSON values."""
         changed = np.any(self.refined != self.clipped, axis=1)
         return {"by_score": len(self.order), "clipped": int(np.sum(changed)), "after_nms": len(self.kept)}
 
 
 def proposal_steps(run: StageRun) -> ProposalSteps:
-    """Repeat the selection of proposals step by step, with the operations of the graph."""
+    """Repeat the selection of proposals step by step, with the operations of the network."""
     limits, std = run.config.proposals, run.config.model.rpn_box_std
     probs = tf.constant(run.tensors["rpn_probs"][:, 1])
     scores, order = tf.math.top_k(probs, k=min(limits.pre_nms_limit, len(run.anchors)))
@@ -60,11 +60,9 @@ def proposal_steps(run: StageRun) -> ProposalSteps:
 
 
 def recalls(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number]) -> dict[str, float]:
-    """Share of objects that a box of IoU 0.7 is near, after each step.
+    """Return the share of objects that have a box with an IoU of at least 0.7, after each step.
 
     Args:
-        run: Of the picture.
-        steps: Of the run.
         gt_boxes: [N, 4] y1, x1, y2, x2 in input pixels.
     """
     boxes = {"anchors": run.anchors, "refined": steps.clipped, "proposals": steps.clipped[steps.kept]}
@@ -75,53 +73,49 @@ def recalls(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number
 
 
 def proposal_scenes(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number], count: int) -> list[Scene]:
-    """The best anchors before refinement, after it, after clipping, and the best boxes after suppression.
+    """Return the `count` best anchors before refinement, after it and after clipping, and the best boxes after NMS.
 
     Args:
-        run: Of the picture.
-        steps: Of the run.
         gt_boxes: [N, 4] y1, x1, y2, x2 in input pixels; N may be 0.
-        count: Boxes shown.
     """
     best = np.arange(min(count, len(steps.order)))
     kept = steps.kept[:count]
     stages: Sequence[tuple[str, str, str, Floats, npt.NDArray[np.integer], bool]] = (
-        ("by_score", "Best anchors", "by score, as they lie on the grid", steps.anchors, best, True),
-        ("refined", "After refinement", "moved by the network's deltas", steps.refined, best, False),
-        ("clipped", "After clipping", "cut to the input", steps.clipped, best, False),
-        ("after_nms", "After suppression", "without near duplicates: the proposals", steps.clipped, kept, False),
+        ("by_score", "Best anchors", "anchors, in their original places", steps.anchors, best, True),
+        ("refined", "After refinement", "anchors, moved by the predicted deltas", steps.refined, best, False),
+        ("clipped", "After clipping", "boxes, clipped to the input", steps.clipped, best, False),
+        ("after_nms", "After NMS", "proposals, the boxes that NMS keeps", steps.clipped, kept, False),
     )
     scenes = []
     for name, title, what, boxes, rows, dotted in stages:
         total = len(steps.kept) if rows is kept else len(steps.order)
         corners = run.to_input(boxes[rows])
-        iou = _best_iou(corners, gt_boxes)
         shapes = [
             Shape(
                 box_of(corner),
                 _score_color(float(steps.scores[row])),
                 dotted,
-                facts={"score": f"{steps.scores[row]:.3f}", **_level(run, steps.order[row]), **_overlap(iou, place)},
+                facts={"score": f"{steps.scores[row]:.3f}", **level_facts(run, steps.order[row]), **iou},
             )
-            for place, (corner, row) in enumerate(zip(corners, rows, strict=True))
+            for corner, row, iou in zip(corners, rows, iou_facts(corners, gt_boxes), strict=True)
         ]
-        caption = f"The best {len(rows)} of {total}, {what}."
+        caption = f"The best {len(rows)} of {total} {what}."
         scenes.append(Scene(f"anchors/{name}", title, caption, run.shown_input, shapes[::-1], 0.06))
     return scenes
 
 
-def _level(run: StageRun, anchor: np.integer) -> dict[str, str]:
+def level_facts(run: StageRun, anchor: np.integer) -> dict[str, str]:
+    """Return the pyramid level of an anchor as a fact of its shape."""
     return {"level": f"P{run.anchor_levels[anchor]}"}
 
 
-def _best_iou(corners: npt.NDArray[np.float64], gt_boxes: npt.NDArray[np.number]) -> npt.NDArray[np.floating] | None:
-    return box_iou(corners[:, [1, 0, 3, 2]], gt_boxes).max(axis=1) if len(gt_boxes) else None
-
-
-def _overlap(iou: npt.NDArray[np.floating] | None, row: int) -> dict[str, str]:
-    return {} if iou is None else {"IoU": f"{iou[row]:.2f}"}
+def iou_facts(corners: npt.NDArray[np.float64], gt_boxes: npt.NDArray[np.number]) -> list[dict[str, str]]:
+    """Return, for each box [N, 4] x1, y1, x2, y2, its largest IoU with an object as a fact; empty without objects."""
+    if not len(gt_boxes):
+        return [{}] * len(corners)
+    return [{"IoU": f"{iou:.2f}"} for iou in box_iou(corners[:, [1, 0, 3, 2]], gt_boxes).max(axis=1)]
 
 
 def _score_color(score: float) -> Color:
-    """From blue (0) over violet to yellow (1): told apart by people who do not see red and green as two."""
+    """Return a color from blue (0) over violet to yellow (1), which color-blind people can tell apart too."""
     return (round(70 + 185 * score), round(90 + 130 * score * score), round(255 - 215 * score))

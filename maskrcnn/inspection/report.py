@@ -1,13 +1,13 @@
-"""The whole inspection: pictures, weights, data set, artifact; as numbers and as one HTML page."""
+"""The whole inspection of images, weights, dataset and artifact, as numbers and as one HTML page."""
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import ConfigError
@@ -27,35 +27,36 @@ from maskrcnn.inspection.weights import Arrays
 from maskrcnn.intermediates.artifact_run import ArtifactStages
 from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
 from runtime.atomic import atomic_write
-from runtime.one_line import printable_path
 
 PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"
-
-Progress = Callable[[str], None]
 
 _SECTIONS = (
     (
         "anchors",
         "1 Anchors",
-        "How anchors are matched to objects, and how the RPN sorts and filters them into proposals.",
+        "How training matches anchors to objects, and how the region proposal network (RPN) picks proposals.",
     ),
-    ("refinement", "2 Boxes", "Proposals that the box head takes for an object, and where it moves them."),
-    ("masks", "3 Masks", "From probabilities to pixels."),
-    ("activations", "4 Activations", "What the layers answer, and which channels say nothing."),
-    ("weights", "5 Weights", "Every array of the checkpoint."),
-    ("tensorboard", "6 TensorBoard", "Curves, and everything on this page over time."),
-    ("result", "7 Result", "From proposals to detections, one filter after the other. The sliders repeat it here."),
-    ("data", "Data", "What goes in: pictures, objects, and what training makes of them."),
-    ("artifact", "Artifact", "The exported graph in its engine."),
+    ("refinement", "2 Boxes", "The proposals that the box head classifies as an object, and where it moves them."),
+    ("masks", "3 Masks", "How predicted probabilities become the pixels of a mask."),
+    ("activations", "4 Activations", "The output of each layer, and channels that carry no information."),
+    ("weights", "5 Weights", "Every array of the checkpoint, with those that look wrong marked."),
+    ("tensorboard", "6 TensorBoard", "Training curves, and how to open this inspection in TensorBoard."),
+    (
+        "result",
+        "7 Result",
+        "How proposals are filtered into detections. Move the sliders to see the result at other thresholds.",
+    ),
+    ("data", "Data", "The input images and their objects, and how training prepares them."),
+    ("artifact", "Artifact", "Where the exported graph runs, and how long each operator takes."),
 )
 
 
 class InspectedPicture(NamedTuple):
-    """A picture to look into.
+    """An image to inspect.
 
     Attributes:
-        name: For the page.
-        record: The picture, and its objects with the class ids of the model.
+        name: Name on the page.
+        record: The image and its objects, with the class ids of the model.
         annotated: Whether its objects are known.
     """
 
@@ -66,15 +67,12 @@ class InspectedPicture(NamedTuple):
 
 @dataclass(eq=False)
 class Inspection:
-    """What `inspect_pictures` found.
+    """The result of `inspect_pictures`.
 
     Attributes:
-        title: What was inspected.
         facts: Short texts about the model.
-        pictures: Their reports.
-        sections: Of the page.
         figures: Every number: "pictures" in their order, and by section "weights", "data", "result", "artifact".
-        arrays: The weights, for TensorBoard; none of an artifact.
+        arrays: The weights, for TensorBoard; empty for an artifact.
     """
 
     title: str
@@ -85,19 +83,18 @@ class Inspection:
     arrays: Arrays = field(default_factory=dict)
 
     def to_html(self) -> str:
-        """The page: one file that needs nothing else."""
+        """Return the page, one file that needs nothing else."""
         shown = [section for section in self.sections if section.common or section.of_picture]
         return render(self.title, self.facts, [picture.name for picture in self.pictures], shown)
 
     def write(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write `index.html`, `figures.json` and the folder `tensorboard`, all of them or nothing.
+        """Write `index.html`, `figures.json` and the folder `tensorboard` atomically.
 
         Args:
-            folder: Appears complete.
-            overwrite: Whether an older report may be replaced; no other folder ever is.
+            overwrite: Whether to replace an older report; no other folder is ever replaced.
 
         Raises:
-            OutputError: Something else stands there, or the disk refuses.
+            OutputError: The folder exists and may not be replaced, or cannot be written.
             MissingPackageError: A package of the extra `inspect` is missing.
         """
         page = self.to_html()
@@ -118,31 +115,30 @@ def inspect_pictures(
     other: Arrays | None = None,
     history: Sequence[dict[str, float]] = (),
     layers: Sequence[str] = (),
-    progress: Progress = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Inspection:
-    """Look into a model on some pictures.
+    """Inspect a model on one or more images.
 
     Args:
         runner: `ModelStages` of a checkpoint's model, or `ArtifactStages`.
-        pictures: At least one.
-        title: What is inspected.
-        dataset: For its statistics.
+        title: Heading of the page.
+        dataset: Dataset for the statistics.
         other: Weights of another checkpoint to compare with.
-        history: Losses and scores of each epoch of the training.
-        layers: Further layers whose activations are shown.
+        history: Losses and scores of each epoch of the training run.
+        layers: Additional layers whose activations are shown.
         progress: Called with a sentence before each part.
 
     Raises:
-        ImageError: A picture cannot be read.
-        DatasetError: Objects do not fit their picture.
-        ConfigError: There is no such layer, or an artifact shall show layers or be compared.
+        ImageError: An image cannot be read.
+        DatasetError: Objects do not fit their image.
+        ConfigError: There is no such layer, or an artifact is asked for layers or weights.
     """
     if not isinstance(runner, ModelStages) and (layers or other is not None):
         raise ConfigError("an artifact has no layers to show and no weights to compare: give its checkpoint")
     sections = {key: Section(key, name, intro) for key, name, intro in _SECTIONS}
     reports = []
     for number, (name, record, annotated) in enumerate(pictures):
-        progress(f"picture {number + 1} of {len(pictures)}: {name}")
+        progress(f"image {number + 1} of {len(pictures)}: {name}")
         report = report_picture(runner, name, record, annotated, tuple(layers))
         for key, blocks in report.blocks.items():
             sections[key].of_picture[number] = blocks
@@ -160,22 +156,21 @@ def inspect_pictures(
         arrays = get_arrays(runner.model)
         add("weights", *weight_blocks(arrays, other))
     if isinstance(runner, ArtifactStages):
-        progress("where the graph runs")
-        record = pictures[0].record
-        image = record.image() if callable(record.image) else record.image
+        progress("placement of the graph")
+        image = pictures[0].record.load_image(runner.config.model.image_channels)
         add("artifact", *artifact_blocks(runner.predictor.metadata, runner.predictor.explain(image)))
     if dataset is not None:
-        progress("data set")
+        progress("dataset")
         add("data", *dataset_blocks(dataset_statistics(dataset)))
     add("tensorboard", [_tensorboard_text(), *history_blocks(history)])
     if any(picture.annotated for picture in pictures):
         add("result", *mean_precision([each.figures for each in reports]))
-    names = [f"picture {pictures[0].name}"] if len(pictures) == 1 else []
+    names = [f"image {pictures[0].name}"] if len(pictures) == 1 else []
     return Inspection(title, [*names, *_facts(runner)], reports, list(sections.values()), figures, arrays)
 
 
 def _without_infinities(value: Any) -> Any:
-    """JSON has no numbers for NaN and infinity: null stands for them."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_infinities(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -183,35 +178,25 @@ def _without_infinities(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def first_records(dataset: Dataset, count: int) -> list[InspectedPicture]:
-    """The first pictures of a data set."""
-    return [_inspected(record) for record in islice(dataset.records, count)]
-
-
-def _inspected(record: Record) -> InspectedPicture:
-    name = str(record.image_id) if callable(record.image) else record.image.name
-    return InspectedPicture(printable_path(name), record, True)
-
-
 def _facts(runner: StageRunner) -> list[str]:
     config = runner.config
     names = config.model.class_names
     listed = ", ".join(names[1:6]) + (", ..." if len(names) > 6 else "")
     resize = config.resize
-    size = f"input {resize.max_dim or resize.min_dim or 'as it is'} ({resize.mode})"
+    size = f"input size {resize.max_dim or resize.min_dim or 'as given'} (resize mode {resize.mode})"
     return [
         f"configuration {config.name}",
         f"backbone {config.model.backbone}",
         size,
         f"classes ({len(names) - 1}): {listed}",
-        f"ROI sampling {config.model.roi_sampling}",
+        f"ROIAlign sampling {config.model.roi_sampling}",
     ]
 
 
 def _tensorboard_text() -> Text:
     text = (
-        "Beside this page lies the folder tensorboard with the pictures, activations, weights and numbers of this "
-        "inspection; each picture is a step. A training writes its losses, rates, scores, weights, activations and "
-        "predictions to the folder tensorboard of its run. Several folders can be compared."
+        "The folder tensorboard next to this page has the images, activations, weights and numbers of this "
+        "inspection; each image is a step. A training run writes its losses, learning rates, scores, weights, "
+        "activations and predictions to the same folder in its run folder. TensorBoard can compare several folders."
     )
     return Text("Files for TensorBoard", text, ["tensorboard --logdir ."])

@@ -1,4 +1,4 @@
-"""The last section of the page: the filters with their sliders, the detections, and the comparison with the objects."""
+"""The result section of the page: filters with sliders, detections, and their comparison with the annotations."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.evaluation.metrics import box_iou
-from maskrcnn.inspection.box_refinement import class_color
 from maskrcnn.inspection.charts import precision_recall_chart, to_svg
 from maskrcnn.inspection.final_result import detection_rows, difference_scene
 from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose, rows_of_detections
@@ -17,45 +16,39 @@ from maskrcnn.inspection.truth import MATCH_IOU, Comparison, Truth, compare
 from maskrcnn.intermediates.stage_run import StageRun, StageRunner
 from runtime.detections import Detections
 from runtime.masks.paste import MaskCrop, paste_mask
+from runtime.output.draw import instance_color
 
-# Masks of boxes that are no detection at the run's thresholds cost the mask head's time: only the best have one.
+# Masks of boxes that are not detections cost time in the mask head, so only the best such boxes get one.
 _CANDIDATE_MASKS = 100
 _SHOWN_OVERLAPS = 25
 
 _FILTERS = {
     "proposals": "proposals",
-    "not_background": "taken for an object",
-    "confident": "score reaches the threshold",
-    "after_nms": "kept by suppression",
+    "not_background": "classified as an object",
+    "confident": "score at or above the threshold",
+    "after_nms": "kept by NMS",
     "final": "detections",
 }
 _OUTCOMES = {
     "objects": "annotated objects",
-    "matches": "matches",
-    "misses": "misses",
+    "matches": "matches (true positives)",
+    "misses": "missed objects",
     "duplicates": "duplicates",
     "wrong_class": "wrong class",
-    "false": "false",
-    "in_crowd": "in a crowd, not counted",
+    "false": "false positives elsewhere",
+    "in_crowd": "in a crowd (not counted)",
 }
 
 
 def result_blocks(
     run: StageRun, runner: StageRunner, candidates: Candidates, truth: Truth | None
 ) -> tuple[list[Block], dict[str, Any]]:
-    """Blocks for the page, and the numbers in them.
-
-    Args:
-        run: Of the picture.
-        runner: That made the run.
-        candidates: Of the run.
-        truth: The annotated objects, if they are known.
-    """
+    """Return the blocks of the section and the numbers in them; `truth` is None without annotations."""
     steps = compose(candidates, run.score_threshold, run.nms_threshold)
-    steps = replace(steps, final=rows_of_detections(run, candidates))  # what the graph chose is the result
+    steps = replace(steps, final=rows_of_detections(run, candidates))  # exactly what the network chose
     detections = run.detections
     figures: dict[str, Any] = {f"final.{key}": value for key, value in steps.numbers.items()}
-    figures["final.final"] = len(detections)  # boxes without a pixel in the picture have gone, too
+    figures["final.final"] = len(detections)  # without boxes that have no pixel in the image
     blocks: list[Block] = [_interactive(run, runner, candidates, steps, truth), _suppression_table(run, steps)]
     if truth is not None:
         comparison = compare(detections, truth)
@@ -80,11 +73,11 @@ def _interactive(
         facts = {"class": names[class_id], "score": f"{candidates.scores[row]:.3f}", "level": f"P{levels[row]}"}
         if iou:
             facts["IoU"] = iou
-        shapes.append(Shape(box_of(boxes[row]), class_color(class_id), facts=facts, mask=crops.get(row)))
+        shapes.append(Shape(box_of(boxes[row]), instance_color(class_id), facts=facts, mask=crops.get(row)))
         rows.append([str(row + 1), *facts.values()])
-    caption = "Detections at the thresholds above; point at a box for its score, class, level and IoU."
+    caption = "Detections at the thresholds above. Point at a box to see its class, score, level and IoU."
     if len(candidates) > len(crops):
-        caption += f" Masks are shown for the {len(crops)} best candidates, the others as boxes."
+        caption += f" The best {len(crops)} candidates have masks, the others only boxes."
     data = {
         "scores": candidates.scores.tolist(),
         "classes": candidates.class_ids.tolist(),
@@ -108,7 +101,7 @@ def _candidate_masks(
     steps: FinalSteps,
     boxes: npt.NDArray[np.float32],
 ) -> dict[int, MaskCrop]:
-    """Pasted masks by candidate: the run's own for its detections, and the mask head's for the best others."""
+    """Return pasted masks by candidate: those of the detections, and for the best others those of the mask head."""
     found = {int(row): run.tensors["masks"][place] for place, row in enumerate(steps.final)}
     others = np.array([row for row in range(len(candidates)) if row not in found][:_CANDIDATE_MASKS], np.intp)
     if len(others):
@@ -123,15 +116,15 @@ def _candidate_masks(
 def _suppression_table(run: StageRun, steps: FinalSteps) -> Table:
     names = run.config.model.class_names
     rows = [[names[class_id], str(before), str(after)] for class_id, (before, after) in steps.per_class.items()]
-    title = "Suppression within each class, at the model's thresholds"
-    return Table(title, ["class", "before", "kept"], rows)
+    title = "NMS within each class, at the model's thresholds"
+    return Table(title, ["class", "boxes before NMS", "boxes kept"], rows)
 
 
 def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> list[Block]:
     numbers = comparison.numbers
     shown = {f"truth.{key}": (name, str(numbers[key])) for key, name in _OUTCOMES.items()}
-    shown["truth.ap50"] = (f"AP of this picture at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
-    shown["truth.ap"] = ("AP, mean of IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
+    shown["truth.ap50"] = (f"AP of this image at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
+    shown["truth.ap"] = ("AP of this image, mean over IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
     rows = detection_rows(run, detections, comparison)
     cells = [
         [str(number), row["class"], f"{row['score']:.3f}", row["level"], row["outcome"], f"{row['iou']:.3f}"]
@@ -140,19 +133,19 @@ def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comp
     marks = {(number, 4): "good" if row["outcome"] == "match" else "bad" for number, row in enumerate(rows)}
     columns = ["detection", "class", "score", "level", "outcome", "IoU of masks"]
     chart = precision_recall_chart(comparison.precision, f"AP {numbers['ap50']:.3f} at IoU {MATCH_IOU}")
-    intro = "Of this picture, all classes together, best score first; at the model's thresholds."
+    intro = "For this image, all classes together, at the model's thresholds."
     overlaps = [_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []
     return [
-        Numbers("Against the annotated objects, at the model's thresholds", shown),
-        Scenes("Matches and mistakes", [difference_scene(run, detections, truth, comparison)]),
-        Table("Detections and what became of them", columns, cells, marks),
+        Numbers("Compared with the annotations, at the model's thresholds", shown),
+        Scenes("Matches and errors", [difference_scene(run, detections, truth, comparison)]),
+        Table("Outcome of each detection", columns, cells, marks),
         *overlaps,
         Charts("Precision and recall", intro, [to_svg(chart)]),
     ]
 
 
 def _overlap_table(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> Table:
-    """IoU of every detection with every object: green the pair that matches, red what overlaps and does not."""
+    """Return the IoU of every detection with every object; matches are green, other large overlaps red."""
     names = run.config.model.class_names
     down, across = (min(count, _SHOWN_OVERLAPS) for count in comparison.overlaps.shape)
     columns = ["detection", *(f"{column + 1} {names[truth.class_ids[column]]}" for column in range(across))]
@@ -167,6 +160,6 @@ def _overlap_table(run: StageRun, detections: Detections, truth: Truth, comparis
                 marks[row, column + 1] = "good"
             elif comparison.overlaps[row, column] >= MATCH_IOU:
                 marks[row, column + 1] = "bad"
-    title = "IoU of masks, detections down, objects across"
-    cut = "" if comparison.overlaps.size == down * across else f" (the first {down} and {across})"
+    title = "IoU of masks: one row per detection, one column per object"
+    cut = "" if comparison.overlaps.size == down * across else f" (the first {down} detections and {across} objects)"
     return Table(title + cut, columns, rows, marks)

@@ -1,4 +1,4 @@
-"""A picture with boxes, masks and arrows on it: described once, drawn by PIL for notebooks and as SVG in the page."""
+"""An image with boxes, masks and arrows on it, drawn by PIL for notebooks and as SVG on the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,24 +20,22 @@ FALSE: Color = (255, 160, 32)
 DUPLICATE: Color = (240, 90, 240)
 TRUTH: Color = (70, 200, 255)
 
-# Longest and shortest length of a drawn picture's longer side, in pixels.
+# Largest and smallest length of a drawn image's longer side, in pixels.
 _LONGEST, _SHORTEST = 1024, 512
 _DASH = 6
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One box on a scene, with what belongs to it.
+    """One box on a scene, with its mask and texts.
 
     Attributes:
-        box: x1, y1, x2, y2 in pixels of the scene's picture.
-        color: Of its lines and its mask.
-        dotted: Whether the box is where something came from, not where it went.
-        label: Written beside it.
-        facts: Shown when the pointer is on it, by name: score, class, level, IoU.
-        group: What switches it on and off together with others, such as its class.
-        mask: Of the object.
-        target: The box that it moves to; drawn as an arrow from centre to centre.
+        box: x1, y1, x2, y2 in pixels of the scene's image.
+        dotted: Whether the box is an origin rather than a result.
+        label: Text next to the box.
+        facts: Texts by name, such as score and class, which the page shows when the pointer is on the box.
+        group: Shapes of a group, such as a class, are switched on and off together.
+        target: The box that this one moves to, drawn as an arrow from center to center.
     """
 
     box: Box
@@ -52,15 +50,12 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and the shapes on it; a notebook shows it as it is.
+    """An image and the shapes on it, in drawing order; a notebook displays it as it is.
 
     Attributes:
-        name: Short, for files and TensorBoard; letters, digits, "/" and "_".
-        title: A few words.
-        caption: What is to be seen, with the numbers.
+        name: Name in TensorBoard: letters, digits, "/" and "_".
         image: uint8 [H, W, 3].
-        shapes: In the order in which they are drawn.
-        margin: Room around the picture for shapes that leave it, as a share of its longer side.
+        margin: Space around the image for shapes that leave it, as a share of its longer side.
     """
 
     name: str
@@ -72,11 +67,11 @@ class Scene:
 
     @property
     def border(self) -> int:
-        """The margin in pixels of the picture."""
+        """The margin in pixels of the image."""
         return round(self.margin * max(self.image.shape[:2]))
 
     def to_image(self) -> Image.Image:
-        """The scene as an RGB image; small pictures are enlarged, large ones made smaller."""
+        """Draw the scene as an RGB image; small images are enlarged, large ones reduced."""
         pixels = np.pad(self.image, [(self.border,) * 2, (self.border,) * 2, (0, 0)], constant_values=40)
         scale = drawing_scale(pixels.shape[:2])
         shrunk = resize(pixels, scale)
@@ -108,19 +103,19 @@ class Scene:
 
 
 def box_of(corners: npt.NDArray[np.number]) -> Box:
-    """Corners [4] as the box of a shape."""
+    """Return corners [4] as the box of a shape."""
     x1, y1, x2, y2 = (float(side) for side in corners)
     return x1, y1, x2, y2
 
 
 def drawing_scale(size: Sequence[int]) -> float:
-    """The factor by which a picture of (height, width) is drawn."""
+    """Return the factor by which an image of (height, width) is scaled for drawing."""
     longest = max(size)
     return min(1.0, _LONGEST / longest) if longest > _SHORTEST else _SHORTEST / longest
 
 
 def resize(pixels: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
-    """A picture uint8 [H, W, 3], larger or smaller."""
+    """Scale an image uint8 [H, W, 3]."""
     if scale == 1:
         return pixels
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
@@ -129,7 +124,7 @@ def resize(pixels: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]
 
 
 def scale_crop(crop: MaskCrop, scale: float, size: Sequence[int]) -> MaskCrop:
-    """A mask of a scaled picture of `size` (height, width); what is thinner than a pixel keeps one."""
+    """Scale a mask for a scaled image of `size` (height, width); parts thinner than a pixel keep one pixel."""
     pixels, (y, x) = crop
     if not pixels.size:
         return pixels, (0, 0)

@@ -1,4 +1,4 @@
-"""The steps of one picture as blocks of the page, each with the numbers in them."""
+"""The steps of one image as blocks of the page, and the numbers in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,7 @@ from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.anchor_matches import match_anchors, match_scenes
 from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
-from maskrcnn.inspection.data_pictures import (
-    anchor_scene,
-    augmented_scenes,
-    input_scene,
-    mini_mask_share,
-    mini_mask_strip,
-)
+from maskrcnn.inspection.data_pictures import anchor_scene, augmented_scenes, input_scene, mini_mask
 from maskrcnn.inspection.final_result import truth_scene
 from maskrcnn.inspection.final_steps import Candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
@@ -26,45 +20,45 @@ from maskrcnn.inspection.truth import Truth
 from maskrcnn.intermediates.activations import Activation, mosaic
 from maskrcnn.intermediates.stage_run import ModelStages, StageRun, StageRunner
 
-# What the page shows at most of each kind.
+# The most that the page shows of each kind.
 _SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS, _SHOWN_MINI_MASKS = 50, 24, 8, 6
 
-# Blocks, and the numbers in them by key, JSON serialisable.
+# Blocks, and the numbers in them by key, as JSON values.
 Described = tuple[list[Block], dict[str, Any]]
 
 _ANCHOR_NAMES = {
     "anchors.total": "anchors",
-    "anchors.positive": "positive",
-    "anchors.neutral": "neutral",
-    "anchors.negative": "negative",
-    "anchors.used_positive": "positive, used",
-    "anchors.used_negative": "negative, used",
-    "anchors.by_score": "best by score",
-    "anchors.clipped": "cut at the border",
-    "anchors.after_nms": "after suppression",
-    "anchors.recall_anchors": f"recall of anchors at IoU {RECALL_IOU}",
+    "anchors.positive": "positive (object)",
+    "anchors.neutral": "neutral (not used)",
+    "anchors.negative": "negative (background)",
+    "anchors.used_positive": "positive, used in the loss",
+    "anchors.used_negative": "negative, used in the loss",
+    "anchors.by_score": "kept by score",
+    "anchors.clipped": "clipped at the edge",
+    "anchors.after_nms": "proposals (after NMS)",
+    "anchors.recall_anchors": f"recall of the anchors at IoU {RECALL_IOU}",
     "anchors.recall_refined": f"recall after refinement at IoU {RECALL_IOU}",
-    "anchors.recall_proposals": f"recall of proposals at IoU {RECALL_IOU}",
+    "anchors.recall_proposals": f"recall of the proposals at IoU {RECALL_IOU}",
 }
 _REFINEMENT_NAMES = {
-    "refinement.candidates": "taken for an object",
-    "refinement.median_shift": "median shift, input pixels",
-    "refinement.median_growth": "median ratio of areas",
+    "refinement.candidates": "classified as an object",
+    "refinement.median_shift": "median shift (input pixels)",
+    "refinement.median_growth": "median ratio of the areas, after / before",
 }
 _TARGET_NAMES = {
-    "masks.targets_sampled": "rows for the heads",
+    "masks.targets_sampled": "proposals sampled",
     "masks.targets_positive": "matched to an object",
     "masks.targets_negative": "background",
 }
 
 
 def gt_boxes(sample: Sample | None) -> npt.NDArray[np.number]:
-    """Boxes of the objects that are not crowds, [N, 4] y1, x1, y2, x2 in input pixels."""
+    """Return the boxes of the objects that are not crowds, [N, 4] y1, x1, y2, x2 in input pixels."""
     return np.zeros((0, 4)) if sample is None else sample.boxes[sample.class_ids > 0]
 
 
 def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
-    """Anchors against objects, if these are known, and on their way to proposals."""
+    """Describe the match of anchors and objects, if there are annotations, and the way from anchors to proposals."""
     steps = proposal_steps(run)
     figures: dict[str, Any] = {"anchors.total": len(run.anchors)}
     figures |= {f"anchors.{key}": value for key, value in steps.numbers.items()}
@@ -72,29 +66,29 @@ def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
     if sample is not None:
         matches = match_anchors(run, sample)
         figures |= {f"anchors.{key}": value for key, value in matches.numbers.items()}
-        found = recalls(run, steps, gt_boxes(sample)) if len(gt_boxes(sample)) else {}  # nothing to be found
+        found = recalls(run, steps, gt_boxes(sample)) if len(gt_boxes(sample)) else {}
         figures |= {f"anchors.recall_{key}": value for key, value in found.items()}
-        scenes.append(Scenes("What training sees", match_scenes(run, matches, sample)))
+        scenes.append(Scenes("How training matches anchors to objects", match_scenes(run, matches, sample)))
     scenes.append(Scenes("From anchors to proposals", proposal_scenes(run, steps, gt_boxes(sample), _SHOWN_BOXES)))
     return [Numbers("Counts", _named(figures, _ANCHOR_NAMES)), *scenes], figures
 
 
 def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | None) -> Described:
-    """Where the box head moves what it takes for an object."""
+    """Describe the proposals that the box head classifies as an object, and where it moves them."""
     numbers = refinement_numbers(run, candidates)
     figures = {f"refinement.{key}": value for key, value in numbers.items()}
     counts = [[name, str(count)] for name, count in numbers["per_class"].items()]
     blocks: list[Block] = [
         Numbers("Counts", _named(figures, _REFINEMENT_NAMES)),
-        Scenes("Where boxes go", [refinement_scene(run, candidates, gt_boxes(sample))]),
+        Scenes("How the box head moves boxes", [refinement_scene(run, candidates, gt_boxes(sample))]),
     ]
     if counts:
-        blocks.append(Table("Candidates per class", ["class", "candidates"], counts))
+        blocks.append(Table("Proposals classified as each class", ["class", "proposals"], counts))
     return blocks, figures
 
 
 def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> Described:
-    """The masks of the detections, and of a checkpoint what training would ask the mask head for."""
+    """Describe the masks of the detections and, for a checkpoint, the mask targets of a training step."""
     detections = run.detections
     count = min(len(detections), _SHOWN_MASKS)
     strips = []
@@ -103,28 +97,28 @@ def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> De
         strips.append((mask_strip(run, detections, row), f"{row + 1}: {facts}"))
     side = run.config.model.mask_size
     intro = (
-        f"{count} of {len(detections)} detections: the box in the picture, the {side} x {side} probabilities that the "
-        "network gives (dark 0, bright 1), the mask that is pasted from them at 0.5. Unsure: share of probabilities "
-        "between 0.1 and 0.9."
+        f"{count} of {len(detections)} detections. From left to right: the image inside the box, the {side} x {side} "
+        "probabilities of the mask head (dark 0, bright 1), and the mask pasted from them at a threshold of 0.5. "
+        "Unsure: share of probabilities between 0.1 and 0.9."
     )
-    blocks: list[Block] = [Images("Masks of the detections", intro if count else "Nothing was detected.", strips)]
+    blocks: list[Block] = [Images("Masks of the detections", intro if count else "There are no detections.", strips)]
     figures: dict[str, Any] = {"masks.shown": count}
     if sample is None or not isinstance(runner, ModelStages):
         return blocks, figures
     targets = mask_targets_of(runner.model, sample)
     figures |= {f"masks.targets_{key}": value for key, value in targets.numbers.items()}
-    blocks.append(Numbers("Rows of a training step", _named(figures, _TARGET_NAMES)))
+    blocks.append(Numbers("Proposals sampled in a training step", _named(figures, _TARGET_NAMES)))
     if len(targets.rois):
         rows = np.linspace(0, len(targets.rois) - 1, min(len(targets.rois), _SHOWN_TARGETS)).astype(int).tolist()
         names = run.config.model.class_names
         images = [(target_strip(targets, row), names[targets.class_ids[row]]) for row in rows]
-        intro = "What a training step would ask for: the proposal as the mask head sees it, and the mask it shall give."
+        intro = "What the mask head would be trained on: the image inside the proposal, and the mask it should predict."
         blocks.append(Images("Mask targets in training", intro, images))
     return blocks, figures
 
 
 def activation_blocks(activations: Sequence[Activation]) -> Described:
-    """Mosaics of the channels, and a table with those that say nothing."""
+    """Describe the channels of each layer as mosaics and as a table, which lists dead and saturated ones."""
     images, rows, figures = [], [], {}
     for each in activations:
         numbers, shape = each.numbers, "{} x {} x {}".format(*each.values.shape)
@@ -136,17 +130,21 @@ def activation_blocks(activations: Sequence[Activation]) -> Described:
         rows.append([each.name, shape, *ends, *lists])
         figures[f"activations.{each.name}"] = numbers
     intro = (
-        "The first 64 channels of each layer, each stretched over its own range (dark low, bright high). Framed red: "
-        "dead, one value everywhere. Framed orange: saturated, 99 % of the values in the top hundredth of the range."
+        "The first 64 channels of each layer, each scaled to its own range (dark is low, bright is high). Red frame: "
+        "dead, the same value everywhere. Orange frame: saturated, 99% of the values in the top 1% of the range."
     )
     columns = ["layer", "height x width x channels", "min", "max", "mean", "dead channels", "saturated channels"]
     marks = {(r, c): "bad" for r, row in enumerate(rows) for c in (5, 6) if row[c] != "none"}
-    return [Images("Channels", intro, images, wide=True), Table("Layers", columns, rows, marks)], figures
+    blocks: list[Block] = [
+        Images("Channels of each layer", intro, images, wide=True),
+        Table("Values of each layer", columns, rows, marks),
+    ]
+    return blocks, figures
 
 
 def data_blocks(run: StageRun, truth: Truth | None, sample: Sample | None, record: Record) -> list[Block]:
-    """The picture as the network gets it, and its objects on their way into training."""
-    blocks: list[Block] = [Scenes("The network's input", [input_scene(run), anchor_scene(run)])]
+    """Describe the input of the network, and how training prepares the objects."""
+    blocks: list[Block] = [Scenes("Input of the network", [input_scene(run), anchor_scene(run)])]
     if truth is None or sample is None:
         return blocks
     blocks.append(Scenes("Annotated objects", [truth_scene(run, truth)]))
@@ -156,16 +154,19 @@ def data_blocks(run: StageRun, truth: Truth | None, sample: Sample | None, recor
         images = []
         for row in rows:
             name = config.model.class_names[abs(int(sample.class_ids[row]))]
-            share = mini_mask_share(sample, config, row)
-            images.append((mini_mask_strip(sample, config, row), f"{name}: IoU {share:.3f}"))
-        intro = f"The mask in its box, as the {mini[0]} x {mini[1]} mini mask that training stores, and back again."
-        blocks.append(Images("Mini masks and back", intro, images))
-    blocks.append(Scenes("Augmentations of this picture", augmented_scenes(record, config)))
+            image, iou = mini_mask(sample, row, (mini[0], mini[1]), config.detection.mask_paste)
+            images.append((image, f"{name}: IoU {iou:.3f}"))
+        intro = (
+            f"Each object's mask inside its box, the {mini[0]} x {mini[1]} mini mask that training stores, and the "
+            "mask restored from it. The IoU of the first and the last shows how much detail is lost."
+        )
+        blocks.append(Images("Mini masks", intro, images))
+    blocks.append(Scenes("Augmentations of this image", augmented_scenes(record, config)))
     return blocks
 
 
 def _named(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Those of the figures that have a name and a value, as texts."""
+    """Return name and text of the figures that have a name and a value."""
     shown = {key: (names[key], figures[key]) for key in names if figures.get(key) is not None}
     return {
         key: (name, f"{value:.3f}" if isinstance(value, float) else str(value)) for key, (name, value) in shown.items()

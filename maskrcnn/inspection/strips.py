@@ -10,19 +10,19 @@ CELL, _GAP = 112, 4
 
 
 def cell(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """An array uint8 [h, w] or [h, w, 3] stretched to a square whose pixels can be seen."""
+    """Stretch an array uint8 [h, w] or [h, w, 3] to a square, with its pixels visible."""
     return Image.fromarray(pixels).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
 
 
 def cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.Image:
-    """The part of a picture within a box x1, y1, x2, y2, stretched to a square as the heads' crops are."""
+    """Stretch the part of an image inside a box x1, y1, x2, y2 to a square, like the crops of the heads."""
     x1, y1, x2, y2 = (float(side) for side in box)
     part = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
     return Image.fromarray(picture).transform((CELL, CELL), Image.Transform.EXTENT, part, Image.Resampling.BILINEAR)
 
 
 def strip(cells: Sequence[Image.Image]) -> Image.Image:
-    """Squares side by side, with gaps."""
+    """Put squares side by side, with gaps."""
     canvas = Image.new("RGB", (len(cells) * (CELL + _GAP) - _GAP, CELL), (128, 128, 128))
     for place, each in enumerate(cells):
         canvas.paste(each, (place * (CELL + _GAP), 0))

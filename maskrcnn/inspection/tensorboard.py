@@ -1,4 +1,4 @@
-"""Step 6: the same pictures, numbers and histograms as files for TensorBoard."""
+"""Step 6: the same images, numbers and histograms as files for TensorBoard."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -18,12 +18,11 @@ def write_tensorboard(
     pictures: Sequence[tuple[str, Sequence[Scene], Sequence[Activation], Mapping[str, object]]],
     weights: Mapping[str, npt.NDArray[np.float32]],
 ) -> None:
-    """Write one event file: pictures by step, activations as mosaics and histograms, numbers, weights.
+    """Write one event file with images, activations, numbers and weights; each image is a step.
 
     Args:
-        folder: Of the event file.
-        pictures: Name, scenes, activations and numbers of each; its place is its step.
-        weights: Histograms by name.
+        pictures: Name, scenes, activations and numbers of each image.
+        weights: Weights by name, written as histograms.
 
     Raises:
         MissingPackageError: The package `tensorboard` is missing.

@@ -1,4 +1,4 @@
-"""Detections against the annotated objects of their picture: matches, misses, duplicates, overlaps, precision."""
+"""Compare detections with the annotated objects of their image: matches, misses, duplicates, overlaps, precision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from runtime.masks.rle import area, decode, mask_box
 
 MATCH_IOU = 0.5
 
-# "duplicate": of an object that a better detection has; "wrong class": on an object of another class.
+# "duplicate": on an object that a better detection matches; "wrong class": on an object of another class.
 Outcome = Literal["match", "duplicate", "wrong class", "false", "crowd"]
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The annotated objects of a picture, with the class ids of the model.
+    """The annotated objects of an image, with the class ids of the model.
 
     Attributes:
         class_ids: int32 [G].
-        masks: bool [H, W, G] in picture pixels.
-        boxes: int32 [G, 4] y1, x1, y2, x2 in picture pixels, from the masks.
-        crowds: bool [H, W, M]: groups that nobody separated; a detection of their class in them does not count.
+        masks: bool [H, W, G] in image pixels.
+        boxes: int32 [G, 4] y1, x1, y2, x2 in image pixels, from the masks.
+        crowds: bool [H, W, M], groups annotated as one region. A detection of their class inside them does not count.
         crowd_ids: int32 [M], classes of the crowds.
     """
 
@@ -43,15 +43,15 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
-        outcomes: Of each detection, best score first.
-        partners: Of each detection the row of its object, -1 for none.
-        found: bool [G], whether an object has a detection.
+        outcomes: Outcome of each detection, best score first.
+        partners: Index of the object that each detection matches, -1 for none.
+        found: bool [G], whether a detection matches the object.
         overlaps: float32 [N, G], mask IoU of each detection with each object.
-        precision: The curve at IoU 0.5 and the area under it.
-        ap_range: Mean over IoU 0.5 to 0.95.
+        precision: The precision-recall curve at IoU 0.5 and the area under it.
+        ap_range: Mean AP over IoU 0.5 to 0.95.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Counts and average precision, JSON serialisable."""
+        """Counts and average precision, as JSON values."""
         return {
             "objects": len(self.found),
             "matches": self.outcomes.count("match"),
@@ -96,12 +96,12 @@ def truth_of(record: Record, run: StageRun) -> Truth:
 
 
 def compare(detections: Detections, truth: Truth) -> Comparison:
-    """Match detections to objects as `metrics.match_detections` does, and say what the others are."""
+    """Match detections to objects as `metrics.match_detections` does, and classify the others."""
     boxes = detections.pixel_boxes[:, [1, 0, 3, 2]]
     masks = np.moveaxis(detections.masks, 0, -1)
     given = (truth.boxes, truth.class_ids, truth.masks, boxes, detections.class_ids, detections.scores, masks)
     matches = match_detections(*given, MATCH_IOU)
-    # The metrics count ties backwards; detections come best first already.
+    # The metrics take equal scores in reverse order; detections are sorted already.
     order = np.argsort(detections.scores, kind="stable")[::-1]
     partners = np.full(len(detections), -1)
     partners[order] = matches.pred_match
@@ -144,7 +144,7 @@ def _outcome(
 def _crowd_shares(
     masks: npt.NDArray[np.bool_], class_ids: npt.NDArray[np.int32], truth: Truth
 ) -> npt.NDArray[np.floating]:
-    """The largest share of each mask [H, W, N] that lies in one crowd of its class, [N]."""
+    """Return the largest share [N] of each mask [H, W, N] that lies in one crowd of its class."""
     pixels = np.maximum(masks.sum(axis=(0, 1)), 1)
     shares = np.zeros(masks.shape[-1])
     for column, class_id in enumerate(truth.crowd_ids):

@@ -1,4 +1,4 @@
-"""Step 5: the weights of a checkpoint as a table and histograms, and beside those of another checkpoint."""
+"""Step 5: the weights of a checkpoint as a table and histograms, next to those of another checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskrcnn.inspection.charts import histogram_grid
 
-# Weights beyond this are on their way out of the range of half precision, and usually of training, too.
+# Larger weights are about to leave the range of half precision, and usually that of sound training.
 OVERFLOW = 1000.0
 _PARTS = (
     ("backbone", ("conv1", "bn_conv1", "res", "bn")),
@@ -23,19 +23,14 @@ Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class WeightRow:
-    """One array of a checkpoint.
+    """Statistics of one array of a checkpoint.
 
     Attributes:
         name: "<layer>/<variable>".
-        shape: Of the array.
-        low: Smallest value.
-        high: Largest value.
-        mean: Of all values.
-        std: Of all values.
-        dead: Whether all values of a kernel are the same. Biases and what belongs to a batch normalisation begin so.
-        overflow: Whether a value is beyond 1000, or not finite. Variances, which are squares, may be.
-        change: Norm of the difference from the other checkpoint, relative to the norm there (absolute if that is 0);
-            None where there is no array of the same name and shape.
+        dead: Whether all values of a kernel are the same. (Other variables are constant at first.)
+        overflow: Whether a value is beyond 1000 or not finite; moving variances, which are squares, may be beyond.
+        change: Norm of the difference from the other checkpoint, relative to its norm (absolute if that is 0); None
+            if it has no array of the same name and shape.
     """
 
     name: str
@@ -49,39 +44,34 @@ class WeightRow:
     change: float | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """JSON serialisable."""
+        """Return the row as JSON values."""
         values = {name: getattr(self, name) for name in ("name", "low", "high", "mean", "std", "dead", "overflow")}
         return {**values, "shape": list(self.shape), "change": self.change}
 
 
 def weight_table(arrays: Arrays, others: Arrays | None = None) -> list[WeightRow]:
-    """A row for each array.
-
-    Args:
-        arrays: By "<layer>/<variable>", as `maskrcnn.checkpoints.named_weights.get_arrays` gives them.
-        others: Of the checkpoint to compare with.
-    """
+    """Return a row for each array of `get_arrays`, compared with `others`, those of another checkpoint."""
     return [_row(name, array, (others or {}).get(name)) for name, array in arrays.items()]
 
 
 def weight_histograms(arrays: Arrays, others: Arrays | None = None) -> dict[str, Any]:
-    """The kernels of convolutions and dense layers as histograms, a matplotlib figure for each part of the network.
+    """Return histograms of the kernels, a matplotlib figure for each part of the network.
 
     Args:
-        arrays: By "<layer>/<variable>".
-        others: Drawn over them in another color.
+        arrays: Weights by "<layer>/<variable>".
+        others: Weights of another checkpoint, drawn over them in another color.
     """
     rivals = kernels(others or {})
     return {part: histogram_grid(chosen, rivals) for part, chosen in kernels_by_part(arrays).items()}
 
 
 def kernels(arrays: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-    """The kernels among some arrays, by the name of their layer."""
+    """Return the kernels among some arrays by the name of their layer."""
     return {name.removesuffix("/kernel"): array for name, array in arrays.items() if name.endswith("/kernel")}
 
 
 def kernels_by_part(arrays: Arrays) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
-    """The kernels among some arrays, by the part of the network that they belong to."""
+    """Return the kernels among some arrays by the part of the network that they belong to."""
     rest, parts = kernels(arrays), {}
     for part, begins in (*_PARTS, ("other layers", ("",))):
         chosen = {name: rest.pop(name) for name in list(rest) if name.startswith(begins)}
@@ -95,12 +85,12 @@ def _row(name: str, array: npt.NDArray[np.float32], other: npt.NDArray[np.float3
     kind = name.rsplit("/", 1)[-1]
     low, high = float(values.min()), float(values.max())
     finite = bool(np.isfinite([low, high]).all())
-    with np.errstate(invalid="ignore"):  # of infinite values, which are flagged
+    with np.errstate(invalid="ignore"):  # infinite values are flagged as overflow
         mean, std = float(values.mean()), float(values.std())
-    change = None
-    if other is not None and other.shape == array.shape:
-        norm = float(np.linalg.norm(other.astype(np.float64)))
-        change = float(np.linalg.norm(values - other)) / (norm or 1.0)
+        change = None
+        if other is not None and other.shape == array.shape:
+            norm = float(np.linalg.norm(other.astype(np.float64)))
+            change = float(np.linalg.norm(values - other)) / (norm or 1.0)
     return WeightRow(
         name,
         array.shape,

@@ -1,1 +1,1 @@
-"""The tensors between the stages of a model or an artifact."""
+"""Stage boundary tensors of a model or an artifact, and activations of layers."""

@@ -1,4 +1,4 @@
-"""Step 4: what the layers answer to a picture, channel by channel, and which channels say nothing."""
+"""Step 4: the activations of layers, channel by channel, and channels that carry no information."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,41 +17,36 @@ from maskrcnn.model import MaskRCNN
 
 _SHOWN_CHANNELS = 64
 _CELL, _ACROSS, _GAP = 56, 16, 3
-# A channel is saturated when this share of its values lies within this part of its range below its maximum.
+# A channel is saturated if this share of its values lies in this top part of its range.
 SATURATED_SHARE, TOP_OF_RANGE = 0.99, 0.01
 _DEAD, _SATURATED = (255, 60, 60), (255, 170, 30)
 
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """What one layer answers.
-
-    Attributes:
-        name: Of the layer or stage.
-        values: float32 [H, W, C]; crops of several boxes lie one below the other.
-    """
+    """The output of one layer or stage, float32 [H, W, C]; crops of several boxes lie one below the other."""
 
     name: str
     values: npt.NDArray[np.float32]
 
     @property
     def dead(self) -> list[int]:
-        """Channels that have one and the same value everywhere: they tell nothing about the picture."""
-        if self.values[..., 0].size < 2:  # a single value is no sameness
+        """Channels that have the same value everywhere."""
+        if self.values[..., 0].size < 2:  # a single value is always the same
             return []
         low, high = self.values.min(axis=(0, 1)), self.values.max(axis=(0, 1))
         return [int(channel) for channel in np.flatnonzero(low == high)]
 
     @property
     def saturated(self) -> list[int]:
-        """Channels that are stuck at their upper end: 99 % of the values in the top hundredth of the range."""
+        """Channels stuck at their maximum: 99% of the values lie in the top 1% of the range."""
         low, high = self.values.min(axis=(0, 1)), self.values.max(axis=(0, 1))
         top = np.mean(self.values >= high - TOP_OF_RANGE * (high - low), axis=(0, 1))
         return [int(channel) for channel in np.flatnonzero((top >= SATURATED_SHARE) & (low < high))]
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Shape, range and flagged channels, JSON serialisable."""
+        """Shape, range and flagged channels, as JSON values."""
         return {
             "shape": list(self.values.shape),
             "min": float(self.values.min()),
@@ -63,12 +58,7 @@ class Activation:
 
 
 def stage_activations(run: StageRun, crops: int = 4) -> list[Activation]:
-    """P2..P6, and the first crops of both heads, of which every run has the tensors.
-
-    Args:
-        run: Of the picture.
-        crops: Crops shown of each head.
-    """
+    """Return P2..P6 and the first `crops` crops of both heads, which every run has."""
     found = [Activation(name.upper(), run.tensors[name]) for name in ("p2", "p3", "p4", "p5", "p6")]
     heads = {"box head crops": "box_rois", "mask head crops": "mask_rois"}
     for name, tensor in heads.items():
@@ -79,12 +69,11 @@ def stage_activations(run: StageRun, crops: int = 4) -> list[Activation]:
 
 
 def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = ()) -> list[Activation]:
-    """C2..C5, the RPN's shared layer on P2..P6, and any other layers of the backbone, the FPN or the heads by name.
+    """Return C2..C5, the RPN's shared layer on P2..P6, and other layers of any part of the network by name.
 
     Args:
         network: The model of the run.
-        run: Of the picture.
-        names: Further layers.
+        names: Names of the other layers.
 
     Raises:
         ConfigError: There is no layer of such a name.
@@ -108,12 +97,12 @@ def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = (
         part = next((part for part in network.parts if any(layer.name == name for layer in part.layers)), None)
         if part is None:
             raise ConfigError(
-                f"there is no layer {name!r}: names are those of the weight table, such as 'res4a_branch2a'"
+                f"there is no layer {name!r}: give a name from the weight table, such as 'res4a_branch2a'"
             )
         if part is network.mask_head and not run.tensors["num_detections"]:
-            continue  # it saw nothing but padding
+            continue  # its input is only padding
         values = _layer_output(part, name, inputs[part])
-        if values.ndim != 4:  # a layer without places: one column of channels for each box
+        if values.ndim != 4:  # a dense layer: one pixel for each box
             values = values.reshape(len(values), 1, 1, -1)
         found.append(Activation(name, np.concat(list(values))))
     return found
@@ -124,7 +113,7 @@ def _layer_output(part: keras.Model, name: str, value: object) -> npt.NDArray[np
 
 
 def mosaic(activation: Activation) -> Image.Image:
-    """The first 64 channels side by side, each stretched over its own range; dead ones framed red, saturated orange."""
+    """Draw the first 64 channels, each scaled to its own range, with dead ones framed red and saturated ones orange."""
     values = activation.values[..., :_SHOWN_CHANNELS]
     height, width, channels = values.shape
     scale = _CELL / max(height, width)
@@ -147,7 +136,7 @@ def mosaic(activation: Activation) -> Image.Image:
 
 
 def log_activations(activations: Sequence[Activation]) -> None:
-    """Add mosaics and histograms of activations to the summary that is open."""
+    """Write mosaics and histograms of activations to the current summary writer."""
     for each in activations:
         name = each.name.replace(" ", "_")
         tf.summary.image(f"activations/{name}", np.asarray(mosaic(each))[None])

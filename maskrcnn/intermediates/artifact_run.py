@@ -1,4 +1,4 @@
-"""An exported model, looked into through the tensors between its stages."""
+"""Run an exported model and keep its stage boundary tensors."""
 
 from typing import TYPE_CHECKING
 
@@ -17,30 +17,27 @@ if TYPE_CHECKING:
 
 
 class ArtifactStages:
-    """Runs an artifact and keeps what is between its stages.
-
-    Args:
-        predictor: With the artifact loaded.
+    """Runs an artifact and keeps its stage boundary tensors.
 
     Raises:
-        ArtifactError: The artifact does not carry its model's configuration.
-        ConfigError: The configuration that it carries is not one of ours.
+        ArtifactError: The artifact does not store the configuration of its model.
+        ConfigError: The configuration that it stores is not valid.
     """
 
     def __init__(self, predictor: "Predictor") -> None:
         if not predictor.metadata.config:
             raise ArtifactError(
-                "the artifact does not carry the configuration of its model, as older ones do not: export it again "
-                "to look inside"
+                "the artifact does not store the configuration of its model, because an older version made it: "
+                "export it again to inspect it"
             )
         self.predictor = predictor
         self.config = from_dict(Config, predictor.metadata.config, "the artifact's configuration")
 
     def run(self, image: ImageSource) -> StageRun:
-        """One picture's way through the graph.
+        """Run one image through the graph.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         picture = read_image(image, self.config.model.image_channels)
         letterbox, prepared = self.predictor.prepare(picture)
@@ -50,11 +47,11 @@ class ArtifactStages:
         return StageRun(self.config, shown(picture), letterbox, prepared, tensors, *thresholds)
 
     def masks(self, run: StageRun, boxes: Floats, class_ids: npt.NDArray[np.int32]) -> None:  # noqa: ARG002
-        """An artifact makes masks of its own detections only."""
+        """Return None: an artifact predicts masks of its own detections only."""
         return
 
 
 def placement_rows(placement: Placement) -> list[tuple[str, str, int, float]]:
-    """Provider or device, operator type, nodes, milliseconds; the longest first."""
+    """Return rows of provider or device, operator type, number of nodes and milliseconds, the longest first."""
     rows = [(*key, count, placement.milliseconds.get(key, 0.0)) for key, count in placement.counts.items()]
     return sorted(rows, key=lambda row: (-row[3], row))

@@ -1,4 +1,4 @@
-"""One picture's way through the network: every tensor between two stages, and the frames they live in."""
+"""Run one image through the network and keep every stage boundary tensor, with conversions between frames."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,17 +25,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class StageRun:
-    """What the network did with one picture.
+    """The run of one image through the network.
 
     Attributes:
-        config: Of the model.
-        picture: uint8 [H, W, 3], as it was read.
-        letterbox: Where it lies in the input.
-        image: uint8 [h, w, C], the network's input.
-        tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes y1, x1, y2, x2 normalised to the
-            input, crops [N, side, side, C].
-        score_threshold: Of the run.
-        nms_threshold: Of the run.
+        picture: uint8 [H, W, 3], the image as it was read.
+        letterbox: Where the image lies in the input.
+        image: uint8 [h, w, C], the input of the network.
+        tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes are y1, x1, y2, x2 normalized to
+            the input, crops [N, side, side, C].
     """
 
     config: Config
@@ -48,7 +45,7 @@ class StageRun:
 
     @cached_property
     def anchors(self) -> Floats:
-        """All anchors, float32 [A, 4] normalised, in the order of the RPN's outputs."""
+        """All anchors, float32 [A, 4] normalized, in the order of the RPN's outputs."""
         model = self.config.model
         return np.asarray(
             pyramid_anchors(
@@ -73,7 +70,7 @@ class StageRun:
 
     @property
     def detections(self) -> Detections:
-        """The result, in the frame of the picture."""
+        """The detections, in the frame of the image as it was read."""
         stages = Stages(**{name: tf.constant(self.tensors[name][None]) for name in Stages._fields})
         outputs = MaskRCNN.contract(stages, tf.constant(self.image[None]))
         found = {name: np.asarray(outputs[name])[0] for name in OUTPUT_NAMES}
@@ -81,43 +78,37 @@ class StageRun:
 
     @property
     def shown_input(self) -> npt.NDArray[np.uint8]:
-        """The input as a picture uint8 [h, w, 3]; of more than three channels the first ones."""
+        """The input as RGB uint8 [h, w, 3]; of more than three channels, the first three."""
         return shown(self.image)
 
     def to_input(self, boxes: Floats) -> npt.NDArray[np.float64]:
-        """Normalised boxes [N, 4] as x1, y1, x2, y2 in input pixels."""
+        """Convert normalized boxes [N, 4] to x1, y1, x2, y2 in input pixels."""
         pixels = box_ops.denormalize(tf.constant(boxes, tf.float32), tf.constant(self.image.shape[:2])).numpy()
         return np.asarray(pixels[:, [1, 0, 3, 2]], np.float64)
 
     def to_picture(self, boxes: Floats) -> npt.NDArray[np.float64]:
-        """Normalised boxes [N, 4] as x1, y1, x2, y2 in picture pixels."""
+        """Convert normalized boxes [N, 4] to x1, y1, x2, y2 in pixels of the image as it was read."""
         return self.letterbox.boxes_to_image(self.to_input(boxes))
 
     def levels(self, boxes: Floats) -> npt.NDArray[np.int32]:
-        """The level that each normalised box [N, 4] is cropped from, int32 [N], 2 to 5."""
+        """Return the pyramid level, int32 [N] 2 to 5, from which each normalized box [N, 4] is cropped."""
         return np.asarray(assign_levels(tf.constant(boxes, tf.float32), tf.constant(self.image.shape[:2])))
 
 
 class StageRunner(Protocol):
-    """What can be looked into: a checkpoint's model, or an artifact."""
+    """What can be inspected: a checkpoint's model or an artifact."""
 
     config: Config
 
     def run(self, image: ImageSource) -> StageRun:
-        """One picture's way through the network."""
+        """Run one image through the network."""
 
     def masks(self, run: StageRun, boxes: Floats, class_ids: npt.NDArray[np.int32]) -> Floats | None:
-        """Mask probabilities [N, M, M] for normalised boxes [N, 4] of a run; None where the runner has no mask head."""
+        """Predict masks [N, M, M] for normalized boxes [N, 4] of a run; None if the runner cannot."""
 
 
 class ModelStages:
-    """Runs a model and keeps what is between its stages.
-
-    Args:
-        model: The model.
-        score_threshold: None takes the configuration's.
-        nms_threshold: None takes the configuration's.
-    """
+    """Runs a model and keeps its stage boundary tensors; thresholds of None are the configuration's."""
 
     def __init__(
         self, model: MaskRCNN, score_threshold: float | None = None, nms_threshold: float | None = None
@@ -129,10 +120,10 @@ class ModelStages:
         self._stages = tf.function(model.stages, autograph=False, reduce_retracing=True)
 
     def run(self, image: ImageSource) -> StageRun:
-        """One picture's way through the network.
+        """Run one image through the network.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         channels = self.config.model.image_channels
         picture = read_image(image, channels)
@@ -146,7 +137,7 @@ class ModelStages:
         )
 
     def masks(self, run: StageRun, boxes: Floats, class_ids: npt.NDArray[np.int32]) -> Floats | None:
-        """Mask probabilities [N, M, M] for normalised boxes [N, 4] of a run and their classes [N]."""
+        """Predict masks [N, M, M] for normalized boxes [N, 4] of a run and their classes [N]."""
         atlas = build_atlas([tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5")])
         size, pool = tf.constant(run.image.shape[:2]), self.config.model.mask_pool_size
         crops = self.model.crops(atlas, tf.constant(boxes[None]), size, pool)
@@ -155,5 +146,5 @@ class ModelStages:
 
 
 def shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A picture of any number of channels as RGB; of more than three the first ones."""
+    """Convert an image of any number of channels to RGB; of more than three, the first three are used."""
     return read_image(np.ascontiguousarray(picture[..., : 3 if picture.shape[2] >= 3 else 1]))

@@ -129,7 +129,7 @@ def test_the_sliders_give_what_the_network_gives(visit, report_folder, demo, pic
         assert page.locator(".result-view g[data-row]:not(.off)").count() == len(found)
         rows = page.locator(".result-view tr[data-row]:not(.off) td:nth-child(2)").all_inner_texts()
         assert rows == list(found.names)
-    page.get_by_role("button", name="Back to the model's").click()
+    page.get_by_role("button", name="Reset to the model's thresholds").click()
     expected = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
     assert number(page, '[data-count="final"]') == len(expected)
     assert page.complaints == []

@@ -12,13 +12,7 @@ from golden import REPOSITORY, VARIABLE
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.data.synthetic.shapes import shapes_dataset
-from maskrcnn.inspection.data_pictures import (
-    anchor_scene,
-    augmented_scenes,
-    input_scene,
-    mini_mask_share,
-    mini_mask_strip,
-)
+from maskrcnn.inspection.data_pictures import anchor_scene, augmented_scenes, input_scene, mini_mask
 from maskrcnn.inspection.data_statistics import dataset_statistics
 from runtime.masks.rle import area, encode_crop
 
@@ -99,17 +93,17 @@ def test_augmentation_that_is_switched_off_is_said(record, demo):
 
 def test_mini_masks(sample, demo):
     large = max(range(len(sample.crops)), key=lambda row: sample.crops[row][0].size)
-    shares = [mini_mask_share(sample, demo.config, row) for row in range(len(sample.crops))]
-    assert all(0.8 < share <= 1 for share in shares)
-    tiny = replace(demo.config, training=replace(demo.config.training, mini_mask_size=(4, 4)))
-    assert mini_mask_share(sample, tiny, large) < shares[large]
-    assert np.asarray(mini_mask_strip(sample, demo.config, 0)).shape == (112, 3 * 112 + 8, 3)
+    paste, size = demo.config.detection.mask_paste, demo.config.training.mini_mask_size
+    overlaps = [mini_mask(sample, row, size, paste)[1] for row in range(len(sample.crops))]
+    assert all(0.8 < overlap <= 1 for overlap in overlaps)
+    strip, overlap = mini_mask(sample, large, (4, 4), paste)
+    assert overlap < overlaps[large]
+    assert np.asarray(strip).shape == (112, 3 * 112 + 8, 3)
     assert sum(area(encode_crop(crop, place, (256, 256))) for crop, place in sample.crops) > 0
 
 
-def test_the_share_of_a_mini_mask_counts_what_it_adds(sample, demo):
+def test_the_overlap_of_a_mini_mask_counts_what_it_adds(sample, demo):
     """A cross, whose mini mask of 2 x 2 cells fills its box: IoU is 5 of 9 pixels."""
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
     crossed = replace(sample, crops=[(np.kron(cross, np.ones((8, 8), np.bool_)), (4, 4))])
-    tiny = replace(demo.config, training=replace(demo.config.training, mini_mask_size=(1, 1)))
-    assert mini_mask_share(crossed, tiny, 0) == pytest.approx(5 / 9)
+    assert mini_mask(crossed, 0, (1, 1), demo.config.detection.mask_paste)[1] == pytest.approx(5 / 9)

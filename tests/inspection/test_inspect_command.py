@@ -50,7 +50,7 @@ def test_a_checkpoint_with_a_data_set_another_checkpoint_and_a_layer(folder, tmp
     assert differing == ["mrcnn_mask/kernel"]
     assert set(changed) <= {"mrcnn_mask/kernel"}  # adding and taking away one may round
     text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "The training of this checkpoint" in text
+    assert "Training run of this checkpoint" in text
     assert "val_segm_ap" in text
     assert "Choose" not in text
     assert 'id="picture-choice"' in text
@@ -83,12 +83,12 @@ def test_an_artifact(kind, folder, tmp_path, request, figures):
 
 
 CASES = {
-    "no picture": (["MODEL"], 4, "no picture to look into"),
+    "no picture": (["MODEL"], 4, "no images to inspect"),
     "picture that is not there": (["demo", "nowhere.png"], 5, "does not exist"),
     "no such model": (["nowhere.weights.h5", "PICTURE"], 4, "nowhere.weights.h5"),
     "no such artifact": (["nowhere.onnx", "PICTURE"], 4, "nowhere.onnx"),
     "no such data set": (["demo", "--dataset", "nowhere.json"], 4, "nowhere.json"),
-    "picture that the data set lacks": (["demo", "PICTURE", "--dataset", "SHAPES"], 4, "no picture called picture.png"),
+    "picture that the data set lacks": (["demo", "PICTURE", "--dataset", "SHAPES"], 4, "no image called picture.png"),
     "layer that is not there": (["demo", "--layer", "res9z"], 4, "no layer 'res9z'"),
     "checkpoint to compare that is not there": (["demo", "--compare", "nowhere.h5"], 4, "nowhere.h5"),
     "weights of an artifact": (["ONNX", "PICTURE", "--compare", "MODEL"], 4, "no weights to compare"),
@@ -119,7 +119,7 @@ def test_a_folder_of_someone_else_is_refused_before_anything_is_loaded(folder, t
     (tmp_path / "thesis.txt").write_text("years of work")
     result = inspect("demo", "-o", tmp_path, "--force")
     assert result.exit_code == 6
-    assert "picture 1" not in result.output
+    assert "image 1" not in result.output
 
 
 def test_a_class_that_the_model_lacks_is_named(folder, tmp_path):

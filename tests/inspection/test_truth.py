@@ -6,7 +6,7 @@ import pytest
 from maskrcnn.data.mask_crops import boxes_of
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.errors import DatasetError
-from maskrcnn.inspection.final_result import detection_rows, difference_scene, result_scene, truth_scene
+from maskrcnn.inspection.final_result import detection_rows, difference_scene, truth_scene
 from maskrcnn.inspection.truth import compare, truth_of
 from runtime.detections import Detections
 from runtime.masks.paste import crop_of
@@ -135,13 +135,13 @@ def test_rows_and_scenes_of_the_demo(run, truth):
     assert all(row["outcome"] == "match" and row["iou"] > 0.8 for row in rows)
     for row, mask in zip(rows, detections.masks, strict=True):
         assert row["area"] == mask.sum()
-    assert len(result_scene(run, detections, comparison).shapes) == len(truth_scene(run, truth).shapes) == 7
+    assert len(truth_scene(run, truth).shapes) == 7
     missing = detections[1:]
     differing = difference_scene(run, missing, truth, compare(missing, truth))
     assert [shape.group for shape in differing.shapes].count("missed") == 1
     assert "7 objects: 6 matched, 1 missed" in differing.caption
     drawn = np.asarray(differing.to_image())
-    assert (drawn != np.asarray(result_scene(run, detections, None).to_image())).any()
+    assert (drawn != np.asarray(truth_scene(run, truth).to_image())).any()
 
 
 def test_thresholds_are_reached_by_exactly_half():
@@ -157,12 +157,7 @@ def test_thresholds_are_reached_by_exactly_half():
 
 def test_masks_on_scenes_lie_in_their_boxes(run, truth):
     missing = run.detections[2:]
-    scenes = [
-        difference_scene(run, missing, truth, compare(missing, truth)),
-        truth_scene(run, truth),
-        result_scene(run, run.detections, None),
-    ]
-    for scene in scenes:
+    for scene in (difference_scene(run, missing, truth, compare(missing, truth)), truth_scene(run, truth)):
         for shape in scene.shapes:
             (pixels, (y, x)), (x1, y1, x2, y2) = shape.mask, shape.box
             assert x1 - 1 <= x < x + pixels.shape[1] <= x2 + 1

@@ -1,11 +1,11 @@
 "use strict";
-// The page works without this script: it adds the choice of a picture, enlarging, hovering, and moving the thresholds.
+// The page works without this script. It adds the choice of an image, enlarging, hovering, and moving the thresholds.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const root = document.documentElement;
   root.classList.add("js");
 
-  // One picture at a time.
+  // Show one image at a time.
   function choose(number) {
     for (const part of all(".of-picture")) part.classList.toggle("chosen", part.dataset.picture === String(number));
   }
@@ -13,20 +13,20 @@
   choose(0);
   if (choice) choice.addEventListener("change", () => choose(choice.value));
 
-  // Light and dark: the system's choice until the button is used.
+  // Light or dark: the system's choice until the button is used.
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
 
-  // Facts of the box under the pointer.
+  // Show the facts of the box under the pointer.
   const tip = document.getElementById("tip");
   const dialog = document.getElementById("large");
   document.addEventListener("pointermove", (event) => {
     const facts = event.target instanceof Element ? event.target.getAttribute("data-facts") : null;
     tip.hidden = !facts;
     if (!facts) return;
-    const holder = dialog.open ? dialog : document.body; // what lies outside an open dialog is hidden by it
+    const holder = dialog.open ? dialog : document.body; // an open dialog hides everything outside it
     if (tip.parentNode !== holder) holder.append(tip);
     tip.textContent = facts.trim();
     const size = tip.getBoundingClientRect();
@@ -36,7 +36,7 @@
   });
   document.addEventListener("pointerdown", () => { tip.hidden = true; });
 
-  // Enlarging: by click, Enter or Space; arrows go on to the next picture, Escape closes.
+  // Enlarge on click, Enter or Space. The arrow keys move to the next image, Escape closes.
   let shown = null;
   function enlarge(thumb) {
     shown = thumb;
@@ -79,7 +79,7 @@
   });
   dialog.addEventListener("close", () => { tip.hidden = true; document.body.append(tip); if (shown) shown.focus(); });
 
-  // Groups of boxes, on and off.
+  // Switch groups of boxes on and off.
   for (const box of all("[data-toggle]")) {
     box.addEventListener("change", () => {
       for (const shape of all("[data-group]", box.closest("figure"))) {
@@ -88,7 +88,7 @@
     });
   }
 
-  // The final step: filter by score, suppress within each class, keep the best. In float32, as the network does it.
+  // The last filters: score threshold, NMS within each class, the best detections. In float32, as in the network.
   const f = Math.fround;
   function iou(a, b) {
     const areaA = f(f(a[2] - a[0]) * f(a[3] - a[1]));
@@ -128,7 +128,7 @@
         block.querySelector(`[data-figure="final.${name}"]`).textContent = count;
       }
     };
-    const values = { score: data.score, nms: data.nms }; // a slider rounds to its steps; what is not moved is not rounded
+    const values = { score: data.score, nms: data.nms }; // sliders round to their steps, so a threshold that is not moved stays as it is
     for (const [name, slider] of Object.entries(sliders)) {
       slider.addEventListener("input", () => {
         values[name] = Number(slider.value);
@@ -141,6 +141,6 @@
     });
   }
 
-  // On paper everything is open.
+  // Open all tables for printing.
   addEventListener("beforeprint", () => { for (const each of all("details")) each.open = true; });
 })();
