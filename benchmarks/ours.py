@@ -19,14 +19,14 @@ from PIL import Image
 from benchmarks.seeded_weights import seed_weights
 from benchmarks.turns import THREADS, Call
 from export.convert.surgery import Border
-from export.convert.trace import SIGNATURE, trace
+from export.convert.trace import trace
 from export.describe import describe
 from export.precision.half import borders_in, to_half
 from export.precision.quantize import quantize
 from export.target import CPU
 from maskrcnn import MaskRCNN, demo_picture, sample_config
 from runtime import EngineOptions, Predictor
-from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
+from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, SIGNATURE, WINDOWS
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.savedmodel_folder import seal_folder
 

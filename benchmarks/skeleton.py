@@ -24,12 +24,12 @@ from onnx import numpy_helper
 
 from benchmarks import gpu
 from benchmarks.seeded_weights import seeded_weight
-from export.convert.surgery import cut_stage
 from maskrcnn import MaskRCNN
 from maskrcnn.checkpoints.matterport_h5 import group_of
 from maskrcnn.checkpoints.named_weights import named_variables
 from maskrcnn.configuration.model import Config
 from runtime.artifact import Metadata
+from runtime.artifact_files.onnx_cut import CutModel
 from runtime.artifact_files.onnx_file import METADATA_KEY, read_sealed
 from runtime.atomic import atomic_write
 from runtime.errors import ArtifactError, RuntimeLibraryError
@@ -60,8 +60,8 @@ def write_skeleton(artifact: Path, output: Path, trunk: bool = False) -> dict[st
     metadata = Metadata.from_json(read_sealed(artifact), str(artifact))
     model = onnx.load(artifact)
     if trunk:
-        outputs = {metadata.borders[name]["tensor"]: np.dtype(np.float32) for name in _TRUNK}
-        model = cut_stage(model, {}, outputs)
+        outputs = [metadata.borders[name]["tensor"] for name in _TRUNK]
+        model = onnx.load_from_string(CutModel(artifact.read_bytes()).part({}, outputs))
         onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     recipes = Recipes(Config.from_dict(metadata.config))
     entries, digest = [], hashlib.sha256()

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import onnx
 
-from export.convert.surgery import Border, shape_axes
+from export.convert.surgery import shape_axes
 from export.describe import describe, engine_version
-from export.verify.onnx_stages import OnnxStages
 from export.verify.pictures import verification_pictures
-from export.verify.reference import Reference, StageRunner
-from export.verify.tensorflow_stages import TensorFlowStages
+from export.verify.reference import Reference
 from export.verify.verdict import Verdict
 from export.verify.verify import verify
 from maskrcnn.errors import CheckpointMismatchError
@@ -18,6 +16,9 @@ from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.artifact_files.read import read_metadata
 from runtime.engines.choose import open_backend
+from runtime.engines.ort.stages import OnnxStages
+from runtime.engines.protocol import StageCutter
+from runtime.engines.saved_model import FunctionStages
 from runtime.errors import ArtifactError
 
 _COMPARED = (
@@ -76,13 +77,13 @@ def verify_artifact(
     package = "tensorflow" if metadata.format == "savedmodel" else "onnxruntime"
     engine = f"{package} {engine_version(package)}, {backend.device} (stages on the cpu)"
     every_row = metadata.target != "cpu"
-    return verify(Reference(model, every_row), backend, _stages(path, metadata), pictures, engine, progress)
+    return verify(Reference(model, every_row), backend, stages_of(path, metadata), pictures, engine, progress)
 
 
-def _stages(path: Path, metadata: Metadata) -> StageRunner:
+def stages_of(path: Path, metadata: Metadata) -> StageCutter:
+    """The graph of an artifact, cut between its stages, on the CPU."""
     if metadata.format == "savedmodel":
-        return TensorFlowStages.of_savedmodel(path)
-    borders = {name: Border(**place) for name, place in metadata.borders.items()}
+        return FunctionStages.of_savedmodel(path)
     graph = onnx.load(path)
     shape_axes(graph)  # a fixed batch is that of the whole graph; stages are fed as many pictures as there are
-    return OnnxStages(graph, borders)
+    return OnnxStages.on_cpu(path, graph.SerializeToString(), metadata.borders)

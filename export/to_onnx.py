@@ -12,7 +12,6 @@ from export.describe import describe, engine_version
 from export.errors import ConversionError, ParityError
 from export.publish import publish
 from export.target import CPU, Target
-from export.verify.onnx_stages import OnnxStages
 from export.verify.pictures import verification_pictures
 from export.verify.reference import Reference
 from export.verify.verdict import Verdict
@@ -21,6 +20,7 @@ from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.onnx_file import seal
 from runtime.atomic import check_output
 from runtime.engines.choose import open_backend
+from runtime.engines.ort.stages import OnnxStages
 
 # Protocol buffers cannot be larger; one file is part of the contract.
 _LARGEST_MODEL = 2**31 - 2**20
@@ -80,7 +80,7 @@ def export_onnx(
     def judge(path: Path) -> Verdict:
         backend = open_backend(path, draft, "cpu")
         engine = f"onnxruntime {engine_version('onnxruntime')}, cpu"
-        stages = OnnxStages(converted.artifact, converted.borders)
+        stages = OnnxStages.on_cpu(path, converted.artifact.SerializeToString(), borders)
         verdict = verify(Reference(model, target.every_row), backend, stages, pictures, engine, progress)
         verdict = replace(verdict, graph=converted.facts.to_dict())
         if not verdict.passed:

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from export.convert.trace import SIGNATURE, trace
+from export.convert.trace import trace
 from export.describe import describe
 from export.errors import ParityError
 from export.publish import publish
 from export.verify.pictures import verification_pictures
 from export.verify.reference import Reference
-from export.verify.tensorflow_stages import TensorFlowStages
 from export.verify.verdict import Verdict
 from export.verify.verify import verify
 from maskrcnn.model import MaskRCNN
+from runtime.artifact import SIGNATURE
 from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 from runtime.atomic import check_output
 from runtime.engines.choose import open_backend
+from runtime.engines.saved_model import FunctionStages
 
 
 def export_savedmodel(
@@ -66,7 +67,7 @@ def export_savedmodel(
 
     def judge(path: Path) -> Verdict:
         backend = open_backend(path, draft, "cpu")
-        stages = TensorFlowStages.of_savedmodel(path)
+        stages = FunctionStages.of_savedmodel(path)
         engine = f"tensorflow {tf.__version__}, cpu"
         verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
         if not verdict.passed:

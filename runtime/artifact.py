@@ -19,7 +19,8 @@ IMAGES, WINDOWS = "images", "windows"
 SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
 NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS = "num_detections", "boxes", "scores", "class_ids", "masks"
 INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
-# Names of the identities between two stages of a SavedModel's graph begin with it.
+# In a SavedModel: the key of the function, and how names of the identities between two stages begin.
+SIGNATURE = "serving_default"
 BORDER_PREFIX = "stage_"
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 

@@ -1,11 +1,9 @@
-"""Small operations on an ONNX graph: prune, cut stages out, shape axes, give inputs defaults."""
+"""Small operations on an ONNX graph: prune, shape axes, give inputs defaults."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -24,14 +22,6 @@ class Border:
 
     tensor: str
     permutation: tuple[int, ...] | None
-
-    def lay_out(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The border's layout to the graph's."""
-        return array if self.permutation is None else np.ascontiguousarray(array.transpose(self.permutation))
-
-    def restore(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Inverse of `lay_out`."""
-        return array if self.permutation is None else array.transpose(np.argsort(self.permutation))
 
 
 def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
@@ -76,55 +66,19 @@ def cancel_transposes(model: onnx.ModelProto) -> None:
 
 def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """A copy with only these outputs and what they need, outputs in the given order."""
-    outputs = {output.name: output for output in model.graph.output}
     graph = model.graph
-    return _build(model, _ancestors(graph, names, set()), list(graph.input), [outputs[n] for n in names])
-
-
-def cut_stage(
-    model: onnx.ModelProto,
-    inputs: Mapping[str, np.dtype[Any]],
-    outputs: Mapping[str, np.dtype[Any]],
-) -> onnx.ModelProto:
-    """A model from some tensors of the graph to others; graph inputs it still needs stay inputs.
-
-    Args:
-        model: The whole graph.
-        inputs: Tensors to feed, with their types.
-        outputs: Tensors to compute, with their types.
-    """
-    nodes = _ancestors(model.graph, outputs, set(inputs))
-    read = {name for node in nodes for name in node.input}
-    graph_inputs = [i for i in model.graph.input if i.name in read and i.name not in inputs]
-    described = [
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(t), None) for n, t in side.items()]
-        for side in (inputs, outputs)
-    ]
-    return _build(model, nodes, [*described[0], *graph_inputs], described[1])
-
-
-def _ancestors(graph: onnx.GraphProto, outputs: Iterable[str], stop: set[str]) -> list[onnx.NodeProto]:
-    """Nodes that `outputs` depend on, in graph order; tensors in `stop` are taken as given."""
-    needed = set(outputs)
-    kept = []
+    values = {output.name: output for output in graph.output}
+    outputs = [values[name] for name in names]
+    needed = {output.name for output in outputs}
+    nodes = []
     for node in reversed(graph.node):  # sorted, so one backward pass is enough
-        if any(output in needed and output not in stop for output in node.output):
-            kept.append(node)
-            needed.update(name for name in node.input if name not in stop)
-    return kept[::-1]
-
-
-def _build(
-    model: onnx.ModelProto,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-) -> onnx.ModelProto:
-    read = {name for node in nodes for name in node.input}
-    given = {value.name for value in inputs}
-    initializers = [t for t in model.graph.initializer if t.name in read and t.name not in given]
-    graph = helper.make_graph(nodes, model.graph.name, inputs, outputs, initializers)
-    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    needed -= {value.name for value in graph.input}  # an input keeps no default
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    kept = helper.make_graph(nodes[::-1], graph.name, list(graph.input), outputs, initializers)
+    return helper.make_model(kept, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def shape_axes(model: onnx.ModelProto, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> None:

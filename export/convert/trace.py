@@ -7,8 +7,6 @@ import tensorflow as tf
 from maskrcnn.model import MaskRCNN, Stages
 from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 
-SIGNATURE = "serving_default"  # of a SavedModel
-
 
 class Stage(NamedTuple):
     """A part of the graph between named border tensors (fields of `maskrcnn.model.Stages`)."""

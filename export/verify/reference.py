@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +12,13 @@ from export.convert.trace import STAGES, Stage, border, trace
 from export.verify import tolerances
 from export.verify.compare import RowDifferences, compare_rows, difference
 from export.verify.decisions import explain_masks, explain_rows
-from export.verify.tensorflow_stages import TensorFlowStages
 from export.verify.verdict import StageResult
 from maskrcnn.model import MaskRCNN, Stages
 from runtime import artifact as names
+from runtime.engines.protocol import StageCutter
+from runtime.engines.saved_model import FunctionStages
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-class StageRunner(Protocol):
-    """A graph cut at its borders."""
-
-    def run_stage(self, stage: Stage, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute one stage from border tensors and graph inputs."""
-
-    def run_borders(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run the whole graph and return its border tensors."""
 
 
 class Reference:
@@ -50,13 +41,13 @@ class Reference:
         return outputs, {name: results[border(name)].numpy() for name in Stages._fields}
 
     @cached_property
-    def stages(self) -> TensorFlowStages:
+    def stages(self) -> FunctionStages:
         """The model's own stages; made when a difference has to be examined."""
-        return TensorFlowStages(self._function.get_concrete_function())
+        return FunctionStages(self._function.get_concrete_function())
 
 
 def compare_stages(
-    runner: StageRunner, feeds: Arrays, expected: Arrays, stages: Sequence[Stage] = STAGES
+    runner: StageCutter, feeds: Arrays, expected: Arrays, stages: Sequence[Stage] = STAGES
 ) -> Iterator[StageResult]:
     """Feed every stage of a graph and compare its outputs.
 
@@ -67,7 +58,11 @@ def compare_stages(
         stages: Which.
     """
     for stage in stages:
-        yield from _compare_stage(stage, expected, runner.run_stage(stage, feeds))
+        yield from _compare_stage(stage, expected, _run_stage(runner, stage, feeds))
+
+
+def _run_stage(runner: StageCutter, stage: Stage, feeds: Arrays) -> Arrays:
+    return runner.run({name: feeds[name] for name in (*names.INPUT_NAMES, *stage.inputs)}, stage.outputs)
 
 
 def _compare_stage(stage: Stage, expected: Arrays, found: Arrays) -> Iterator[StageResult]:
@@ -94,9 +89,9 @@ class Difference:
         objections: What speaks against any excuse.
     """
 
-    def __init__(self, reference: Reference, stages: StageRunner, feeds: Arrays, borders: Arrays) -> None:
+    def __init__(self, reference: Reference, stages: StageCutter, feeds: Arrays, borders: Arrays) -> None:
         self._model, self._feeds = reference.model, feeds
-        self._borders, self._other = borders, stages.run_borders(feeds)
+        self._borders, self._other = borders, stages.run(feeds, Stages._fields)
         first, *rest = STAGES  # the first is fed with pictures only, so both runs have it already
         compared = [("equal", _compare_stage(first, borders, self._other))]
         compared.append(("the model's", compare_stages(stages, borders | feeds, borders, rest)))

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from export.verify.compare import compare_rows
 from export.verify.pictures import LetterboxedPicture
-from export.verify.reference import Difference, Reference, StageRunner, compare_stages
+from export.verify.reference import Difference, Reference, compare_stages
 from export.verify.verdict import CaseResult, Verdict
 from runtime import artifact as names
-from runtime.engines.protocol import Backend
+from runtime.engines.protocol import Backend, StageCutter
 
 Arrays = dict[str, npt.NDArray[Any]]
 Progress = Callable[[str], None]
@@ -26,7 +26,7 @@ NOTHING_NEAR = "that is more than rounding: no selection on less than the margin
 def verify(
     reference: Reference,
     artifact: Backend,
-    stages: StageRunner,
+    stages: StageCutter,
     pictures: Sequence[LetterboxedPicture],
     engine: str,
     progress: Progress = lambda _message: None,
@@ -95,7 +95,7 @@ def _cases(
 def compare_run(
     reference: Reference,
     artifact: Backend,
-    stages: StageRunner,
+    stages: StageCutter,
     feeds: Arrays,
     name: str,
     pictures: Sequence[LetterboxedPicture],

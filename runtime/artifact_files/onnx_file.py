@@ -6,7 +6,6 @@ and the last entry of the file. Every ONNX tool reads the result; nothing has to
 """
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +15,8 @@ from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
 _HEX_LENGTH = 64
-# Field numbers in onnx.ModelProto, of an output in its GraphProto, and in the StringStringEntryProto of its metadata.
+# Field numbers in onnx.ModelProto and in the StringStringEntryProto of its metadata.
 _METADATA_PROPS = 14
-_GRAPH, _GRAPH_OUTPUT = 7, 12
 _KEY, _VALUE = 1, 2
 _CHUNK = 1 << 20
 
@@ -27,12 +25,6 @@ def metadata_entry(key: str, value: str) -> bytes:
     """An encoded `ModelProto` with one entry in `metadata_props`."""
     pair = b"".join(field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
     return field(_METADATA_PROPS, pair)
-
-
-def further_outputs(tensors: Iterable[str]) -> bytes:
-    """An encoded `ModelProto` that makes tensors of the model before it outputs, too; their types are inferred."""
-    values = b"".join(field(_GRAPH_OUTPUT, field(1, name.encode())) for name in tensors)
-    return field(_GRAPH, values)
 
 
 def seal(model: bytes, metadata: str) -> bytes:

@@ -1,6 +1,6 @@
 """What every engine offers, with an artifact loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -27,4 +27,22 @@ class Backend(Protocol):
         Args:
             inputs: As for a run.
             places: Where they are, from the artifact's metadata (`borders`).
+        """
+
+
+class StageCutter(Protocol):
+    """A graph cut at the tensors between its stages.
+
+    Attributes:
+        names: its stage boundary tensors.
+    """
+
+    names: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
+        """Compute stage boundary tensors.
+
+        Args:
+            feeds: graph inputs, and the stage boundary tensors to start from; what is not needed is ignored.
+            names: the tensors to compute.
         """

@@ -3,14 +3,14 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
-from runtime.artifact import BORDER_PREFIX, OUTPUT_NAMES
+from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
@@ -27,7 +27,6 @@ try:
 except ImportError as error:
     raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
 
-_SIGNATURE = "serving_default"
 _DESCRIPTION = "saved_model.pb"
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class SavedModelBackend:
         with v1.Session(graph=tf.Graph(), config=v1.ConfigProto(allow_soft_placement=True)) as session:
             with _quiet(), tf.device(self._tf_device):
                 description = v1.saved_model.load(session, [tf.saved_model.SERVING], str(self._path))
-            signature = description.signature_def[_SIGNATURE]
+            signature = description.signature_def[SIGNATURE]
             feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
             fetches = [signature.outputs[name].name for name in OUTPUT_NAMES]
             session.run(fetches, feeds)
@@ -82,21 +81,9 @@ class SavedModelBackend:
         return _placement(self.device, record)
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:  # noqa: ARG002
-        """Run once up to the identities that the exporter put between the stages, and return them."""
-        # A restored function is inlined under a scope of its own: only the last part of a name is known.
-        definition = convert_variables_to_constants_v2(self._module.signatures[_SIGNATURE]).graph.as_graph_def()
-        found_at = {
-            node.name.rsplit("/", 1)[-1].removeprefix(f"{_SIGNATURE}_").removeprefix(BORDER_PREFIX): f"{node.name}:0"
-            for node in definition.node
-            if node.op == "Placeholder" or (node.op == "Identity" and f"/{BORDER_PREFIX}" in f"/{node.name}")
-        }
-        graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-        feeds, names = [found_at.pop(name) for name in inputs], list(found_at)
-        find = graph.graph.get_tensor_by_name
-        pruned = graph.prune([find(name) for name in feeds], [find(found_at[name]) for name in names])
-        with tf.device(self._tf_device):
-            found = pruned(*map(tf.constant, inputs.values()))
-        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
+        """Run once and return the tensors between the stages."""
+        stages = FunctionStages(self._module.signatures[SIGNATURE], self._tf_device)
+        return stages.run(inputs, stages.names)
 
     def _load(self) -> Any:
         try:
@@ -111,6 +98,45 @@ class SavedModelBackend:
         with tf.device(self._tf_device):
             outputs = module.detect(**{k: tf.convert_to_tensor(v) for k, v in inputs.items()})
         return {name: outputs[name].numpy() for name in OUTPUT_NAMES}
+
+
+class FunctionStages:
+    """The `StageCutter` of a TensorFlow function, cut at the identities that the exporter put between the stages.
+
+    Args:
+        function: a concrete function over the artifact's inputs, traced by the exporter or restored from a SavedModel.
+        device: where to run, such as "/GPU:0".
+    """
+
+    def __init__(self, function: Any, device: str = "/CPU:0") -> None:
+        definition = convert_variables_to_constants_v2(function).graph.as_graph_def()
+        # A restored function is inlined under a scope of its own, so tensors are found by the last part of their names;
+        # inputs of a signature are called after its key.
+        found = {
+            node.name.rsplit("/", 1)[-1].removeprefix(f"{SIGNATURE}_"): f"{node.name}:0"
+            for node in definition.node
+            if node.op in ("Identity", "Placeholder")
+        }
+        self._graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+        self._device = device
+        self.names = tuple(name.removeprefix(BORDER_PREFIX) for name in found if name.startswith(BORDER_PREFIX))
+        places = {name: found[BORDER_PREFIX + name] for name in self.names} | {
+            name: found[name] for name in INPUT_NAMES
+        }
+        self._tensors = {name: self._graph.graph.get_tensor_by_name(place) for name, place in places.items()}
+
+    @classmethod
+    def of_savedmodel(cls, path: Path) -> Self:
+        """Cut the function of a SavedModel folder, on the CPU."""
+        loaded = tf.saved_model.load(str(path))  # owns the variables while the graph is frozen
+        return cls(loaded.signatures[SIGNATURE])
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
+        """Compute stage boundary tensors."""
+        pruned = self._graph.prune([self._tensors[name] for name in feeds], [self._tensors[name] for name in names])
+        with tf.device(self._device):
+            found = pruned(*map(tf.constant, feeds.values()))
+        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
 
 
 def _description(path: Path) -> Any:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from export.convert.trace import STAGES
 from export.verify.pictures import LetterboxedPicture
 from export.verify.verify import MOST_DECISIONS, NO_DETECTIONS, NOTHING_NEAR, compare_run, make_feeds, verify
+from runtime.artifact import INPUT_NAMES
 
 ROWS = 6
 MIN_SCORE, NMS = 0.5, 0.3
@@ -45,6 +46,12 @@ def outputs_of(feeds):
     return outputs
 
 
+def borders_of(feeds):
+    mean = feeds["images"].mean(axis=(1, 2, 3), dtype=np.float32)
+    borders = {name: np.outer(mean, [1, 2]) + index for index, name in enumerate(BORDERS)}
+    return borders | {"num_detections": outputs_of(feeds)["num_detections"]}
+
+
 class FakeReference:
     """Answers from the pictures, and remembers what it was asked."""
 
@@ -55,10 +62,7 @@ class FakeReference:
 
     def run(self, feeds):
         self.asked.append(feeds)
-        outputs = outputs_of(feeds)
-        mean = feeds["images"].mean(axis=(1, 2, 3), dtype=np.float32)
-        borders = {name: np.outer(mean, [1, 2]) + index for index, name in enumerate(BORDERS)}
-        return outputs, borders | {"num_detections": outputs["num_detections"]}
+        return outputs_of(feeds), borders_of(feeds)
 
 
 class FakeStages:
@@ -67,9 +71,10 @@ class FakeStages:
     def __init__(self, wrong=None):
         self.wrong, self.fed = wrong, []
 
-    def run_stage(self, stage, feeds):
-        self.fed.append((stage.name, feeds))
-        return {name: feeds[name] + (name == self.wrong) for name in stage.outputs}
+    def run(self, feeds, names):
+        self.fed.append((feeds, names))
+        expected = borders_of(feeds)
+        return {name: expected[name] + (name == self.wrong) for name in names}
 
 
 @pytest.fixture
@@ -142,10 +147,12 @@ def test_every_stage_is_fed_with_the_first_picture_that_gives_detections(world):
     assert [(stage.stage, stage.tensor) for stage in verdict.stages] == [
         (stage.name, name) for stage in STAGES for name in stage.outputs
     ]
-    assert [name for name, _feeds in world.stages.fed] == [stage.name for stage in STAGES]
-    for _name, feeds in world.stages.fed:
-        assert feeds["images"][:, 0, 0, 0].tolist() == [2]  # graph inputs, and the model's tensors beside them
-        assert set(BORDERS) <= feeds.keys()
+    assert [names for _feeds, names in world.stages.fed] == [stage.outputs for stage in STAGES]
+    for stage, (feeds, _names) in zip(STAGES, world.stages.fed, strict=True):
+        assert feeds["images"][:, 0, 0, 0].tolist() == [2]
+        assert feeds.keys() == {*INPUT_NAMES, *stage.inputs}
+        for name in stage.inputs:  # the model's own tensors
+            np.testing.assert_array_equal(feeds[name], borders_of(feeds)[name])
     assert verdict.score_threshold == MIN_SCORE
 
 
@@ -154,7 +161,7 @@ def test_pictures_below_the_models_threshold_are_compared_at_zero(world):
     assert verdict.passed
     assert (verdict.score_threshold, verdict.nms_threshold) == (0, NMS)
     assert [case.expected for case in verdict.cases] == [2, 3, 2, 3, 0]
-    fed = world.stages.fed[0][1]
+    fed = world.stages.fed[-1][0]
     assert fed["images"][:, 0, 0, 0].tolist() == [2]
     assert (fed["score_threshold"], fed["num_detections"].tolist()) == (0, [2])
 

@@ -8,14 +8,11 @@ import pytest
 from export.convert.surgery import (
     Border,
     cancel_transposes,
-    cut_stage,
     find_borders,
     keep_outputs,
     set_defaults,
     shape_axes,
 )
-
-FLOAT = np.dtype(np.float32)
 
 
 def model_of(text):
@@ -75,48 +72,6 @@ def test_keep_outputs_leaves_the_original_alone():
     assert model.SerializeToString() == before
 
 
-def test_cut_stage_computes_from_the_middle():
-    cut = cut_stage(model_of(CHAIN), {"first": FLOAT}, {"second": FLOAT})
-    assert operators(cut) == ["Add", "Neg"]
-    assert inputs_of(cut) == ["first"]
-    assert [tensor.name for tensor in cut.graph.initializer] == ["v"]
-    given = array(5)
-    np.testing.assert_array_equal(run(cut, first=given)["second"], -(given + 5))
-
-
-def test_cut_stage_keeps_graph_inputs_it_reads():
-    cut = cut_stage(model_of(CHAIN), {"first": FLOAT}, {"third": FLOAT, "second": FLOAT})
-    assert inputs_of(cut) == ["first", "s"]
-    found = run(cut, first=np.float32([1, 2]), s=np.asarray(-2, np.float32))
-    assert found["third"].tolist() == [12, 14]
-    assert found["second"].tolist() == [-6, -7]
-
-
-def test_cut_stage_without_inputs_is_the_whole_way():
-    cut = cut_stage(model_of(CHAIN), {}, {"second": FLOAT})
-    assert inputs_of(cut) == ["x"]
-    assert run(cut, x=np.float32([1, -1]))["second"].tolist() == [-8, -5]
-
-
-def test_cut_stage_does_not_look_behind_what_it_is_fed():
-    # `b` needs `first`; fed both, nothing before them may be computed.
-    cut = cut_stage(model_of(CHAIN), {"first": FLOAT, "b": FLOAT}, {"second": FLOAT})
-    assert operators(cut) == ["Neg"]
-
-
-def test_a_fed_tensor_that_is_a_graph_input_is_listed_once():
-    cut = cut_stage(model_of(CHAIN), {"x": FLOAT}, {"first": FLOAT})
-    assert inputs_of(cut) == ["x"]
-
-
-def test_cut_stage_takes_a_threshold_from_the_feed_not_from_its_default():
-    model = model_of(CHAIN)
-    set_defaults(model, {"s": 4.0})
-    cut = cut_stage(model, {"second": FLOAT}, {"third": FLOAT})
-    assert inputs_of(cut) == ["second", "s"]
-    assert run(cut, second=np.float32([1]), s=np.asarray(3, np.float32))["third"].tolist() == [3]
-
-
 BORDERS = """g (float[A, B, C, D] x) => (float[a, b, c, d] stage_p2, float[A, B, C, D] stage_raw,
                                           float[e, f, g, h] stage_twice, float[A, B, C, D] boxes) {
     feature = Relu(x)
@@ -138,24 +93,6 @@ def test_borders_are_found_behind_identities_and_one_transpose():
         "raw": Border("raw", None),
         "twice": Border("once", (0, 3, 1, 2)),  # a second transposition is an operation of the graph
     }
-
-
-def test_border_layout_is_that_of_its_tensor():
-    model = model_of(BORDERS)
-    borders, x = find_borders(model), array(2, 3, 5, 7)
-    whole = run(model, x=x)
-    for name in ("p2", "raw", "twice"):
-        place = borders[name]
-        inside = run(cut_stage(model, {}, {place.tensor: FLOAT}), x=x)[place.tensor]
-        np.testing.assert_array_equal(place.restore(inside), whole[f"stage_{name}"])
-        np.testing.assert_array_equal(place.lay_out(whole[f"stage_{name}"]), inside)
-        assert place.lay_out(whole[f"stage_{name}"]).flags.c_contiguous
-
-
-def test_border_permutation_that_is_not_its_own_inverse():
-    border, given = Border("t", (0, 3, 1, 2)), array(2, 3, 5, 7)
-    assert border.lay_out(given).shape == (2, 7, 3, 5)
-    np.testing.assert_array_equal(border.restore(border.lay_out(given)), given)
 
 
 PAIRS = """g (float[A, B, C, D] x) => (float[a, b, c, d] undone, float[e, f, g, h] kept, float[i, j, k, l] once) {

@@ -98,7 +98,7 @@ def setting(demo, onnx_artifact):
     metadata = read_metadata(onnx_artifact)
     pictures = verification_pictures(None, 3, demo.config.resize)[:1]
     feeds = make_feeds(pictures, (0.7, demo.config.detection.nms_threshold))  # leaves some rows unused
-    backend, stages = open_backend(onnx_artifact, metadata, "cpu"), reverify._stages(onnx_artifact, metadata)
+    backend, stages = open_backend(onnx_artifact, metadata, "cpu"), reverify.stages_of(onnx_artifact, metadata)
     reference = Reference(demo)
     examined = Difference(reference, stages, feeds, reference.run(feeds)[1])
     assert examined.objections == []

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 
 import golden
 import models
-import onnx
 import pytest
 
 from benchmarks.seeded_weights import seed_weights
 from export import export_onnx, export_savedmodel
-from export.convert.surgery import Border
-from export.verify.onnx_stages import OnnxStages
+from export.reverify import stages_of
 from export.verify.reference import Reference
-from export.verify.tensorflow_stages import TensorFlowStages
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata
@@ -34,12 +31,7 @@ def make_pair(model, artifact_format, folder):
     export = {"onnx": export_onnx, "savedmodel": export_savedmodel}[artifact_format]
     export(model, path, checkpoint={"name": "seeded weights"})
     metadata = read_metadata(path)
-    if artifact_format == "onnx":
-        borders = {name: Border(**place) for name, place in metadata.borders.items()}
-        stages = OnnxStages(onnx.load(path), borders)
-    else:
-        stages = TensorFlowStages.of_savedmodel(path)
-    return Pair(Reference(model), open_backend(path, metadata, "cpu"), stages, path)
+    return Pair(Reference(model), open_backend(path, metadata, "cpu"), stages_of(path, metadata), path)
 
 
 @pytest.fixture(scope="session", params=["onnx", "savedmodel"])

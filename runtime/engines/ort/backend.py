@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from runtime.artifact import OUTPUT_NAMES, Metadata
 from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
-from runtime.artifact_files.onnx_file import further_outputs
 from runtime.artifact_files.onnx_scan import check_onnx
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.binding import BoundSession, Device
@@ -22,6 +21,7 @@ from runtime.engines.ort.cuda_graph import TRUNK_ENDS, RecordedSession
 from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
 from runtime.engines.ort.providers import Providers, choose_providers, with_tensorrt
 from runtime.engines.ort.session import SessionOpener
+from runtime.engines.ort.stages import OnnxStages
 from runtime.engines.processors import usable_cores
 from runtime.engines.protocol import Arrays
 from runtime.engines.versions import check_engine
@@ -94,13 +94,11 @@ class OrtBackend:
         return Placement(self.device, dict(counts), dict(milliseconds))
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
-        """Run once with the border tensors as further outputs, in a session of its own."""
-        tensors = sorted({place["tensor"] for place in places.values()} - set(OUTPUT_NAMES))
-        content = self._path.read_bytes() + further_outputs(tensors)
-        session = self._opener.open(self._providers, content=content)
-        names = [place["tensor"] for place in places.values()]
-        found = dict(zip(names, session.run(names, _feeds(inputs)), strict=True))
-        return {name: _usual(found[place["tensor"]], place["permutation"]) for name, place in places.items()}
+        """Run once, in a session of its own, and return the tensors between the stages."""
+        stages = OnnxStages(
+            self._path.read_bytes(), places, lambda content: self._opener.open(self._providers, content=content)
+        )
+        return stages.run(inputs, stages.names)
 
     def _choose(self, kind: str, index: int) -> Providers:
         providers = choose_providers(kind, index, self._options)
@@ -136,12 +134,13 @@ class OrtBackend:
     def _recorded(self, device: Device) -> RecordedSession:
         """The same graph in two parts, the first of which is recorded."""
         places = self._metadata.borders
-        cut = CutModel(self._path.read_bytes(), {places[name]["tensor"] for name in TRUNK_ENDS if name in places})
+        model = CutModel(self._path.read_bytes())
+        points = model.cut_points({places[name]["tensor"] for name in TRUNK_ENDS if name in places})
         (name, settings), *others = self._providers
         recording = [(name, settings | ({"enable_cuda_graph": 1} if name == CUDA else {})), *others]
-        trunk = self._open(recording, "trunk", cut.before())
+        trunk = self._open(recording, "trunk", model.part({}, points))
         types = {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in trunk.get_outputs()}
-        rest = self._open(self._providers, "rest", cut.after(types))
+        rest = self._open(self._providers, "rest", model.part(types))
         return RecordedSession(trunk, rest, self._metadata.outputs(), device)
 
     def _open(self, providers: Providers, part: str = "whole", content: bytes | None = None) -> Any:
@@ -173,12 +172,6 @@ class _PlainSession:
 
 def _feeds(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     return {name: np.asarray(array) for name, array in inputs.items()}
-
-
-def _usual(tensor: npt.NDArray[Any], permutation: list[int] | None) -> npt.NDArray[Any]:
-    """A border tensor as `Predictor.borders` promises it: in the usual layout, float32 where it is half."""
-    tensor = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-    return tensor.transpose(np.argsort(permutation)) if permutation else tensor
 
 
 def _cuda_version() -> str:
