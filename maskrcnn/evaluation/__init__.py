@@ -1,1 +1,1 @@
-"""Evaluation: COCO average precision, matterport's measures, and the worst pictures to look at."""
+"""Evaluation: COCO average precision, matterport's metrics, speed, and the images with the lowest scores."""

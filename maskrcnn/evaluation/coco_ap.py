@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, by pycocotools."""
+"""COCO average precision and recall, computed by pycocotools."""
 
 import contextlib
 import io
@@ -25,14 +25,14 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CocoSummary:
-    """COCO's figures for boxes or masks. None stands where there is no object to be found (COCO writes -1).
+    """COCO's numbers for boxes or masks. None means that there are no objects to find (COCO writes -1).
 
     Attributes:
-        kind: "bbox" or "segm": whose IoU decides.
-        numbers: COCO's twelve, in its order: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100,
-            AR_small, AR_medium, AR_large. AP and AR without a threshold are means over IoUs of 0.50 to 0.95. Areas
-            are small below 32 x 32 pixels, large above 96 x 96. The third AR carries `max_detections` in its name.
-        classes: For each class AP, AP50, AP75, AR, and `objects`, how many there are (crowds left out).
+        kind: "bbox" or "segm": which IoU decides about a match.
+        numbers: COCO's twelve numbers, in its order: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100,
+            AR_small, AR_medium, AR_large. AP and AR without a threshold are means over IoUs from 0.50 to 0.95. Small
+            is below 32 x 32 pixels, large above 96 x 96. The name of the third AR contains `max_detections`.
+        classes: AP, AP50, AP75, AR and `objects` (their number, without crowds) by class name.
     """
 
     kind: Kind
@@ -40,21 +40,16 @@ class CocoSummary:
     classes: Mapping[str, Mapping[str, float | None]]
 
     def __getitem__(self, name: str) -> float | None:
-        """One of the twelve numbers."""
+        """Return one of the twelve numbers."""
         return self.numbers[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON serialisable."""
+        """Return JSON-ready values."""
         return {"numbers": dict(self.numbers), "classes": {name: dict(row) for name, row in self.classes.items()}}
 
 
 def check_coco(max_detections: int) -> None:
-    """Refuse early what `coco_average_precision` would refuse.
-
-    Raises:
-        ConfigError: `max_detections` out of range.
-        MissingPackageError: pycocotools is not installed.
-    """
+    """Check what `coco_average_precision` needs, before images are predicted."""
     require(max_detections >= 10, f"max_detections is {max_detections}: expected at least 10")
     _pycocotools()
 
@@ -62,20 +57,20 @@ def check_coco(max_detections: int) -> None:
 def coco_average_precision(
     dataset: Dataset, results: Iterable[Result], max_detections: int = MAX_DETECTIONS
 ) -> dict[Kind, CocoSummary]:
-    """Score results against a dataset, by boxes and by masks.
+    """Score results against a dataset, for boxes and for masks.
 
-    Every picture of the dataset counts, with objects or without. Ground-truth boxes are those of the file, where
-    it has them, else those around the masks; areas, which sort objects into small, medium and large, are pixels
-    of the mask.
+    Every image of the dataset counts, with or without objects. Ground-truth boxes come from the annotation file if it
+    has them, otherwise from the masks. Areas, which decide whether an object is small, medium or large, are pixels of
+    the mask.
 
     Args:
-        dataset: What is there.
-        results: What was predicted, in COCO's format, with the dataset's image and category ids.
-        max_detections: Predictions that count in a picture and class, best scores first; at least 10.
+        dataset: The ground truth.
+        results: Predictions in COCO's format, with the dataset's image and category ids.
+        max_detections: Predictions that count per image and class, best scores first; at least 10.
 
     Raises:
-        DatasetFormatError: A result does not fit the dataset, or the masks of one picture differ in size.
-        ConfigError: `max_detections` out of range.
+        DatasetFormatError: A result does not fit the dataset, or the masks of one image differ in size.
+        ConfigError: `max_detections` is out of range.
         MissingPackageError: pycocotools is not installed.
     """
     check_coco(max_detections)
@@ -87,7 +82,7 @@ def coco_average_precision(
 
 
 def _picture_order(dataset: Dataset) -> list[int]:
-    """A number for each record. COCO ranks equal scores by image id, so that it keeps the order of whole numbers."""
+    """Return a number for each record. COCO breaks ties of scores by image id, so integer ids keep their order."""
     ids: list[Any] = [record.image_id for record in dataset.records]
     if all(isinstance(image_id, int) for image_id in ids):
         ids = np.argsort(np.argsort(ids)).tolist() if ids else []
@@ -102,8 +97,8 @@ def _check_sizes(dataset: Dataset, pictures: Sequence[Sequence[ScoredResult]]) -
         if len(sizes) > 1:
             shown = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
             raise DatasetFormatError(
-                f"{dataset.name}, picture {record.image_id!r}: its masks have different sizes ({shown}); annotations "
-                "and predictions must be of the picture as it is decoded"
+                f"{dataset.name}, image {record.image_id!r}: its masks have different sizes ({shown}); annotations "
+                "and predictions must have the size of the decoded image"
             )
 
 
@@ -134,13 +129,13 @@ def _row(picture: int, class_id: int, box: list[float], mask: RLE, pixels: float
 
 
 def _numbered(rows: list[_Row]) -> list[_Row]:
-    # From 1 on: COCO takes the id 0 for "no match".
+    # From 1, because COCO uses id 0 for "no match".
     return [row | {"id": number} for number, row in enumerate(rows, 1)]
 
 
 def _score(dataset: Dataset, truth: list[_Row], predicted: list[_Row], kind: Kind, most: int) -> CocoSummary:
     coco, evaluation = _pycocotools()
-    # Sides are looked up for every mask, and used for polygons only.
+    # COCO looks up sizes for every mask, but uses them for polygons only.
     images = [{"id": number, "height": 0, "width": 0} for number in range(1, len(dataset) + 1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(dataset.class_names) if i]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -161,9 +156,9 @@ def _score(dataset: Dataset, truth: list[_Row], predicted: list[_Row], kind: Kin
 
 
 def _summarize(run: Any, class_names: tuple[str, ...], counts: npt.NDArray[Any], kind: Kind) -> CocoSummary:
-    """COCO's own summary is fixed to 100 detections; its curves are not.
+    """Summarize COCO's curves, because COCO's own summary requires 100 detections.
 
-    Precision is [IoU, recall, class, area, detections], recall the same without the second axis.
+    Precision is [IoU, recall, class, area, detections]; recall has no second axis.
     """
     precision, recall = run.eval["precision"], run.eval["recall"]
     levels = {"50": np.isclose(run.params.iouThrs, 0.5), "75": np.isclose(run.params.iouThrs, 0.75)}
@@ -196,6 +191,6 @@ def _pycocotools() -> tuple[Any, Any]:
         from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pycocotools":
-            raise  # it is there, but something that it needs is not
+            raise  # pycocotools is installed, but a dependency is missing
         raise MissingPackageError("pycocotools", "train", "COCO average precision") from error
     return COCO, COCOeval

@@ -1,4 +1,4 @@
-"""One picture of the worst pictures: ground truth beside prediction, colored by outcome."""
+"""One image of the worst images: ground truth beside predictions, colored by outcome."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,8 +15,7 @@ from runtime.masks.rle import RLE, decode
 from runtime.output.draw import Color, DrawnObject, draw_objects
 from runtime.pictures.read import read_image
 
-# Width and height of the place for a picture, in pixels of the sheet.
-CELL = (480, 360)
+CELL = (480, 360)  # width and height for an image, in pixels of the sheet
 
 _COLORS: dict[Outcome, Color] = {
     "found": (64, 220, 96),
@@ -27,7 +26,7 @@ _COLORS: dict[Outcome, Color] = {
 _LEGEND: dict[Outcome, str] = {
     "found": "found",
     "missed": "missed object",
-    "false": "false prediction",
+    "false": "false positive",
     "ignored": "crowd, not counted",
 }
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -35,8 +34,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _PAPER, _INK, _FAINT = (250, 250, 250), (20, 20, 20), (110, 110, 110)
 _GAP, _LINE, _HEAD = 12, 22, 54
 _FONT_SIZE = 14
-# Of more objects than this only what went wrong is labeled: labels would hide the rest.
-_MOST_LABELS = 12
+_MOST_LABELS = 12  # with more objects, only errors are labeled, because labels would hide the rest
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -50,19 +48,19 @@ class _Object(NamedTuple):
 def contact_sheet(
     dataset: Dataset, predictions: Sequence[Sequence[ScoredResult]], rows: Sequence[int], min_score: float
 ) -> Image.Image:
-    """Draw pictures of a dataset, the annotated one on the left, the predicted one on the right.
+    """Draw images of a dataset with the ground truth on the left and the predictions on the right.
 
     Args:
-        dataset: Where the pictures come from.
-        predictions: Of every picture, as `results.by_picture` gives them.
-        rows: Which records to draw, the worst first; one pair each, two pairs side by side from three on.
-        min_score: Predictions below it are left out.
+        dataset: The ground truth.
+        predictions: Those of every image, from `results.by_picture`.
+        rows: Records to draw, in this order; three or more are drawn in two columns.
+        min_score: Predictions with lower scores are left out.
 
     Returns:
         An RGB image.
 
     Raises:
-        ImageError: A picture cannot be read.
+        ImageError: An image cannot be read.
     """
     across = 1 if len(rows) < 3 else 2
     pair_width, pair_height = 2 * CELL[0] + _GAP // 2, CELL[1] + _LINE
@@ -71,7 +69,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, _HEAD + down * (pair_height + _GAP) + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT_SIZE)
-    _write_head(pen, font, f"{dataset.name}, {len(rows)} of {len(dataset)} pictures, the worst first", min_score)
+    _write_head(pen, font, f"{dataset.name}, {len(rows)} of {len(dataset)} images, worst first", min_score)
     for place, row in enumerate(rows):
         record = dataset.records[row]
         left = _GAP + place % across * (pair_width + _GAP)
@@ -89,7 +87,7 @@ def contact_sheet(
 
 
 def _write_head(pen: ImageDraw.ImageDraw, font: _Font, title: str, min_score: float) -> None:
-    pen.text((_GAP, 6), f"{title}. Left: annotated; right: predicted, score {min_score:g} and above", _INK, font)
+    pen.text((_GAP, 6), f"{title}. Left: ground truth; right: predictions, score {min_score:g} and above", _INK, font)
     x: float = _GAP
     for outcome, text in _LEGEND.items():
         pen.rectangle((x, _LINE + 8, x + 12, _LINE + 18), fill=_COLORS[outcome])
@@ -103,7 +101,7 @@ def _caption(pen: ImageDraw.ImageDraw, font: _Font, score: PictureScore, room: f
     if pen.textlength(name + counts, font=font) <= room:
         return name + counts
     while name and pen.textlength(_ELLIPSIS + name + counts, font=font) > room:
-        name = name[1:]  # paths differ at their ends
+        name = name[1:]  # the ends of paths differ
     return _ELLIPSIS + name + counts
 
 
@@ -122,21 +120,21 @@ def _predicted(predictions: Sequence[ScoredResult], score: PictureScore, dataset
 
 
 def _label(class_id: int, dataset: Dataset) -> str:
-    # The name of the only class would hide the objects and say nothing.
+    # The name of the only class would just hide objects.
     return dataset.class_names[class_id] if len(dataset.class_names) > 2 else ""
 
 
 def _showable(record: Record) -> npt.NDArray[np.uint8]:
     if callable(record.image):
         image = record.image()
-        if image.ndim == 3 and image.shape[2] not in (1, 3, 4):  # of more channels the first ones are shown
+        if image.ndim == 3 and image.shape[2] not in (1, 3, 4):  # show the first channels
             return read_image(np.ascontiguousarray(image[..., : 3 if image.shape[2] > 3 else 1]))
         return read_image(image)
     return read_image(record.image)
 
 
 def _draw(image: npt.NDArray[np.uint8], objects: Sequence[_Object]) -> Image.Image:
-    """Scale first, then draw, so that lines and letters have the size of the sheet."""
+    """Scale the image before drawing, so that lines and letters are not scaled."""
     height, width = image.shape[:2]
     scale = min(CELL[0] / width, CELL[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -156,4 +154,4 @@ def _scaled(mask: RLE, size: tuple[int, int]) -> MaskCrop:
     pixels = Image.fromarray(decode(mask).astype(np.uint8) * 255)
     shares = np.asarray(pixels.resize(size, Image.Resampling.BOX))
     solid = shares >= 128
-    return crop_of(solid if solid.any() else shares > 0)  # what is thinner than a pixel stays visible
+    return crop_of(solid if solid.any() else shares > 0)  # keeps objects thinner than a pixel visible

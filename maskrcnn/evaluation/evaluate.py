@@ -1,4 +1,4 @@
-"""A predictor against a dataset: COCO's figures, speed, and the pictures it understands least."""
+"""Evaluation of a predictor on a dataset: COCO's numbers, speed, and a score per image."""
 
 import json
 from collections.abc import Callable
@@ -20,23 +20,20 @@ from runtime.atomic import atomic_write, check_output
 
 RESULTS_FILE, SUMMARY_FILE, WORST_FILE = "results.json", "summary.json", "worst.png"
 
-# Called with the number of pictures done and of all.
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes:
-        dataset: The pictures that were used.
-        results: All predictions in COCO's format, with the image and category ids of the dataset's file.
-        bbox: COCO's figures for boxes.
-        segm: COCO's figures for masks.
-        speed: Milliseconds per picture.
-        scores: Of each picture, in the order of the records.
-        min_score: Predictions below it do not count for `scores` (they do for `bbox` and `segm`).
-        score_threshold: The lowest score the predictor returns; None if it does not say.
+        dataset: The images that were evaluated.
+        results: All predictions in COCO's format, with the image and category ids of the annotation file.
+        bbox: COCO's numbers for boxes.
+        segm: COCO's numbers for masks.
+        speed: Milliseconds per image.
+        scores: One score per image, in the order of the records.
+        min_score: Predictions with lower scores do not count in `scores` (but do in `bbox` and `segm`).
+        score_threshold: The lowest score that the predictor returns; None if unknown.
     """
 
     dataset: Dataset
@@ -49,12 +46,12 @@ class Evaluation:
     score_threshold: float | None
 
     def worst(self, count: int) -> list[int]:
-        """Rows of the records with the lowest scores, the worst first."""
+        """Return the indices of the `count` records with the lowest scores, worst first."""
         order = np.argsort([score.score for score in self.scores], kind="stable")
         return [int(row) for row in order[:count]]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON serialisable; the results themselves are left out."""
+        """Return JSON-ready values, without the results themselves."""
         return {
             "dataset": self.dataset.name,
             "pictures": len(self.dataset),
@@ -71,13 +68,13 @@ class Evaluation:
         """Write `results.json` (COCO results), `summary.json` (`to_dict`), and `worst.png` (a contact sheet).
 
         Args:
-            folder: Made where it does not exist.
-            worst: How many pictures the contact sheet shows.
-            overwrite: Whether files of an earlier evaluation may be replaced.
+            folder: Created if it does not exist.
+            worst: Number of images on the contact sheet.
+            overwrite: Whether to replace files of an earlier evaluation.
 
         Raises:
-            OutputError: A file is there already, or cannot be written.
-            ImageError: A picture of the contact sheet cannot be read any more.
+            OutputError: A file exists already, or cannot be written.
+            ImageError: An image of the contact sheet cannot be read.
         """
         folder = Path(folder)
         check_outputs(folder, overwrite=overwrite)
@@ -92,11 +89,7 @@ class Evaluation:
 
 
 def check_outputs(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Refuse a folder that `Evaluation.write` would refuse, before minutes are spent on predictions.
-
-    Raises:
-        OutputError: A file is there already.
-    """
+    """Raise OutputError if `Evaluation.write` would refuse to write to `folder`."""
     for name in (RESULTS_FILE, SUMMARY_FILE, WORST_FILE):
         check_output(Path(folder) / name, overwrite=overwrite)
 
@@ -108,35 +101,38 @@ def evaluate(
     limit: int | None = None,
     min_score: float = SHOWN_SCORE,
     max_detections: int = MAX_DETECTIONS,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predict every picture of a dataset, one at a time, and score the predictions.
+    """Predict every image of a dataset, one at a time, and score the predictions.
 
-    Average precision needs predictions of low scores too: make the predictor with a `score_threshold` of 0.05 or less
-    (`EVALUATION_SCORE_THRESHOLD`, the default of `CheckpointPredictor`). The threshold of an artifact is usually far
-    above that and would cost several points.
+    Average precision needs predictions with low scores: use a predictor with a `score_threshold` of 0.05 or less
+    (`EVALUATION_SCORE_THRESHOLD`, the default of `CheckpointPredictor`). The default threshold of an artifact is
+    usually much higher and would cost several points.
 
     Args:
-        predictor: `runtime.Predictor`, `CheckpointPredictor`, or another one. Its classes are matched by name; those
-            that the dataset does not have are left out.
-        dataset: Pictures with annotated objects.
-        limit: Use the first so many pictures only.
-        min_score: Predictions below it do not count when pictures are ranked from worst to best.
-        max_detections: As for `coco_average_precision`.
-        progress: Called after each picture.
+        predictor: A `runtime.Predictor`, `CheckpointPredictor`, or any callable with `class_names` that returns
+            `Detections`. Its classes are matched by name; classes that the dataset does not have are left out.
+        dataset: Images with annotated objects.
+        limit: Evaluate only this many images; None evaluates all.
+        min_score: Predictions with lower scores do not count when images are ranked from worst to best.
+        max_detections: Predictions that count per image and class for COCO's numbers; at least 10.
+        progress: Called with the number of images done and their total after each image.
+
+    Returns:
+        COCO's numbers, speed, a score per image, and all predictions.
 
     Raises:
-        DatasetError: No picture, or the dataset has a class that the predictor does not know, or its masks are of
-            another size than its pictures.
-        ImageError: A picture cannot be read.
+        DatasetError: There are no images, the predictor lacks a class of the dataset, or masks have another size than
+            their image.
+        ImageError: An image cannot be read.
         ConfigError: `limit` or `max_detections` is out of range.
         MissingPackageError: pycocotools is not installed.
     """
-    check_coco(max_detections)  # before minutes are spent on predictions
-    require(limit is None or limit >= 1, f"limit is {limit}: expected at least 1, or None for all pictures")
+    check_coco(max_detections)
+    require(limit is None or limit >= 1, f"limit is {limit}: expected at least 1, or None for all images")
     used = replace(dataset, records=dataset.records[:limit])
     if not len(used):
-        raise DatasetError(f"{dataset.name} has no pictures to evaluate: expected at least one")
+        raise DatasetError(f"{dataset.name} has no images to evaluate: expected at least one")
     results, speed = _predict(predictor, used, progress)
     summaries = coco_average_precision(used, results, max_detections)
     return Evaluation(
@@ -151,7 +147,9 @@ def evaluate(
     )
 
 
-def _predict(predictor: PicturePredictor, dataset: Dataset, progress: Progress | None) -> tuple[list[Result], Speed]:
+def _predict(
+    predictor: PicturePredictor, dataset: Dataset, progress: Callable[[int, int], None] | None
+) -> tuple[list[Result], Speed]:
     classes, categories = match_classes(predictor.class_names, dataset), category_ids(dataset)
     results: list[Result] = []
     times = []

@@ -1,8 +1,8 @@
-"""The measures of matterport's `mrcnn.utils`, on arrays of one picture.
+"""The metrics of matterport's `mrcnn.utils`, for arrays of one image.
 
-They average over pictures, not over classes and scores as COCO does: their numbers cannot be compared with COCO's, only
-with those of matterport's notebooks. Boxes are y1, x1, y2, x2 in pixels, masks are bool [H, W, N]. What was a division
-by zero there is defined here: a picture without objects scores 1 if nothing was predicted, else 0.
+They average over images, not over classes and scores as COCO does, so they can only be compared with the numbers in
+matterport's notebooks. Boxes are y1, x1, y2, x2 in pixels, masks are bool [H, W, N]. An image without objects, which
+causes a division by zero in the original, scores 1 if nothing was predicted, otherwise 0.
 """
 
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Masks = npt.NDArray[np.bool_]
 
-# COCO's: 0.5, 0.55, ... 0.95.
+# COCO's thresholds: 0.5, 0.55, ... 0.95.
 IOU_THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())
 
 
 class Matches(NamedTuple):
-    """Which prediction found which object; -1 for none.
+    """Which prediction matches which object; -1 for none.
+
+    Rows of predictions are sorted by decreasing score.
 
     Attributes:
-        gt_match: float64 [G], for each object the row of its prediction.
-        pred_match: float64 [N], for each prediction the row of its object.
+        gt_match: float64 [G], the row of each object's prediction.
+        pred_match: float64 [N], the row of each prediction's object.
         overlaps: float32 [N, G], IoU of masks.
-
-    Rows of predictions are in the order of falling scores.
     """
 
     gt_match: Floats
@@ -36,12 +36,12 @@ class Matches(NamedTuple):
 
 
 class AveragePrecision(NamedTuple):
-    """Area under the curve of precision over recall, and the curve.
+    """Area under the precision-recall curve, and the curve.
 
     Attributes:
         ap: 0 to 1.
-        precisions: float64 [N + 2], for the best n predictions, made monotonous, between a 0 and a 0.
-        recalls: float64 [N + 2], between a 0 and a 1.
+        precisions: float64 [N + 2], for the best n predictions, made monotonic, with a 0 at either end.
+        recalls: float64 [N + 2], with a 0 before and a 1 after.
         overlaps: float32 [N, G], as in `Matches`.
     """
 
@@ -52,9 +52,9 @@ class AveragePrecision(NamedTuple):
 
 
 def mask_iou(masks: Masks, others: Masks) -> Floats:
-    """IoU of masks [H, W, N] with masks [H, W, M]: float32 [N, M]; 0 where both are empty.
+    """Return the IoU of masks [H, W, N] and masks [H, W, M], float32 [N, M]; 0 where both are empty.
 
-    Floating-point masks count from above 0.5.
+    Values above 0.5 belong to a mask.
     """
     if 0 in (masks.shape[-1], others.shape[-1]):
         return np.zeros((masks.shape[-1], others.shape[-1]), np.float32)
@@ -68,7 +68,7 @@ def mask_iou(masks: Masks, others: Masks) -> Floats:
 
 
 def box_iou(boxes: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
-    """IoU of pixel boxes [N, 4] with boxes [M, 4]: float64 [N, M]; 0 where both are empty."""
+    """Return the IoU of pixel boxes [N, 4] and [M, 4], float64 [N, M]; 0 where both are empty."""
     first, second = (np.asarray(each, np.float64).reshape(-1, 4) for each in (boxes, others))
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -88,16 +88,16 @@ def match_detections(
     pred_masks: Masks,
     iou_threshold: float = 0.5,
 ) -> Matches:
-    """Give each prediction, best score first, the object of its class with the largest IoU that is still free.
+    """Match each prediction, best score first, with the free object of its class that has the largest mask IoU.
 
-    Of equal scores the later prediction comes first, of equal IoUs the later object, as in the original. (Its
-    `score_threshold` was compared with the IoU too: give the larger of both as `iou_threshold`.)
+    As in the original, the later of predictions with equal scores comes first, and the later of objects with equal IoU
+    is chosen. (The original compares the IoU with its `score_threshold` too: pass the larger one as `iou_threshold`.)
 
     Args:
-        gt_boxes: [G, 4]; rows of zeros are padding, and are left out here and in what follows.
+        gt_boxes: [G, 4]; rows of zeros are padding and ignored, also in the other ground-truth arrays.
         gt_class_ids: [G].
         gt_masks: [H, W, G].
-        pred_boxes: [N, 4], with padding too.
+        pred_boxes: [N, 4], with padding like `gt_boxes`.
         pred_class_ids: [N].
         pred_scores: [N].
         pred_masks: [H, W, N].
@@ -112,7 +112,7 @@ def match_detections(
     gt_match, pred_match = np.full(len(objects), -1.0), np.full(len(order), -1.0)
     for row, class_id in enumerate(pred_class_ids):
         for column in np.argsort(overlaps[row], kind="stable")[::-1]:
-            if float(overlaps[row, column]) < iou_threshold:  # in float64, where 7 / 10 as float32 misses 0.7
+            if float(overlaps[row, column]) < iou_threshold:  # in float64: 7 / 10 in float32 is below 0.7
                 break
             if gt_match[column] < 0 and gt_class_ids[column] == class_id:
                 gt_match[column], pred_match[row] = row, column
@@ -130,9 +130,9 @@ def average_precision(
     pred_masks: Masks,
     iou_threshold: float = 0.5,
 ) -> AveragePrecision:
-    """AP of one picture at one IoU threshold, all classes together; matterport's `compute_ap`.
+    """Return the AP of one image at one IoU threshold over all classes, like matterport's `compute_ap`.
 
-    Args are those of `match_detections`.
+    The arguments are those of `match_detections`.
     """
     gt_match, pred_match, overlaps = match_detections(
         gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks, iou_threshold
@@ -142,9 +142,9 @@ def average_precision(
         return AveragePrecision(nothing, np.full(2, nothing), np.array([0.0, 1.0]), overlaps)
     hits = np.cumsum(pred_match > -1)
     precisions = np.concatenate([[0], hits / (np.arange(len(hits)) + 1), [0]])
-    # Recalls are rounded to float32, as in the original: thirds must come out the same.
+    # Rounded to float32 like the original, so that results are identical.
     recalls = np.concatenate([[0], hits.astype(np.float32) / len(gt_match), [1]])
-    precisions = np.maximum.accumulate(precisions[::-1])[::-1]  # the best one at this recall or a larger one
+    precisions = np.maximum.accumulate(precisions[::-1])[::-1]  # best precision at this or a larger recall
     steps = np.flatnonzero(recalls[:-1] != recalls[1:]) + 1
     ap = np.sum((recalls[steps] - recalls[steps - 1]) * precisions[steps])
     return AveragePrecision(float(ap), precisions, recalls, overlaps)
@@ -160,21 +160,22 @@ def average_precision_range(
     pred_masks: Masks,
     iou_thresholds: Iterable[float] = IOU_THRESHOLDS,
 ) -> float:
-    """Mean of `average_precision` over IoU thresholds; matterport's `compute_ap_range`."""
+    """Return the mean of `average_precision` over IoU thresholds, like matterport's `compute_ap_range`."""
     given = (gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks)
     return float(np.mean([average_precision(*given, threshold).ap for threshold in iou_thresholds]))
 
 
 def recall(pred_boxes: npt.ArrayLike, gt_boxes: npt.ArrayLike, iou: float) -> tuple[float, npt.NDArray[np.intp]]:
-    """Share of boxes that are the nearest one to some prediction; matterport's `compute_recall`.
+    """Return the recall of boxes, like matterport's `compute_recall`.
 
     Args:
         pred_boxes: [N, 4], for instance proposals.
         gt_boxes: [G, 4].
-        iou: Lowest box IoU at which a box counts as found.
+        iou: Lowest box IoU of a match.
 
     Returns:
-        The recall (1 if there is nothing to find), and the rows of the predictions that reach `iou`.
+        The fraction of boxes that are the best match of a prediction with at least `iou` (1 if there are no boxes), and
+        the rows of these predictions.
     """
     overlaps = box_iou(pred_boxes, gt_boxes)
     if not overlaps.shape[1]:

@@ -1,4 +1,4 @@
-"""Matterport's figure for a dataset: the mean of the pictures' average precisions."""
+"""Matterport's mAP of a dataset: the mean of the average precisions of its images."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,14 @@ from runtime.masks.rle import RLE, decode
 
 
 def mean_picture_ap(dataset: Dataset, results: Iterable[Result], iou_threshold: float = 0.5) -> float:
-    """Mean over pictures of `metrics.average_precision`: the mAP that matterport's notebooks print.
+    """Return the mean over images of `metrics.average_precision`: the mAP that matterport's notebooks print.
 
-    The original keeps predictions of a score of at least `detection.min_score` (0.7 by default) only: filter `results`
-    to compare with its figures. Crowds are left out. A picture without objects counts 1 if nothing was predicted,
-    else 0.
+    The original only has predictions with a score of at least `detection.min_score` (0.7 by default): filter `results`
+    to compare. Crowds are left out. An image without objects counts as 1 if nothing was predicted, otherwise as 0.
 
     Args:
-        dataset: One or more pictures.
-        results: In COCO's format, with the dataset's image and category ids.
+        dataset: The ground truth; at least one image.
+        results: Predictions in COCO's format, with the dataset's image and category ids.
         iou_threshold: Lowest mask IoU of a match.
 
     Raises:
@@ -29,7 +28,7 @@ def mean_picture_ap(dataset: Dataset, results: Iterable[Result], iou_threshold: 
     for record, predictions in zip(dataset.records, by_picture(dataset, results), strict=True):
         objects = [instance for instance in record.load_instances() if not instance.crowd]
         value = average_precision(
-            np.ones((len(objects), 4)),  # boxes only tell rows in use from padding
+            np.ones((len(objects), 4)),  # boxes only mark rows that are not padding
             np.array([instance.class_id for instance in objects], np.int64),
             _stack([instance.mask for instance in objects]),
             np.ones((len(predictions), 4)),
@@ -43,5 +42,5 @@ def mean_picture_ap(dataset: Dataset, results: Iterable[Result], iou_threshold: 
 
 
 def _stack(masks: list[RLE]) -> np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]:
-    """Masks bool [H, W, N]."""
+    """Return masks as bool [H, W, N]."""
     return np.stack([decode(mask) for mask in masks], axis=-1) if masks else np.zeros((1, 1, 0), np.bool_)

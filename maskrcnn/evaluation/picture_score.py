@@ -1,4 +1,4 @@
-"""One number for each picture, so that the worst ones can be looked at."""
+"""One score for each image, to find the worst ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
 from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import decode_crop
 
-# "ignored": a crowd, or a prediction inside one.
+# "ignored" is a crowd or a prediction inside one.
 Outcome = Literal["found", "missed", "false", "ignored"]
 
 MATCH_IOU = 0.5
@@ -21,14 +21,14 @@ SHOWN_SCORE = 0.5
 
 @dataclass(frozen=True)
 class PictureScore:
-    """How well one picture was understood.
+    """How well the predictions for one image match its objects.
 
     Attributes:
-        image_id: Of the record.
+        image_id: Id of the record.
         objects: Outcome of each instance: "found", "missed" or "ignored".
         predictions: Outcome of each prediction that counts: "found", "false" or "ignored".
-        score: Sum of the mask IoUs of the pairs, divided by pairs, missed objects and false predictions together:
-            0 to 1; 1 for an empty picture in which nothing was predicted.
+        score: Sum of the mask IoUs of all matches, divided by the number of matches, missed objects and false
+            positives: 0 to 1; 1 for an image without objects and predictions.
     """
 
     image_id: int | str
@@ -38,21 +38,21 @@ class PictureScore:
 
     @property
     def found(self) -> int:
-        """Objects with a prediction."""
+        """Number of objects with a matching prediction."""
         return self.objects.count("found")
 
     @property
     def missed(self) -> int:
-        """Objects without one."""
+        """Number of objects without a matching prediction."""
         return self.objects.count("missed")
 
     @property
     def false(self) -> int:
-        """Predictions without an object."""
+        """Number of false positives."""
         return self.predictions.count("false")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON serialisable."""
+        """Return JSON-ready values."""
         counts = {"found": self.found, "missed": self.missed, "false": self.false}
         return {"image_id": self.image_id, "score": round(self.score, 4), **counts}
 
@@ -60,12 +60,9 @@ class PictureScore:
 def score_pictures(
     dataset: Dataset, results: Iterable[Result], min_score: float = SHOWN_SCORE
 ) -> tuple[PictureScore, ...]:
-    """Score each picture of a dataset, in the order of its records.
+    """Score each image of a dataset, in the order of its records, without predictions below `min_score`.
 
-    Args:
-        dataset: What is there.
-        results: In COCO's format, with the dataset's image and category ids.
-        min_score: Predictions below it are left out: those that a user would not see.
+    `results` are in COCO's format, with the dataset's image and category ids.
 
     Raises:
         DatasetFormatError: A result does not fit the dataset.
@@ -77,17 +74,16 @@ def score_pictures(
 
 
 def shown(predictions: Sequence[ScoredResult], min_score: float) -> list[ScoredResult]:
-    """Those of at least `min_score`, best first; equal scores stay in their order."""
+    """Return predictions with at least `min_score`, best first; equal scores keep their order."""
     return sorted((p for p in predictions if p.score >= min_score), key=lambda p: -p.score)
 
 
 def score_picture(
     image_id: int | str, instances: Sequence[Instance], predictions: Sequence[ScoredResult]
 ) -> PictureScore:
-    """Match in the order of `predictions`, each with the free object of its class of the largest mask IoU.
+    """Match each prediction, in order, with the free object of its class that has the largest mask IoU, at least 0.5.
 
-    A pair has an IoU of at least 0.5. A prediction without one is ignored if at least half of it lies in a crowd of
-    its class.
+    An unmatched prediction is ignored if at least half of it lies inside a crowd of its class.
     """
     crops = [decode_crop(instance.mask) for instance in instances]
     objects: list[Outcome] = ["ignored" if instance.crowd else "missed" for instance in instances]

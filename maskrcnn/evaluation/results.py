@@ -1,4 +1,4 @@
-"""COCO results of a dataset: whose class is whose, and which result belongs to which picture."""
+"""COCO results of a dataset: mapping of classes, and grouping of results by image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -14,14 +14,7 @@ Result = dict[str, Any]
 
 
 class ScoredResult(NamedTuple):
-    """A result in the terms of its dataset.
-
-    Attributes:
-        class_id: Index into the dataset's class names.
-        score: 0 to 1.
-        box: x, y, width, height in picture pixels.
-        mask: Run-length encoding in picture pixels.
-    """
+    """A result with the dataset's class id; `box` is x, y, width, height, box and mask are in image pixels."""
 
     class_id: int
     score: float
@@ -30,25 +23,25 @@ class ScoredResult(NamedTuple):
 
 
 def category_ids(dataset: Dataset) -> dict[int, int]:
-    """Category id of each class id: the file's own where it has one, else numbers that are free."""
+    """Return the category id of each class id: that of the annotation file, or an unused number."""
     known = dict(dataset.category_ids)
     free = count(max(known.values(), default=0) + 1)
     return {class_id: known[class_id] if class_id in known else next(free) for class_id in _classes(dataset)}
 
 
 def match_classes(class_names: Sequence[str], dataset: Dataset) -> dict[int, int]:
-    """The dataset's class id of each class id of a model, by name.
+    """Return the dataset's class id of each class id of a model, matched by name.
 
-    A model may know more classes than the dataset has; those are left out.
+    Classes of the model that the dataset does not have are left out.
 
     Raises:
-        DatasetError: The dataset has a class that the model does not know.
+        DatasetError: The dataset has a class that the model does not have.
     """
     unknown = [name for name in dataset.class_names[1:] if name not in class_names[1:]]
     if unknown:
         raise DatasetError(
-            f"{dataset.name} has classes that the model does not know ({_listed(unknown)}; it knows "
-            f"{_listed(class_names[1:]) or 'none'}): choose classes that both have, maskrcnn.data.records.combine does"
+            f"{dataset.name} has classes that the model does not have ({_listed(unknown)}; it has "
+            f"{_listed(class_names[1:]) or 'none'}): select the common classes with maskrcnn.combine"
         )
     ids = {name: class_id for class_id, name in enumerate(dataset.class_names)}
     return {class_id: ids[name] for class_id, name in enumerate(class_names) if class_id and ids.get(name)}
@@ -57,16 +50,10 @@ def match_classes(class_names: Sequence[str], dataset: Dataset) -> dict[int, int
 def picture_results(
     detections: Detections, record: Record, classes: Mapping[int, int], categories: Mapping[int, int]
 ) -> list[Result]:
-    """COCO results of one picture, boxes rounded to 0.1 pixels as COCO asks for.
+    """Return the COCO results of one image, with boxes rounded to 0.1 pixels as COCO recommends.
 
-    Detections of classes that the dataset does not have, or whose objects are not annotated in this picture, are
-    left out: nobody can say whether they are right.
-
-    Args:
-        detections: Of the picture, with the model's class ids.
-        record: The picture.
-        classes: From `match_classes`.
-        categories: From `category_ids`.
+    Detections of classes that the dataset does not have, or that are not annotated in this image, are left out, because
+    nothing tells whether they are right. `classes` is from `match_classes`, `categories` from `category_ids`.
     """
     active = record.active_class_ids
     wanted = {theirs: ours for theirs, ours in classes.items() if active is None or ours in active}
@@ -76,10 +63,10 @@ def picture_results(
 
 
 def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[ScoredResult]]:
-    """The predictions of each picture, in the order of the records and of the results.
+    """Return the results of each image, in the order of the records and of the results.
 
     Raises:
-        DatasetFormatError: A result lacks a key, or is of a picture or category that the dataset does not have.
+        DatasetFormatError: A result lacks a key, or has an image or category that the dataset does not have.
     """
     rows = {record.image_id: row for row, record in enumerate(dataset.records)}
     classes = {category: class_id for class_id, category in category_ids(dataset).items()}
@@ -91,13 +78,12 @@ def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[ScoredR
             prediction = (float(result["score"]), (x, y, width, height), result["segmentation"])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetFormatError(
-                f"result {number} is no COCO result of an object; expected image_id, category_id, bbox, score, "
-                "segmentation"
+                f"result {number} is not a COCO result; expected image_id, category_id, bbox, score, segmentation"
             ) from error
         if row is None or class_id is None:
             raise DatasetFormatError(
-                f"result {number} is of picture {result['image_id']!r}, category {result['category_id']!r}; "
-                f"{dataset.name} does not have them both"
+                f"result {number} has image {result['image_id']!r} and category {result['category_id']!r}; "
+                f"{dataset.name} does not have both"
             )
         pictures[row].append(ScoredResult(class_id, *prediction))
     return pictures

@@ -194,7 +194,7 @@ def test_nothing_is_printed(world, capfd):
 
 
 def test_masks_of_another_size_are_refused():
-    with pytest.raises(DatasetFormatError, match=r"picture 1: .*different sizes \(50 x 60, 60 x 50\)"):
+    with pytest.raises(DatasetFormatError, match=r"image 1: .*different sizes \(50 x 60, 60 x 50\)"):
         coco_average_precision(plain(square(1)), [result(1, 0, 0.9, size=(60, 50))])
 
 

@@ -124,14 +124,15 @@ def test_nothing_found_at_all(tmp_path):
 
 def test_refused_before_the_first_picture(monkeypatch):
     predictor = Oracle(BOXES)
-    with pytest.raises(DatasetError, match="squares has no pictures"):
+    with pytest.raises(DatasetError, match="squares has no images"):
         evaluate(predictor, replace(squares(), records=()))
-    with pytest.raises(DatasetError, match=r"does not know .*triangle"):
+    with pytest.raises(DatasetError, match=r"does not have .*triangle"):
         evaluate(predictor, replace(squares(), class_names=("BG", "triangle")))
     for wrong in ({"limit": 0}, {"limit": -1}, {"max_detections": 5}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             evaluate(predictor, squares(), **wrong)
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    for name in ("pycocotools", "pycocotools.coco"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError):
         evaluate(predictor, squares())
     assert predictor.seen == []

@@ -37,9 +37,9 @@ def test_classes_are_matched_by_name():
 
 
 def test_a_class_that_the_model_does_not_know():
-    with pytest.raises(DatasetError, match=r"pets has classes that .* not know \(fox, owl; it knows dog, cat, bird\)"):
+    with pytest.raises(DatasetError, match=r"pets has classes that .* not have \(fox, owl; it has dog, cat, bird\)"):
         match_classes(MODEL, dataset("fox", "cat", "owl"))
-    with pytest.raises(DatasetError, match="it knows none"):
+    with pytest.raises(DatasetError, match="it has none"):
         match_classes(("BG",), dataset("cat"))
     with pytest.raises(DatasetError):  # the background is no class
         match_classes(MODEL, Dataset("pets", ("nothing", "BG"), ()))
@@ -86,11 +86,11 @@ def test_results_by_picture():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (good(image_id="c"), "result 1 is of picture 'c'"),
+        (good(image_id="c"), "result 1 has image 'c'"),
         (good(category_id=1), "category 1; pets does not have"),
-        (good(bbox=[1, 2, 3]), "result 1 is no COCO result"),
-        (good(score=None), "no COCO result"),
-        ({"image_id": "b"}, "no COCO result"),
+        (good(bbox=[1, 2, 3]), "result 1 is not a COCO result"),
+        (good(score=None), "not a COCO result"),
+        ({"image_id": "b"}, "not a COCO result"),
     ],
 )
 def test_results_that_do_not_fit(bad, message):
