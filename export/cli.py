@@ -1,8 +1,8 @@
-"""`maskrcnn-export`: parses, calls one function, prints. Decides nothing, and imports no engine before it must.
+"""`maskrcnn-export`: parses arguments, calls one function, prints the result. Imports no engine before it is needed.
 
-Exit codes: 0 done; 1 the artifact is not proven equal, or finds too little in lower precision; 2 wrong usage; 3 a
-package or device is missing, or the doctor found a problem; 4 a checkpoint, configuration or artifact cannot be used; 5
-a picture cannot be used; 6 the output cannot be written.
+Exit codes: 0 done; 1 the parity check failed, or lower precision costs too much; 2 wrong usage; 3 a package or device
+is missing, or the doctor found a problem; 4 a checkpoint, configuration or artifact cannot be used; 5 an image cannot
+be used; 6 the output cannot be written.
 """
 
 import json
@@ -16,46 +16,42 @@ from export import console
 from export.arguments import annotated, errors, load
 from export.errors import ParityError
 from maskrcnn.commands.console import progress, written
+from maskrcnn.commands.shared import ADVANCED, Device, Force, ModelConfig, Version
 
-app = typer.Typer(
-    help="Export a Mask R-CNN to ONNX or SavedModel, with proof that it computes what was trained.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-    add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
-_CHECKPOINT_OR_DEMO = "CHECKPOINT|demo"
+_LOWER = "Lower precision"  # title of a help panel
+_CHECKPOINT = "CHECKPOINT|demo"
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar=_CHECKPOINT_OR_DEMO,
-        help="A matterport .h5, one of our .weights.h5, or demo for the packaged demo model.",
-        show_default=False,
+        metavar=_CHECKPOINT,
+        help="A matterport .h5, one of our .weights.h5, or demo for the demo model.",
     ),
 ]
-ConfigFile = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        help="What a checkpoint is that does not say it: a JSON file with our or matterport's field names, "
-        "or a sample (coco, balloon, nucleus, shapes).",
-    ),
-]
+Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
 ExcludeHeads = Annotated[
-    bool, typer.Option("--exclude-heads", help="Leave out layers made for another number of classes.")
+    bool,
+    typer.Option(
+        "--exclude-heads",
+        help="Skip the layers that depend on the number of classes; they get random weights.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
 VerifyImages = Annotated[
     Path | None,
     typer.Option(
         "--verify-images",
-        help="Folder of pictures with objects, to compare on (the first 8 by name); default: bundled ones.",
+        metavar="FOLDER",
+        help="Images with objects for the parity check; the first 8 by name are used.",
+        show_default="packaged images",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
 
 class Precision(StrEnum):
-    """Of weights and activations."""
+    """Precision of weights and activations."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -63,63 +59,85 @@ class Precision(StrEnum):
 
 
 class Engine(StrEnum):
-    """What shall run the graph fast."""
+    """Engine that a graph is optimized for."""
 
     CPU = "cpu"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
 
 
-Force = Annotated[bool, typer.Option("--force", help="Replace what stands at the output path.")]
+@app.callback()
+def main(version: Version = False) -> None:
+    """Export a Mask R-CNN to ONNX or SavedModel, proven to give the same detections."""
 
 
 @app.command()
 def onnx(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
-    output: Output,
     *,
-    config: ConfigFile = None,
-    opset: Annotated[int, typer.Option(help="17 or 18.")] = 17,
-    target: Annotated[
-        Engine | None,
-        typer.Option(help="The engine that shall run it fast; every one can.", show_default="cuda for fp16, else cpu"),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="tensorrt: pictures at once.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
+    config: ModelConfig = None,
+    force: Force = False,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of convolutions: fp16 is for GPUs, int8 for CPUs. Both need --calibrate."),
+        typer.Option(
+            help="fp16 for GPUs, int8 for CPUs; both need --calibrate.",
+            rich_help_panel=_LOWER,
+        ),
     ] = Precision.FP32,
     calibrate: Annotated[
-        Path | None, typer.Option(help="fp16, int8: folder of pictures with objects, like those of use.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Typical images with objects.", rich_help_panel=_LOWER),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="fp16, int8: annotated pictures to judge by; left out, what float32 finds.")
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Annotated images to measure the accuracy on.",
+            show_default="the float32 detections on the calibration images",
+            rich_help_panel=_LOWER,
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="fp16, int8: largest drop of AP; left out, 0.005 and 0.01, or without --truth 0.02 and 0.05.",
+            metavar="AP",
+            help="Largest allowed drop of average precision.",
+            show_default="0.005 for fp16, 0.01 for int8; without --truth 0.02, 0.05",
+            rich_help_panel=_LOWER,
         ),
     ] = None,
+    target: Annotated[
+        Engine | None,
+        typer.Option(
+            help="Engine to optimize the graph for; every engine can run it.",
+            show_default="cuda for fp16, else cpu",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Fixed batch size of --target tensorrt.", rich_help_panel=ADVANCED)
+    ] = 1,
+    opset: Annotated[
+        int, typer.Option(metavar="17|18", help="Version of the ONNX operator set.", rich_help_panel=ADVANCED)
+    ] = 17,
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
-    force: Force = False,
 ) -> None:
-    """Export to one .onnx file, verified against the checkpoint."""
+    """Export a checkpoint to one .onnx file, and verify that it gives the same detections."""
     if (precision is Precision.FP32) != (calibrate is None):
-        raise typer.BadParameter("--precision fp16 or int8 and --calibrate DIR belong together")
+        raise typer.BadParameter("--precision fp16 or int8 and --calibrate FOLDER belong together")
     if calibrate is None and (truth is not None or max_drop is not None):
-        raise typer.BadParameter("--truth and --max-drop go with --precision fp16 or int8")
+        raise typer.BadParameter("--truth and --max-drop need --precision fp16 or int8")
     engine = target or (Engine.CUDA if precision is Precision.FP16 else Engine.CPU)
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
         from export import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
 
-        made_for = Target(engine.value, batch, opset)
-        options: dict[str, Any] = {"target": made_for, "verify_images": verify_images, "overwrite": force}
-        options |= {"checkpoint": facts, "progress": progress}
+        options: dict[str, Any] = {"target": Target(engine.value, batch, opset), "verify_images": verify_images}
+        options |= {"checkpoint": facts, "overwrite": force, "progress": progress}
         if precision is Precision.FP32 or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
@@ -134,13 +152,13 @@ def onnx(  # noqa: PLR0913  (one argument per option)
 @app.command()
 def savedmodel(
     checkpoint: Checkpoint,
-    output: Output,
-    config: ConfigFile = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
+    config: ModelConfig = None,
+    force: Force = False,
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
-    force: Force = False,
 ) -> None:
-    """Export to a SavedModel folder, verified against the checkpoint."""
+    """Export a checkpoint to a SavedModel folder, and verify that it gives the same detections."""
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
@@ -153,18 +171,15 @@ def savedmodel(
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")],
+    artifact: Artifact,
     against: Annotated[
-        Path | None,
-        typer.Option(
-            "--against", metavar=_CHECKPOINT_OR_DEMO, help="The checkpoint to compare with, or demo. Required."
-        ),
+        Path | None, typer.Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or demo. Required.")
     ] = None,
-    config: ConfigFile = None,
-    device: Annotated[str, typer.Option(help="Where the artifact runs: cpu, cuda, cuda:N, auto.")] = "cpu",
+    config: ModelConfig = None,
+    device: Device = "cpu",
     verify_images: VerifyImages = None,
 ) -> None:
-    """Compare an artifact with a checkpoint again, on this machine and its engine versions."""
+    """Repeat the parity check of an artifact on this machine, with its engine versions."""
     if against is None:
         raise typer.BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
     with errors():
@@ -178,8 +193,8 @@ def verify(
 
 
 @app.command()
-def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")]) -> None:
-    """Show what is in an artifact, how it was made, and its verdict."""
+def inspect(artifact: Artifact) -> None:
+    """Show the metadata of an artifact: classes, inputs, outputs, origin and verdict."""
     with errors():
         from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
 
@@ -188,17 +203,25 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="An .onnx file or Save
 
 @app.command()
 def benchmark(
-    artifact: Annotated[Path, typer.Argument(help="An .onnx file or SavedModel folder.")],
-    image: Annotated[Path | None, typer.Argument(help="The picture; left out, the demo's.", show_default=False)] = None,
+    artifact: Artifact,
+    image: Annotated[
+        Path | None, typer.Argument(metavar="IMAGE", help="Image to predict.", show_default="the demo image")
+    ] = None,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
-    chart: Annotated[Path | None, typer.Option(help="A PNG or SVG file for the time by operator type.")] = None,
-    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:N, auto.")] = "auto",
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Pictures at once; may be repeated.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each case.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON file for the results.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG or SVG chart of the time by operator type.")
+    ] = None,
+    device: Device = "auto",
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="Batch size; may be repeated.", show_default="1")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of timed runs per case.")] = 20,
     force: Force = False,
 ) -> None:
-    """Time an artifact: each step, batch size, number of detections, and operator type."""
+    """Measure the latency of an artifact by step, batch size, number of detections and operator type."""
     with errors():
         from export.benchmark import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
@@ -227,10 +250,10 @@ def benchmark(
 def doctor(
     artifacts: Annotated[
         list[Path] | None,
-        typer.Argument(help="Artifacts that shall run here, each an .onnx file or SavedModel folder."),
+        typer.Argument(metavar="ARTIFACT", help="Artifacts to check as well: .onnx files and SavedModel folders."),
     ] = None,
 ) -> None:
-    """Tell which engines and devices work here, why others do not, and the command that mends it."""
+    """Show which engines and devices work here, why others do not, and how to fix them."""
     with errors():
         from export.doctor.examine import examine  # noqa: PLC0415
 
@@ -240,9 +263,11 @@ def doctor(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo-output"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for artifacts and images.")
+    ] = Path("demo-output"),
 ) -> None:
-    """Export the demo model to both formats, predict a picture through both, and draw the results."""
+    """Export the demo model to both formats, predict an image with both, and draw the detections."""
     with errors():
         from export.demo import run_demo  # noqa: PLC0415
 

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from export.target import MINIMUM_ORT
 from maskrcnn.configuration.dataclass_json import to_dict
+from maskrcnn.distribution import own_version
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
 
@@ -35,7 +36,7 @@ def describe(
         nms_threshold=config.detection.nms_threshold,
         opset=opset,
         engine_minimum=minimum,
-        producer={"maskrcnn-export": _own_version()} | {name: version(name) for name in packages},
+        producer={"maskrcnn-export": own_version()} | {name: version(name) for name in packages},
         checkpoint=dict(checkpoint),
         config=to_dict(config),
     )
@@ -52,10 +53,3 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
 def engine_version(package: str) -> str:
     """Version of an engine as it is imported; the GPU build of ONNX Runtime has another distribution name."""
     return str(import_module(package).__version__)
-
-
-def _own_version() -> str:
-    try:
-        return version("maskrcnn-export")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -7,20 +7,22 @@ import typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format
+from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Force, Format
 
-app = typer.Typer(help="Look at data sets, and make one.", no_args_is_help=True)
+app = typer.Typer(help="Check a dataset, or make a synthetic one.", no_args_is_help=True)
 
 
 @app.command()
 def check(
     dataset: DatasetPath,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="Folder of the images.", show_default="found")
+    ] = None,
+    rows: Annotated[bool, typer.Option("--all", help="List every finding, not the first of each kind.")] = False,
     format_: Format = None,
     class_attribute: ClassAttribute = None,
-    rows: Annotated[bool, typer.Option("--all", help="Every finding, not the first of each kind.")] = False,
 ) -> None:
-    """Find what is wrong with a data set, before hours are spent on it."""
+    """Find the errors of a dataset before training."""
     with failures("train", "maskrcnn data check"):
         from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
@@ -30,12 +32,12 @@ def check(
 
 @app.command()
 def shapes(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
-    count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other pictures.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older folder of shapes.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the dataset.")],
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the random numbers.")] = 0,
+    force: Force = False,
 ) -> None:
-    """Write pictures of squares, circles and triangles with their annotations as COCO JSON."""
+    """Write a synthetic dataset of squares, circles and triangles as COCO JSON."""
     with failures("train", "maskrcnn data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 

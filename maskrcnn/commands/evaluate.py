@@ -7,27 +7,43 @@ import typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Format, SkipBad, open_predictor
+from maskrcnn.commands.shared import (
+    ADVANCED,
+    ClassAttribute,
+    DatasetPath,
+    Device,
+    Force,
+    Format,
+    Model,
+    ModelConfig,
+    SkipBad,
+    open_predictor,
+)
 
 
 def evaluate(  # noqa: PLR0913  (one argument per option)
-    model: Annotated[Path, typer.Argument(help="A .weights.h5 or matterport .h5, an .onnx file or SavedModel folder.")],
+    model: Model,
     dataset: DatasetPath,
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for results.json, summary.json and worst.png.")
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json, summary.json and worst.png."),
     ],
-    config: Annotated[str | None, typer.Option("--config", help="What a checkpoint is that does not say it.")] = None,
-    device: Annotated[str, typer.Option(help="Where an artifact runs: cpu, cuda, cuda:N, auto.")] = "auto",
-    score_threshold: Annotated[float, typer.Option(help="Lowest score of a prediction.")] = 0.05,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
-    worst: Annotated[int, typer.Option(min=1, help="Pictures in worst.png.")] = 8,
+    config: ModelConfig = None,
+    device: Device = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N images.")] = None,
+    force: Force = False,
+    score_threshold: Annotated[
+        float, typer.Option(metavar="SCORE", help="Lowest score of a detection.", rich_help_panel=ADVANCED)
+    ] = 0.05,
+    worst: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of images in worst.png.", rich_help_panel=ADVANCED)
+    ] = 8,
     format_: Format = None,
     class_attribute: ClassAttribute = None,
     skip_bad: SkipBad = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier evaluation.")] = False,
 ) -> None:
-    """Score a model on a data set: COCO average precision, speed, and the pictures it understands least."""
+    """Measure a model on a dataset: COCO average precision, speed, and a sheet of the worst images."""
     with failures("train", "maskrcnn evaluate"):
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.evaluation.evaluate import (  # noqa: PLC0415

@@ -9,37 +9,79 @@ import typer
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import (
+    ADVANCED,
     DATASET_KINDS,
     ClassAttribute,
+    Device,
+    Force,
     Format,
+    Model,
+    ModelConfig,
     SkipBad,
     find_model,
+    names_demo,
     open_predictor,
 )
+from maskrcnn.configuration.samples import find_config
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
-    model: Annotated[
-        Path, typer.Argument(help="A .weights.h5 or matterport .h5, an .onnx file, a SavedModel folder, or demo.")
-    ],
-    images: Annotated[list[Path] | None, typer.Argument(help="Pictures; with --dataset, of it.")] = None,
+    model: Model,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE", help="Images; with --dataset, paths or names of images in it."),
+    ] = None,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report; open its index.html.")],
-    dataset: Annotated[Path | None, typer.Option(help=f"Annotated pictures: {DATASET_KINDS}.")] = None,
-    compare: Annotated[Path | None, typer.Option(help="Another checkpoint, to compare the weights with.")] = None,
-    config: Annotated[str | None, typer.Option("--config", help="What a checkpoint is that does not say it.")] = None,
-    device: Annotated[str, typer.Option(help="Where an artifact runs: cpu, cuda, cuda:N, auto.")] = "auto",
-    limit: Annotated[int, typer.Option(min=1, max=16, help="Pictures of the data set where none is named.")] = 4,
-    layer: Annotated[list[str] | None, typer.Option(help="A further layer to show; may be repeated.")] = None,
-    score_threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Left out: the model's.")] = None,
-    nms_threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Left out: the model's.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the page; open its index.html.")
+    ],
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help=f"Dataset with ground truth: {DATASET_KINDS}.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=16, metavar="N", help="Number of images of the dataset, if none is named.")
+    ] = 4,
+    config: ModelConfig = None,
+    device: Device = "auto",
+    force: Force = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Checkpoint to compare the weights with.", rich_help_panel=ADVANCED),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Also show the activations of this layer; may be repeated.", rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Lowest score of a detection.",
+            show_default="the model's",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    nms_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="IOU",
+            help="Largest IoU of two detections of one class.",
+            show_default="the model's",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     format_: Format = None,
     class_attribute: ClassAttribute = None,
     skip_bad: SkipBad = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older console.")] = False,
 ) -> None:
-    """Look inside: every step of detection, weights and data, as one HTML page."""
+    """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect", "maskrcnn inspect"):
         import_tensorflow()
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
@@ -54,7 +96,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         predictor = open_predictor(model, config, device, score_threshold, nms_threshold)
         runner = _runner(predictor)
         names = predictor.class_names
-        own = model == Path("demo") and not images and opened is None
+        own = names_demo(model) and not images and opened is None
         pictures, adapted = demo_pictures(names) if own else choose_pictures(images or [], opened, names, limit)
         found = inspect_pictures(
             runner,
@@ -71,7 +113,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
 
 
 def _runner(predictor: Any) -> Any:
-    """What runs stage by stage: the model of a checkpoint, or an artifact."""
+    """Return what runs the stages one by one: the model of a checkpoint, or an artifact."""
     from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
     from maskrcnn.intermediates.artifact_run import ArtifactStages  # noqa: PLC0415
     from maskrcnn.intermediates.stage_run import ModelStages  # noqa: PLC0415
@@ -84,21 +126,20 @@ def _runner(predictor: Any) -> Any:
 def _weights(checkpoint: Path, config: str | None) -> Any:
     from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
     from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
-    from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
 
     described = None if config is None else find_config(config)
     return get_arrays(load_checkpoint(find_model(checkpoint), described)[0])
 
 
 def _history(checkpoint: Path) -> list[dict[str, float]]:
-    """The epochs of the run that the checkpoint lies in, if it lies in one."""
+    """Read the history of the training run whose folder the checkpoint is in, if any."""
     path = checkpoint.parent / "history.json"
     if checkpoint.suffix != ".h5" or not path.is_file():
         return []
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        console.progress(f"{path} cannot be read: the curves of the training are left out")
+        console.progress(f"{path} cannot be read: the page has no training curves")
         return []
     epochs = history if isinstance(history, list) else []
     numbers = (int, float)

@@ -7,38 +7,60 @@ import typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import find_model, open_predictor
+from maskrcnn.commands.shared import ADVANCED, Device, Model, ModelConfig, find_model, open_predictor
+from maskrcnn.configuration.samples import find_config
 from runtime.pictures.read import MAX_PIXELS
 
 
 def predict(  # noqa: PLR0913  (one argument per option)
-    model: Annotated[
-        Path, typer.Argument(help="An .onnx file or SavedModel folder, a .weights.h5 or matterport .h5, or demo.")
-    ],
+    model: Model,
     paths: Annotated[
-        list[str], typer.Argument(help="Pictures and videos, folders of them, and patterns such as 'photos/**/*.jpg'.")
+        list[str],
+        typer.Argument(metavar="PATH", help="Images, videos, folders of them, or patterns such as 'photos/**/*.jpg'."),
     ],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; the same one goes on.")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Draw what was found: PNG, or MP4.")] = False,
-    splash: Annotated[bool, typer.Option("--splash", help="Gray, except for what was found: PNG, or MP4.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also draw the detections: a PNG per image, an MP4 per video.")
+    ] = False,
+    splash: Annotated[
+        bool, typer.Option("--splash", help="Also write gray images with the objects in color: PNG or MP4.")
+    ] = False,
+    score_threshold: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="Lowest score of a detection.", show_default="the model's")
+    ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="NAME", help="Keep only this class; may be repeated.")
     ] = None,
-    score_threshold: Annotated[float | None, typer.Option(help="Lowest score. Left out: the model's.")] = None,
-    nms_threshold: Annotated[float | None, typer.Option(help="Largest IoU in a class. Left out: the model's.")] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Predict every N-th video frame.")] = 1,
+    config: ModelConfig = None,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace results that were made with other settings.")] = False,
+    nms_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="IOU",
+            help="Largest IoU of two detections of one class.",
+            show_default="the model's",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Number of images of one input size to run together.", rich_help_panel=ADVANCED
+        ),
+    ] = 1,
     max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Refuse larger pictures, before they are decoded.")
+        int,
+        typer.Option(min=1, metavar="N", help="Refuse larger images before decoding them.", rich_help_panel=ADVANCED),
     ] = MAX_PIXELS,
-    device: Annotated[str, typer.Option(help="Where an artifact runs: cpu, cuda, cuda:N, auto.")] = "auto",
-    config: Annotated[str | None, typer.Option("--config", help="What a checkpoint is that does not say it.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one input size that run together.")] = 1,
-    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of videos, predict each N-th frame.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace results of other settings.")] = False,
 ) -> None:
-    """Find objects in pictures and videos: COCO JSON, CSV, and drawn on them. Goes on where it was cut off."""
+    """Find objects in images and videos, and write them as COCO JSON and CSV.
+
+    To resume an interrupted run, repeat the command.
+    """
     with failures("predict", "maskrcnn predict"):
-        from maskrcnn.configuration.samples import find_config  # noqa: PLC0415
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415

@@ -9,42 +9,75 @@ import typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import ClassAttribute, ConfigFile, DatasetPaths, Format, SkipBad
+from maskrcnn.commands.shared import ADVANCED, CONFIG_KINDS, DATASET_KINDS, ClassAttribute, Format, SkipBad
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def train(  # noqa: PLR0913  (one argument per option)
-    datasets: DatasetPaths,
+    datasets: Annotated[
+        list[Path], typer.Argument(metavar="DATASET", help=f"Training data, one or more of: {DATASET_KINDS}.")
+    ],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    val: Annotated[list[Path] | None, typer.Option("--val", help="Pictures to judge by, as DATASETS.")] = None,
-    config: ConfigFile = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Run folder: checkpoints, history and state.")
+    ],
+    val: Annotated[
+        list[Path] | None, typer.Option("--val", metavar="DATASET", help="Validation data; may be repeated.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE|SAMPLE",
+            help=f"Configuration: {CONFIG_KINDS}.",
+            show_default="that of the resumed run or the --init checkpoint",
+        ),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
             "--init",
-            help="Weights to start from: a matterport .h5, our .weights.h5, a ResNet .h5 of Keras applications, "
-            "imagenet, or demo. Left out: random ones.",
+            metavar="FILE|imagenet|demo",
+            help="Initial weights: a matterport .h5, one of our .weights.h5, a ResNet .h5 of Keras applications, "
+            "ImageNet's, or the demo model's.",
+            show_default="random",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if any.")] = False,
-    layers: Annotated[
-        str | None, typer.Option("--layers", help="One stage: heads, 3+, 4+, 5+, all, or a regular expression.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length of the one stage.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the run in the output folder if there is one.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Another setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
+            help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="LAYERS",
+            help="Train a single phase, with these layers: heads, 3+, 4+, 5+, all, or a regular expression.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            metavar="N",
+            help="Epochs of the training phase, if there is only one.",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
     format_: Format = None,
     class_attribute: ClassAttribute = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train on one or several data sets; the classes are theirs."""
+    """Train a model on one or more datasets, with the classes of the datasets."""
     with failures("train", "maskrcnn train"):
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
@@ -54,12 +87,12 @@ def train(  # noqa: PLR0913  (one argument per option)
 
         chosen, options = plan_run(config, init, output if resume else None, layers, epochs, settings or [])
         read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
-        pictures, judged = read(datasets), read(val) if val else None
-        console.datasets(pictures, judged)
+        training, validation = read(datasets), read(val) if val else None
+        console.datasets(training, validation)
         result = run_training(
             chosen,
-            pictures,
-            judged,
+            training,
+            validation,
             output=output,
             init=init,
             resume="auto" if resume else False,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -113,6 +114,15 @@ def test_what_is_wrong_is_said_in_one_line(case, folder, onnx_artifact, tmp_path
     if code != 2:
         assert [line[:7] for line in result.stderr.splitlines() if not line.startswith("...")] == ["error: "]
     assert not (tmp_path / "report").exists()
+
+
+def test_an_artifact_called_demo_is_not_the_demo_model(savedmodel_artifact, tmp_path, monkeypatch):
+    """The packaged picture goes with the packaged model alone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(savedmodel_artifact, "demo")
+    result = inspect("demo", "-o", "report")
+    assert result.exit_code == 4
+    assert "no picture to look into" in re.sub(r"\s+", " ", result.output)
 
 
 def test_a_folder_of_someone_else_is_refused_before_anything_is_loaded(folder, tmp_path):

@@ -217,16 +217,6 @@ def test_what_cannot_be_predicted_is_said(onnx_artifact, picture, tmp_path):
     assert call(onnx_artifact, "-o", out).exit_code == USAGE
 
 
-def test_help_loads_no_engine(pytestconfig):
-    code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom maskrcnn.cli import app\n"
-        "assert CliRunner().invoke(app, ['predict', '--help']).exit_code == 0\n"
-        "sys.exit([n for n in ('tensorflow', 'keras', 'onnxruntime', 'av') if n in sys.modules] or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_terminal_sees_a_bar(onnx_artifact, picture, tmp_path, pytestconfig):
     """Bars go to stderr, and results to stdout."""
     import pty
