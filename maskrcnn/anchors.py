@@ -1,4 +1,4 @@
-"""Anchor grid of every pyramid level (Faster R-CNN, section 3.1.1; one scale per level as in FPN)."""
+"""Anchor grids of all pyramid levels (Faster R-CNN, section 3.1.1; one scale per level, as in FPN)."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import tensorflow as tf
 def level_sides(
     length: tf.Tensor, stride: int, anchor_stride: int, offsets: Sequence[float]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Low and high side of each anchor along one axis.
+    """Return the low and the high side of each anchor along one axis.
 
     Args:
         length: int32 scalar, input pixels along the axis.
         stride: Input pixels per cell.
-        anchor_stride: Cells between anchor centres.
+        anchor_stride: Cells between anchor centers.
         offsets: Half the anchor's side per ratio, in input pixels.
 
     Returns:
-        float64 [cells, R] pixels: centre - offset, centre + offset.
+        float64 [cells, R] pixels: center - offset, center + offset.
     """
-    cells = -(-length // stride)  # ceil: what a stride-s network leaves of an odd size
-    # The centre is the cell's corner, not its middle: the weights were trained so.
+    cells = -(-length // stride)  # rounded up, as a network of this stride does
+    # The center is the cell's corner, not its middle, because the weights were trained that way.
     centers = tf.cast(tf.range(0, cells, anchor_stride), tf.float64) * stride
     half = tf.constant(offsets, tf.float64)
     return centers[:, None] - half, centers[:, None] + half
@@ -34,20 +34,20 @@ def pyramid_anchors(
     ratios: Sequence[float],
     anchor_stride: int = 1,
 ) -> tf.Tensor:
-    """Anchors of all levels in the order of the RPN's output: level, row, column, ratio.
+    """Return the anchors of all levels in the order of the RPN's output: level, row, column, ratio.
 
     Args:
         image_size: int32 [2] height, width of the padded image in pixels.
         strides: Input pixels per cell, one per level.
         scales: Anchor side in pixels, one per level.
         ratios: Width / height.
-        anchor_stride: Cells from one centre to the next.
+        anchor_stride: Cells between anchor centers.
 
     Returns:
-        float32 [A, 4] y1, x1, y2, x2, normalised to the padded image; not clipped.
+        float32 [A, 4] y1, x1, y2, x2, normalized to the padded image; not clipped.
     """
-    # Sides are computed per axis in float64 and rounded once, so they equal those of the original to the
-    # bit, and only rows + columns, not rows x columns, values are computed in double precision.
+    # Sides are computed per axis in float64 and rounded once. This gives the bits of the original, and computes
+    # rows + columns instead of rows x columns values in double precision.
     last = tf.cast(image_size, tf.float64) - 1.0
     levels = []
     for stride, scale in zip(strides, scales, strict=True):

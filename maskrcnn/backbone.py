@@ -1,7 +1,7 @@
 """ResNet (He et al., arXiv 1512.03385) from pixels to C2..C5, with matterport's layer names.
 
-Version 1: the stride of a bottleneck is in its first 1 x 1 convolution. Any Keras model that maps [B, H, W, C] to
-four feature maps of strides 4, 8, 16, 32 can take its place.
+This is version 1: the stride of a bottleneck is in its first 1 x 1 convolution. Any Keras model that maps
+[B, H, W, C] to four feature maps of strides 4, 8, 16, 32 can take its place.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from keras import layers
 from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.errors import ConfigError
 
-# Keras' own default; other frameworks use 1e-5, and weights trained with one fail with the other.
+# The default of Keras. Other frameworks use 1e-5; weights trained with one value fail with the other.
 BATCH_NORM_EPSILON = 1e-3
 
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -22,10 +22,11 @@ Block = Callable[..., keras.KerasTensor]
 
 
 class _BatchNorm(layers.BatchNormalization):
-    """A batch normalisation whose statistics of a batch are one operator, and whose mode can be fixed.
+    """Batch normalization that computes batch statistics in one operator and whose mode can be fixed.
 
-    Keras composes them of a dozen element-wise operators, a tenth of the time of a step. And it lets the mode of the
-    outermost call win over one given when layers are connected: `train`, if not None, overrules both.
+    Keras composes the statistics of a dozen element-wise operators, which take a tenth of a training step. It also
+    lets the mode of the outermost call override a mode given when layers are connected; `train`, if not None,
+    overrides both.
     """
 
     def __init__(self, train: bool | None, name: str) -> None:
@@ -46,30 +47,30 @@ class _BatchNorm(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        # The operator gives the unbiased variance; Keras keeps the biased one.
+        # The operator returns the unbiased variance, but Keras keeps the biased one.
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
         self._keep(self.moving_mean, mean)
         self._keep(self.moving_variance, variance * (count - 1.0) / count)
         return tf.cast(outputs, self.compute_dtype)
 
     def _keep(self, moving: keras.Variable, value: tf.Tensor) -> None:
-        """Move a running mean towards the value of this batch."""
+        """Move a running mean toward the value of this batch."""
         moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
 
 
 def batch_norm(name: str, train: bool | None) -> layers.BatchNormalization:
-    """A batch normalisation; `train` as `TrainingConfig.train_batch_norm`."""
+    """Make a batch normalization layer; `train` as in `TrainingConfig.train_batch_norm`."""
     return _BatchNorm(train, name)
 
 
 def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:
-    """Images float32 [B, H, W, C], mean subtracted, to [C2, C3, C4, C5].
+    """Make the model from images float32 [B, H, W, C], mean subtracted, to [C2, C3, C4, C5].
 
     Raises:
-        ConfigError: The configuration names "custom", which cannot be built from it.
+        ConfigError: The backbone is "custom", which cannot be built from the configuration.
     """
     if config.backbone not in _BLOCKS:
-        raise ConfigError("backbone is 'custom': hand the Keras model to MaskRCNN(config, backbone=...)")
+        raise ConfigError("backbone is 'custom': give the Keras model as MaskRCNN(config, backbone=...)")
     images = keras.Input((None, None, config.image_channels), name="molded_images")
     x = layers.ZeroPadding2D(3)(images)
     x = layers.Conv2D(config.backbone_width, 7, strides=2, name="conv1")(x)
@@ -123,7 +124,7 @@ def _residual(
     project: bool,
     train_batch_norm: bool | None,
 ) -> keras.KerasTensor:
-    """Convolutions (branch, filters, kernel, stride), a projected or identity shortcut, ReLU."""
+    """Apply convolutions (branch, filters, kernel, stride), a projected or identity shortcut, and ReLU."""
     y = x
     for branch, filters, kernel, step in convolutions:
         conv_name = f"res{name}_branch{branch}"

@@ -1,4 +1,4 @@
-"""Box algebra: normalising, clipping, and the box codec (encode and decode side by side).
+"""Box algebra: normalizing, clipping, and the box codec (encode and decode side by side).
 
 Boxes here are y1, x1, y2, x2. *Pixel* boxes have exclusive y2, x2. *Normalised* boxes are float32 in [0, 1]
 over the padded image, with inclusive y2, x2: (pixel - [0, 0, 1, 1]) / [H - 1, W - 1, H - 1, W - 1].
@@ -9,63 +9,54 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# A size delta of 20 multiplies a side by 5e8: clipped to the image, the box is the same as with any larger
-# one, and inf - inf does not become NaN.
+# A size delta of 20 multiplies a side by 5e8. After clipping to the image, larger deltas would give the same box, and
+# limiting them avoids NaN from inf - inf.
 MAX_LOG_SIZE = 20.0
 
 
 def grid_size(grid: tf.Tensor) -> tf.Tensor:
-    """Height and width int32 [2] of images or features [B, H, W, C]; constant where the graph is made for one size."""
+    """Return height and width int32 [2] of images or features [B, H, W, C]; a constant if they are static."""
     height, width = grid.shape[1:3]
     return tf.shape(grid)[1:3] if height is None or width is None else tf.constant([height, width])
 
 
 def pixel_shift_and_scale(image_size: tf.Tensor, dtype: tf.DType = tf.float32) -> tuple[tf.Tensor, tf.Tensor]:
-    """Constants of the pixel <-> normalised map for an image of [2] (height, width)."""
+    """Return the constants that convert pixel and normalized boxes, for an image of size [2] (height, width)."""
     last = tf.cast(image_size, dtype) - 1.0
     scale = tf.concat([last, last], axis=0)
     return tf.constant([0.0, 0.0, 1.0, 1.0], dtype), scale
 
 
 def normalize(boxes: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
-    """Pixel boxes [..., 4] to normalised ones."""
+    """Convert pixel boxes [..., 4] to normalized boxes."""
     shift, scale = pixel_shift_and_scale(image_size, boxes.dtype)
     return (boxes - shift) / scale
 
 
 def denormalize(boxes: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
-    """Normalised boxes [..., 4] to float pixel boxes, unrounded."""
+    """Convert normalized boxes [..., 4] to pixel boxes in float, not rounded."""
     shift, scale = pixel_shift_and_scale(image_size, boxes.dtype)
     return boxes * scale + shift
 
 
 def clip(boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-    """Clip boxes [..., 4] to windows [..., 4] (broadcast), both y1, x1, y2, x2 in one frame."""
+    """Clip boxes [..., 4] to windows [..., 4] (broadcast), both y1, x1, y2, x2 in the same frame."""
     low = tf.concat([windows[..., :2], windows[..., :2]], axis=-1)
     high = tf.concat([windows[..., 2:], windows[..., 2:]], axis=-1)
     return tf.maximum(tf.minimum(boxes, high), low)
 
 
 def areas(boxes: tf.Tensor) -> tf.Tensor:
-    """Areas [...] of boxes [..., 4]."""
+    """Return the areas [...] of boxes [..., 4]."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return sides[..., 0] * sides[..., 1]
 
 
-def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Intersection over union [N, M] of boxes [N, 4] and [M, 4]; NaN where both have no area."""
-    top_left = tf.maximum(boxes[:, None, :2], others[None, :, :2])  # [N, M, 2]
-    bottom_right = tf.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = tf.maximum(bottom_right - top_left, 0.0)
-    intersection = sides[..., 0] * sides[..., 1]
-    return intersection / (areas(boxes)[:, None] + areas(others)[None, :] - intersection)
-
-
 def encode(boxes: Any, targets: Any) -> Any:
-    """Deltas (dy, dx, log dh, log dw) that move `boxes` [..., 4] onto `targets` [..., 4], unscaled.
+    """Return the deltas (dy, dx, log dh, log dw) that move `boxes` [..., 4] onto `targets` [..., 4], unscaled.
 
-    Faster R-CNN (arXiv 1506.01497), equation 2. Tensors give tensors; NumPy arrays, which the input pipeline
-    has, give arrays of their own precision.
+    Faster R-CNN (arXiv 1506.01497), equation 2. Tensors give tensors; NumPy arrays (of the input pipeline) give
+    arrays of their own precision.
     """
     concat, log = (np.concat, np.log) if isinstance(boxes, np.ndarray) else (tf.concat, tf.math.log)
     sizes = boxes[..., 2:] - boxes[..., :2]
@@ -76,7 +67,7 @@ def encode(boxes: Any, targets: Any) -> Any:
 
 
 def decode(boxes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
-    """Inverse of `encode`: `boxes` [..., 4] moved by unscaled `deltas` [..., 4]."""
+    """Invert `encode`: move `boxes` [..., 4] by unscaled `deltas` [..., 4]."""
     sizes = boxes[..., 2:] - boxes[..., :2]
     centers = boxes[..., :2] + 0.5 * sizes
     centers += deltas[..., :2] * sizes

@@ -1,4 +1,4 @@
-"""From proposals and the box head's output to the final detections."""
+"""From proposals and the output of the box head to the final detections."""
 
 import tensorflow as tf
 
@@ -16,21 +16,19 @@ def detect(
     score_threshold: tf.Tensor | float,
     nms_threshold: tf.Tensor | float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Give each proposal its best class, refine, clip, suppress per class, keep the best.
+    """Give each proposal its best class, refine and clip its box, apply NMS per class, and keep the best.
 
     Args:
-        proposals: float32 [B, N, 4] normalised; zero rows take part as in the original.
-        probs: float32 [B, N, K], class 0 the background.
+        proposals: float32 [B, N, 4] normalized; zero rows take part, as in the original.
+        probs: float32 [B, N, K]; class 0 is the background.
         deltas: float32 [B, N, K, 4] in units of `box_std`.
-        windows: float32 [B, 4] normalised, the real picture inside the padding.
-        config: Limits.
-        box_std: Scale of the deltas.
+        windows: float32 [B, 4] normalized, where the image lies inside the padding.
         score_threshold: Scalar, lowest score kept.
         nms_threshold: Scalar, largest IoU within a class.
 
     Returns:
-        Boxes float32 [B, D, 4] normalised, scores float32 [B, D], class ids int32 [B, D], all zero in
-        unused rows, and the number of used rows int32 [B]; best first, equal scores in the order of the proposals.
+        Boxes float32 [B, D, 4] normalized, scores float32 [B, D], class ids int32 [B, D], all zero in
+        unused rows, and the number of used rows int32 [B]. Best first; equal scores keep the order of the proposals.
     """
     class_ids = tf.argmax(probs, axis=-1, output_type=tf.int32)
     scores = tf.reduce_max(probs, axis=-1)

@@ -10,25 +10,25 @@ from maskrcnn.boxes import grid_size
 
 
 class NearestUpsampling(layers.Layer):
-    """Double height and width by repeating cells.
+    """Doubles height and width by repeating cells.
 
-    Keras' own layer repeats by tiling and transposing, which stays in an exported graph as such.
+    Keras' own layer tiles and transposes, and these operators would remain in an exported graph.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, H, W, C] to [B, 2H, 2W, C]."""
+        """Return [B, 2H, 2W, C] of [B, H, W, C]."""
         return tf.image.resize(inputs, 2 * grid_size(inputs), method="nearest")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shape of the result."""
+        """Return the shape of the result."""
         batch, height, width, channels = input_shape
         return batch, height and 2 * height, width and 2 * width, channels
 
 
 def build_fpn(in_channels: Sequence[int], channels: int) -> keras.Model:
-    """[C2, C3, C4, C5] to [P2, P3, P4, P5, P6], each float32 [B, H_l, W_l, channels].
+    """Make the model from [C2, C3, C4, C5] to [P2, P3, P4, P5, P6], each float32 [B, H_l, W_l, channels].
 
-    P6, every second cell of P5, is for the RPN only.
+    P6 is every second cell of P5, and only the RPN uses it.
     """
     inputs = [keras.Input((None, None, c), name=f"c{i}") for i, c in enumerate(in_channels, start=2)]
     c2, c3, c4, c5 = inputs

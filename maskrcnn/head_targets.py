@@ -1,4 +1,4 @@
-"""What the heads shall learn: proposals matched to objects, with class, deltas and mask (Mask R-CNN, section 3.1)."""
+"""Targets of the heads: proposals matched to objects, with class, deltas and mask (Mask R-CNN, section 3.1)."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ CROWD_IOU = 0.001
 
 
 class HeadTargets(NamedTuple):
-    """R rows per image: positives first, then negatives, then padding; boxes normalised.
+    """R rows per image: positives, then negatives, then padding; boxes are normalized.
 
     Attributes:
         rois: float32 [B, R, 4], zero in padding.
         valid: bool [B, R], False in padding.
         class_ids: int32 [B, R], 0 for background and padding.
-        deltas: float32 [B, R, 4] in units of `box_std`, zero but for positives.
+        deltas: float32 [B, R, 4] in units of `box_std`, zero except for positives.
         masks: float32 [B, P, M, M] of 0 and 1, for the first P rows, the only ones that can be positive.
     """
 
@@ -34,8 +34,8 @@ class GroundTruth(NamedTuple):
 
     Attributes:
         class_ids: int32 [B, N]; negative for a crowd of that class.
-        boxes: float32 [B, N, 4] normalised.
-        masks: float32 [B, N, h, w]: stretched over each box if `mini_masks`, else over the image.
+        boxes: float32 [B, N, 4] normalized.
+        masks: float32 [B, N, h, w], spanning each box if `mini_masks`, else the whole image.
     """
 
     class_ids: tf.Tensor
@@ -53,23 +53,23 @@ def head_targets(
 ) -> tuple[HeadTargets, tf.Tensor]:
     """Sample rows from the proposals; `masks` of the result is empty, see `mask_targets`.
 
-    A proposal is positive when its IoU with an object is at least 0.5; else negative, unless it overlaps a crowd
-    by 0.001 or more.
+    A proposal is positive if its IoU with an object is at least 0.5. Otherwise it is negative, unless its IoU with a
+    crowd is 0.001 or more.
 
     Args:
-        proposals: float32 [B, N, 4] normalised; zero rows are padding.
+        proposals: float32 [B, N, 4] normalized; zero rows are padding.
         truth: The objects.
-        seeds: int32 [B, 2], the source of chance of each image.
+        seeds: int32 [B, 2], random seed of each image.
         rois_per_image: R.
         positive_ratio: Largest share of positives; P = int(R * positive_ratio).
-        original_bugs: Take only as many negatives as the positives found allow by that ratio, none without a positive.
+        original_bugs: Limit the negatives by the number of positives found and that ratio; no positives, no negatives.
 
     Returns:
-        The targets, deltas unscaled, and int32 [B, P]: the object of each of the first P rows.
+        The targets, with unscaled deltas, and int32 [B, P], the object of each of the first P rows.
     """
     iou, crowd_iou = _overlaps(proposals, truth)
     best_iou, best_object = tf.reduce_max(iou, axis=2), tf.argmax(iou, axis=2, output_type=tf.int32)
-    best_object = tf.minimum(best_object, tf.shape(truth.boxes)[1] - 1)  # the column of no object has no row
+    best_object = tf.minimum(best_object, tf.shape(truth.boxes)[1] - 1)  # the last column stands for no object
     real = tf.reduce_any(tf.not_equal(proposals, 0.0), axis=2)
     is_positive = real & (best_iou >= POSITIVE_IOU)
     is_negative = real & (best_iou < POSITIVE_IOU) & (tf.reduce_max(crowd_iou, axis=2) < CROWD_IOU)
@@ -89,7 +89,7 @@ def head_targets(
     rois = tf.where(valid[..., None], _take(proposals, rows), 0.0)
     objects = tf.gather(best_object, rows, batch_dims=1)
     class_ids = tf.where(positive, tf.gather(truth.class_ids, objects, batch_dims=1), 0)
-    # A safe box stands in where nothing is positive: the logarithm of a zero side would poison gradients.
+    # Other rows get a safe box: the logarithm of a zero side would make gradients NaN.
     safe = tf.constant([0.0, 0.0, 1.0, 1.0])
     source = tf.where(positive[..., None], rois, safe)
     target = tf.where(positive[..., None], tf.gather(truth.boxes, objects, batch_dims=1), safe)
@@ -99,7 +99,7 @@ def head_targets(
 
 
 def _overlaps(proposals: tf.Tensor, truth: GroundTruth) -> tuple[tf.Tensor, tf.Tensor]:
-    """IoU [B, N, M + 1] with objects, and with crowds; the last column, of no object, is 0."""
+    """Return the IoU [B, N, M + 1] with objects, and with crowds; the last column stands for no object and is 0."""
     top_left = tf.maximum(proposals[:, :, None, :2], truth.boxes[:, None, :, :2])  # [B, N, M, 2]
     bottom_right = tf.minimum(proposals[:, :, None, 2:], truth.boxes[:, None, :, 2:])
     sides = tf.maximum(bottom_right - top_left, 0.0)
@@ -113,14 +113,14 @@ def _overlaps(proposals: tf.Tensor, truth: GroundTruth) -> tuple[tf.Tensor, tf.T
 
 
 def _chance(seeds: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers [B, count], a function of each image's own seed: the same on any device, in any batch."""
+    """Return uniform numbers [B, count] from each image's own seed: the same on any device and in any batch."""
     draw = lambda seed: tf.random.stateless_uniform([count], seed)  # noqa: E731
     return tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))
 
 
 def _draw(wanted: tf.Tensor, chance: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Up to `count` of the wanted columns per row, in random order: indices, and whether there is one."""
-    # Fewer proposals than rows to fill: the rest is padding.
+    """Draw up to `count` of the wanted columns per row in random order: indices, and whether there is one."""
+    # If there are fewer columns than `count`, the rest is padding.
     missing = tf.maximum(count - tf.shape(wanted)[1], 0)
     keys = tf.pad(tf.where(wanted, chance, -1.0), [[0, 0], [0, missing]], constant_values=-1.0)
     values, index = tf.math.top_k(keys, k=count)
@@ -131,7 +131,7 @@ def _draw(wanted: tf.Tensor, chance: tf.Tensor, count: int) -> tuple[tf.Tensor, 
 def _compact(
     positives: tf.Tensor, has_positive: tf.Tensor, negatives: tf.Tensor, has_negative: tf.Tensor, count: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Positives, then negatives, without gaps: proposal index [B, count] and whether the row is in use."""
+    """Join positives and negatives without gaps: proposal index [B, count] and whether the row is in use."""
     rows = tf.concat([positives, negatives], axis=1)
     used = tf.concat([has_positive, has_negative], axis=1)
     order = tf.argsort(tf.cast(~used, tf.int32), axis=1, stable=True)[:, :count]
@@ -151,20 +151,19 @@ def mask_targets(
     paste: PasteMode,
     mini_masks: bool,
 ) -> tf.Tensor:
-    """The masks of objects as their ROIs see them, at the size that the mask head gives.
+    """Crop the masks of objects to their ROIs, at the output size of the mask head.
 
-    "matterport" puts the first and the last sample on the ROI's edges (`crop_and_resize`), as its weights
-    were trained; "aligned" puts each sample at the centre of its bin, which is where the pasting of the same name
-    expects it.
+    "matterport" puts the first and the last sample on the ROI's edges (`crop_and_resize`), as its weights were
+    trained. "aligned" puts each sample at the center of its bin, where the pasting of the same name expects it.
 
     Args:
-        rois: float32 [B, P, 4] normalised.
+        rois: float32 [B, P, 4] normalized.
         truth: The objects.
         objects: int32 [B, P], the object of each ROI.
         image_size: int32 [2] height, width of the padded image.
         mask_size: M.
-        paste: How predicted masks will be brought into the picture.
-        mini_masks: Whether `truth.masks` are stretched over the boxes.
+        paste: How predicted masks will be pasted into the image.
+        mini_masks: Whether `truth.masks` span the boxes.
 
     Returns:
         float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0.
@@ -185,7 +184,7 @@ def mask_targets(
 
 
 def _relative(rois: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:
-    """ROIs in units of their frames, 0 to 1."""
+    """Return ROIs in units of their frames, 0 to 1."""
     sides = frame[..., 2:] - frame[..., :2]
     origin = tf.concat([frame[..., :2], frame[..., :2]], axis=-1)
     return tf.math.divide_no_nan(rois - origin, tf.concat([sides, sides], axis=-1))
@@ -194,10 +193,10 @@ def _relative(rois: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:
 def _aligned_samples(
     canvas: tf.Tensor, rois: tf.Tensor, frame: tf.Tensor, index: tf.Tensor, image_size: tf.Tensor, mask_size: int
 ) -> tf.Tensor:
-    """Bilinear samples at bin centres, [N, M, M]; outside the frame 0, up to its border the border's value.
+    """Return bilinear samples [N, M, M] at bin centers: 0 outside the frame, the edge cell's value near its edge.
 
-    Cell i of a mask of n cells over a frame of s pixels has its centre at (i + 0.5) * s / n. Worked: an ROI equal
-    to its frame, M = 28, n = 56: bin 0 has its centre at 1 / 56 of the side, between cells 0 and 1.
+    Cell i of a mask of n cells over a frame of s pixels has its center at (i + 0.5) * s / n. Example: if the ROI
+    equals its frame, M = 28 and n = 56, bin 0 has its center at 1 / 56 of the side, between cells 0 and 1.
     """
     pixels, frame_pixels = box_ops.denormalize(rois, image_size), box_ops.denormalize(frame, image_size)
     relative = tf.reshape(_relative(pixels, frame_pixels), [-1, 4])

@@ -1,35 +1,35 @@
 """The five losses of Mask R-CNN (sections 3 and 3.1; Faster R-CNN, equation 1).
 
-Each is a sum and the number of terms in it, so that a batch spread over devices gives the mean over all of it.
+Each is a sum and its number of terms, so that a batch spread over devices gives the mean over the whole batch.
 """
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# Keras' own bound of probabilities in a cross-entropy.
+# The bound that Keras uses for probabilities in a cross-entropy.
 _PROBABILITY_EPSILON = 1e-7
 
 
 class LossSum(NamedTuple):
-    """A loss before it is averaged: float32 scalars, the sum and the number of its terms."""
+    """A loss before averaging: its sum and its number of terms, float32 scalars."""
 
     total: tf.Tensor
     count: tf.Tensor
 
     def mean(self) -> tf.Tensor:
-        """The mean; 0 of no terms."""
+        """Return the mean; 0 if there are no terms."""
         return tf.math.divide_no_nan(self.total, self.count)
 
 
 def smooth_l1(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """0.5 d^2 where |d| < 1, else |d| - 0.5 (Fast R-CNN, equation 3), element by element."""
+    """Return 0.5 d^2 where |d| < 1, else |d| - 0.5 (Fast R-CNN, equation 3), element by element."""
     difference = tf.abs(targets - predictions)
     return tf.where(difference < 1.0, 0.5 * difference**2, difference - 0.5)
 
 
 def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
-    """Object or background, over the anchors in use.
+    """Cross-entropy of object or background, over the anchors in use.
 
     Args:
         match: int32 [B, A]: 1, -1, or 0 for anchors not in use.
@@ -45,7 +45,7 @@ def rpn_bbox_loss(targets: tf.Tensor, match: tf.Tensor, deltas: tf.Tensor) -> Lo
     """Smooth L1 of the positive anchors' deltas.
 
     Args:
-        targets: float32 [B, T, 4], per image the deltas of its positive anchors in their order, then padding.
+        targets: float32 [B, T, 4], per image the deltas of its positive anchors in order, then padding.
         match: int32 [B, A].
         deltas: float32 [B, A, 4].
     """
@@ -62,14 +62,14 @@ def mrcnn_class_loss(
     valid: tf.Tensor,
     original_bugs: bool = False,
 ) -> LossSum:
-    """Cross-entropy over classes. A row predicted as a class that its image's source does not annotate is left out.
+    """Cross-entropy over classes; a row predicted as a class that its image's source does not annotate is left out.
 
     Args:
-        class_ids: int32 [B, R], 0 the background.
+        class_ids: int32 [B, R]; 0 is the background.
         logits: float32 [B, R, K].
         active: float32 [B, K], 1 for the classes that the source of the image annotates, and for the background.
         valid: bool [B, R], False for padding.
-        original_bugs: Padding counts as background, and the first image's active classes are used for all.
+        original_bugs: Count padding as background, and use the first image's active classes for all images.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits)
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -107,7 +107,7 @@ def mrcnn_mask_loss(targets: tf.Tensor, masks: tf.Tensor, positive: tf.Tensor) -
 
 
 def weight_penalty(variables: list[tf.Variable], factor: float) -> tf.Tensor:
-    """The original's L2 term: factor * sum(w^2) / size(w) of every variable but batch normalisation's."""
+    """Return the original's L2 term: factor * sum(w^2) / size(w) of all variables except batch normalization's."""
     terms = [tf.reduce_mean(tf.square(v)) for v in variables if v.name not in ("gamma", "beta")]
     return factor * tf.add_n(terms) if terms else tf.constant(0.0)
 

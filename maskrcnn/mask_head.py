@@ -9,28 +9,24 @@ from maskrcnn.configuration.model import ModelConfig
 
 
 def build_mask_head(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:
-    """Crops float32 [N, M, M, C] to mask probabilities [N, 2M, 2M, K], one channel per class."""
+    """Make the model from crops float32 [N, M, M, C] to mask probabilities [N, 2M, 2M, K], one channel per class."""
     side, width = config.mask_pool_size, config.mask_head_channels
     x = crops = keras.Input((side, side, config.fpn_channels), name="mask_crops")
     for index in range(1, 5):
         x = layers.Conv2D(width, 3, padding="same", name=f"mrcnn_mask_conv{index}")(x)
         x = layers.ReLU()(batch_norm(f"mrcnn_mask_bn{index}", train_batch_norm)(x))
     x = layers.Conv2DTranspose(width, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
-    # float32 in mixed precision, too: a half-precision sigmoid is 1 from a logit of 8 on, and its logarithm 0.
+    # float32 even in mixed precision: a half-precision sigmoid is 1 from a logit of 8 on, and its logarithm 0.
     masks = layers.Conv2D(config.num_classes, 1, activation="sigmoid", dtype="float32", name="mrcnn_mask")(x)
     return keras.Model(crops, masks, name="mask_head")
 
 
 def masks_of_class(mask_head: keras.Model, crops: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-    """Mask of one class per crop.
+    """Return the mask of one class per crop: probabilities float32 [N, 2M, 2M].
 
     Args:
-        mask_head: From `build_mask_head`.
         crops: float32 [N, M, M, C].
         class_ids: int32 [N].
-
-    Returns:
-        float32 [N, 2M, 2M] probabilities.
     """
     masks = tf.transpose(mask_head(crops), [0, 3, 1, 2])  # [N, K, 2M, 2M]
     return tf.gather(masks, class_ids, batch_dims=1)

@@ -20,9 +20,9 @@ from maskrcnn.rpn import apply_rpn, build_rpn, propose
 
 
 class Stages(NamedTuple):
-    """Every tensor at a border between two stages, in the order of computation.
+    """Every stage boundary tensor, in the order of computation.
 
-    Batch leads; boxes are y1, x1, y2, x2 normalised to the padded image. `rois` are crops.
+    The batch axis comes first; boxes are y1, x1, y2, x2 normalized to the padded image. `rois` are crops.
     """
 
     p2: tf.Tensor
@@ -40,7 +40,7 @@ class Stages(NamedTuple):
     scores: tf.Tensor  # [B, D]
     class_ids: tf.Tensor  # [B, D]
     num_detections: tf.Tensor  # [B]
-    mask_rois: tf.Tensor  # [R, 14, 14, C], of the rows in use or of all
+    mask_rois: tf.Tensor  # [R, 14, 14, C], for the rows in use or for all rows
     masks: tf.Tensor  # [B, D, 28, 28]
 
 
@@ -48,11 +48,11 @@ class MaskRCNN(keras.Model):
     """Mask R-CNN with a ResNet-FPN, for inference and training.
 
     Args:
-        config: What to build.
+        config: The configuration of the model.
         backbone: A Keras model from [B, H, W, C] to C2..C5, for a configuration with backbone "custom".
 
     Raises:
-        ConfigError: The backbone and the configuration do not fit.
+        ConfigError: The backbone does not fit the configuration.
     """
 
     def __init__(self, config: Config, backbone: keras.Model | None = None) -> None:
@@ -60,7 +60,7 @@ class MaskRCNN(keras.Model):
         if (backbone is not None) != (config.model.backbone == "custom"):
             raise ConfigError(
                 f"backbone is {config.model.backbone!r} and a Keras backbone was "
-                f"{'given' if backbone is not None else 'not given'}: give one exactly with 'custom'"
+                f"{'given' if backbone is not None else 'not given'}: give one if, and only if, it is 'custom'"
             )
         model, train_bn = config.model, config.training.train_batch_norm
         self.config = config
@@ -76,16 +76,16 @@ class MaskRCNN(keras.Model):
 
     @property
     def parts(self) -> tuple[keras.Model, ...]:
-        """The sub-models that hold all weights."""
+        """The sub-models, which hold all weights."""
         return self.backbone, self.fpn, self.rpn, self.box_head, self.mask_head
 
     def mold(self, images: tf.Tensor) -> tf.Tensor:
-        """Subtract the mean from uint8 [B, H, W, C]; float32, rounded once, as NumPy does it."""
+        """Subtract the mean from uint8 [B, H, W, C]; the result is float32, rounded once, as in NumPy."""
         mean = tf.constant(self.config.model.mean_pixel, tf.float64)
         return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
 
     def anchors(self, image_size: tf.Tensor) -> tf.Tensor:
-        """Anchors float32 [A, 4], normalised, for an image of int32 [2] height, width."""
+        """Return anchors float32 [A, 4], normalized, for an image of int32 [2] height, width."""
         model = self.config.model
         return pyramid_anchors(
             image_size,
@@ -96,16 +96,16 @@ class MaskRCNN(keras.Model):
         )
 
     def features(self, molded: tf.Tensor) -> list[tf.Tensor]:
-        """P2..P6 of molded images, float32 whatever the layers compute in: crops are made of them."""
+        """Return P2..P6 of molded images; float32 even in mixed precision, because crops are sampled from them."""
         return [tf.cast(level, tf.float32) for level in self.fpn(self.backbone(molded))]
 
     def region_probs(self, features: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6."""
+        """Return RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6."""
         logits, deltas = apply_rpn(self.rpn, features)
         return tf.nn.softmax(logits), deltas
 
     def proposals(self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
-        """Proposals [B, N, 4] from the RPN's output."""
+        """Return proposals [B, N, 4] from the output of the RPN."""
         limits = self.config.proposals
         std = self.config.model.rpn_box_std
         return propose(probs, deltas, self.anchors(image_size), limits, std, limits.post_nms_inference)
@@ -118,18 +118,18 @@ class MaskRCNN(keras.Model):
         pool_size: int,
         image_of: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """ROIAlign of boxes [B, N, 4]: [B * N, pool_size, pool_size, C]; `image_of` as in `pyramid_roi_align`."""
+        """Crop boxes [B, N, 4] to [B * N, pool_size, pool_size, C]; `image_of` as in `pyramid_roi_align`."""
         return pyramid_roi_align(atlas, boxes, image_size, pool_size, self.config.model.roi_sampling, image_of)
 
     def classify(self, rois: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Class probabilities [B, N, K] and deltas [B, N, K, 4] of crops [B * N, ...]."""
+        """Return class probabilities [B, N, K] and deltas [B, N, K, 4] of crops [B * N, ...]."""
         logits, deltas = self.box_head(rois)
         classes = self.config.model.num_classes
         probs = tf.reshape(tf.nn.softmax(logits), tf.stack([batch, -1, classes]))
         return probs, tf.reshape(deltas, tf.stack([batch, -1, classes, 4]))
 
     def segment(self, rois: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-        """Mask probabilities [R, 28, 28] of crops [R, ...] and their classes [R]."""
+        """Return mask probabilities [R, 28, 28] of crops [R, ...] and their classes [R]."""
         return masks_of_class(self.mask_head, rois, class_ids)
 
     def stages(
@@ -141,15 +141,18 @@ class MaskRCNN(keras.Model):
         tap: Callable[[str, tf.Tensor], tf.Tensor] = lambda _name, tensor: tensor,
         every_row: bool = False,
     ) -> Stages:
-        """Run inference and return every border tensor.
+        """Run inference and return every stage boundary tensor.
 
         Args:
             images: uint8 [B, H, W, C], H and W multiples of 64.
-            windows: float32 [B, 4] y1, x1, y2, x2 of the real picture, input pixels.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the image inside the padding, in input pixels.
             score_threshold: Scalar, see `detection.detect`.
-            nms_threshold: Scalar.
-            tap: Called with the name and value of each border tensor; what it returns is used from there on.
-            every_row: Whether the mask head runs on all B * D rows, used or not: more work, but always of one shape.
+            nms_threshold: Scalar, see `detection.detect`.
+            tap: Called with the name and value of each stage boundary tensor; later stages use what it returns.
+            every_row: Whether the mask head runs on all B * D rows, used or not: more work, but a fixed shape.
+
+        Returns:
+            The stage boundary tensors.
         """
         model, detection = self.config.model, self.config.detection
         image_size, batch = box_ops.grid_size(images), tf.shape(images)[0]
@@ -193,9 +196,13 @@ class MaskRCNN(keras.Model):
         score_threshold: tf.Tensor | float,
         nms_threshold: tf.Tensor | float,
     ) -> dict[str, tf.Tensor]:
-        """The artifact contract: `stages`, then `contract`, which is what every export traces.
+        """Run `stages`, then `contract`. This is the function that every export traces.
 
-        Args and their frames are those of `stages`.
+        Args:
+            images: uint8 [B, H, W, C], H and W multiples of 64.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the image inside the padding, in input pixels.
+            score_threshold: Scalar, see `detection.detect`.
+            nms_threshold: Scalar, see `detection.detect`.
 
         Returns:
             `num_detections` int32 [B]; `boxes` float32 [B, D, 4] x1, y1, x2, y2 in input pixels;
@@ -206,7 +213,7 @@ class MaskRCNN(keras.Model):
 
     @staticmethod
     def contract(stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Border tensors to the artifact's outputs. The only place that turns y, x into x, y."""
+        """Convert stage boundary tensors to the outputs of an artifact. Only here y, x becomes x, y."""
         pixels = box_ops.denormalize(stages.detected_boxes, box_ops.grid_size(images))
         rows = tf.range(tf.shape(stages.scores)[1])[None, :]
         used = rows < stages.num_detections[:, None]  # [B, D]
@@ -220,9 +227,9 @@ class MaskRCNN(keras.Model):
 
 
 def _rows_in_use(count: tf.Tensor, rows: int) -> tf.Tensor:
-    """Indices int32 [R] of the rows in use among B * `rows`, given their number [B] in each image.
+    """Return the indices int32 [R] of the rows in use among B * `rows`, given their number [B] in each image.
 
-    Row 0 stands in where none is in use: engines differ in what they make of a convolution of nothing.
+    If none is in use, row 0 is returned, because engines treat a convolution of an empty batch differently.
     """
     used = tf.reshape(tf.range(rows)[None, :] < count[:, None], [-1])
     found = tf.cast(tf.where(used)[:, 0], tf.int32)

@@ -1,12 +1,12 @@
 """Non-maximum suppression with fixed-size output, one operator for all images and classes.
 
-Greedy suppression (Girshick et al. 2014; strict IoU > threshold) over rows that are already sorted. Rows are
-given their rank as score, so that no engine ever sees two equal scores: the order, and with it the result,
-is that of the sort, with lower index first among equal scores. Ranks are whole numbers below 2^24 and exact in
-float32. The operator returns scores, which are ranks here, and thus tells which rows it kept.
+This is greedy suppression (Girshick et al. 2014; strict IoU > threshold) over rows that are already sorted. Each row's
+score is its rank, so that no engine ever sees two equal scores: the order, and with it the result, is that of the
+sort, with the lower index first among equal scores. Ranks are integers below 2^24, which float32 represents exactly.
+The operator returns the scores of the rows that it kept, and these ranks identify the rows.
 
-`CombinedNonMaxSuppression` is the one TensorFlow operator with an image and a class axis; `export` lowers it to
-ONNX `NonMaxSuppression`, which has the same two.
+`CombinedNonMaxSuppression` is the only TensorFlow operator with an image axis and a class axis; `export` lowers it to
+ONNX `NonMaxSuppression`, which has both too.
 """
 
 import tensorflow as tf
@@ -26,11 +26,11 @@ def suppress(
         boxes: float32 [B, N, 4] y1, x1, y2, x2, best row first.
         valid: bool [B, N, K], whether row n takes part in class k.
         max_output: Rows kept per image, over all classes.
-        iou_threshold: Scalar; a row is dropped when its IoU with a kept one is larger.
+        iou_threshold: Scalar; a row is dropped if its IoU with a kept row is larger.
 
     Returns:
-        Row indices int32 [B, max_output] in ascending order (best first), and bool [B, max_output], False
-        where there is no row; the index is 0 there.
+        Row indices int32 [B, max_output] in ascending order (best first), and bool [B, max_output], which is False
+        (and the index 0) where there is no row.
     """
     num_rows = tf.shape(boxes)[1]
     rank = tf.cast(num_rows - tf.range(num_rows), tf.float32)  # N, N - 1, ..., 1

@@ -1,11 +1,11 @@
-"""ROIAlign over a feature pyramid through an atlas: all levels in one canvas, one operator for all boxes.
+"""ROIAlign over a feature pyramid with an atlas: all levels in one canvas, one operator for all boxes.
 
-Sorting boxes by level costs a gather, a scatter and a host synchronisation per level. Here all four lie side by side
-in a canvas; a box is moved to where its level lies, and a single `crop_and_resize` samples every box of every image.
-`export` lowers that operator to ONNX `RoiAlign`.
+Sorting boxes by level would cost a gather, a scatter and a host synchronization per level. Here all four levels lie
+side by side in one canvas, each box is moved to its level, and a single `crop_and_resize` samples every box of every
+image. `export` lowers that operator to ONNX `RoiAlign`.
 
-Each level is surrounded by a gutter of one cell that repeats its edge. A sample that leaves the level by less than a
-cell, by rounding or by half a cell at the border, thus reads the edge value: it is clamped, in every engine alike.
+A gutter of one cell around each level repeats its edge. A sample that leaves the level by less than a cell, because of
+rounding or by half a cell at the edge, therefore reads the edge value in every engine.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ LEVELS = (2, 3, 4, 5)
 
 
 def assign_levels(boxes: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
-    """Pyramid level of each box: FPN equation 1, rounded half to even where the paper takes the floor.
+    """Return the pyramid level of each box: FPN equation 1, but rounded half to even instead of down.
 
     Args:
-        boxes: float32 [..., 4] normalised.
+        boxes: float32 [..., 4] normalized.
         image_size: int32 [2] height, width of the padded image.
 
     Returns:
@@ -35,21 +35,21 @@ def assign_levels(boxes: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
     side = tf.sqrt(box_ops.areas(boxes))
     canonical = CANONICAL_SIDE / tf.sqrt(size[0] * size[1])
     level = CANONICAL_LEVEL + tf.round(tf.math.log(side / canonical) / tf.math.log(2.0))
-    # Clipped before the cast: log(0) is -inf, which no integer stands for.
+    # Clipped before the cast, because log(0) is -inf, which is not an integer.
     return tf.cast(tf.clip_by_value(level, float(LEVELS[0]), float(LEVELS[-1])), tf.int32)
 
 
 def build_atlas(features: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Lay P2..P5 out in one canvas: P2 | (P3 above (P4 | P5)).
 
-    The right part never is taller than P2: (H_3 + 2) + (H_4 + 2) <= H_2 + 2 from 64 pixels on.
+    The right part is never taller than P2: (H_3 + 2) + (H_4 + 2) <= H_2 + 2 for images of at least 64 pixels.
 
     Args:
         features: Four float32 [B, H_l, W_l, C], each half the size of the one before.
 
     Returns:
-        The atlas float32 [B, H_2 + 2, W_2 + W_3 + 4, C], and int32 [4, 4]: per level the row and
-        column of its first cell in the atlas, its height and its width.
+        The atlas float32 [B, H_2 + 2, W_2 + W_3 + 4, C], and int32 [4, 4]: for each level the row and column of its
+        first cell in the atlas, its height and its width.
     """
     p2, p3, p4, p5 = (tf.pad(feature, _GUTTERS, mode="SYMMETRIC") for feature in features)
     (h2, w2), (h3, w3), (h4, w4), (h5, w5) = (tf.unstack(box_ops.grid_size(p)) for p in (p2, p3, p4, p5))
@@ -75,17 +75,17 @@ def pyramid_roi_align(
 ) -> tf.Tensor:
     """Crop each box from its level.
 
-    "crop_and_resize" takes one bilinear sample per bin, the first on y1 and the last on y2 of the
-    level's grid 0..H-1 (what matterport's weights were trained with). "roi_align" takes the mean of
-    2 x 2 samples per bin with half-pixel centres (Mask R-CNN, section 3; `aligned` elsewhere).
+    "crop_and_resize" takes one bilinear sample per bin, the first on y1 and the last on y2 of the level's grid
+    0..H-1, as matterport's weights were trained. "roi_align" takes the mean of 2 x 2 samples per bin with half-pixel
+    centers (Mask R-CNN, section 3; called `aligned` elsewhere).
 
     Args:
         atlas: From `build_atlas`.
-        boxes: float32 [B, N, 4] normalised, within [0, 1].
+        boxes: float32 [B, N, 4] normalized, within [0, 1].
         image_size: int32 [2] height, width of the padded image.
         pool_size: Side of the crops.
         sampling: As in the configuration.
-        image_of: int32 [B * N], the image that each box lies in; by default N boxes in each of B images.
+        image_of: int32 [B * N], the image of each box; by default there are N boxes in each of B images.
 
     Returns:
         float32 [B * N, pool_size, pool_size, C].
@@ -114,11 +114,11 @@ def pyramid_roi_align(
 def _aligned_samples(
     boxes: tf.Tensor, image_size: tf.Tensor, size: tf.Tensor, samples: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """First and last sample position on the level's grid, for `samples` evenly spaced in the box.
+    """Return the first and last of `samples` evenly spaced positions in each box, on the level's grid.
 
-    A box from y1 to y2 (pixels, exclusive) covers y1 / stride to y2 / stride; cell i has its centre at
-    i + 0.5. Worked: a box of 0..16 px on stride 4 covers cells 0..4; with 4 samples they lie at 0.5, 1.5,
-    2.5, 3.5, which are the centres of cells 0, 1, 2, 3.
+    A box from y1 to y2 (pixels, exclusive) covers y1 / stride to y2 / stride, and cell i has its center at i + 0.5.
+    Example: a box of 0..16 px at stride 4 covers cells 0..4, and 4 samples lie at 0.5, 1.5, 2.5, 3.5, the centers of
+    cells 0, 1, 2, 3.
     """
     pixels = box_ops.denormalize(boxes, image_size)
     cells = tf.tile(size / tf.cast(image_size, tf.float32), [1, 1, 2])

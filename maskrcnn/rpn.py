@@ -1,4 +1,4 @@
-"""Region proposal network (Faster R-CNN, section 3): the head, and the proposals it makes."""
+"""Region proposal network (Faster R-CNN, section 3): its head and its proposals."""
 
 import keras
 import tensorflow as tf
@@ -11,9 +11,9 @@ UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)
 
 
 def build_rpn(config: ModelConfig) -> keras.Model:
-    """One pyramid level float32 [B, H, W, C] to class logits [B, H, W, 2A] and deltas [B, H, W, 4A].
+    """Make the model from one level float32 [B, H, W, C] to class logits [B, H, W, 2A] and deltas [B, H, W, 4A].
 
-    Channels are anchor-major: (background, object) and (dy, dx, log dh, log dw) of each anchor.
+    Channels are anchor-major: (background, object) and (dy, dx, log dh, log dw) for each anchor.
     """
     anchors = len(config.anchor_ratios)
     features = keras.Input((None, None, config.fpn_channels), name="rpn_features")
@@ -25,7 +25,7 @@ def build_rpn(config: ModelConfig) -> keras.Model:
         activation="relu",
         name="rpn_conv_shared",
     )(features)
-    # What leaves the network is float32 in mixed precision, too: boxes need more than eleven bits.
+    # Outputs are float32 even in mixed precision: boxes need more than eleven bits.
     logits = layers.Conv2D(2 * anchors, 1, dtype="float32", name="rpn_class_raw")(x)
     deltas = layers.Conv2D(4 * anchors, 1, dtype="float32", name="rpn_bbox_pred")(x)
     return keras.Model(features, [logits, deltas], name="rpn_model")
@@ -38,7 +38,7 @@ def apply_rpn(rpn: keras.Model, features: list[tf.Tensor]) -> tuple[tf.Tensor, t
         Class logits float32 [B, A, 2] (background, object) and deltas [B, A, 4].
     """
     levels = [rpn(feature) for feature in features]
-    # The anchor count is read off the tensor so that a stride or ratio slip fails here, not silently.
+    # The number of anchors is read from the tensor, so that a wrong stride or ratio fails here.
     logits = tf.concat([_rows(logits, 2) for logits, _ in levels], axis=1)
     deltas = tf.concat([_rows(deltas, 4) for _, deltas in levels], axis=1)
     return logits, deltas
@@ -56,21 +56,18 @@ def propose(
     box_std: tuple[float, ...],
     count: int,
 ) -> tf.Tensor:
-    """The `count` best anchors, refined, clipped to the image, without near duplicates.
+    """Return the `count` best anchors, refined, clipped to the image, and after NMS.
 
     Args:
         probs: float32 [B, A, 2] background, object.
         deltas: float32 [B, A, 4] in units of `box_std`.
-        anchors: float32 [A, 4] normalised.
-        config: Limits and threshold.
-        box_std: Scale of the deltas.
-        count: Proposals per image.
+        anchors: float32 [A, 4] normalized.
 
     Returns:
-        float32 [B, count, 4] normalised, best first; zero rows where there are fewer.
+        float32 [B, count, 4] normalized, best first; zero rows if there are fewer.
     """
     limit = tf.minimum(config.pre_nms_limit, tf.shape(anchors)[0])
-    # All levels together, unlike Detectron; equal scores keep the anchors' order.
+    # All levels together, unlike Detectron; equal scores keep the order of the anchors.
     _, best = tf.math.top_k(probs[..., 1], k=limit)
     best_deltas = tf.gather(deltas, best, batch_dims=1) * tf.constant(box_std, tf.float32)
     refined = box_ops.decode(tf.gather(anchors, best), best_deltas)

@@ -1,8 +1,8 @@
-"""What the RPN shall learn: which anchors are objects, and how they move onto them (Faster R-CNN, section 3.1.2).
+"""Targets of the RPN: which anchors are objects, and how they move onto them (Faster R-CNN, section 3.1.2).
 
-Made on the host, in float64: an anchor that ties with another for an object is positive too, so the last bit counts.
-Anchors lie on grids, and their overlap with a box is a product of one factor per row and one per column; only the
-rows and columns that a box touches are looked at, which makes the cost that of the objects, not of the picture.
+They are computed on the host in float64: an anchor that ties with another for an object is positive too, so the last
+bit counts. Anchors lie on grids, so their intersection with a box is the product of one factor per row and one per
+column. Only the rows and columns that a box touches are computed, so the cost depends on the objects, not on the image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class Sampler(Protocol):
-    """What `numpy.random.Generator` and `RandomState` have in common."""
+    """The common interface of `numpy.random.Generator` and `RandomState`."""
 
     def choice(self, a: npt.NDArray[np.intp], size: int, replace: bool) -> npt.NDArray[np.intp]:
-        """`size` different elements of `a`."""
+        """Draw `size` different elements of `a`."""
 
 
 class LevelGrid(NamedTuple):
@@ -38,7 +38,7 @@ class LevelGrid(NamedTuple):
         y2: [rows, R], lower side.
         x1: [columns, R], left side.
         x2: [columns, R], right side.
-        first: Index of its first anchor among those of all levels.
+        first: Index of its first anchor among all levels.
     """
 
     y1: Floats
@@ -49,12 +49,12 @@ class LevelGrid(NamedTuple):
 
 
 class RpnTargets(NamedTuple):
-    """Targets of one picture.
+    """Targets of one image.
 
     Attributes:
         match: int32 [A]: 1 object, -1 background, 0 not used.
-        deltas: float64 [anchors_per_image, 4] in units of `rpn_box_std`: those of the positive anchors, in their
-            order, then zeros.
+        deltas: float64 [anchors_per_image, 4] in units of `rpn_box_std`: those of the positive anchors in order,
+            then zeros.
     """
 
     match: npt.NDArray[np.int32]
@@ -63,7 +63,7 @@ class RpnTargets(NamedTuple):
 
 @lru_cache(maxsize=64)
 def anchor_grids(config: ModelConfig, image_size: tuple[int, int]) -> tuple[LevelGrid, ...]:
-    """The anchors of a picture of (height, width) input pixels."""
+    """Return the anchors of an image of (height, width) input pixels."""
     grids, first = [], 0
     for stride, scale in zip(config.backbone_strides, config.anchor_scales, strict=True):
         half_heights = [0.5 * (scale / ratio**0.5) for ratio in config.anchor_ratios]
@@ -84,18 +84,18 @@ def rpn_targets(
     sampler: Sampler,
     original_bugs: bool = False,
 ) -> RpnTargets:
-    """Match anchors to objects, then thin both sides out at random.
+    """Match anchors to objects, then drop surplus positives and negatives at random.
 
-    An anchor is positive when its IoU with an object is at least 0.7, or when no anchor has more with that
-    object; negative when its IoU with every object is below 0.3 and with every crowd below 0.001.
+    An anchor is positive if its IoU with an object is at least 0.7, or if no anchor has a larger IoU with that
+    object. It is negative if its IoU with every object is below 0.3 and with every crowd below 0.001.
 
     Args:
         grids: From `anchor_grids`.
-        boxes: int [N, 4] y1, x1, y2, x2, input pixels.
+        boxes: int [N, 4] y1, x1, y2, x2 in input pixels.
         crowds: bool [N].
         anchors_per_image: Anchors used; at most half of them positive.
         box_std: Scale of the deltas.
-        sampler: Source of chance: the surplus of positives is drawn first, then that of negatives.
+        sampler: Draws the surplus positives first, then the surplus negatives.
         original_bugs: An object that overlaps no anchor makes every anchor positive.
     """
     objects = boxes[~crowds]
@@ -132,7 +132,7 @@ def _match_object(
     best_iou: Floats,
     best_object: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.intp]:
-    """Note the object where it overlaps an anchor more than those before; return the anchors that it fits best."""
+    """Record the object for anchors that it overlaps more than earlier ones; return the anchors that fit it best."""
     blocks = list(_overlaps(grids, box))
     top = max((float(iou.max()) for _, iou in blocks), default=0.0)
     tied = []
@@ -147,7 +147,7 @@ def _match_object(
 def _overlaps(
     grids: Sequence[LevelGrid], box: npt.NDArray[np.integer]
 ) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
-    """Anchor indices and IoU [rows, columns, R] of the part of each level that a box touches."""
+    """Yield anchor indices and IoU [rows, columns, R] of the part of each level that a box touches."""
     y1, x1, y2, x2 = box.astype(np.float64)
     area = (y2 - y1) * (x2 - x1)
     for grid in grids:
@@ -171,7 +171,7 @@ def _thin_out(match: npt.NDArray[np.int32], value: int, limit: int, sampler: Sam
 
 
 def _anchors_at(grids: Sequence[LevelGrid], index: npt.NDArray[np.intp]) -> Floats:
-    """Anchors float64 [N, 4] by their index among those of all levels."""
+    """Return anchors float64 [N, 4] by their index among all levels."""
     anchors = np.empty((len(index), 4))
     for grid in grids:
         ratios, columns = grid.y1.shape[1], len(grid.x1)

@@ -161,7 +161,7 @@ class TrainingModel(keras.Model):
         with tf.GradientTape() as tape:
             losses = self(batch, training=True)
             counts = _sum_over_replicas([loss.count for loss in losses])
-            parts = [tf.math.divide_no_nan(loss.total, count) for loss, count in zip(losses, counts, strict=True)]
+            parts = [LossSum(loss.total, count).mean() for loss, count in zip(losses, counts, strict=True)]
             penalty = tf.constant(0.0)
             if training.weight_decay_mode == "l2_mean" and training.weight_decay:
                 penalty = weight_penalty(variables, training.weight_decay) / replicas
@@ -181,7 +181,7 @@ class TrainingModel(keras.Model):
         losses = self(batch, training=False)
         counts = _sum_over_replicas([loss.count for loss in losses])
         totals = _sum_over_replicas([loss.total for loss in losses])
-        parts = [tf.math.divide_no_nan(total, count) for total, count in zip(totals, counts, strict=True)]
+        parts = [LossSum(total, count).mean() for total, count in zip(totals, counts, strict=True)]
         weights = self.network.config.training.loss_weights
         return self._track([tf.add_n([w * p for w, p in zip(weights, parts, strict=True)]), *parts])
 

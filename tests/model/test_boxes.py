@@ -96,27 +96,6 @@ def test_areas():
     assert apply(box_ops.areas, boxes).tolist() == [6, 0, 0.375]
 
 
-def test_iou_is_matterports():
-    iou = apply(box_ops.pairwise_iou, GOLDEN["ov_boxes1"], GOLDEN["ov_boxes2"])
-    assert (GOLDEN["ov_iou_graph"] > 0).mean() > 0.3
-    np.testing.assert_allclose(iou, GOLDEN["ov_iou_graph"], rtol=0, atol=ROUNDING)
-
-
-@given(st.lists(pixel_boxes(), min_size=1, max_size=6), st.lists(pixel_boxes(), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=50, derandomize=True)
-def test_iou_is_the_oracles(boxes, others):
-    iou = apply(box_ops.pairwise_iou, np.array(boxes, np.float32), np.array(others, np.float32))
-    expected = [[oracles.iou(a, b) for b in others] for a in boxes]
-    np.testing.assert_allclose(iou, expected, rtol=0, atol=ROUNDING)
-
-
-def test_iou_of_two_boxes_without_area_is_not_a_number():
-    empty, square = [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]
-    iou = apply(box_ops.pairwise_iou, np.array([empty, square], np.float32), np.array([empty], np.float32))
-    assert np.isnan(iou[0, 0])
-    assert iou[1, 0] == 0
-
-
 def test_encode_is_matterports():
     deltas = apply(box_ops.encode, GOLDEN["ref_box"], GOLDEN["ref_gt"])
     np.testing.assert_allclose(deltas, GOLDEN["ref_graph"], rtol=0, atol=ROUNDING)
@@ -167,4 +146,3 @@ def test_no_boxes():
     none = np.zeros((0, 4), np.float32)
     assert apply(box_ops.decode, none, none).shape == (0, 4)
     assert apply(box_ops.encode, none, none).shape == (0, 4)
-    assert apply(box_ops.pairwise_iou, none, np.ones((3, 4), np.float32)).shape == (0, 3)
