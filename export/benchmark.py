@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.describe import engine_version
+from export.describe import engine_of
 from runtime.errors import InputError
 from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
@@ -182,12 +182,12 @@ def _peak_memory() -> float | None:
 
 
 def _machine(predictor: Predictor) -> dict[str, str]:
-    package = "onnxruntime" if predictor.metadata.format == "onnx" else "tensorflow"
+    package, version = engine_of(predictor.metadata.format)
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
         "system": platform.platform(),
         "python": platform.python_version(),
-        package: engine_version(package),
+        package: version,
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -50,6 +50,10 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
         return {"name": Path(path).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def engine_version(package: str) -> str:
-    """Version of an engine as it is imported; the GPU build of ONNX Runtime has another distribution name."""
-    return str(import_module(package).__version__)
+def engine_of(artifact_format: ArtifactFormat) -> tuple[str, str]:
+    """Return the package that runs a format and its version.
+
+    The version is that of the imported module: the GPU build of ONNX Runtime has another distribution name.
+    """
+    package = "onnxruntime" if artifact_format == "onnx" else "tensorflow"
+    return package, str(import_module(package).__version__)

@@ -1,24 +1,16 @@
 """An artifact against a checkpoint again: later, on another machine, or with another engine version."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
-from export.convert.surgery import shape_axes
-from export.describe import describe, engine_version
+from export.describe import describe
 from export.verify.pictures import verification_pictures
-from export.verify.reference import Reference
 from export.verify.verdict import Verdict
-from export.verify.verify import verify
+from export.verify.written import verify_written
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import Metadata
 from runtime.artifact_files.read import read_metadata
-from runtime.engines.choose import open_backend
-from runtime.engines.ort.stages import OnnxStages
-from runtime.engines.protocol import StageCutter
-from runtime.engines.saved_model import FunctionStages
 from runtime.errors import ArtifactError
 
 _COMPARED = (
@@ -72,18 +64,6 @@ def verify_artifact(
             f"{path} was exported from {metadata.name!r} with {len(metadata.class_names)} classes, the checkpoint is "
             f"{config.name!r} with {config.model.num_classes}: they differ in {', '.join(differing)}"
         )
-    backend = open_backend(path, metadata, device)
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
-    package = "tensorflow" if metadata.format == "savedmodel" else "onnxruntime"
-    engine = f"{package} {engine_version(package)}, {backend.device} (stages on the cpu)"
-    every_row = metadata.target != "cpu"
-    return verify(Reference(model, every_row), backend, stages_of(path, metadata), pictures, engine, progress)
-
-
-def stages_of(path: Path, metadata: Metadata) -> StageCutter:
-    """The graph of an artifact, cut between its stages, on the CPU."""
-    if metadata.format == "savedmodel":
-        return FunctionStages.of_savedmodel(path)
-    graph = onnx.load(path)
-    shape_axes(graph)  # a fixed batch is that of the whole graph; stages are fed as many pictures as there are
-    return OnnxStages.on_cpu(path, graph.SerializeToString(), metadata.borders)
+    verdict = verify_written(path, metadata, model, pictures, device, progress)
+    return replace(verdict, engine=f"{verdict.engine} (stages on the cpu)")

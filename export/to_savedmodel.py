@@ -1,25 +1,18 @@
 """Model to a verified SavedModel artifact."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import tensorflow as tf
 
 from export.convert.trace import trace
 from export.describe import describe
-from export.errors import ParityError
-from export.publish import publish
-from export.verify.pictures import verification_pictures
-from export.verify.reference import Reference
+from export.pipeline import Draft, export_verified
 from export.verify.verdict import Verdict
-from export.verify.verify import verify
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import SIGNATURE
-from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
-from runtime.atomic import check_output
-from runtime.engines.choose import open_backend
-from runtime.engines.saved_model import FunctionStages
+from runtime.artifact import SIGNATURE, Metadata
+from runtime.artifact_files.savedmodel_folder import seal_folder
 
 
 def export_savedmodel(
@@ -49,29 +42,26 @@ def export_savedmodel(
         OutputError: The output exists, or cannot be written.
         ImageError: A verification picture cannot be used.
     """
-    output = Path(output)
-    check_output(output, overwrite=overwrite, directory=True, marker=MANIFEST)
-    config = model.config
-    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
-    draft = describe(model, "savedmodel", checkpoint)
-    module = tf.Module()
-    module.detect = trace(model)
-    module.model_variables = [variable.value for variable in model.variables]  # saved with the function
 
-    def write(path: Path, verdict: Verdict | None) -> None:
-        if verdict is None:
-            progress("saving the SavedModel")
-            tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.detect})
-        values = {} if verdict is None else verdict.to_dict()
-        seal_folder(path, replace(draft, verdict=values).to_json())
+    def trace_model() -> Draft:
+        module = tf.Module()
+        module.detect = trace(model)
+        module.model_variables = [variable.value for variable in model.variables]  # saved with the function
+        return Draft(describe(model, "savedmodel", checkpoint), partial(_write, module, progress), {})
 
-    def judge(path: Path) -> Verdict:
-        backend = open_backend(path, draft, "cpu")
-        stages = FunctionStages.of_savedmodel(path)
-        engine = f"tensorflow {tf.__version__}, cpu"
-        verdict = verify(Reference(model), backend, stages, pictures, engine, progress)
-        if not verdict.passed:
-            raise ParityError(verdict)
-        return verdict
+    return export_verified(
+        model,
+        output,
+        "savedmodel",
+        trace_model,
+        verify_images=verify_images,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
-    return publish(output, write, judge, overwrite=overwrite, directory=True)
+
+def _write(module: tf.Module, progress: Callable[[str], None], path: Path, metadata: Metadata) -> None:
+    if not metadata.verdict:  # the second call, with the verdict, only changes the metadata
+        progress("saving the SavedModel")
+        tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.detect})
+    seal_folder(path, metadata.to_json())

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from export.errors import ConversionError, PrecisionError
 from export.precision.gate import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
 from export.precision.half import borders_in, emulate_half, to_half
 from export.precision.quantize import nodes_by_part, quantize
-from export.publish import publish
+from export.publish import publish, write_onnx
 from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
@@ -23,7 +24,6 @@ from maskrcnn.data.records import Dataset
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
-from runtime.artifact_files.onnx_file import seal
 from runtime.atomic import check_output
 from runtime.predictor import Predictor
 
@@ -115,12 +115,8 @@ def export_lower_precision(
             raise PrecisionError(gate)
         verdict = replace(verdict, precision=gate.to_dict(), graph=audit(graph, target.opset).to_dict())
         metadata = search.describe(graph)
-
-        def write(place: Path, judged: Verdict | None) -> None:
-            values = {} if judged is None else judged.to_dict()
-            place.write_bytes(seal(graph.SerializeToString(), replace(metadata, verdict=values).to_json()))
-
-        return publish(output, write, lambda _path: verdict, overwrite=overwrite, directory=False)
+        write = partial(write_onnx, graph.SerializeToString())
+        return publish(output, metadata, write, lambda _path: verdict, overwrite=overwrite)
 
 
 class _Search:
@@ -170,9 +166,9 @@ class _Search:
         return gate, graph
 
     def describe(self, graph: onnx.ModelProto) -> Metadata:
-        """Metadata of a graph."""
+        """Return the metadata of a graph, without a verdict."""
         whole = self._whole.metadata
-        return replace(whole, precision=self._precision, borders=borders_in(graph, whole.borders))
+        return replace(whole, precision=self._precision, borders=borders_in(graph, whole.borders), verdict={})
 
     def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, onnx.ModelProto]:
         """Lower the precision of all but some parts, and judge."""
@@ -184,7 +180,7 @@ class _Search:
             graph = to_half(self._model, in_float)
             judged = emulate_half(graph)
         path = self._folder / "candidate.onnx"
-        path.write_bytes(seal(judged.SerializeToString(), self._whole.metadata.to_json()))
+        write_onnx(judged.SerializeToString(), path, self._whole.metadata)
         candidate = self._with_low_scores(path)
         gate = judge_precision(self._precision, self._reference, candidate, self._dataset, self._against, self._allowed)
         return replace(gate, left_in_float=tuple(left)), graph

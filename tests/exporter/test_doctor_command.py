@@ -15,7 +15,6 @@ from export.cli import app
 from export.doctor import artifact, environment, examine, probe
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
-from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.read import read_metadata
 
@@ -278,7 +277,7 @@ def write_onnx(tmp_path):
     """Function that seals the smallest model as an artifact for some version of ONNX Runtime."""
 
     def write(minimum):
-        described = replace(Metadata.from_json(metadata(None, False), "fake"), engine_minimum={"onnxruntime": minimum})
+        described = replace(metadata(directory=False), engine_minimum={"onnxruntime": minimum})
         path = tmp_path / "small.onnx"
         path.write_bytes(seal(probe._smallest_model(), described.to_json()))
         return path
@@ -298,7 +297,7 @@ def test_an_artifact_whose_engine_is_not_here(write_onnx, tmp_path):
     found = opened(Environment({}), write_onnx("1.25"))
     assert (found.state, found.fix) == ("problem", "python -m pip install 'maskrcnn-export[onnx]'")
     (tmp_path / "saved").mkdir()
-    write_artifact(tmp_path / "saved", None, directory=True)
+    write_artifact(tmp_path / "saved", metadata(directory=True))
     found = opened(Environment({}, gpus=("one",)), tmp_path / "saved")
     assert "needs tensorflow or later (opset 17), not installed" in found.detail
     assert found.fix == "python -m pip install 'maskrcnn-export[tf-gpu]'"

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from fake_artifacts import OLD, VERDICT, write_artifact
+from fake_artifacts import OLD, VERDICT, metadata, write_artifact
 from faults import SmallDisk, content_of, file_size_limit, flips, in_clean_process, truncations
 from publish_kills import NAMES, export
 
@@ -149,7 +149,7 @@ def test_flipped_bytes_and_truncations_are_detected(tmp_path, directory):
     artifact = tmp_path / "model"
     if directory:
         artifact.mkdir()
-    write_artifact(artifact, VERDICT, directory)
+    write_artifact(artifact, metadata(directory, VERDICT))
     files = len(files_of(artifact))
     assert assert_all_refused(artifact, lambda whole: flips(whole, 60)) == 60 * files
     assert assert_all_refused(artifact, truncations) == 100 * files

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_artifacts import OLD, VERDICT, write_artifact
+from fake_artifacts import OLD, VERDICT, metadata, write_artifact
 
 from export.publish import publish
 from runtime.artifact_files.read import read_metadata
@@ -18,13 +18,7 @@ KINDS = pytest.mark.parametrize("directory", [False, True], ids=["file", "folder
 
 
 def publish_fake(output, directory, *, judge=lambda _path: VERDICT, write=write_artifact, overwrite=False):
-    return publish(
-        output,
-        lambda path, verdict: write(path, verdict, directory),
-        judge,
-        overwrite=overwrite,
-        directory=directory,
-    )
+    return publish(output, metadata(directory), write, judge, overwrite=overwrite)
 
 
 def names_in(folder):
@@ -71,9 +65,9 @@ def test_refused_artifact_never_appears(tmp_path, directory, stands):
 
 @KINDS
 def test_artifact_that_cannot_be_read_back_never_appears(tmp_path, directory):
-    def write(path, verdict, directory):
-        write_artifact(path, verdict, directory)
-        if verdict is not None:  # spoiled after the judgement
+    def write(path, metadata):
+        write_artifact(path, metadata)
+        if metadata.verdict:  # spoiled after the judgement
             spoiled = path / "weights" if directory else path
             spoiled.write_bytes(spoiled.read_bytes()[:-1])
 
@@ -106,14 +100,14 @@ def pause(moment):
 
 output, directory = sys.argv[1], sys.argv[2] == "folder"
 
-def write(path, verdict):
-    here.write_artifact(path, verdict, directory, pause)
+def write(path, metadata):
+    here.write_artifact(path, metadata, pause)
 
 def judge(path):
     pause("judgement")
     return here.VERDICT
 
-publish(Path(output), write, judge, overwrite=True, directory=directory)
+publish(Path(output), here.metadata(directory), write, judge, overwrite=True)
 print("end", flush=True)
 """
 MOMENTS = ["draft", "judgement", "final", "end"]
@@ -176,6 +170,6 @@ def test_a_verdict_file_in_the_way_is_refused_before_anything_is_written(tmp_pat
     beside = tmp_path / "model.onnx.verdict.json"
     beside.write_text("of someone else")
     with pytest.raises(OutputError, match="already exists"):
-        publish(tmp_path / "model.onnx", None, None, overwrite=False, directory=False)
+        publish(tmp_path / "model.onnx", metadata(directory=False), None, None, overwrite=False)
     assert beside.read_text() == "of someone else"
     assert [path.name for path in tmp_path.iterdir()] == [beside.name]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import export_onnx, export_savedmodel, reverify, verify_artifact
+from export import export_onnx, export_savedmodel, verify_artifact
 from export.convert import handlers
 from export.convert.handlers import HANDLERS
 from export.errors import ParityError
@@ -17,6 +17,7 @@ from export.target import Target
 from export.verify.pictures import MAX_PICTURES, verification_pictures
 from export.verify.reference import Difference, Reference
 from export.verify.verify import NOTHING_NEAR, compare_run, make_feeds
+from export.verify.written import stages_of
 from maskrcnn import demo_model
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
@@ -98,7 +99,7 @@ def setting(demo, onnx_artifact):
     metadata = read_metadata(onnx_artifact)
     pictures = verification_pictures(None, 3, demo.config.resize)[:1]
     feeds = make_feeds(pictures, (0.7, demo.config.detection.nms_threshold))  # leaves some rows unused
-    backend, stages = open_backend(onnx_artifact, metadata, "cpu"), reverify.stages_of(onnx_artifact, metadata)
+    backend, stages = open_backend(onnx_artifact, metadata, "cpu"), stages_of(onnx_artifact, metadata)
     reference = Reference(demo)
     examined = Difference(reference, stages, feeds, reference.run(feeds)[1])
     assert examined.objections == []

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.seeded_weights import seed_weights
 from export import export_onnx, export_savedmodel
-from export.reverify import stages_of
 from export.verify.reference import Reference
+from export.verify.written import stages_of
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata

@@ -17,7 +17,7 @@ VERDICT = Verdict(
 OLD = Verdict("model of yesterday", *("engine", 0.5, 0.3), VERDICT.stages, VERDICT.cases)
 
 
-def metadata(verdict, directory):
+def metadata(directory, verdict=None):
     return Metadata(
         format="savedmodel" if directory else "onnx",
         name="fake",
@@ -31,18 +31,18 @@ def metadata(verdict, directory):
         nms_threshold=0.3,
         opset=17,
         verdict={} if verdict is None else verdict.to_dict(),
-    ).to_json()
+    )
 
 
-def write_artifact(path, verdict, directory, pause=lambda _moment: None):
+def write_artifact(path, metadata, pause=lambda _moment: None):
     """A sealed artifact without a model in it; `pause` is called when half of it is written."""
-    moment = "draft" if verdict is None else "final"
-    if directory:
+    moment = "final" if metadata.verdict else "draft"
+    if metadata.format == "savedmodel":
         (path / "weights").write_bytes(b"w" * 5000)
         pause(moment)
-        seal_folder(path, metadata(verdict, directory))
+        seal_folder(path, metadata.to_json())
         return
-    content = seal(b"", metadata(verdict, directory))
+    content = seal(b"", metadata.to_json())
     with path.open("wb") as file:
         file.write(content[: len(content) // 2])
         file.flush()

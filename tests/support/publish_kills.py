@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fake_artifacts import OLD, VERDICT, write_artifact
+from fake_artifacts import OLD, VERDICT, metadata, write_artifact
 from faults import killed_after, killed_at, steps_of
 
 from export.publish import VERDICT_SUFFIX, publish
@@ -20,9 +20,9 @@ def export(output, directory, verdict=VERDICT, slow=False):
     """Publish over whatever stands there; slowly, so that a kill at a random time meets every part of it."""
 
     def write(path, given):
-        write_artifact(path, given, directory, (lambda _moment: time.sleep(0.002)) if slow else (lambda _moment: None))
+        write_artifact(path, given, (lambda _moment: time.sleep(0.002)) if slow else (lambda _moment: None))
 
-    publish(Path(output), write, lambda _path: verdict, overwrite=True, directory=directory)
+    publish(Path(output), metadata(directory), write, lambda _path: verdict, overwrite=True)
 
 
 def state_after(folder, directory):

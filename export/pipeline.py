@@ -1,0 +1,59 @@
+"""The steps that both exports share: check the output, convert, verify against the model, put in place."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from export.errors import ParityError
+from export.publish import MARKERS, publish
+from export.verify.pictures import verification_pictures
+from export.verify.verdict import Verdict
+from export.verify.written import verify_written
+from maskrcnn.model import MaskRCNN
+from runtime.artifact import ArtifactFormat, Metadata
+from runtime.atomic import check_output
+
+
+class Draft(NamedTuple):
+    """An artifact that has not been verified.
+
+    Attributes:
+        metadata: Metadata without a verdict.
+        write: See `publish`.
+        graph: Facts about the graph, for the verdict.
+    """
+
+    metadata: Metadata
+    write: Callable[[Path, Metadata], None]
+    graph: Mapping[str, Any]
+
+
+def export_verified(
+    model: MaskRCNN,
+    output: str | Path,
+    artifact_format: ArtifactFormat,
+    convert: Callable[[], Draft],
+    *,
+    verify_images: str | Path | None,
+    overwrite: bool,
+    progress: Callable[[str], None],
+) -> Verdict:
+    """Convert a model, compare the artifact with it, and put the artifact in place; or write nothing.
+
+    Raises:
+        ParityError: The artifact does not compute what the model computes.
+    """
+    output, config, marker = Path(output), model.config, MARKERS[artifact_format]
+    check_output(output, overwrite=overwrite, directory=marker is not None, marker=marker)
+    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
+    draft = convert()
+
+    def judge(path: Path) -> Verdict:
+        verdict = verify_written(path, draft.metadata, model, pictures, progress=progress)
+        verdict = replace(verdict, graph=dict(draft.graph))
+        if not verdict.passed:
+            raise ParityError(verdict)
+        return verdict
+
+    return publish(output, draft.metadata, draft.write, judge, overwrite=overwrite)
