@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from export.verify.tolerances import DECISION_MARGIN, MASKS
 from maskrcnn.configuration.model import Config
+from maskrcnn.evaluation.metrics import box_iou
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +119,7 @@ def _suppression(stage: str, missing: _Chosen, extra: _Chosen, sides: list[_Chos
     """Boxes of one side only that overlap a kept box by nearly the threshold, or tie with one of the other."""
     reasons = []
     for lost, winners in ((missing, sides[1]), (extra, sides[0])):
-        overlaps = _iou(lost.boxes, winners.boxes)
+        overlaps = box_iou(lost.boxes, winners.boxes)
         comparable = lost.class_ids[:, None] == winners.class_ids[None]
         for i, j in np.argwhere(comparable & (np.abs(overlaps - threshold) < DECISION_MARGIN)):
             reasons.append(f"{stage}: two boxes overlap by {overlaps[i, j]:.7f}, the threshold is {threshold}")
@@ -173,12 +174,3 @@ def _amplified(reference: Mapping[str, Array], other: Mapping[str, Array]) -> li
         f"mask head: the mask of row {row} differs by {masks[row]:.1e}, its box by {boxes[row]:.1e} of the picture"
         for row in rows
     ]
-
-
-def _iou(boxes: Array, others: Array) -> Array:
-    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    intersection = np.prod(np.maximum(bottom_right - top_left, 0.0), axis=-1)
-    areas, other_areas = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
-    union = areas[:, None] + other_areas[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

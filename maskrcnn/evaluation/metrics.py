@@ -68,7 +68,7 @@ def mask_iou(masks: Masks, others: Masks) -> Floats:
 
 
 def box_iou(boxes: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
-    """Return the IoU of pixel boxes [N, 4] and [M, 4], float64 [N, M]; 0 where both are empty."""
+    """Return the IoU of boxes [N, 4] and [M, 4] in one frame, float64 [N, M]; 0 where both are empty."""
     first, second = (np.asarray(each, np.float64).reshape(-1, 4) for each in (boxes, others))
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])

@@ -133,7 +133,7 @@ def rows_of_detections(run: StageRun, candidates: Candidates) -> Rows:
 
 
 def _iou(candidates: Candidates, row: int, others: list[int]) -> Floats:
-    """Return the IoU of a box with others in float32; 0 if either has no area, as in TensorFlow's operator."""
+    """Return the IoU of a box with others; not `box_iou`, because the graph compares in float32, 0 without area."""
     box, rest = candidates.boxes[row], candidates.boxes[others]
     low, high = np.maximum(box[:2], rest[:, :2]), np.minimum(box[2:], rest[:, 2:])
     shared = np.maximum(high - low, 0).prod(axis=1)

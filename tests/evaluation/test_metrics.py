@@ -59,6 +59,18 @@ def test_recall(genuine, iou):
     np.testing.assert_array_equal(rows, genuine[f"{name}_ids"])
 
 
+def test_box_iou_is_matterports():
+    boxes = golden.load("boxes_seed0")
+    assert (boxes["ov_iou_graph"] > 0).mean() > 0.3
+    np.testing.assert_allclose(
+        box_iou(boxes["ov_boxes1"], boxes["ov_boxes2"]), boxes["ov_iou_graph"], rtol=0, atol=5e-7
+    )
+
+
+def test_box_iou_of_no_boxes():
+    assert box_iou(np.zeros((0, 4)), np.ones((3, 4))).shape == (0, 3)
+
+
 def test_box_iou_of_random_boxes():
     rng = np.random.default_rng(0)
     corners = np.sort(rng.integers(0, 20, (30, 2, 2)), axis=1)  # some are empty
