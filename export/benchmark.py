@@ -2,22 +2,21 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.describe import engine_of
+from maskrcnn.evaluation.speed import STEPS, run_timed
 from runtime.errors import InputError
 from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
 
-STEPS = ("pre", "model", "post", "total")
 PERCENTILES = (50, 90, 99)
 # Detections that a run is made to have, as far as there are so many: none, a plain picture, a crowded one.
 STRATA = (0, 10, 100)
@@ -109,9 +108,9 @@ def benchmark(
         progress(f"round {number} of {runs}")
         for batch, count, level in cases:
             predictor.score_threshold = level
-            times = list(_steps(predictor, image, batch))
+            _, times = run_timed(predictor, [image] * batch, lambda found: found.rles)
             if number:
-                samples[batch, count].append([*times, sum(times)])
+                samples[batch, count].append(list(times.values()))
     timings = [_timing(batch, count, np.array(rows)) for (batch, count), rows in samples.items()]
     predictor.score_threshold = cases[-1][2]
     placement = predictor.explain(image)
@@ -145,23 +144,6 @@ def _levels(predictor: Predictor, image: ImageSource) -> list[tuple[int, float]]
     if len(predictor(image)):  # scores of exactly 1: no threshold is above them
         del levels[0]
     return list(levels.items())
-
-
-def _steps(predictor: Predictor, image: ImageSource, batch: int) -> Iterator[float]:
-    """Milliseconds of each step of one batch."""
-    begin = perf_counter()
-    prepared = [predictor.prepare(image) for _ in range(batch)]
-    images = np.stack([pixels for _, pixels in prepared])
-    windows = np.array([letterbox.window for letterbox, _ in prepared], np.float32)
-    middle = perf_counter()
-    yield 1000 * (middle - begin)
-    outputs = predictor.run(images, windows)
-    end = perf_counter()
-    yield 1000 * (end - middle)
-    for row, (letterbox, _) in enumerate(prepared):
-        found = predictor.finish({name: array[row] for name, array in outputs.items()}, letterbox)
-        _ = found.rles
-    yield 1000 * (perf_counter() - end)
 
 
 def _timing(batch: int, count: int, rows: npt.NDArray[np.float64]) -> Timing:

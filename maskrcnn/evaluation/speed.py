@@ -1,9 +1,9 @@
 """How long a prediction takes, and where."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from runtime.pictures.read import ImageSource
 from runtime.steps import PredictorSteps
 
 TOTAL = "total"
+STEPS = ("pre", "model", "post", TOTAL)
+
+Used = TypeVar("Used")
 
 
 class PicturePredictor(Protocol):
@@ -60,26 +63,52 @@ class Speed:
 
 
 def predict_timed(predictor: PicturePredictor, image: ImageSource) -> tuple[Detections, dict[str, float]]:
-    """Predict one picture.
+    """Predict one image and paste its masks.
 
     Returns:
-        The detections, masks pasted, and milliseconds by step; see `Speed`.
+        The detections, and milliseconds by step; see `Speed`.
 
     Raises:
-        ImageError: The picture cannot be used.
+        ImageError: The image cannot be used.
     """
-    if not isinstance(predictor, PredictorSteps):
-        begin = perf_counter()
-        detections = predictor(image)
-        _ = detections.mask_crops
-        return detections, {TOTAL: 1000 * (perf_counter() - begin)}
+    if isinstance(predictor, PredictorSteps):
+        (detections,), times = run_timed(predictor, [image], _paste)
+        return detections, times
+    begin = perf_counter()
+    detections = _paste(predictor(image))
+    return detections, {TOTAL: 1000 * (perf_counter() - begin)}
+
+
+def run_timed(
+    predictor: PredictorSteps, images: Sequence[ImageSource], use: Callable[[Detections], Used]
+) -> tuple[list[Used], dict[str, float]]:
+    """Predict one batch step by step.
+
+    Args:
+        predictor: Runs the three steps.
+        images: Images whose network inputs have one size.
+        use: Called with the detections of each image; its time is part of the last step.
+
+    Returns:
+        The results of `use`, and milliseconds by step, with the total.
+    """
     marks = [perf_counter()]
-    letterbox, prepared = predictor.prepare(image)
+    prepared = [predictor.prepare(image) for image in images]
+    batch = np.stack([pixels for _, pixels in prepared])
+    windows = np.array([letterbox.window for letterbox, _ in prepared], np.float32)
     marks.append(perf_counter())
-    outputs = predictor.run(prepared[None], np.array([letterbox.window], np.float32))
+    outputs = predictor.run(batch, windows)
     marks.append(perf_counter())
-    detections = predictor.finish({name: array[0] for name, array in outputs.items()}, letterbox)
-    _ = detections.mask_crops  # pasted when first asked for, and kept
+    used = [
+        use(predictor.finish({name: array[row] for name, array in outputs.items()}, letterbox))
+        for row, (letterbox, _) in enumerate(prepared)
+    ]
     marks.append(perf_counter())
-    pre, model, post = (1000 * float(step) for step in np.diff(marks))
-    return detections, {"pre": pre, "model": model, "post": post, TOTAL: pre + model + post}
+    times = [1000 * float(step) for step in np.diff(marks)]
+    return used, dict(zip(STEPS, [*times, sum(times)], strict=True))
+
+
+def _paste(detections: Detections) -> Detections:
+    """Paste the masks now: that happens when they are first asked for."""
+    _ = detections.mask_crops
+    return detections

@@ -10,9 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from export import benchmark as module
-from export.benchmark import STEPS, benchmark
+from export.benchmark import benchmark
 from export.cli import app
 from export.console import benchmark as print_table
+from maskrcnn.evaluation.speed import STEPS
 from runtime.errors import InputError
 
 
