@@ -1,6 +1,6 @@
 """Export a Mask R-CNN to a verified artifact.
 
-Names are loaded when they are used, so that `maskrcnn-export --help` does not wait for TensorFlow.
+Names are loaded on first use, so that `maskrcnn-export --help` does not wait for TensorFlow.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""How long an artifact takes, where, and for how many detections."""
+"""Measure how long an artifact takes: by step, batch size, number of detections and operator type."""
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from export.describe import engine_of
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.evaluation.speed import STEPS, run_timed
 from runtime.errors import InputError
 from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
 
 PERCENTILES = (50, 90, 99)
-# Detections that a run is made to have, as far as there are so many: none, a plain picture, a crowded one.
+# Numbers of detections to measure, if the image has so many: none, a simple image, a crowded one.
 STRATA = (0, 10, 100)
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,12 @@ class Timing:
     """Times of one batch size and number of detections.
 
     Attributes:
-        batch: Pictures that run together.
-        detections: In each picture.
-        runs: Batches timed.
-        milliseconds: By step the percentiles 50, 90, 99 of a batch: "pre" reads and letterboxes, "model" runs the
-            graph, "post" brings the detections back and makes run-length encodings of their masks.
-        pictures_per_second: At the median of the total.
+        batch: Number of images per run.
+        detections: Number of detections in each image.
+        runs: Number of timed runs.
+        milliseconds: By step, the percentiles 50, 90 and 99 of a run. "pre" reads and letterboxes, "model" runs the
+            graph, "post" maps the detections back to the image and encodes their masks (RLE).
+        pictures_per_second: Throughput at the median of the total.
     """
 
     batch: int
@@ -46,17 +45,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, and on what.
+    """Results of a benchmark.
 
     Attributes:
-        artifact: Path.
-        precision: Of the artifact.
-        device: Where it ran.
-        picture: Height and width of the picture, and of the network's input.
-        timings: One for each batch size and number of detections.
+        artifact: Path of the artifact.
+        precision: "fp32", "fp16" or "int8".
+        device: Device that ran the artifact, such as "cuda:0".
+        picture: Height and width of the image ("picture") and of the network's input ("input").
+        timings: One entry for each batch size and number of detections.
         operators: Milliseconds by operator type, of one run with the most detections.
         peak_memory: Largest resident set of the process, in megabytes, with the engine and Python; None on Windows.
-        machine: Processor, cores, versions, date.
+        machine: Processor, cores, versions and date.
     """
 
     artifact: str
@@ -69,7 +68,7 @@ class Benchmark:
     machine: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return JSON values."""
         return asdict(self)
 
 
@@ -80,26 +79,23 @@ def benchmark(
     device: str = "auto",
     batches: Sequence[int] = (1,),
     runs: int = 20,
-    progress: Progress = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Benchmark:
-    """Time an artifact on one picture, all cases in turns, so that what else the machine does touches them alike.
+    """Time an artifact on one image; the cases take turns, so that other load on the machine affects all alike.
 
     Args:
         artifact: An `.onnx` file or SavedModel folder.
-        image: The picture; one with many objects lets more of the cases be measured.
+        image: The image; with many objects, more cases can be measured.
         device: As for `Predictor`.
-        batches: Numbers of pictures that run together.
-        runs: Timed batches of each case, after one that is not.
-        progress: Called with a sentence before each part.
+        batches: Batch sizes to measure.
+        runs: Timed runs of each case, after one to warm up.
+        progress: Called with a sentence before each step.
 
     Raises:
-        InputError: `runs` or a batch is below 1.
-        ArtifactError: The artifact cannot be used.
-        DeviceError: The device cannot be used.
-        ImageError: The picture cannot be used.
+        InputError: `runs` or a batch size is below 1.
     """
     if runs < 1 or not batches or min(batches) < 1:
-        raise InputError(f"runs is {runs} and batches {list(batches)}: expected numbers of at least 1")
+        raise InputError(f"runs is {runs} and batches is {list(batches)}: expected numbers of at least 1")
     predictor = Predictor(artifact, device)
     progress("choosing score thresholds")
     cases = [(batch, count, level) for batch in batches for count, level in _levels(predictor, image)]
@@ -131,7 +127,7 @@ def benchmark(
 
 
 def _levels(predictor: Predictor, image: ImageSource) -> list[tuple[int, float]]:
-    """Numbers of detections that can be had, with the score threshold that gives them."""
+    """Return the numbers of detections that the image allows, each with the score threshold that gives it."""
     predictor.score_threshold = 0.0
     scores = predictor(image).scores
     levels = {0: 1.0}
@@ -141,7 +137,7 @@ def _levels(predictor: Predictor, image: ImageSource) -> list[tuple[int, float]]
             below = float(scores[count]) if count < len(scores) else 0.0
             levels.setdefault(count, (float(scores[count - 1]) + below) / 2)
     predictor.score_threshold = 1.0
-    if len(predictor(image)):  # scores of exactly 1: no threshold is above them
+    if len(predictor(image)):  # scores of exactly 1, which no threshold excludes
         del levels[0]
     return list(levels.items())
 

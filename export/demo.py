@@ -1,24 +1,19 @@
-"""The whole way in one call: demo model to both formats, a picture through both, pictures of the results."""
+"""Export the demo model to both formats, run an image through both, and draw the results."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from export.verify.verdict import Verdict
+from maskrcnn.callbacks import Say
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.atomic import atomic_write
 from runtime.predictor import Predictor
 
 
-def run_demo(folder: Path, progress: Callable[[str], None], show: Callable[[Verdict], None]) -> Iterator[Path]:
-    """Write artifacts, verdicts, the input picture and one overlay per artifact; what stood there is replaced.
+def run_demo(folder: Path, progress: Say, show: Callable[[Verdict], None]) -> Iterator[Path]:
+    """Write artifacts, verdicts, the input image and one overlay per artifact to a folder.
 
-    Args:
-        folder: Where to write.
-        progress: Called with a sentence before each part.
-        show: Called with each verdict.
-
-    Yields:
-        The path of each thing written.
+    Existing files are replaced. Yields each path that was written; calls `show` with each verdict.
     """
     progress("loading TensorFlow")
     import_tensorflow()

@@ -1,4 +1,4 @@
-"""What an artifact says about itself: metadata from a model's configuration."""
+"""Metadata of an artifact, made from a model's configuration."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def describe(
     checkpoint: Mapping[str, str],
     opset: int | None = None,
 ) -> Metadata:
-    """Metadata of an artifact made from a model, without a verdict."""
+    """Return the metadata of an artifact made from a model, without a verdict."""
     config = model.config
     packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx"] if artifact_format == "onnx" else [])
     minimum = {"onnxruntime": MINIMUM_ORT} if artifact_format == "onnx" else {"tensorflow": version("tensorflow")}
@@ -43,7 +43,7 @@ def describe(
 
 
 def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
-    """Name and SHA-256 of a checkpoint; None is the demo model."""
+    """Return the name and SHA-256 of a checkpoint; None is the demo model."""
     if path is None:
         return {"name": "demo model"}
     with Path(path).open("rb") as file:
@@ -51,9 +51,7 @@ def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
 
 
 def engine_of(artifact_format: ArtifactFormat) -> tuple[str, str]:
-    """Return the package that runs a format and its version.
-
-    The version is that of the imported module: the GPU build of ONNX Runtime has another distribution name.
-    """
+    """Return the package that runs a format, and its version."""
     package = "onnxruntime" if artifact_format == "onnx" else "tensorflow"
+    # Not `importlib.metadata.version`: the GPU build of ONNX Runtime has another distribution name.
     return package, str(import_module(package).__version__)

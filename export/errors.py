@@ -1,9 +1,9 @@
 """Every error the exporter raises on purpose.
 
     ExportError
-    ├── ConversionError      the graph cannot be converted, or holds operators that must not be there
+    ├── ConversionError      the graph cannot be converted or contains forbidden operators
     ├── ParityError          the artifact does not compute what the model computes; nothing was written
-    └── PrecisionError       in lower precision the artifact finds too little; nothing was written
+    └── PrecisionError       the artifact loses too much accuracy in lower precision; nothing was written
 
 Each message is one line: what was wrong, where, what was expected, what to do.
 """
@@ -22,34 +22,34 @@ class ExportError(ToolkitError):
 
 
 class ConversionError(ExportError):
-    """The graph cannot be converted, or holds operators that must not be there."""
+    """The graph cannot be converted or contains forbidden operators."""
 
 
 class ParityError(ExportError):
     """The artifact does not compute what the model computes; nothing was written.
 
     Attributes:
-        verdict: What was compared.
+        verdict: Result of the comparison, with every failure.
     """
 
     def __init__(self, verdict: "Verdict") -> None:
         failures = verdict.failures()
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        super().__init__(f"the artifact is not proven equal to the model: {failures[0]}{more}")
+        super().__init__(f"the artifact does not match the model: {failures[0]}{more}")
         self.verdict = verdict
 
 
 class PrecisionError(ExportError):
-    """In lower precision the artifact finds too little; nothing was written.
+    """The artifact loses too much accuracy in lower precision; nothing was written.
 
     Attributes:
-        gate: What was compared.
+        gate: Result of the comparison with the float32 model.
     """
 
     def __init__(self, gate: "PrecisionGate") -> None:
         super().__init__(
-            f"in {gate.precision} the {gate.measure} against {gate.against} falls from {gate.reference:.4f} to "
-            f"{gate.found:.4f}, allowed is a drop of {gate.allowed:g}: calibrate with more pictures like those of use, "
-            "or allow more with --max-drop"
+            f"in {gate.precision}, {gate.measure} against {gate.against} drops from {gate.reference:.4f} to "
+            f"{gate.found:.4f}; the largest allowed drop is {gate.allowed:g}: calibrate with more images like those "
+            "the model will see, or allow a larger drop with --max-drop"
         )
         self.gate = gate

@@ -10,6 +10,7 @@ from export.publish import MARKERS, publish
 from export.verify.pictures import verification_pictures
 from export.verify.verdict import Verdict
 from export.verify.written import verify_written
+from maskrcnn.callbacks import Say
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
 from runtime.atomic import check_output
@@ -37,7 +38,7 @@ def export_verified(
     *,
     verify_images: str | Path | None,
     overwrite: bool,
-    progress: Callable[[str], None],
+    progress: Say,
 ) -> Verdict:
     """Convert a model, compare the artifact with it, and put the artifact in place; or write nothing.
 

@@ -1,4 +1,4 @@
-"""What a graph is made for: the engine that shall run it fast. Every engine gives the same results."""
+"""The engine that a graph is made for. Every engine gives the same results; this one is fast."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -7,7 +7,7 @@ from export.errors import ConversionError
 from runtime import artifact
 from runtime.pictures.letterbox import ResizePolicy
 
-OPSETS = (17, 18)  # RoiAlign with half-pixel needs 16; from 19 and 22 on CUDA kernels are missing
+OPSETS = (17, 18)  # half-pixel RoiAlign needs 16; CUDA kernels are missing from 19 and from 22 on
 LARGEST_BATCH = 64
 MINIMUM_ORT = "1.25"  # RoiAlign with half-pixel coordinates has a CUDA kernel from this version on
 
@@ -16,20 +16,20 @@ Shape = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class Target:
-    """An engine, and what it likes.
+    """The engine that a graph is made for.
 
-    On a CPU, work costs: the mask head runs on the detections there are. On a GPU, a shape that changes with the
-    picture costs more, because algorithms are chosen per shape: the mask head runs on all rows, and where every picture
-    is brought to one size, that size is fixed, so that anchors and all arithmetic on shapes become constants.
-    TensorRT builds an engine for one shape: the number of pictures is fixed, too.
+    On a CPU, computation is expensive: the mask head runs only on actual detections. On a GPU, shapes that change with
+    the image are expensive, because algorithms are chosen per shape: the mask head runs on all rows. If every image is
+    resized to one size, that size is fixed, so that anchors and all arithmetic on shapes become constants. TensorRT
+    builds an engine for one shape, so the batch size is fixed too.
 
     Attributes:
         engine: "cpu", "cuda" or "tensorrt".
-        batch: Pictures at once, for "tensorrt".
-        opset: Of the graph.
+        batch: Number of images per run, 1 to 64; more than 1 only for "tensorrt".
+        opset: ONNX opset of the graph, 17 or 18.
 
     Raises:
-        ConversionError: An engine, batch or opset that is not offered.
+        ConversionError: The engine, batch or opset is not supported.
     """
 
     engine: artifact.Target = "cpu"
@@ -39,35 +39,35 @@ class Target:
     def __post_init__(self) -> None:
         engines = get_args(artifact.Target)
         if self.engine not in engines:
-            raise ConversionError(f"target {self.engine!r} is not offered: choose one of {', '.join(engines)}")
+            raise ConversionError(f"target {self.engine!r} is not supported: choose one of {', '.join(engines)}")
         if self.opset not in OPSETS:
             raise ConversionError(
-                f"opset {self.opset} is not offered: choose one of {', '.join(str(opset) for opset in OPSETS)}"
+                f"opset {self.opset} is not supported: choose one of {', '.join(str(opset) for opset in OPSETS)}"
             )
         if not 1 <= self.batch <= LARGEST_BATCH or (self.batch != 1 and self.engine != "tensorrt"):
             raise ConversionError(
-                f"a batch of {self.batch} for {self.engine!r}: only 'tensorrt' fixes it, at 1 to {LARGEST_BATCH}; "
-                "the others take any number of pictures"
+                f"a batch of {self.batch} for {self.engine!r}: only 'tensorrt' has a fixed batch size, from 1 to "
+                f"{LARGEST_BATCH}; the other targets take any number of images"
             )
 
     @property
     def every_row(self) -> bool:
-        """Whether the mask head runs on all rows, see `MaskRCNN.stages`."""
+        """Whether the mask head runs on all rows; see `MaskRCNN.stages`."""
         return self.engine != "cpu"
 
     def input_shape(self, resize: ResizePolicy) -> Shape:
-        """Batch, height and width of `images`; None is dynamic.
+        """Return batch, height and width of the input `images`; None is dynamic.
 
         Args:
-            resize: Of the model.
+            resize: Resize policy of the model.
 
         Raises:
-            ConversionError: The target needs one size, and the model's pictures have many.
+            ConversionError: The target needs one image size, but the policy allows many.
         """
         side = resize.max_dim if resize.mode == "square" else None
         if self.engine == "tensorrt" and side is None:
             raise ConversionError(
-                f"target 'tensorrt' needs pictures of one size, the resize mode of this model is {resize.mode!r}: "
+                f"target 'tensorrt' needs images of one size, but the resize mode of this model is {resize.mode!r}: "
                 "set it to 'square' in the configuration (--config), or choose the target 'cuda'"
             )
         return {"cpu": (None, None, None), "cuda": (None, side, side), "tensorrt": (self.batch, side, side)}[

@@ -1,6 +1,6 @@
-"""Model to a verified `.onnx` artifact."""
+"""Export a model to a verified `.onnx` artifact."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from export.pipeline import Draft, export_verified
 from export.publish import write_onnx
 from export.target import CPU, Target
 from export.verify.verdict import Verdict
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.model import MaskRCNN
 
-# Protocol buffers cannot be larger; one file is part of the contract.
-_LARGEST_MODEL = 2**31 - 2**20
+_LARGEST_MODEL = 2**31 - 2**20  # the limit of protocol buffers, less room for the metadata; an artifact is one file
 
 
 def export_onnx(
@@ -27,27 +27,27 @@ def export_onnx(
     target: Target = CPU,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[str], None] = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Verdict:
-    """Convert, verify against the model, and write; or write nothing.
+    """Convert a model to ONNX, verify the result against the model, and write it; or write nothing.
 
     Args:
-        model: The model.
-        output: The `.onnx` file; the verdict goes to `<output>.verdict.json` besides.
-        checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
-        target: The engine that shall run it fast.
-        verify_images: Folder of pictures to compare on; None takes bundled ones.
+        model: The model to export, with its weights.
+        output: The `.onnx` file; the verdict goes to `<output>.verdict.json`.
+        checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
+        target: The engine that the graph is made for.
+        verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
-        progress: Called with a sentence before each part.
+        progress: Called with a sentence before each step.
 
     Returns:
-        The verdict, which passed.
+        The verdict, which has passed.
 
     Raises:
-        ParityError: The artifact is not equal to the model.
+        ParityError: The artifact does not compute what the model computes.
         ConversionError: The graph cannot be converted.
-        OutputError: The output exists, or cannot be written.
-        ImageError: A verification picture cannot be used.
+        OutputError: The output exists or cannot be written.
+        ImageError: A verification image cannot be used.
     """
 
     def convert_to_onnx() -> Draft:
@@ -55,7 +55,7 @@ def export_onnx(
         progress("converting to ONNX")
         converted = convert(model, target)
         if converted.artifact.ByteSize() > _LARGEST_MODEL:
-            raise ConversionError("the model is larger than 2 GiB, which one ONNX file cannot hold")
+            raise ConversionError("the model is larger than 2 GiB, the limit of one ONNX file")
         shape_axes(converted.artifact, shape)
         borders = {name: asdict(place) for name, place in converted.borders.items()}
         metadata = describe(model, "onnx", checkpoint, target.opset)

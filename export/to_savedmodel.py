@@ -1,6 +1,6 @@
-"""Model to a verified SavedModel artifact."""
+"""Export a model to a verified SavedModel artifact."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from export.convert.trace import trace
 from export.describe import describe
 from export.pipeline import Draft, export_verified
 from export.verify.verdict import Verdict
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import SIGNATURE, Metadata
 from runtime.artifact_files.savedmodel_folder import seal_folder
@@ -22,25 +23,25 @@ def export_savedmodel(
     checkpoint: Mapping[str, str],
     verify_images: str | Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[str], None] = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Verdict:
-    """Save, verify against the model, and put in place; or write nothing.
+    """Save a model as a SavedModel, verify it against the model, and put it in place; or write nothing.
 
     Args:
-        model: The model.
-        output: The folder; the verdict goes to `<output>.verdict.json` besides.
-        checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
-        verify_images: Folder of pictures to compare on; None takes bundled ones.
+        model: The model to export, with its weights.
+        output: The folder to write; the verdict goes to `<output>.verdict.json`.
+        checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
+        verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
-        progress: Called with a sentence before each part.
+        progress: Called with a sentence before each step.
 
     Returns:
-        The verdict, which passed.
+        The verdict, which has passed.
 
     Raises:
-        ParityError: The artifact is not equal to the model.
-        OutputError: The output exists, or cannot be written.
-        ImageError: A verification picture cannot be used.
+        ParityError: The artifact does not compute what the model computes.
+        OutputError: The output exists or cannot be written.
+        ImageError: A verification image cannot be used.
     """
 
     def trace_model() -> Draft:
@@ -60,7 +61,7 @@ def export_savedmodel(
     )
 
 
-def _write(module: tf.Module, progress: Callable[[str], None], path: Path, metadata: Metadata) -> None:
+def _write(module: tf.Module, progress: Say, path: Path, metadata: Metadata) -> None:
     if not metadata.verdict:  # the second call, with the verdict, only changes the metadata
         progress("saving the SavedModel")
         tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.detect})

@@ -1,6 +1,7 @@
-"""What a rewrite asks of a graph: its constants, who reads a tensor, shapes, attributes."""
+"""Read and change an ONNX graph: constants, readers of tensors, shapes, attributes."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,22 @@ from onnx import helper, numpy_helper
 
 
 class Constants:
-    """The initializers of a graph, read and added by name."""
+    """The initializers of a graph, by name."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def find(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of a constant; None for what is none."""
+        """Return the value of a constant, or None if there is no constant of that name."""
         return numpy_helper.to_array(self._tensors[name]) if name in self._tensors else None
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """The value of a constant."""
+        """Return the value of a constant."""
         return numpy_helper.to_array(self._tensors[name])
 
     def add(self, name: str, value: npt.NDArray[Any], floating: npt.DTypeLike = np.float32) -> str:
-        """Add a constant; what is floating becomes `floating`."""
+        """Add a constant and return its name; floating-point values become `floating`."""
         value = value.astype(floating) if value.dtype.kind == "f" else value
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         self._graph.initializer.append(tensor)
@@ -33,7 +34,7 @@ class Constants:
         return name
 
     def drop_unread(self) -> None:
-        """Remove constants that no node reads and that are no default of an input."""
+        """Remove constants that no node reads and that are not the default of an input."""
         read = {name for node in self._graph.node for name in node.input} | {i.name for i in self._graph.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.initializer[:]
@@ -41,18 +42,18 @@ class Constants:
 
 
 def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes that read each tensor; None among them stands for a reader outside."""
+    """Return the nodes that read each tensor; None stands for a graph output."""
     readers = defaultdict(list)
     for node in model.graph.node:
         for name in node.input:
             readers[name].append(node)
     for output in model.graph.output:
-        readers[output.name].append(None)  # read from outside
+        readers[output.name].append(None)
     return readers
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | None]]:
-    """Shapes of the tensors as far as they can be inferred; None for a dynamic axis."""
+    """Return the shapes of tensors as far as they can be inferred; None for a dynamic axis."""
     inferred = onnx.shape_inference.infer_shapes(model)
     values = [*inferred.graph.value_info, *inferred.graph.input]
     return {
@@ -62,5 +63,12 @@ def shapes_of(model: onnx.ModelProto) -> dict[str, list[int | None]]:
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The attributes of a node that are written down; the others have their defaults."""
+    """Return the attributes of a node that are set; the others have their defaults."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Give a graph other nodes, in the given order; they may be nodes of the same graph."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)

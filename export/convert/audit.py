@@ -1,6 +1,6 @@
-"""What a converted graph may contain: standard operators, no control flow, a CUDA kernel for each node.
+"""Check what a converted graph contains: standard operators, no control flow, a CUDA kernel for each node.
 
-tf2onnx leaves an operator it cannot convert in the graph and only logs it. So every export looks at every node.
+tf2onnx leaves an operator that it cannot convert in the graph and only logs it, so every export checks every node.
 """
 
 import json
@@ -18,30 +18,25 @@ CONTROL_FLOW = ("Loop", "If", "Scan")
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What the audit counted; goes into the verdict.
-
-    Attributes:
-        nodes: All nodes.
-        operators: Nodes by operator type.
-    """
+    """Counts of the audit, for the verdict: all nodes, and nodes by operator type."""
 
     nodes: int
     operators: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return JSON values."""
         return asdict(self)
 
 
 def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
-    """Check a graph, or refuse it.
+    """Check a graph and count its nodes.
 
     Raises:
-        ConversionError: A non-standard or control flow operator, one without a CUDA kernel, external
-            data, or a graph that the ONNX checker refuses.
+        ConversionError: The graph has a non-standard or control flow operator, one without a CUDA kernel, or external
+            data, or the ONNX checker rejects it.
     """
     used = {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
-    domains = sorted(used - {"", "ai.onnx", "ai.onnx.ml"})  # tf2onnx always imports the last, without using it
+    domains = sorted(used - {"", "ai.onnx", "ai.onnx.ml"})  # tf2onnx imports the last without using it
     domains += ["ai.onnx.ml"] if any(node.domain == "ai.onnx.ml" for node in model.graph.node) else []
     if domains:
         raise ConversionError(f"the graph has operators of the domain {domains[0]!r}: only standard ONNX is allowed")
@@ -52,29 +47,26 @@ def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
         if not onnx.defs.has(operator, max_inclusive_version=opset):
             raise ConversionError(f"{operator} is not an ONNX operator of opset {opset}: it was not converted")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ConversionError("the graph keeps weights in other files: an artifact is one file")
+        raise ConversionError("the graph keeps weights in other files, but an artifact must be one file")
     try:
         onnx.checker.check_model(model, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from error
+        raise ConversionError(f"the ONNX checker rejects the graph: {str(error).splitlines()[0]}") from error
     without_kernel = nodes_without_cuda_kernel(inferred, opset)
     if without_kernel:
         raise ConversionError(
-            f"{', '.join(without_kernel)} has no CUDA kernel at opset {opset} in ONNX Runtime: "
+            f"ONNX Runtime has no CUDA kernel at opset {opset} for {', '.join(without_kernel)}: "
             "it would run on the CPU and copy data back and forth"
         )
     return GraphFacts(sum(operators.values()), dict(sorted(operators.items())))
 
 
 def nodes_without_cuda_kernel(model: onnx.ModelProto, opset: int) -> list[str]:
-    """Operators, with their element type, for which ONNX Runtime's CUDA provider has no kernel.
+    """Return operators, with their element type, for which ONNX Runtime's CUDA provider has no kernel.
 
-    Nodes that only compute shapes are left out: ONNX Runtime keeps them on the CPU by design.
-
-    Args:
-        model: With inferred types.
-        opset: Of the graph.
+    Nodes that only compute shapes are left out: ONNX Runtime keeps them on the CPU by design. The types of the model's
+    tensors must have been inferred.
     """
     types = _element_types(model.graph)
     table = cuda_kernels()
@@ -97,7 +89,7 @@ Kernel = tuple[int, int | None, list[str]]
 
 
 def _covers(kernel: Kernel, since: int, kind: str) -> bool:
-    """Whether a kernel serves an operator version; an open range only serves the version it was registered for."""
+    """Return whether a kernel serves an operator version; an open range serves only the version it begins with."""
     first, last, kinds = kernel
     return kind in kinds and (first == since if last is None else first <= since <= last)
 
@@ -110,6 +102,6 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def cuda_kernels() -> dict[str, list[Kernel]]:
-    """Kernels per operator: first opset, last opset or None, element types; the file says where they are from."""
+    """Return the kernels of each operator: first opset, last opset or None, element types."""
     text = resources.files("export.convert").joinpath("cuda_kernels.json").read_text(encoding="utf-8")
     return {name: [tuple(row) for row in rows] for name, rows in json.loads(text)["kernels"].items()}

@@ -1,7 +1,7 @@
-"""How TensorFlow operators without a good ONNX counterpart are lowered: ROIAlign, NMS, edge padding, nearest.
+"""Lower TensorFlow operators without a good ONNX counterpart: RoIAlign, NMS, edge padding, nearest resizing.
 
-tf2onnx would turn `CropAndResize` into a Loop of one Resize per box, and cannot batch non-maximum suppression. Each
-handler here gives standard operators with the same result. Registered in `HANDLERS` at the bottom.
+tf2onnx would turn `CropAndResize` into a Loop with one Resize per box, and cannot batch non-maximum suppression. Each
+handler here makes standard operators with the same result. They are registered in `HANDLERS` at the bottom.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ _NCHW_TO_NHWC = [0, 2, 3, 1]
 
 
 def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
-    """`CropAndResize` to `RoiAlign` (opset 16, half_pixel).
+    """Lower `CropAndResize` to `RoiAlign` (opset 16, half_pixel).
 
-    `CropAndResize` takes P samples from y1 to y2 of the grid 0..H-1, s = (y2 - y1) / (P - 1) apart. `RoiAlign`
-    with one sample per bin takes them in the middle of P bins, and counts from the cell's border, half a
-    cell earlier. So the box grows by s / 2 on either side and moves by 0.5. Worked, P = 3: samples at
-    4, 5, 6 (s = 1) are the middles of the bins of 3.5..6.5 on the grid, which is the box 4..7 here.
+    `CropAndResize` takes P samples from y1 to y2 of the grid 0..H-1, s = (y2 - y1) / (P - 1) apart. `RoiAlign` with one
+    sample per bin takes them at the centers of P bins and counts from the border of the cell, half a cell earlier. So
+    the box grows by s / 2 on each side and moves by 0.5. Example, P = 3: samples at 4, 5, 6 (s = 1) are the centers of
+    the bins of 3.5..6.5 on the grid, which is the box 4..7 here.
 
-    A 2 x 2 mean that follows (sampling "roi_align") is the operator's own `sampling_ratio` 2.
+    A 2 x 2 mean that follows (sampling "roi_align") becomes the operator's `sampling_ratio` 2.
     """
     image, boxes, box_indices, _crop_size = node.input
     height, width = (int(n) for n in node.inputs[3].get_tensor_value())
     if height != width or height < 2 or node.get_attr_str("method") != "bilinear":
-        raise ConversionError(f"{node.name}: only square bilinear crops of 2 cells and more become RoiAlign")
+        raise ConversionError(f"{node.name}: only square bilinear crops of at least 2 cells can become RoiAlign")
     pooling = _following_mean(ctx, node)
     samples = height if pooling is None else height // 2
     rois = _rois_in_cells(ctx, image, boxes, height)
@@ -47,7 +47,7 @@ def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> N
         spatial_scale=1.0,
         coordinate_transformation_mode="half_pixel",
     )
-    if pooling is not None:  # already listed for conversion, so it stays, without effect
+    if pooling is not None:  # already listed for conversion, so it must stay, without effect
         pooling.type, pooling.skip_conversion = "Identity", True
         for name in list(pooling.attr):
             del pooling.attr[name]
@@ -55,7 +55,7 @@ def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> N
 
 
 def _rois_in_cells(ctx: Any, image: str, boxes: str, samples: int) -> str:
-    """Normalised y1, x1, y2, x2 to RoiAlign's x1, y1, x2, y2 in cells, grown by half a step."""
+    """Convert normalized y1, x1, y2, x2 to RoiAlign's x1, y1, x2, y2 in cells, grown by half a step."""
     shape = _make(ctx, "Shape", [image])
     sides = _make(ctx, "Gather", [shape, _const(ctx, [1, 2, 1, 2], np.int64)])
     sides = _make(ctx, "Cast", [sides], to=TensorProto.FLOAT)
@@ -84,19 +84,19 @@ def _following_mean(ctx: Any, node: Any) -> Any | None:
 
 
 def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present_classes: bool = False) -> None:
-    """`CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
+    """Lower `CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
 
-    Only the output `nmsed_scores` is given: `maskrcnn.nms` uses no other. The kept scores are scattered into
-    zeros and the best are taken; `max_total_size` zeros are appended so that there always are enough.
+    The only output is `nmsed_scores`: `maskrcnn.nms` uses no other. The kept scores are scattered into zeros and the
+    best are taken; `max_total_size` zeros are appended so that there are always enough.
 
-    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `present_classes` only those
-    take part that have a row in some image, which is the same result: a class without rows keeps none.
+    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `present_classes`, only classes that
+    have a row in some image take part. The result is the same: a class without rows keeps none.
     """
     boxes, scores, per_class, _total, iou_threshold, score_threshold = node.input
     if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
-        raise ConversionError(f"{node.name}: only nmsed_scores of CombinedNonMaxSuppression is lowered")
+        raise ConversionError(f"{node.name}: only nmsed_scores of CombinedNonMaxSuppression can be converted")
     if ctx.get_shape(boxes)[2] != 1 or node.get_attr_value("clip_boxes") or node.get_attr_value("pad_per_class"):
-        raise ConversionError(f"{node.name}: boxes must be shared by all classes, neither clipped nor padded")
+        raise ConversionError(f"{node.name}: boxes must be shared by all classes, and neither clipped nor padded")
     one = _const(ctx, [1], np.int64)
     classes = ctx.get_shape(scores)[2]
     scores = _make(ctx, "Transpose", [scores], perm=[0, 2, 1])  # [B, K, N]
@@ -109,7 +109,7 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present
             _make(ctx, "Squeeze", [boxes, _const(ctx, [2], np.int64)]),
             scores,
             _make(ctx, "Reshape", [_make(ctx, "Cast", [per_class], to=TensorProto.INT64), one]),
-            iou_threshold,  # a scalar, as it comes: on a GPU an operator before it would copy it there and back
+            iou_threshold,  # stays a scalar: on a GPU, an operator before it would copy it there and back
             score_threshold,
         ],
     )  # [M, 3]: image, class, row
@@ -123,8 +123,8 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present
 
 
 def _present_classes(ctx: Any, scores: str, count: int) -> str:
-    """Indices [P] of those of `count` classes that have a row in [B, K, N], and of the first class, so that P > 0."""
-    if ctx.opset >= 18:  # where the axes have become an input
+    """Return indices [P] of the first class, so that P > 0, and of those with a row in scores [B, K, N]."""
+    if ctx.opset >= 18:  # the axes have become an input
         best = _make(ctx, "ReduceMax", [scores, _const(ctx, [0, 2], np.int64)], keepdims=0)  # [K]
     else:
         best = _make(ctx, "ReduceMax", [scores], axes=[0, 2], keepdims=0)
@@ -134,22 +134,22 @@ def _present_classes(ctx: Any, scores: str, count: int) -> str:
 
 
 def lower_mirror_pad(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
-    """`MirrorPad` SYMMETRIC by one cell to `Pad` with mode "edge", which repeats the same cell."""
+    """Lower `MirrorPad` SYMMETRIC by one cell to `Pad` with mode "edge", which repeats the same cell."""
     paddings = np.asarray(node.inputs[1].get_tensor_value())
     if node.get_attr_str("mode") != "SYMMETRIC" or paddings.max() > 1:
-        raise ConversionError(f"{node.name}: only SYMMETRIC padding by one cell is lowered")
+        raise ConversionError(f"{node.name}: only SYMMETRIC padding by one cell can be converted")
     pads = _const(ctx, paddings.transpose().ravel(), np.int64)
     _replace(ctx, node, _make(ctx, "Pad", [node.input[0], pads], mode="edge"))
 
 
 def lower_resize_nearest(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
-    """`ResizeNearestNeighbor` with half-pixel centres to `Resize`.
+    """Lower `ResizeNearestNeighbor` with half-pixel centers to `Resize`.
 
-    The source of cell x is floor((x + 0.5) * scale), which is ONNX' half_pixel position
-    (x + 0.5) * scale - 0.5 rounded half up. tf2onnx would use an attribute that opset 13 deprecated.
+    The source of cell x is floor((x + 0.5) * scale), which is ONNX's half_pixel position (x + 0.5) * scale - 0.5
+    rounded half up. tf2onnx would use an attribute that opset 13 deprecated.
     """
     if not node.get_attr_value("half_pixel_centers") or node.get_attr_value("align_corners"):
-        raise ConversionError(f"{node.name}: only nearest resizing with half-pixel centres is lowered")
+        raise ConversionError(f"{node.name}: only nearest resizing with half-pixel centers can be converted")
     image, size = node.input
     features = _make(ctx, "Transpose", [image], perm=_NHWC_TO_NCHW)
     kept = _make(ctx, "Slice", [_make(ctx, "Shape", [features]), *(_const(ctx, [n], np.int64) for n in (0, 2))])
@@ -176,7 +176,7 @@ def _const(ctx: Any, value: Any, dtype: type[np.generic]) -> str:
 
 
 def _replace(ctx: Any, node: Any, replacement: str, index: int = 0) -> None:
-    """Hand `replacement` to everything that read output `index` of `node`, and drop `node`."""
+    """Make all readers of output `index` of `node` read `replacement`, and remove `node`."""
     output = node.output[index]
     ctx.copy_shape(output, replacement)
     ctx.copy_dtype(output, replacement)
@@ -193,7 +193,7 @@ HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
 
 
 def handlers_for(target: Target) -> dict[str, tuple[Callable[..., None], list[Any]]]:
-    """The handlers, as they suit a target."""
+    """Return the handlers for a target."""
     if target.engine == "cpu":
         return dict(HANDLERS)
     handler, arguments = HANDLERS["CombinedNonMaxSuppression"]

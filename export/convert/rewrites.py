@@ -1,6 +1,6 @@
-"""Rewrites of the converted graph that change its speed and not its result, each one rule with its reason.
+"""Rewrite rules that make the converted graph faster without changing its result.
 
-They act on the graph in place, before it is audited and verified: what they break, the parity gate refuses.
+They change the graph in place, before it is audited and verified, so the parity check catches what they break.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,18 +11,13 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from export.convert.access import Constants, attributes_of, readers_of, shapes_of
+from export.convert.access import Constants, attributes_of, readers_of, replace_nodes, shapes_of
 
 _PER_CHANNEL = ("Mul", "Add")
 
 
 def rewrite(model: onnx.ModelProto, kept: Iterable[str]) -> None:
-    """Apply every rule.
-
-    Args:
-        model: Changed in place.
-        kept: Tensors that must stay, such as the borders between stages.
-    """
+    """Apply every rule in place; tensors in `kept` must stay, such as those between stages."""
     fold_batch_norms(model, set(kept))
     turn_whole_convolutions_into_gemm(model)
     turn_deconvolutions_into_convolutions(model)
@@ -30,14 +25,9 @@ def rewrite(model: onnx.ModelProto, kept: Iterable[str]) -> None:
 
 
 def fold_batch_norms(model: onnx.ModelProto, kept: set[str]) -> None:
-    """Put the factor and the offset that follow a convolution into its weights.
+    """Fold the factor and the offset that follow a convolution into its weights, in float64, rounded once.
 
-    The engines do so when they load a file; those that quantize it, or read it elsewhere, do not. Folded in float64
-    and rounded once.
-
-    Args:
-        model: Changed in place.
-        kept: Tensors that must stay as they are.
+    Engines do this when they load a file; quantizers and other readers do not.
     """
     constants = Constants(model)
     readers = readers_of(model)
@@ -64,10 +54,10 @@ def fold_batch_norms(model: onnx.ModelProto, kept: set[str]) -> None:
 
 
 def turn_whole_convolutions_into_gemm(model: onnx.ModelProto) -> None:
-    """A convolution whose kernel covers its whole input is a matrix product, and engines know products better.
+    """Turn each convolution whose kernel covers its whole input into a matrix product.
 
-    The box head's first layer sees 1000 crops of 7 x 7 x 256: ONNX Runtime's convolution takes five times as long for
-    it as its matrix product (0.71 s against 0.13 s on two cores).
+    Engines are faster at products. The box head's first layer sees 1000 crops of 7 x 7 x 256: in ONNX Runtime, the
+    convolution takes 0.71 s on two cores, the product 0.13 s.
     """
     constants = Constants(model)
     shapes = shapes_of(model)
@@ -87,17 +77,16 @@ def turn_whole_convolutions_into_gemm(model: onnx.ModelProto) -> None:
             helper.make_node("Gemm", [flat, kernel, *node.input[2:]], [product], name=product, transB=1),
             helper.make_node("Reshape", [product, map_], [name], name=f"{name}/reshape"),
         ]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model, nodes)
     constants.drop_unread()
 
 
 def turn_deconvolutions_into_convolutions(model: onnx.ModelProto) -> None:
-    """A transposed convolution whose steps do not overlap is a 1 x 1 convolution whose channels are spread over space.
+    """Turn each transposed convolution without overlap into a 1 x 1 convolution whose channels are spread over space.
 
-    Worked for kernel and stride 2: cell (2 i + a, 2 j + b) of output o is the dot product of input cell (i, j) with
-    the weights [:, o, a, b]. Engines have fast convolutions in every precision, and slow transposed ones, above all in
-    int8, where ONNX Runtime has none.
+    With kernel and stride 2, cell (2 i + a, 2 j + b) of output o is the dot product of input cell (i, j) with the
+    weights [:, o, a, b]. Engines have fast convolutions in every precision but slow transposed ones; in int8, ONNX
+    Runtime has none.
     """
     constants = Constants(model)
     nodes = []
@@ -117,16 +106,15 @@ def turn_deconvolutions_into_convolutions(model: onnx.ModelProto) -> None:
                 "DepthToSpace", [f"{name}/cells"], [name], name=f"{name}/spread", blocksize=side, mode="CRD"
             ),
         ]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model, nodes)
     constants.drop_unread()
 
 
 def pick_class_before_spreading(model: onnx.ModelProto) -> None:
-    """The mask head's last layer makes a map for each of K classes, of which one is used: compute that one alone.
+    """Compute the mask head's last layer for one class: it makes a map for each of K classes, but one is used.
 
-    The layer is 1 x 1, so what it does to a cell does not depend on where the cell lies: its channels are spread over
-    space (`DepthToSpace`) after it, when one is left, and not before it, when there are 256.
+    The layer is 1 x 1, so its result for a cell does not depend on the cell's position. So channels are spread over
+    space (`DepthToSpace`) after it, when 1 is left, and not before it, when there are 256.
     """
     constants, readers, shapes = Constants(model), readers_of(model), shapes_of(model)
     sources = {output: node for node in model.graph.node for output in node.output}
@@ -151,7 +139,7 @@ def pick_class_before_spreading(model: onnx.ModelProto) -> None:
 def _class_choice(
     node: onnx.NodeProto, sources: Mapping[str, onnx.NodeProto], readers: Mapping[str, list[onnx.NodeProto]]
 ) -> tuple[onnx.NodeProto, ...] | None:
-    """The nodes from `DepthToSpace` to the choice of a class, if that is what ends in `node`."""
+    """Return the nodes from `DepthToSpace` up to `node`, which chooses a class; None if `node` ends no such chain."""
     if node.op_type != "GatherND" or attributes_of(node).get("batch_dims") != 1:
         return None
     chain: list[onnx.NodeProto] = []
@@ -172,7 +160,7 @@ def _one_class(
     sizes: tuple[int, ...],
     constants: Constants,
 ) -> list[onnx.NodeProto]:
-    """ReLU, the layer's row of the chosen class, sigmoid, and only then the spreading."""
+    """Return the nodes for ReLU, the layer's row of the chosen class, sigmoid, and then the spreading."""
     name, (side, height, width), channels = node.output[0], sizes, weights.shape[1]
     bias = constants.read(layer.input[2]) if len(layer.input) > 2 else np.zeros(len(weights), np.float32)
     flat = constants.add(f"{name}/flat_shape", np.array([-1, channels, side * side * height * width], np.int64))
@@ -218,7 +206,7 @@ def _covers_input(node: onnx.NodeProto, weights: tuple[int, ...], shape: list[in
 def _per_channel(
     node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]], constants: Constants
 ) -> tuple[onnx.NodeProto, str] | None:
-    """The only reader of a convolution, if it multiplies or adds one constant per channel; and that constant."""
+    """Return a convolution's only reader and its constant, if it multiplies or adds one constant per channel."""
     following = readers.get(node.output[0], [])
     if len(following) != 1 or following[0] is None or following[0].op_type not in _PER_CHANNEL:
         return None

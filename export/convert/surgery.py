@@ -1,4 +1,4 @@
-"""Small operations on an ONNX graph: prune, shape axes, give inputs defaults."""
+"""Operations on an ONNX graph: prune it, set axes, give inputs defaults."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from runtime.artifact import BORDER_PREFIX, IMAGES
 
 @dataclass(frozen=True)
 class Border:
-    """Where a border tensor lives in the graph.
+    """Where the graph holds a stage boundary tensor.
 
     Attributes:
         tensor: Name of the tensor that later stages read.
-        permutation: Axes order that turns the border's layout into the tensor's; the converter keeps
-            feature maps as [B, C, H, W].
+        permutation: Order of axes that turns the boundary's layout into the tensor's; the converter keeps feature maps
+            as [B, C, H, W]. None where the layouts are the same.
     """
 
     tensor: str
@@ -25,7 +25,7 @@ class Border:
 
 
 def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
-    """Borders by their name without the prefix, from a graph converted with its borders as outputs."""
+    """Return the borders of a graph that has them as outputs, by name without the prefix."""
     producers = {output: node for node in model.graph.node for output in node.output}
     borders = {}
     for output in model.graph.output:
@@ -44,10 +44,7 @@ def find_borders(model: onnx.ModelProto) -> dict[str, Border]:
 
 
 def cancel_transposes(model: onnx.ModelProto) -> None:
-    """Let readers of a transposition that undoes another read the original, in place.
-
-    The converter leaves such pairs around every border tensor.
-    """
+    """Skip pairs of transpositions that cancel each other, in place; the converter leaves them around every border."""
     orders = {
         node.output[0]: (node.input[0], list(helper.get_node_attr_value(node, "perm")))
         for node in model.graph.node
@@ -65,7 +62,7 @@ def cancel_transposes(model: onnx.ModelProto) -> None:
 
 
 def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """A copy with only these outputs and what they need, outputs in the given order."""
+    """Return a copy with only these outputs, in the given order, and the nodes they need."""
     graph = model.graph
     values = {output.name: output for output in graph.output}
     outputs = [values[name] for name in names]
@@ -75,19 +72,14 @@ def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
         if needed.intersection(node.output):
             nodes.append(node)
             needed.update(node.input)
-    needed -= {value.name for value in graph.input}  # an input keeps no default
+    needed -= {value.name for value in graph.input}  # inputs lose their defaults
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
     kept = helper.make_graph(nodes[::-1], graph.name, list(graph.input), outputs, initializers)
     return helper.make_model(kept, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def shape_axes(model: onnx.ModelProto, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> None:
-    """Fix batch, height and width of inputs and outputs, in place; those that are None become dynamic.
-
-    Args:
-        model: A graph over the artifact's inputs and outputs.
-        shape: Of `images`, without its channels.
-    """
+    """Set batch, height and width of an artifact's inputs and outputs, in place; None makes an axis dynamic."""
     names = ("batch", "height", "width")
     for value in [*model.graph.input, *model.graph.output]:
         axes = value.type.tensor_type.shape.dim
@@ -99,6 +91,6 @@ def shape_axes(model: onnx.ModelProto, shape: tuple[int | None, int | None, int 
 
 
 def set_defaults(model: onnx.ModelProto, defaults: Mapping[str, float]) -> None:
-    """Give scalar float inputs a default: an initializer of the same name, which a feed overrides."""
+    """Give scalar float inputs a default, an initializer of the same name; feeds override it."""
     for name, value in defaults.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))

@@ -1,4 +1,4 @@
-"""Model to ONNX: trace, convert with our handlers, check, audit."""
+"""Convert a model to ONNX: trace, convert with our handlers, rewrite, audit."""
 
 import logging
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Converted:
     """A converted model.
 
     Attributes:
-        artifact: The graph to ship, still for any shape.
-        borders: Where the border tensors live in it.
-        facts: What the audit counted.
+        artifact: The graph to ship; its axes are still dynamic.
+        borders: Where the graph holds the stage boundary tensors.
+        facts: Counts of the audit.
     """
 
     artifact: onnx.ModelProto
@@ -35,13 +35,12 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     """Convert and audit a model.
 
     Raises:
-        ConversionError: The graph holds what must not be there.
+        ConversionError: The graph contains something forbidden or lacks a stage boundary tensor.
     """
     size = target.input_shape(model.config.resize)[1:]
-    # tf2onnx imports TensorFlow when imported; nothing else here needs it at module level
-    from tf2onnx import convert as tf2onnx_convert  # noqa: PLC0415
+    from tf2onnx import convert as tf2onnx_convert  # noqa: PLC0415  (imports TensorFlow)
 
-    # It logs what it does not understand and goes on; the audit below is what decides.
+    # It only logs what it cannot convert; the audit below decides.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     staged, _ = tf2onnx_convert.from_function(
         trace(model, with_borders=True, every_row=target.every_row, size=size),
@@ -57,7 +56,9 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     kept = {tensor for node in artifact.graph.node for tensor in node.output}
     lost = [name for name, place in borders.items() if place.tensor not in kept]
     if lost:
-        raise ConversionError(f"the converted graph has no border tensor {lost[0]!r}: its stages cannot be verified")
+        raise ConversionError(
+            f"the converted graph lacks the tensor {lost[0]!r} between stages, so they cannot be verified"
+        )
     detection = model.config.detection
     set_defaults(artifact, {SCORE_THRESHOLD: detection.min_score, NMS_THRESHOLD: detection.nms_threshold})
     artifact.producer_name = "maskrcnn-export"

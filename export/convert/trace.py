@@ -1,4 +1,4 @@
-"""The traced function that both exports use, and the borders between its stages."""
+"""Trace the model into the function that both exports use, and name the tensors between its stages."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHO
 
 
 class Stage(NamedTuple):
-    """A part of the graph between named border tensors (fields of `maskrcnn.model.Stages`)."""
+    """A part of the graph between stage boundary tensors, which are fields of `maskrcnn.model.Stages`."""
 
     name: str
     inputs: tuple[str, ...]
@@ -35,12 +35,12 @@ STAGES = (
 
 
 def border(name: str) -> str:
-    """Name of a border tensor in a graph."""
+    """Return the name of a stage boundary tensor in a graph."""
     return BORDER_PREFIX + name
 
 
 def input_signature(channels: int, size: tuple[int | None, int | None] = (None, None)) -> list[tf.TensorSpec]:
-    """The artifact's inputs, with dynamic batch, and height and width where they are fixed."""
+    """Return the artifact's inputs; the batch is dynamic, and height and width where `size` has None."""
     return [
         tf.TensorSpec([None, *size, channels], tf.uint8, name=IMAGES),
         tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
@@ -55,22 +55,20 @@ def trace(
     every_row: bool = False,
     size: tuple[int | None, int | None] = (None, None),
 ) -> Any:
-    """Trace the model into a `tf.function` over the artifact's inputs.
+    """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
-    Every border tensor passes through an identity of its own name, so that stages can be cut out of the graph.
+    Every stage boundary tensor passes through an identity of its own name, so that stages can be cut out of the graph.
 
     Args:
-        model: The model.
-        with_borders: Whether the border tensors are returned too, under `border(name)`.
-        every_row: Whether the mask head runs on all rows, see `MaskRCNN.stages`.
-        size: Height and width of the pictures; what depends on them alone, such as anchors, becomes constant.
-
-    Returns:
-        The function; its result is the artifact's outputs by name.
+        model: The model to trace.
+        with_borders: Whether the stage boundary tensors are returned too, under `border(name)`.
+        every_row: Whether the mask head runs on all rows; see `MaskRCNN.stages`.
+        size: Fixed height and width of the input, or None. What depends on them alone, such as anchors, becomes
+            constant.
     """
     detection = model.config.detection
 
-    # Defaults that are tensors become defaults of a SavedModel's signature too.
+    # Because these defaults are tensors, they become defaults of the SavedModel's signature.
     @tf.function(input_signature=input_signature(model.config.model.image_channels, size), autograph=False)
     def detect(
         images: tf.Tensor,

@@ -1,4 +1,4 @@
-"""Whether a model of lower precision still finds what the model of full precision finds."""
+"""Does a model in lower precision still find what the float32 model finds?"""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
 from runtime.errors import InputError
 
-# Largest drop by precision and judge: of mask AP against annotations; without any, of mask AP50, where the detections
-# of full precision are the truth, which no other arithmetic can equal at an IoU of 0.95.
+# Largest allowed drop: of mask AP against annotations, or of mask AP50 where float32 detections are the ground truth.
+# At an IoU of 0.95, no other arithmetic reproduces those, so AP would ask too much.
 ALLOWED = {
     ("int8", "annotations"): 0.01,
     ("int8", "float32 detections"): 0.05,
@@ -26,19 +26,19 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class PrecisionGate:
-    """What the comparison found.
+    """Result of the comparison of accuracy.
 
     Attributes:
-        precision: Of the artifact.
-        against: "annotations", or "float32 detections".
+        precision: "fp16" or "int8".
+        against: "annotations" or "float32 detections".
         measure: "mask AP" or "mask AP50".
-        pictures: How many were compared.
-        objects: How many there were to be found.
-        reference: The measure of the model of full precision.
-        found: The measure of the artifact.
-        allowed: Largest drop.
+        pictures: Number of images compared.
+        objects: Number of objects in the ground truth.
+        reference: The measure of the float32 model, 0 to 1.
+        found: The measure of the artifact, 0 to 1.
+        allowed: Largest allowed drop.
         classes: By class name, the measure of both; None for a class without objects.
-        left_in_float: Parts of the network that are not of the lower precision, because they cost too much.
+        left_in_float: Parts of the network that stay in float32.
     """
 
     precision: str
@@ -54,17 +54,16 @@ class PrecisionGate:
 
     @property
     def drop(self) -> float:
-        """By how much the artifact is worse."""
+        """How much worse the artifact is."""
         return self.reference - self.found
 
     @property
     def passed(self) -> bool:
-        """There was something to find, and it is found still."""
+        """Whether there were objects to find and the drop is allowed."""
         return self.objects > 0 and self.drop <= self.allowed
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        # Tuples become lists here, so that a verdict read back equals the one written.
+        """Return JSON values; tuples are lists, so that a verdict read back equals the one written."""
         plain: dict[str, Any] = json.loads(json.dumps({**asdict(self), "drop": self.drop, "passed": self.passed}))
         return plain
 
@@ -77,15 +76,15 @@ def judge_precision(
     against: str,
     allowed: float,
 ) -> PrecisionGate:
-    """Score a model of lower precision, and compare; one whose detections are no numbers finds nothing.
+    """Score a model in lower precision and compare; one whose detections are not finite finds nothing.
 
     Args:
-        precision: Of the candidate.
-        reference: Scores of the model of full precision on the same data set, see `score_masks`.
-        candidate: Returns low scores too.
-        dataset: Annotated pictures, or those of `detected_dataset`.
+        precision: "fp16" or "int8".
+        reference: Scores of the float32 model on the same dataset, from `score_masks`.
+        candidate: The model in lower precision; must return detections of low score too.
+        dataset: Annotated images, or the result of `detected_dataset`.
         against: "annotations" or "float32 detections".
-        allowed: Largest drop.
+        allowed: Largest allowed drop.
     """
     measure = "AP" if against == "annotations" else "AP50"
     names = dataset.class_names[1:]
@@ -93,7 +92,7 @@ def judge_precision(
     try:
         summary = score_masks(candidate, dataset)
         after, found = {name: summary.classes[name][measure] for name in names}, summary[measure] or 0.0
-    except InputError:  # numbers that are none: something overflowed
+    except InputError:  # detections that are not finite: something overflowed
         after, found = {name: None if value is None else 0.0 for name, value in before.items()}, 0.0
     return PrecisionGate(
         precision=precision,
@@ -109,29 +108,23 @@ def judge_precision(
 
 
 def score_masks(predictor: PicturePredictor, dataset: Dataset) -> CocoSummary:
-    """COCO's figures for the masks of a model that returns low scores too."""
+    """Return COCO's scores for the masks of a model, which must return detections of low score too."""
     return evaluate(predictor, dataset).segm
 
 
 def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_score: float) -> Dataset:
-    """The detections of a model as if they were annotations.
-
-    Args:
-        predictor: The model of full precision.
-        pictures: Files.
-        min_score: Detections below it do not count as objects.
+    """Return the detections of the float32 model, from `min_score` on, as if they were annotations.
 
     Raises:
-        ImageError: A picture cannot be used.
-        ConversionError: Nothing is detected on any of them.
+        ConversionError: Nothing is detected on any image.
     """
     records = tuple(
         Record(number, path, _instances(predictor(path), min_score)) for number, path in enumerate(pictures)
     )
     if not any(record.load_instances() for record in records):
         raise ConversionError(
-            f"the model detects nothing on the {len(pictures)} calibration pictures, so nothing can be compared: "
-            "give pictures with objects"
+            f"the model detects nothing on the {len(pictures)} calibration images, so nothing can be compared: "
+            "give images with objects"
         )
     return Dataset("float32 detections", tuple(predictor.class_names), records)
 

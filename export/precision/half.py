@@ -1,11 +1,11 @@
-"""Weights and activations in half precision where the time goes; everything that decides stays in float32.
+"""Convert weights and activations to half precision where the time goes; all decisions stay in float32.
 
-Half are convolutions, matrix products, and what lies between them. In float32 stay the two small products at the end of
-the box head, softmax and sigmoid, boxes, scores, decoding, suppression, and ROIAlign: from 1024 on, half precision has
-whole pixels only.
+Convolutions, matrix products and the nodes between them run in half precision. The two small products at the end of the
+box head, softmax and sigmoid, boxes, scores, decoding, suppression and RoIAlign stay in float32: from 1024 on, half
+precision can express whole pixels only.
 
-A CPU computes such a graph in float32: ONNX Runtime has no half kernels there, and takes the conversions between two
-nodes away. So what half precision costs is judged on `emulate_half`, which rounds on purpose.
+A CPU computes such a graph in float32: ONNX Runtime has no half-precision kernels there and removes the conversions
+between two nodes. So accuracy is measured on the graph of `emulate_half`, which rounds explicitly.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -15,27 +15,27 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.convert.access import Constants, readers_of
+from export.convert.access import Constants, readers_of, replace_nodes
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _ROUNDING = (*_PRODUCTS, "Add")
-# They move or pick values, which are half already.
+# These move or pick values that are already in half precision.
 _MOVING = ("Relu", "MaxPool", "Resize", "Pad", "Transpose", "Reshape", "Concat", "DepthToSpace", "Squeeze", "Unsqueeze")
-_ALL_INPUTS = (*_ROUNDING, "Concat")  # of the others, the first input has the values
+_ALL_INPUTS = (*_ROUNDING, "Concat")  # other operators have values in their first input only
 
 _LARGEST = 65504.0
-_OVERFLOW = 65520.0  # from here on, the nearest number is infinity
-_HALF = "/half"  # ends the names of tensors in half precision
+_OVERFLOW = 65520.0  # from here on, values round to infinity
+_HALF = "/half"  # suffix of tensors in half precision
 
 
 def to_half(model: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProto:
-    """A copy whose products are in half precision; its inputs and outputs stay as they are.
+    """Return a copy with products in half precision; graph inputs and outputs keep their types.
 
-    A tensor `x` that is half is called `x/half`; where something in float32 reads it, there is `x` besides.
+    Tensor `x` in half precision is called `x/half`; if a node in float32 reads it, `x` exists too.
 
     Args:
-        model: In float32.
-        in_float: Names of nodes to be left in float32; those that `stays_in_float` names are, too.
+        model: Graph in float32.
+        in_float: Names of nodes that stay in float32, besides those of `stays_in_float`.
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)
@@ -47,7 +47,7 @@ def to_half(model: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProt
     for node in half.graph.node:
         if node.name not in chosen:
             if node.op_type in ("Shape", "Size") and node.input[0] in written:
-                node.input[0] += _HALF  # reading a shape is no reason to convert values
+                node.input[0] += _HALF  # the shape is the same, so no conversion is needed
             nodes.append(node)
             continue
         for index, name in _values(node):
@@ -66,18 +66,13 @@ def to_half(model: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProt
         outside = [each for each in readers[name] if each is None or each.name not in chosen]
         if any(each is None or each.op_type not in ("Shape", "Size") for each in outside):
             nodes.append(_cast(name + _HALF, name, TensorProto.FLOAT))
-    _replace_nodes(half, nodes)
+    replace_nodes(half, nodes)
     constants.drop_unread()
     return half
 
 
 def borders_in(graph: onnx.ModelProto, borders: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Where border tensors of the float32 graph are after `to_half`; some have no value in float32 any more.
-
-    Args:
-        graph: From `to_half`, or the float32 graph itself.
-        borders: By name, as artifacts have them: `tensor` and `permutation`.
-    """
+    """Return the metadata's `borders` for a graph; after `to_half`, some tensors exist only in half precision."""
     tensors = {output for node in graph.graph.node for output in node.output}
     return {
         name: {**place, "tensor": place["tensor"] + ("" if place["tensor"] in tensors else _HALF)}
@@ -86,10 +81,10 @@ def borders_in(graph: onnx.ModelProto, borders: Mapping[str, Mapping[str, Any]])
 
 
 def emulate_half(half: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph in float32 that computes what `to_half`'s does on a device with half kernels, rounding and overflow too.
+    """Return a float32 graph that computes what a graph of `to_half` computes on a device with half-precision kernels.
 
-    Products are added up in float32 and rounded once, as such devices do. Numbers below 6e-5, of which half precision
-    keeps fewer than 11 bits, keep 11 here.
+    Rounding and overflow are included. Sums of products are computed in float32 and rounded once, as such devices do.
+    Below 6e-5, half precision keeps fewer than 11 bits; here all 11 are kept.
     """
     model = onnx.ModelProto()
     model.CopyFrom(half)
@@ -99,7 +94,7 @@ def emulate_half(half: onnx.ModelProto) -> onnx.ModelProto:
             value = constants.read(tensor.name)
             model.graph.initializer.remove(tensor)
             constants.add(tensor.name, value)
-    # Veltkamp's split: x * c - (x * c - x) with c = 2^13 + 1 keeps the 11 leading bits of x, to the nearest.
+    # Veltkamp's split: x * c - (x * c - x) with c = 2^13 + 1 rounds x to its 11 leading bits.
     split = constants.add("half/split", np.array(2**13 + 1, np.float32))
     overflow = constants.add("half/overflow", np.array(_OVERFLOW, np.float32))
     infinity = constants.add("half/infinity", np.array(np.inf, np.float32))
@@ -112,12 +107,12 @@ def emulate_half(half: onnx.ModelProto) -> onnx.ModelProto:
         if name.endswith(_HALF) and node.op_type in (*_ROUNDING, "Cast"):
             node.output[0] = f"{name}/exact"
             nodes += _round(name, split, overflow, infinity)
-    _replace_nodes(model, nodes)
+    replace_nodes(model, nodes)
     return model
 
 
 def _round(name: str, split: str, overflow: str, infinity: str) -> list[onnx.NodeProto]:
-    """From `name/exact` to `name`: 11 bits, and infinity beyond the largest number."""
+    """Return the nodes that round `name/exact` to 11 bits, or to infinity, as `name`."""
     steps = (
         ("Mul", ("exact", split), "scaled"),
         ("Sub", ("scaled", "exact"), "rest"),
@@ -139,10 +134,10 @@ def _round(name: str, split: str, overflow: str, infinity: str) -> list[onnx.Nod
 
 
 def _half_nodes(model: onnx.ModelProto, constants: Constants, in_float: Collection[str]) -> set[str]:
-    """Names of the products, and of the nodes that only read what is half."""
+    """Return the names of the products and of the nodes that only read half precision."""
     chosen: set[str] = set()
     half: set[str] = set()
-    for node in model.graph.node:  # sorted: what a node reads was decided before it
+    for node in model.graph.node:  # sorted, so the inputs of a node come before it
         if node.op_type in _PRODUCTS:
             wanted = not (stays_in_float(node) or node.name in in_float)
         elif node.op_type in (*_ROUNDING, *_MOVING):
@@ -158,21 +153,15 @@ def _half_nodes(model: onnx.ModelProto, constants: Constants, in_float: Collecti
 
 
 def stays_in_float(node: onnx.NodeProto) -> bool:
-    """Whether a node is one of the box head's last two products: a thousandth of the work, and what decides most."""
+    """Return whether a node is one of the box head's last two products: a thousandth of the work."""
     return node.op_type == "MatMul" and "box_head" in node.name
 
 
 def _values(node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
-    """Place and name of the inputs that have the type of the output."""
+    """Yield index and name of the inputs that have the type of the output."""
     inputs = list(enumerate(node.input))
     yield from ((index, name) for index, name in (inputs if node.op_type in _ALL_INPUTS else inputs[:1]) if name)
 
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=kind)
-
-
-def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)

@@ -1,7 +1,7 @@
-"""Model to an `.onnx` artifact in lower precision that still finds what the model finds, or to none."""
+"""Export a model in lower precision, if the artifact still finds what the model finds."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import Verdict
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.data.records import Dataset
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
@@ -27,27 +28,25 @@ from runtime.artifact import Metadata
 from runtime.atomic import check_output
 from runtime.predictor import Predictor
 
-# Ranges settle after a few dozen pictures; a gate of more than these says no more.
+# Activation ranges settle after a few dozen images, and the comparison after a few hundred.
 MOST_CALIBRATED, MOST_JUDGED = 64, 200
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class LowerPrecision:
-    """What is made, and what decides about it.
+    """A lower precision, and how to check its accuracy.
 
     Attributes:
         precision: "fp16", for GPUs, or "int8", for CPUs.
-        pictures: Folder of pictures with objects, like those of use, to be judged by where there is no `truth`, and for
-            "int8" the ranges of activations, from the first 64.
-        truth: Annotated pictures to be judged by, with the model's class ids; None takes what the float32 model finds
-            on `pictures`.
-        max_drop: Largest drop of mask AP with `truth`, or of mask AP50 without; None takes that of
-            `export.precision.gate.ALLOWED`.
+        pictures: Folder of images with objects, like those the model will see. For "int8", the first 64 give the ranges
+            of activations. Without `truth`, the first 200 are used for the comparison.
+        truth: Annotated images for the comparison, with the model's class ids; the first 200 are used. None compares
+            with the detections of the float32 model on `pictures`.
+        max_drop: Largest allowed drop of mask AP with `truth`, or of mask AP50 without, 0 to 1. None uses the default
+            of `export.precision.gate.ALLOWED`.
 
     Raises:
-        ConversionError: A precision that is not offered.
+        ConversionError: The precision is not supported.
     """
 
     precision: Literal["fp16", "int8"]
@@ -57,7 +56,7 @@ class LowerPrecision:
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp16", "int8"):
-            raise ConversionError(f"precision {self.precision!r} is not offered: choose 'fp16' or 'int8'")
+            raise ConversionError(f"precision {self.precision!r} is not supported: choose 'fp16' or 'int8'")
 
 
 def export_lower_precision(
@@ -69,39 +68,39 @@ def export_lower_precision(
     target: Target = CPU,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Verdict:
-    """Export in float32, verified as always; lower the precision; compare what both find; and write, or write nothing.
+    """Export in float32, verify, lower the precision, compare the accuracy, and write; or write nothing.
 
-    Where that costs too much, the part of the network that costs most is found by trying and left in float32, then the
-    next one.
+    If the accuracy drops too much, each part of the network is tried in float32 to find the one that costs most. That
+    part stays in float32, and the search continues with the rest.
 
     Args:
-        model: The model.
-        output: The `.onnx` file; the verdict goes to `<output>.verdict.json` besides.
-        lower: The precision, and what it is judged by.
-        checkpoint: Where the weights came from, see `describe.checkpoint_facts`.
-        target: The engine that shall run it fast; "cpu" for "int8".
-        verify_images: See `export_onnx`.
+        model: The model to export, with its weights.
+        output: The `.onnx` file; the verdict goes to `<output>.verdict.json`.
+        lower: The precision, and how to check its accuracy.
+        checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
+        target: The engine that the graph is made for; must be "cpu" for "int8".
+        verify_images: Folder of images to verify the float32 graph on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
-        progress: Called with a sentence before each part.
+        progress: Called with a sentence before each step.
 
     Returns:
-        The verdict of the float32 graph, with that of the precision in it.
+        The verdict on the float32 graph; its `precision` holds the comparison of the accuracy.
 
     Raises:
-        PrecisionError: The artifact finds too little, whatever is left in float32.
-        ParityError: The float32 graph is not equal to the model.
-        ConversionError: The graph cannot be converted, or nothing is found on the pictures.
-        ImageError: A picture cannot be used.
-        OutputError: The output exists, or cannot be written.
+        PrecisionError: The accuracy drops too much, whatever stays in float32.
+        ParityError: The float32 graph does not compute what the model computes.
+        ConversionError: The graph cannot be converted, or the model detects nothing on the images.
+        ImageError: An image cannot be used.
+        OutputError: The output exists or cannot be written.
         MissingPackageError: pycocotools is not installed.
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)
     if lower.precision == "int8" and target.engine != "cpu":
-        raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16 there")
-    check_coco(MAX_DETECTIONS)  # what the comparison needs, before minutes are spent on the conversion
+        raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16")
+    check_coco(MAX_DETECTIONS)  # fails now if pycocotools is missing, not after minutes of conversion
     pictures = pictures_of_folder(lower.pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -120,23 +119,10 @@ def export_lower_precision(
 
 
 class _Search:
-    """Lowers the precision of a graph, and leaves in float32 what costs too much.
-
-    Args:
-        path: The float32 artifact.
-        pictures: For calibration, and for the comparison if there is no truth.
-        lower: The precision, and what it is judged by.
-        folder: For temporary files.
-        progress: Called with a sentence before each part.
-    """
+    """The search for the parts of a float32 artifact that must stay in float32."""
 
     def __init__(
-        self,
-        path: Path,
-        pictures: Sequence[Path],
-        lower: LowerPrecision,
-        folder: Path,
-        progress: Progress,
+        self, path: Path, pictures: Sequence[Path], lower: LowerPrecision, folder: Path, progress: Say
     ) -> None:
         self._model = onnx.load(path)
         del self._model.metadata_props[:]
@@ -148,20 +134,22 @@ class _Search:
         self._against = "float32 detections" if truth is None else "annotations"
         self._allowed = ALLOWED[lower.precision, self._against] if lower.max_drop is None else lower.max_drop
         if truth is None:
-            progress(f"float32 detections on {len(pictures[:MOST_JUDGED])} pictures")
+            progress(f"float32 detections on {len(pictures[:MOST_JUDGED])} images")
             self._dataset = detected_dataset(self._whole, pictures[:MOST_JUDGED], self._whole.score_threshold)
         else:
             self._dataset = replace(truth, records=truth.records[:MOST_JUDGED])
         self._reference = score_masks(self._with_low_scores(path), self._dataset)
 
     def run(self) -> tuple[PrecisionGate, onnx.ModelProto]:
-        """The first combination that passes, or the last one; with its graph."""
+        """Return the first combination that passes, or the last one tried, with its graph."""
         left: list[str] = []
         gate, graph = self._try(left)
         while not gate.passed and gate.objects and len(left) < len(self._parts):
-            self._progress(f"drop of {gate.drop:.4f}, allowed {gate.allowed:.4f}: looking for the part that costs most")
+            self._progress(
+                f"drop of {gate.drop:.4f}, allowed {gate.allowed:.4f}: searching for the part that costs most"
+            )
             trials = (self._try([*left, part]) for part in self._parts if part not in left)
-            gate, graph = min(trials, key=lambda trial: trial[0].drop)  # one by one: each holds a whole graph
+            gate, graph = min(trials, key=lambda trial: trial[0].drop)  # lazily: each trial holds a whole graph
             left = list(gate.left_in_float)
         return gate, graph
 
@@ -171,7 +159,7 @@ class _Search:
         return replace(whole, precision=self._precision, borders=borders_in(graph, whole.borders), verdict={})
 
     def _try(self, left: Sequence[str]) -> tuple[PrecisionGate, onnx.ModelProto]:
-        """Lower the precision of all but some parts, and judge."""
+        """Lower the precision of all parts but those in `left`, and compare the accuracy."""
         self._progress(f"to {self._precision}" + (f", with {', '.join(left)} in float32" if left else ""))
         in_float = [node for part in left for node in self._parts[part]]
         if self._precision == "int8":
@@ -186,5 +174,5 @@ class _Search:
         return replace(gate, left_in_float=tuple(left)), graph
 
     def _with_low_scores(self, path: Path) -> Predictor:
-        """A predictor for average precision, which needs low scores, too."""
+        """Open a predictor for average precision, which needs detections of low score too."""
         return Predictor(path, "cpu", score_threshold=min(EVALUATION_SCORE_THRESHOLD, self._whole.score_threshold))

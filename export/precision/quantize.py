@@ -1,27 +1,25 @@
-"""Weights and activations in 8 bits: static, per channel, as QuantizeLinear and DequantizeLinear around operators.
+"""Quantize weights and activations to 8 bits: static, per channel, with QuantizeLinear and DequantizeLinear nodes.
 
-ONNX Runtime's own quantizer does it; here is what it is given: pictures for the ranges, the operators that are worth
-it, and the nodes that stay in float because they cost too much accuracy.
+ONNX Runtime's quantizer does the work. This module supplies images for the activation ranges, the operators that are
+worth it, and the nodes that stay in float32 for accuracy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from runtime import artifact as names
+from export.verify.pictures import LetterboxedPicture
+from export.verify.verify import Arrays, make_feeds
 from runtime.predictor import Predictor
 
-# Convolutions, and the box head's large products. The two small products at its end, which say what things are and
-# where, are a thousandth of the work and stay in float.
+# Convolutions and the box head's large products. The two small products at its end, which give class and box, are a
+# thousandth of the work and stay in float32.
 OPERATORS = ("Conv", "Gemm")
 
-# Parts that may be left in float together, by what the names of their nodes contain; the first that fits counts.
+# Parts that can stay in float32 as a whole, with what the names of their nodes contain; the first match counts.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "RPN outputs": ("rpn_class_raw", "rpn_bbox_pred"),
     "RPN": ("rpn_",),
@@ -35,30 +33,23 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "stem": ("",),
 }
 
-_LOG_ERRORS = 3  # a severity of ONNX Runtime; the quantizer's sessions say much about inputs with defaults
+_LOG_ERRORS = 3  # ONNX Runtime severity; below it, the quantizer's sessions warn about inputs with defaults
 
-Feeds = dict[str, npt.NDArray[Any]]
+
+def _feeds(predictor: Predictor, path: Path) -> Arrays:
+    letterbox, prepared = predictor.prepare(path)
+    picture = LetterboxedPicture(path.name, prepared, letterbox.window)
+    return make_feeds([picture], (predictor.score_threshold, predictor.nms_threshold))
 
 
 class _Pictures(CalibrationDataReader):
-    """Letterboxed pictures, one at a time."""
+    """Supplies the quantizer with letterboxed images, one at a time."""
 
     def __init__(self, predictor: Predictor, pictures: Sequence[Path]) -> None:
-        self._feeds = self._read(predictor, pictures)
+        self._feeds = (_feeds(predictor, path) for path in pictures)
 
-    @staticmethod
-    def _read(predictor: Predictor, pictures: Sequence[Path]) -> Iterator[Feeds]:
-        for path in pictures:
-            letterbox, prepared = predictor.prepare(path)
-            yield {
-                names.IMAGES: prepared[None],
-                names.WINDOWS: np.array([letterbox.window], np.float32),
-                names.SCORE_THRESHOLD: np.array(predictor.score_threshold, np.float32),
-                names.NMS_THRESHOLD: np.array(predictor.nms_threshold, np.float32),
-            }
-
-    def get_next(self) -> Feeds | None:
-        """The next picture; None after the last."""
+    def get_next(self) -> Arrays | None:
+        """Return the next image; None after the last."""
         return next(self._feeds, None)
 
 
@@ -68,14 +59,11 @@ def quantize(
     """Quantize a graph to 8 bits: activations unsigned, weights signed and per channel.
 
     Args:
-        model: In float32.
-        predictor: With the same graph; its letterbox and thresholds are used.
-        pictures: For the ranges of the activations, smallest to largest value.
-        in_float: Names of nodes to be left in float32.
-        folder: For temporary files; ranges that were found are kept there and used again.
-
-    Raises:
-        ImageError: A picture cannot be used.
+        model: Graph in float32.
+        predictor: Runs the same graph; supplies its letterbox and thresholds.
+        pictures: Images for the ranges of activations, which span the smallest to the largest value.
+        in_float: Names of nodes that stay in float32.
+        folder: Folder for temporary files. The ranges are stored there and used again by the next call.
     """
     source, target = folder / "float32.onnx", folder / "int8.onnx"
     if not source.exists():
@@ -97,7 +85,7 @@ def quantize(
 
 
 def nodes_by_part(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Names of the nodes that can be quantized, by the part of the network that they belong to."""
+    """Return the names of the nodes that can be quantized, by part of the network."""
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
     for node in model.graph.node:
         if node.op_type in OPERATORS:

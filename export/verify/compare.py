@@ -1,4 +1,4 @@
-"""Two runs compared: border tensors, and detections row by row."""
+"""Compare two runs: stage boundary tensors, and detections row by row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def difference(reference: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: Tolerance) -> float:
-    """Largest difference between two tensors, in the tolerance's unit; infinite when shapes differ or not finite."""
+    """Return the largest difference in the tolerance's unit; infinite if shapes differ or a value is not finite."""
     if reference.shape != other.shape:
         return float("inf")
     if not reference.size:
@@ -29,16 +29,16 @@ def difference(reference: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: 
 
 @dataclass(frozen=True)
 class RowDifferences:
-    """Detections of one picture, reference against artifact.
+    """How the detections of the artifact in one image differ from the reference's.
 
     Attributes:
-        expected: Rows of the reference.
-        found: Rows of the artifact.
+        expected: Number of rows of the reference.
+        found: Number of rows of the artifact.
         boxes: Largest difference in input pixels, over paired rows.
-        scores: Largest difference, over paired rows.
+        scores: Largest difference over paired rows.
         masks: Largest difference of a probability, over paired rows.
-        swapped: Rows found at another rank.
-        unmatched: Rows of either side without a counterpart.
+        swapped: Number of pairs at different ranks.
+        unmatched: Number of rows on either side without a counterpart.
     """
 
     expected: int
@@ -51,7 +51,7 @@ class RowDifferences:
 
     @property
     def within(self) -> bool:
-        """Whether counts and all values agree, whatever the order of rows."""
+        """Whether counts and values agree in any order of rows."""
         return (
             self.expected == self.found
             and self.unmatched == 0
@@ -72,14 +72,14 @@ class RowDifferences:
 
     @property
     def identical(self) -> bool:
-        """Whether values agree, and rows stand in the same order."""
+        """Whether counts, values and the order of rows agree."""
         return self.within and not self.swapped
 
 
 def compare_rows(reference: Arrays, other: Arrays) -> RowDifferences:
-    """Compare one picture's artifact outputs (without the batch axis).
+    """Compare the artifact outputs for one image, without the batch axis.
 
-    Rows of equal class and box are paired one to one: same rank first, else the row of the nearest rank.
+    Rows of equal class and box are paired one to one: rows of the same rank first, then the nearest rank.
     """
     expected, found = int(reference[names.NUM_DETECTIONS]), int(other[names.NUM_DETECTIONS])
     pairs = _pair_rows(reference, other, expected, found)
@@ -121,7 +121,7 @@ def _pair_rows(reference: Arrays, other: Arrays, expected: int, found: int) -> d
 
 
 def _same(reference: Arrays, other: Arrays, row: int, partner: int) -> bool:
-    """Whether two rows stand for one detection: same class, same box. Score and mask are judged afterwards."""
+    """Return whether two rows are the same detection: same class, same box. Scores and masks are compared later."""
     boxes = np.abs(reference[names.BOXES][row] - other[names.BOXES][partner]).max()
     same_class = reference[names.CLASS_IDS][row] == other[names.CLASS_IDS][partner]
     return bool(same_class and boxes <= tolerances.BOXES.bound)

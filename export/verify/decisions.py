@@ -1,8 +1,8 @@
-"""Why two runs chose different boxes: the decision that hung on less than a margin, named.
+"""Name the close decisions that made two runs choose different boxes.
 
-Cuts, arg-max and non-maximum suppression turn a difference of 1e-7 into another set of boxes. When an artifact's
-detections differ from the model's, the difference is accepted only if it can be traced to such a decision. Everything
-is computed in float64 from the border tensors of one picture.
+Top-k, arg-max and non-maximum suppression turn a difference of 1e-7 into another set of boxes. If an artifact's
+detections differ from the model's, the difference is accepted only if it can be traced to a decision that depends on
+less than a margin. Everything is computed in float64 from the stage boundary tensors of one image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ from maskrcnn.evaluation.metrics import box_iou
 
 Array = npt.NDArray[Any]
 
-_SAME_BOX = 1e-4  # normalised units; two engines place one box within 1e-6
+_SAME_BOX = 1e-4  # normalized units; two engines place the same box within 1e-6
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Boxes a stage kept: [N, 4] normalised, [N] scores, [N] classes."""
+    """Boxes that a stage kept: boxes [N, 4] normalized, scores [N], class_ids [N]."""
 
     boxes: Array
     scores: Array
@@ -31,12 +31,12 @@ class _Chosen:
 
 
 def explain_masks(reference: Mapping[str, Array], other: Mapping[str, Array], image_size: Sequence[int]) -> list[str]:
-    """Name why masks of equal boxes differ: a box between two levels, or rounding that the mask head amplifies.
+    """Return why masks of equal boxes differ: a box between two levels, or rounding amplified by the mask head.
 
     Args:
-        reference: Border tensors of the model, without the batch axis.
-        other: Border tensors of the artifact's own run.
-        image_size: Height, width of the padded picture.
+        reference: Stage boundary tensors of the model, without the batch axis.
+        other: Stage boundary tensors of the artifact's own run.
+        image_size: Height and width of the network's input.
     """
     return _levels([_detections(run) for run in (reference, other)], image_size) + _amplified(reference, other)
 
@@ -48,17 +48,14 @@ def explain_rows(
     config: Config,
     thresholds: Sequence[float],
 ) -> list[str]:
-    """Name the near decisions behind rows that differ or stand in another order.
+    """Return one sentence per close decision that explains different rows or another order; empty if there is none.
 
     Args:
-        reference: Border tensors of the model, without the batch axis.
-        other: Border tensors of the artifact's own run.
-        anchors: float32 [A, 4] normalised.
-        config: The model's configuration.
+        reference: Stage boundary tensors of the model, without the batch axis.
+        other: Stage boundary tensors of the artifact's own run.
+        anchors: float32 [A, 4] normalized.
+        config: Configuration of the model.
         thresholds: `score_threshold` and `nms_threshold` of the run.
-
-    Returns:
-        One sentence per decision; empty when the difference has no such cause.
     """
     proposals = config.proposals
     sides = [_proposals(run, anchors, config) for run in (reference, other)]
@@ -75,7 +72,7 @@ def explain_rows(
 
 
 def _proposals(run: Mapping[str, Array], anchors: Array, config: Config) -> _Chosen:
-    """A run's proposals with the scores of the anchors they came from."""
+    """Return a run's proposals with the scores of the anchors they came from."""
     boxes = run["proposals"][np.any(run["proposals"] != 0, axis=1)].astype(np.float64)
     deltas = run["rpn_deltas"].astype(np.float64) * np.asarray(config.model.rpn_box_std)
     sizes = (anchors[:, 2:] - anchors[:, :2]).astype(np.float64)
@@ -116,7 +113,7 @@ def _anchor_cut(scores: Array, limit: int) -> list[str]:
 
 
 def _suppression(stage: str, missing: _Chosen, extra: _Chosen, sides: list[_Chosen], threshold: float) -> list[str]:
-    """Boxes of one side only that overlap a kept box by nearly the threshold, or tie with one of the other."""
+    """Explain boxes of one side: an overlap close to the threshold, or a score close to that of a box of the other."""
     reasons = []
     for lost, winners in ((missing, sides[1]), (extra, sides[0])):
         overlaps = box_iou(lost.boxes, winners.boxes)
@@ -154,7 +151,7 @@ def _order(scores: Array) -> list[str]:
 
 
 def _levels(sides: Sequence[_Chosen], image_size: Sequence[int]) -> list[str]:
-    """Detections whose size lies between two pyramid levels, so that their mask may be cropped from either."""
+    """Explain masks of detections between two pyramid levels, which may be cropped from either."""
     boxes = np.concatenate([side.boxes for side in sides])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     area = area[area > 0]
@@ -165,7 +162,7 @@ def _levels(sides: Sequence[_Chosen], image_size: Sequence[int]) -> list[str]:
 
 
 def _amplified(reference: Mapping[str, Array], other: Mapping[str, Array]) -> list[str]:
-    """Masks that differ by more than the tolerance because their boxes differ, within theirs, by rounding."""
+    """Explain masks beyond their tolerance whose boxes differ by rounding, within theirs."""
     count = min(int(reference["num_detections"]), int(other["num_detections"]))
     boxes = np.abs(reference["detected_boxes"][:count] - other["detected_boxes"][:count]).max(axis=1)
     masks = np.abs(reference["masks"][:count] - other["masks"][:count]).max(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Pictures for a verification: those of the user, or bundled ones."""
+"""Images to verify on: the user's or bundled ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ MAX_PICTURES = 8  # each costs several runs of both models
 
 @dataclass(frozen=True)
 class LetterboxedPicture:
-    """A picture as the graph takes it.
+    """An image as the graph takes it.
 
     Attributes:
-        name: For the verdict.
+        name: Name in the verdict.
         image: uint8 [H, W, C].
-        window: y1, x1, y2, x2 of the picture inside the padding.
+        window: y1, x1, y2, x2 of the image inside the padding, in input pixels.
     """
 
     name: str
@@ -34,11 +34,7 @@ class LetterboxedPicture:
 
 
 def verification_pictures(folder: str | Path | None, channels: int, resize: ResizePolicy) -> list[LetterboxedPicture]:
-    """Pictures of a folder, at most `MAX_PICTURES` in the order of their names; None takes bundled ones.
-
-    Raises:
-        ImageError: The folder is not one, holds no picture, or one cannot be read.
-    """
+    """Return the first `MAX_PICTURES` images of a folder by name, or the bundled ones, letterboxed."""
     named = _bundled(channels) if folder is None else _of_folder(Path(folder), channels)
     pictures = []
     for name, image in named:
@@ -54,22 +50,22 @@ def _of_folder(folder: Path, channels: int) -> Sequence[tuple[str, Image]]:
 
 
 def pictures_of_folder(folder: str | Path) -> list[Path]:
-    """Files of a folder that look like pictures, in the order of their names.
+    """Return the image files of a folder, sorted by name.
 
     Raises:
-        ImageError: The folder is not one, or holds no picture.
+        ImageError: The path is not a folder, or the folder has no image files.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder: give one with pictures")
+        raise ImageError(f"{folder} is not a folder: give a folder with images")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
-        raise ImageError(f"{folder} has no pictures: expected files ending in {', '.join(PICTURE_SUFFIXES)}")
+        raise ImageError(f"{folder} has no images: expected files ending in {', '.join(PICTURE_SUFFIXES)}")
     return paths
 
 
 def _bundled(channels: int) -> Sequence[tuple[str, Image]]:
-    """The demo picture, a portrait cut, and a strip: two shapes of letterbox, odd sides."""
+    """Return the demo image, a portrait cut and a strip: two letterbox shapes, odd sides."""
     picture = demo_picture()
     if channels != picture.shape[2]:
         picture = np.ascontiguousarray(picture[..., np.arange(channels) % picture.shape[2]])

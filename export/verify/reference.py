@@ -1,4 +1,4 @@
-"""The Keras model as reference: its runs, its stages, and the examination of a difference from it."""
+"""The Keras model as the reference: its runs, its stages, and what explains a difference from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -22,41 +22,29 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Reference:
-    """The Keras model with its border tensors.
-
-    Args:
-        model: The model.
-        every_row: Whether its mask head runs on all rows, as the artifact's does, see `MaskRCNN.stages`.
-    """
+    """The Keras model with its stage boundary tensors; `every_row` as for the artifact, see `MaskRCNN.stages`."""
 
     def __init__(self, model: MaskRCNN, every_row: bool = False) -> None:
         self.model = model
         self._function = trace(model, with_borders=True, every_row=every_row)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Arrays, Arrays]:
-        """Artifact outputs and border tensors."""
-        with tf.device("/CPU:0"):  # on a GPU its convolutions would be rounded to TF32
+        """Return artifact outputs and stage boundary tensors."""
+        with tf.device("/CPU:0"):  # a GPU would round convolutions to TF32
             results = self._function(**{name: tf.constant(array) for name, array in feeds.items()})
         outputs = {name: results[name].numpy() for name in names.OUTPUT_NAMES}
         return outputs, {name: results[border(name)].numpy() for name in Stages._fields}
 
     @cached_property
     def stages(self) -> FunctionStages:
-        """The model's own stages; made when a difference has to be examined."""
+        """The model's own stages."""
         return FunctionStages(self._function.get_concrete_function())
 
 
 def compare_stages(
     runner: StageCutter, feeds: Arrays, expected: Arrays, stages: Sequence[Stage] = STAGES
 ) -> Iterator[StageResult]:
-    """Feed every stage of a graph and compare its outputs.
-
-    Args:
-        runner: The graph.
-        feeds: Graph inputs and border tensors to feed.
-        expected: Border tensors to find.
-        stages: Which.
-    """
+    """Feed `stages` of a graph with graph inputs and stage boundary tensors, and compare their outputs."""
     for stage in stages:
         yield from _compare_stage(stage, expected, _run_stage(runner, stage, feeds))
 
@@ -72,27 +60,26 @@ def _compare_stage(stage: Stage, expected: Arrays, found: Arrays) -> Iterator[St
 
 
 class Difference:
-    """A run in which artifact and model disagree, and whether that can be excused.
+    """A run in which artifact and model disagree, and whether rounding alone explains it.
 
-    It can, where rounding alone explains it: on this very run every stage of the artifact agrees with the
-    model on the model's tensors, every stage of the model agrees with the artifact on the artifact's
-    tensors, and what enters the first selection agrees. Then both compute one function, and some selection
-    hung on the rounding; `decisions` names it.
+    It does if, on this very run, every stage of the artifact agrees with the model on the model's tensors, every stage
+    of the model agrees with the artifact on the artifact's tensors, and the inputs of the first selection agree. Then
+    both compute the same function, and some selection depended on rounding; `decisions` names it.
 
     Args:
         reference: The model.
         stages: The artifact's graph.
         feeds: Graph inputs of the run.
-        borders: The model's border tensors in it.
+        borders: The model's stage boundary tensors in the run.
 
     Attributes:
-        objections: What speaks against any excuse.
+        objections: Stages that differ by more than rounding, one sentence each.
     """
 
     def __init__(self, reference: Reference, stages: StageCutter, feeds: Arrays, borders: Arrays) -> None:
         self._model, self._feeds = reference.model, feeds
         self._borders, self._other = borders, stages.run(feeds, Stages._fields)
-        first, *rest = STAGES  # the first is fed with pictures only, so both runs have it already
+        first, *rest = STAGES  # the first stage takes only images, so both runs have computed it
         compared = [("equal", _compare_stage(first, borders, self._other))]
         compared.append(("the model's", compare_stages(stages, borders | feeds, borders, rest)))
         of_model = compare_stages(reference.stages, self._other | feeds, self._other, rest)
@@ -105,28 +92,18 @@ class Difference:
         ]
 
     def objections_to(self, found: Mapping[str, npt.NDArray[Any]], row: int) -> list[str]:
-        """Objections in general, and to what the artifact gave for one picture: it must be what was examined.
+        """Return all objections to the artifact's outputs for image `row` of the batch, given without the batch axis.
 
-        Args:
-            found: The artifact's outputs for the picture, without the batch axis.
-            row: Of the picture in the batch.
+        They must also be the outputs that its stage boundary tensors lead to.
         """
         own = self._model.contract(Stages(**self._other), self._feeds[names.IMAGES])
         examined = {name: np.asarray(own[name])[row] for name in names.OUTPUT_NAMES}
         foreign = not compare_rows(examined, found).identical
-        return self.objections + ["the artifact's outputs are not those of its border tensors"] * foreign
+        return self.objections + ["the artifact's outputs do not follow from its own tensors between stages"] * foreign
 
     def decisions(self, row: int, rows: RowDifferences) -> list[str]:
-        """Name the near decisions behind the difference in one picture of the run.
-
-        Args:
-            row: Of the picture in the batch.
-            rows: What differs in it.
-
-        Returns:
-            Sentences; empty unless everything that differs is accounted for.
-        """
-        # Crops have rois, not pictures, on their first axis; no decision is made on them.
+        """Return the close decisions behind the differences in image `row`; empty unless they explain all of them."""
+        # The first axis of crops is RoIs, not images, and no decision is made on crops.
         model, other = (
             {name: tensor[row] for name, tensor in side.items() if not name.endswith("rois")}
             for side in (self._borders, self._other)
@@ -145,7 +122,7 @@ class Difference:
 
 
 def _explain_scores(rows: RowDifferences) -> list[str]:
-    """Scores that differ by more than the tolerance, but by no more than the box head alone rounds on equal crops."""
+    """Explain scores beyond their tolerance that differ by no more than the box head rounds on equal crops."""
     allowed = tolerances.STAGES["class_probs"].bound
     if rows.scores > allowed:
         return []

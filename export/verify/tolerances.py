@@ -1,7 +1,7 @@
-"""How far an artifact may be from the Keras model, and why that far.
+"""How far an artifact may differ from the Keras model, and why.
 
-Two float32 engines add up the same products in different orders. Through a hundred layers that leaves about 1e-6 of a
-tensor's scale; every bound is a few times what sound exports show, and far below what a wrong operator causes.
+Two float32 engines add the same products in different orders. After a hundred layers, that leaves about 1e-6 of a
+tensor's scale. Each bound is a few times what correct exports show, and far below what a wrong operator causes.
 """
 
 from typing import NamedTuple
@@ -19,17 +19,17 @@ BOXES = Tolerance(0.01)  # input pixels
 SCORES = Tolerance(1e-5)
 MASKS = Tolerance(1e-4)
 
-# A discrete decision may fall either way when it hangs on less than this.
+# A discrete decision may go either way when it depends on less than this.
 DECISION_MARGIN = 1e-5
 
-_FEATURES = Tolerance(1e-4, relative=True)  # convolutions: order of summation
-_SAMPLED = Tolerance(1e-4, relative=True)  # the sample's position is rounded to 3e-5 cells
-# The largest of a hundred thousand probabilities: a dot product over 12544 inputs leaves 1e-5 in a steep softmax.
+_FEATURES = Tolerance(1e-4, relative=True)  # convolutions: the order of summation
+_SAMPLED = Tolerance(1e-4, relative=True)  # sample positions are rounded to 3e-5 cells
+# Worst of a hundred thousand probabilities: a dot product over 12544 inputs leaves 1e-5 in a steep softmax.
 _PROBABILITY = Tolerance(3e-5)
-_SAME_ARITHMETIC = Tolerance(1e-6)  # a dozen float32 operations on values of one magnitude
+_SAME_ARITHMETIC = Tolerance(1e-6)  # a dozen float32 operations on values of similar magnitude
 _EQUAL = Tolerance(0.0)
 
-# Border tensors, each stage fed with the reference's inputs.
+# Stage boundary tensors, when each stage is fed the reference's inputs.
 STAGES: dict[str, Tolerance] = {
     "p2": _FEATURES,
     "p3": _FEATURES,

@@ -1,4 +1,4 @@
-"""The verdict of a verification: what was compared, how far apart it was, and whether that is accepted."""
+"""The verdict of a verification: what was compared, how much it differs, and whether that is accepted."""
 
 import json
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from export.verify import tolerances
 
 @dataclass(frozen=True)
 class StageResult:
-    """One border tensor of one stage, which was fed the reference's inputs.
+    """One stage boundary tensor of a stage that was fed the reference's inputs.
 
     Attributes:
         stage: Name of the stage.
-        tensor: Name of the border tensor.
-        worst: Largest difference, on the first picture that gives detections.
-        tolerance: Largest allowed.
+        tensor: Name of the stage boundary tensor.
+        worst: Largest difference, on the first image with detections.
+        tolerance: Largest allowed difference.
         relative: Whether both are relative to the tensor's scale.
     """
 
@@ -28,26 +28,26 @@ class StageResult:
 
     @property
     def passed(self) -> bool:
-        """Within tolerance."""
+        """Whether the difference is within tolerance."""
         return self.worst <= self.tolerance
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One picture of one whole run.
+    """One image of one whole run.
 
     Attributes:
-        case: Which picture, in which batch.
-        expected: Detections of the model.
-        found: Detections of the artifact.
+        case: Names of the image and of the run.
+        expected: Number of detections of the model.
+        found: Number of detections of the artifact.
         boxes: Largest difference in input pixels.
         scores: Largest difference.
         masks: Largest difference of a probability.
-        passed: Within tolerance, or different for a named reason.
-        unmatched: Rows of either side without a counterpart of the same class and box.
-        swapped: Rows that have one at another rank.
-        decisions: The reasons, where rows differ or changed places.
-        objections: Why the reasons do not excuse it.
+        passed: Whether the run is within tolerance, or differs for a named reason.
+        unmatched: Number of rows on either side without a counterpart of the same class and box.
+        swapped: Number of rows whose counterpart has another rank.
+        decisions: Close decisions that explain the differences.
+        objections: What rounding cannot explain.
     """
 
     case: str
@@ -68,14 +68,15 @@ class Verdict:
     """Everything a verification found.
 
     Attributes:
-        reference: What the artifact was compared with.
-        engine: What ran the artifact.
-        score_threshold: Of the whole runs.
-        nms_threshold: Of the whole runs.
-        stages: Per border tensor.
-        cases: Per picture of the whole runs.
-        graph: Facts about the graph.
-        precision: In lower precision, what that costs, see `export.precision.gate`; the rest is about float32 then.
+        reference: Packages and versions that ran the model.
+        engine: Engine, version and device that ran the artifact.
+        score_threshold: Lowest score kept in the whole runs.
+        nms_threshold: Suppression threshold of the whole runs.
+        stages: One result per stage boundary tensor.
+        cases: One result per image of each whole run.
+        graph: Node counts of an ONNX graph: `nodes`, and `operators` by type.
+        precision: For an artifact in lower precision, its loss of accuracy, see `export.precision.gate`. The rest of
+            the verdict is then about the float32 graph.
     """
 
     reference: str
@@ -89,12 +90,12 @@ class Verdict:
 
     @property
     def detections(self) -> int:
-        """Detections compared, over all cases."""
+        """Number of detections compared in all cases."""
         return sum(case.expected for case in self.cases)
 
     @property
     def passed(self) -> bool:
-        """Every stage and case passed, and there was something to compare."""
+        """Whether every stage and case passed and there were detections to compare."""
         return (
             all(stage.passed for stage in self.stages)
             and all(case.passed for case in self.cases)
@@ -102,9 +103,9 @@ class Verdict:
         )
 
     def failures(self) -> list[str]:
-        """What did not pass, one sentence each."""
+        """Return one sentence for each thing that did not pass."""
         sentences = [
-            f"stage {s.stage!r}: {s.tensor} differs by {s.worst:.2e}, allowed are {s.tolerance:.0e}"
+            f"stage {s.stage!r}: {s.tensor} differs by {s.worst:.2e}; the tolerance is {s.tolerance:.0e}"
             for s in self.stages
             if not s.passed
         ]
@@ -116,13 +117,13 @@ class Verdict:
         ]
         if self.detections == 0:
             sentences.append(
-                "no verification picture gave a detection, so nothing was proven: "
-                "give pictures with objects (--verify-images DIR)"
+                "the model detects nothing in the verification images, so nothing could be compared: "
+                "give images with objects (--verify-images DIR)"
             )
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return JSON values; tuples are lists, so that a verdict read back equals the one written."""
         values = asdict(self)
         values["passed"] = self.passed
         values["tolerances"] = {
@@ -131,6 +132,5 @@ class Verdict:
             "masks": tolerances.MASKS.bound,
             "decision_margin": tolerances.DECISION_MARGIN,
         }
-        # Tuples become lists here, so that a verdict read back equals the one written.
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain

@@ -1,6 +1,6 @@
-"""Does the artifact compute what the model computes? Stage by stage on equal inputs, then whole."""
+"""Compare an artifact with its model: stage by stage on equal inputs, then as a whole."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,15 +12,15 @@ from export.verify.compare import compare_rows
 from export.verify.pictures import LetterboxedPicture
 from export.verify.reference import Difference, Reference, compare_stages
 from export.verify.verdict import CaseResult, Verdict
+from maskrcnn.callbacks import Say, say_nothing
 from runtime import artifact as names
 from runtime.engines.protocol import Backend, StageCutter
 
 Arrays = dict[str, npt.NDArray[Any]]
-Progress = Callable[[str], None]
 
 NO_DETECTIONS = 2.0  # a score threshold above every score
 MOST_DECISIONS = 12
-NOTHING_NEAR = "that is more than rounding: no selection on less than the margin accounts for all of it"
+NOTHING_NEAR = "rounding does not explain this: no close decision accounts for all of the difference"
 
 
 def verify(
@@ -29,17 +29,17 @@ def verify(
     stages: StageCutter,
     pictures: Sequence[LetterboxedPicture],
     engine: str,
-    progress: Progress = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Verdict:
     """Compare an artifact with the model it was made from.
 
     Args:
         reference: The model.
         artifact: The artifact, loaded as an application would load it.
-        stages: Its graph, cut at its borders.
-        pictures: At least one.
-        engine: Name and version, for the verdict.
-        progress: Called with a sentence before each part.
+        stages: The artifact's graph, stage by stage.
+        pictures: At least one image.
+        engine: Name and version of the engine, for the verdict.
+        progress: Called with a sentence before each step.
     """
     detection = reference.model.config.detection
     thresholds = (detection.min_score, detection.nms_threshold)
@@ -49,7 +49,7 @@ def verify(
         borders = reference.run(first)[1]
         if borders["num_detections"].any():
             break
-    else:  # no picture has anything to compare at the model's own threshold
+    else:  # no image has detections at the model's own threshold
         thresholds = (0.0, detection.nms_threshold)
         first = make_feeds(pictures[:1], thresholds)
         borders = reference.run(first)[1]
@@ -70,7 +70,7 @@ def verify(
 
 
 def make_feeds(pictures: Sequence[LetterboxedPicture], thresholds: tuple[float, float]) -> Arrays:
-    """Graph inputs for pictures of one size; thresholds are those of score and non-maximum suppression."""
+    """Return graph inputs for images of one size; thresholds are those of score and non-maximum suppression."""
     return {
         names.IMAGES: np.stack([picture.image for picture in pictures]),
         names.WINDOWS: np.array([picture.window for picture in pictures], np.float32),
@@ -82,7 +82,7 @@ def make_feeds(pictures: Sequence[LetterboxedPicture], thresholds: tuple[float, 
 def _cases(
     pictures: Sequence[LetterboxedPicture], score_threshold: float
 ) -> Iterator[tuple[str, Sequence[LetterboxedPicture], float]]:
-    """Each picture alone, pictures of one size together, and a run without detections."""
+    """Yield name, images and score threshold of runs: each image alone, images of one size, one without detections."""
     groups: dict[tuple[int, ...], list[LetterboxedPicture]] = {}
     for picture in pictures:
         groups.setdefault(picture.image.shape, []).append(picture)
@@ -100,15 +100,9 @@ def compare_run(
     name: str,
     pictures: Sequence[LetterboxedPicture],
 ) -> Iterator[CaseResult]:
-    """Run model and artifact on the same inputs and compare picture by picture.
+    """Run model and artifact on the same inputs and compare image by image.
 
-    Args:
-        reference: The model.
-        artifact: The artifact, loaded.
-        stages: The artifact's graph, for examining a difference.
-        feeds: Graph inputs.
-        name: Of the run, for the verdict.
-        pictures: What `feeds` was made of.
+    `stages` explains differences; `feeds` was made of `pictures`; `name` is the name of the run in the verdict.
     """
     expected, borders = reference.run(feeds)
     found = artifact(feeds)
@@ -137,7 +131,7 @@ def compare_run(
 
 
 def _shorten(decisions: Sequence[str]) -> tuple[str, ...]:
-    """A picture with even borders ties thousands of anchors; a verdict names the first few."""
+    """Keep the first few decisions: in an image with a uniform border, thousands of anchors are tied."""
     rest = len(decisions) - MOST_DECISIONS
     return tuple(decisions) if rest <= 0 else (*decisions[:MOST_DECISIONS], f"and {rest} more")
 

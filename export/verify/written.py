@@ -1,6 +1,6 @@
 """Compare an artifact on disk with its model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,7 @@ from export.verify.pictures import LetterboxedPicture
 from export.verify.reference import Reference
 from export.verify.verdict import Verdict
 from export.verify.verify import verify
+from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.engines.choose import open_backend
@@ -26,7 +27,7 @@ def verify_written(
     model: MaskRCNN,
     pictures: Sequence[LetterboxedPicture],
     device: str = "cpu",
-    progress: Callable[[str], None] = lambda _message: None,
+    progress: Say = say_nothing,
 ) -> Verdict:
     """Compare the artifact at `path` with a model; the stages run on the CPU, whole runs on `device`."""
     backend = open_backend(path, metadata, device)

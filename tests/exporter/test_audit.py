@@ -92,7 +92,7 @@ def test_operator_without_cuda_kernel_is_refused(named):
     assert nodes_without_cuda_kernel(onnx.shape_inference.infer_shapes(model), 17) == [named]
     with pytest.raises(ConversionError) as refused:
         audit(model, 17)
-    assert str(refused.value).startswith(f"{named} has no CUDA kernel at opset 17")
+    assert str(refused.value).startswith(f"ONNX Runtime has no CUDA kernel at opset 17 for {named}: ")
 
 
 def test_all_operators_without_kernel_are_named():
@@ -100,7 +100,7 @@ def test_all_operators_without_kernel_are_named():
         y = GatherND(x, i)
         z = Relu(x)
     }"""
-    with pytest.raises(ConversionError, match=r"^GatherND \(int32\), Relu \(int32\) has no CUDA kernel"):
+    with pytest.raises(ConversionError, match=r"no CUDA kernel at opset 17 for GatherND \(int32\), Relu \(int32\): "):
         audit(model_of(text), 17)
 
 
@@ -125,7 +125,7 @@ def test_shape_computations_need_no_kernel():
     data = model_of("g (float[H, W] x) => (int64[M] y) { n = Cast<to = 7>(x) f = Reshape(n, s) y = Pad(f, p) }")
     for name, values in (("s", [-1]), ("p", [0, 0])):
         data.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
-    with pytest.raises(ConversionError, match=r"^Pad \(int64\) has no CUDA kernel"):
+    with pytest.raises(ConversionError, match=r"no CUDA kernel at opset 17 for Pad \(int64\): "):
         audit(data, 17)
 
 
@@ -153,7 +153,7 @@ def test_external_data_is_refused(tmp_path):
     ids=["wrong shape", "dangling input", "mixed types", "unknown attribute"],
 )
 def test_graph_that_the_checker_refuses(text):
-    with pytest.raises(ConversionError, match="the ONNX checker refuses the graph") as refused:
+    with pytest.raises(ConversionError, match="the ONNX checker rejects the graph") as refused:
         audit(model_of(text), 17)
     assert "\n" not in str(refused.value)
 
@@ -191,5 +191,5 @@ def test_kernel_must_serve_the_operators_version(text, opset, served):
     if served:
         assert audit(model, opset).nodes == 1
     else:
-        with pytest.raises(ConversionError, match=r"Conv \(float\) has no CUDA kernel at opset 22"):
+        with pytest.raises(ConversionError, match=r"no CUDA kernel at opset 22 for .*Conv \(float\)"):
             audit(model, opset)

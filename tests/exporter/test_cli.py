@@ -207,7 +207,7 @@ def test_verify_against_other_weights(onnx_artifact, one_picture, tmp_path):
     save_checkpoint(model, tmp_path / "other.weights.h5")
     arguments = ("verify", onnx_artifact, "--against", tmp_path / "other.weights.h5", "--verify-images", one_picture)
     result = call(*arguments)
-    assert "not proven equal to the model: stage 'mask head': masks differs" in error_of(result, NOT_EQUAL)
+    assert "the artifact does not match the model: stage 'mask head': masks differs" in error_of(result, NOT_EQUAL)
     assert "verdict: FAILED" in result.stdout
 
 
@@ -354,7 +354,7 @@ def test_verification_pictures_that_are_not_there(checkpoints, tmp_path, command
     arguments = (command, checkpoints / "tiny.weights.h5", "-o", tmp_path / "m", "--verify-images")
     assert "is not a folder" in failed(PICTURE, *arguments, tmp_path / "nowhere")
     (tmp_path / "pictures").mkdir()
-    assert "has no pictures" in failed(PICTURE, *arguments, tmp_path / "pictures")
+    assert "has no images" in failed(PICTURE, *arguments, tmp_path / "pictures")
     (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
     assert "a.png" in failed(PICTURE, *arguments, tmp_path / "pictures")
     assert not (tmp_path / "m").exists()

@@ -113,12 +113,12 @@ def test_a_fixed_batch_can_be_verified_again(made, demo, one_picture):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gpu",), "'gpu' is not offered: choose one of cpu, cuda, tensorrt"),
-        (("cpu", 2), "only 'tensorrt' fixes it"),
-        (("cuda", 8), "only 'tensorrt' fixes it"),
+        (("gpu",), "'gpu' is not supported: choose one of cpu, cuda, tensorrt"),
+        (("cpu", 2), "only 'tensorrt' has a fixed batch size"),
+        (("cuda", 8), "only 'tensorrt' has a fixed batch size"),
         (("tensorrt", 0), "a batch of 0"),
-        (("tensorrt", 65), "1 to 64"),
-        (("cpu", 1, 16), "opset 16 is not offered: choose one of 17, 18"),
+        (("tensorrt", 65), "from 1 to 64"),
+        (("cpu", 1, 16), "opset 16 is not supported: choose one of 17, 18"),
         (("cpu", 1, 19), "opset 19"),
         (("cpu", 1, 22), "opset 22"),
     ],

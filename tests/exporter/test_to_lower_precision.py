@@ -213,7 +213,7 @@ def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch
     options = ["--precision", "int8", "--calibrate", shapes.parent / "images"]
     result = call("onnx", "demo", "-o", tmp_path / "x.onnx", *options)
     assert result.exit_code == 1
-    assert "falls from 0.9000 to 0.5000, allowed is a drop of 0.01" in result.output
+    assert "drops from 0.9000 to 0.5000; the largest allowed drop is 0.01" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,7 +283,7 @@ def test_pictures_without_detections_prove_nothing(demo, tmp_path):
     from maskrcnn.checkpoint_predictor import CheckpointPredictor
 
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    with pytest.raises(ConversionError, match="give pictures with objects"):
+    with pytest.raises(ConversionError, match="give images with objects"):
         detected_dataset(CheckpointPredictor(demo), [tmp_path / "black.png"], 0.5)
 
 
@@ -304,7 +304,7 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
 
 
 def test_a_folder_without_pictures_is_refused_first(demo, tmp_path):
-    with pytest.raises(ImageError, match="has no pictures"):
+    with pytest.raises(ImageError, match="has no images"):
         export_lower_precision(demo, tmp_path / "x.onnx", LowerPrecision("int8", tmp_path), checkpoint=FACTS)
 
 

@@ -31,7 +31,7 @@ def test_stage_passes_up_to_its_tolerance(worst, passed):
 
 def test_failed_stage_is_named():
     (sentence,) = replace(VERDICT, stages=[STAGE, replace(STAGE, tensor="other", worst=0.25)]).failures()
-    assert sentence == "stage 'mask head': other differs by 2.50e-01, allowed are 1e-04"
+    assert sentence == "stage 'mask head': other differs by 2.50e-01; the tolerance is 1e-04"
 
 
 def test_failed_case_is_named():
@@ -47,7 +47,7 @@ def test_nothing_compared_is_not_passed(cases):
     verdict = replace(VERDICT, cases=cases)
     assert not verdict.passed
     (sentence,) = verdict.failures()
-    assert "no verification picture gave a detection" in sentence
+    assert "the model detects nothing in the verification images" in sentence
     assert "--verify-images" in sentence
 
 
@@ -81,8 +81,8 @@ def test_error_is_one_line_and_counts_the_failures():
     error = ParityError(failed)
     assert error.verdict is failed
     assert str(error) == (
-        "the artifact is not proven equal to the model: "
-        "stage 'mask head': masks differs by 1.00e+00, allowed are 1e-04 (and 2 more)"
+        "the artifact does not match the model: "
+        "stage 'mask head': masks differs by 1.00e+00; the tolerance is 1e-04 (and 2 more)"
     )
     assert "more" not in str(ParityError(replace(VERDICT, stages=[replace(STAGE, worst=1.0)])))
 

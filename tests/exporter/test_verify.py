@@ -79,7 +79,7 @@ def test_weights_of_the_first_layer_changed_by_two_thousandths_are_found(onnx_ar
 def test_model_of_other_classes_is_refused(artifact, demo):
     config = demo.config
     other = MaskRCNN(replace(config, model=replace(config.model, class_names=("BG", "a", "b", "c", "d"))))
-    with pytest.raises(CheckpointMismatchError, match=r"with 4 classes, the checkpoint is 'demo' with 5"):
+    with pytest.raises(CheckpointMismatchError, match=r"with 4 classes, but the checkpoint is 'demo' with 5"):
         verify_artifact(artifact, other)
 
 
@@ -186,7 +186,7 @@ CHANGES = {
 def test_changed_output_fails_with_an_objection(case_of, change):
     case = case_of(change)
     assert not case.passed
-    assert case.objections == ("the artifact's outputs are not those of its border tensors",)
+    assert case.objections == ("the artifact's outputs do not follow from its own tensors between stages",)
     assert case.decisions == ()
 
 
@@ -314,7 +314,8 @@ def test_model_that_detects_nothing_is_not_proven(make_tiny, tmp_path, one_pictu
     model = make_tiny()
     bias = next(v for v in model.box_head.get_layer("mrcnn_class_logits").variables if v.name == "bias")
     bias.assign(np.float32([1000, 0, 0, 0]))  # all is background
-    with pytest.raises(ParityError, match=r"no verification picture gave a detection.*--verify-images") as refused:
+    nothing = r"the model detects nothing in the verification images.*--verify-images"
+    with pytest.raises(ParityError, match=nothing) as refused:
         export_onnx(model, tmp_path / "model.onnx", checkpoint=FACTS, verify_images=one_picture)
     verdict = refused.value.verdict
     assert verdict.score_threshold == 0  # tried with the lowest threshold, too
@@ -380,8 +381,8 @@ def broken(folder):
     ("make", "message"),
     [
         (missing, "nowhere is not a folder"),
-        (empty, "has no pictures"),
-        (without_pictures, "has no pictures"),
+        (empty, "has no images"),
+        (without_pictures, "has no images"),
         (broken, r"b\.png"),
     ],
 )
