@@ -27,15 +27,15 @@ def augment(
     This runs before letterboxing, so the scale only matters with resize policies that scale images to the input
     ("square", or with a `min_dim`). When zooming in, a window that misses all objects is redrawn up to ten times.
 
+    Disabled changes draw no random numbers.
+
     Args:
         image: uint8 [H, W, C]; not changed.
-        masks: Tight crops, or `EMPTY` for an object without pixels; not changed.
-        config: Disabled changes draw no random numbers.
-        rng: Random generator.
+        masks: Tight crops, or `EMPTY`; not changed.
 
     Returns:
-        The image, uint8 [h, w, C], and one tight mask per input mask; `EMPTY` for an object that was cut away. The
-        input arrays themselves if nothing is enabled.
+        The image, uint8 [h, w, C], and one tight mask per input mask, `EMPTY` if nothing is left of it. The input
+        arrays themselves if nothing is enabled.
     """
     crops = [crop if crop[0].size else EMPTY for crop in masks]
     if tuple(config.scale) != (1.0, 1.0):

@@ -48,19 +48,10 @@ class _Object(NamedTuple):
 def contact_sheet(
     dataset: Dataset, predictions: Sequence[Sequence[ScoredResult]], rows: Sequence[int], min_score: float
 ) -> Image.Image:
-    """Draw images of a dataset with the ground truth on the left and the predictions on the right.
+    """Draw the records of `rows`, in this order: ground truth on the left, predictions on the right.
 
-    Args:
-        dataset: The ground truth.
-        predictions: Those of every image, from `results.by_picture`.
-        rows: Records to draw, in this order; three or more are drawn in two columns.
-        min_score: Predictions with lower scores are left out.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        ImageError: An image cannot be read.
+    `predictions` are those of every image, from `results.by_picture`; scores below `min_score` are left out. Three or
+    more records are drawn in two columns.
     """
     across = 1 if len(rows) < 3 else 2
     pair_width, pair_height = 2 * CELL[0] + _GAP // 2, CELL[1] + _LINE

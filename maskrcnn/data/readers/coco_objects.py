@@ -19,15 +19,9 @@ _TOLERANCE = 5.0  # pixels; boxes and outlines are drawn by hand
 
 
 def read_object(row: Any, annotation_id: int | str, size: Size, class_id: int) -> tuple[Instance, float]:
-    """Read an object from a row whose ids were checked before.
+    """Read an object from a row whose ids were checked; also return how many pixels its outline leaves the image.
 
     `size` is (height, width) of the image.
-
-    Returns:
-        The object, and how many pixels its outline extends beyond the image.
-
-    Raises:
-        RowError: The row is invalid.
     """
     crowd = row.get("iscrowd", 0)
     if crowd not in (0, 1) or not isinstance(crowd, int):
@@ -66,11 +60,7 @@ def check_area(mask: RLE, overshoot: float = 0.0) -> None:
 
 
 def read_segmentation(value: Any, size: Size) -> tuple[RLE, float]:
-    """Return the mask of COCO's `segmentation`, and how many pixels its outline extends beyond the image.
-
-    Raises:
-        RowError: It is neither a list of polygons nor an RLE of the image's size.
-    """
+    """Return the mask of COCO's `segmentation`, and how many pixels its outline extends beyond the image."""
     if isinstance(value, Mapping):
         return _read_runs(value, size), 0.0
     if not isinstance(value, list):

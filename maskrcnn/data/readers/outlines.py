@@ -79,9 +79,6 @@ def rasterize(polygons: Sequence[Any], size: tuple[int, int]) -> tuple[RLE, floa
     """Return the mask of the union of outlines, and how many pixels they extend beyond the image.
 
     The mask is cut off at the edges of the image, which has `size` (height, width).
-
-    Raises:
-        RowError: There is no outline, or one is invalid.
     """
     outlines = [check_polygon(points, size) for points in polygons]
     if not outlines:
