@@ -1,4 +1,4 @@
-"""Augmentation: picture and masks move together, and nothing else happens to them."""
+"""Augmentation: image and masks change together, and in no other way."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ EVERYTHING = AugmentationConfig(0.5, 0.5, 0.5, (0.5, 2.5), 0.3, 0.3, 0.3, 1.5, 8
 
 
 def coordinates(height, width):
-    """uint8 [H, W, 3]: a pixel holds its own row and column, so that a changed picture says where each came from.
+    """uint8 [H, W, 3]: each pixel stores its row and column, which shows where it came from after a change.
 
     The last channel is 0 or 255, never its mean: what was not in the picture is recognized.
     """
@@ -39,7 +39,7 @@ def tight(mask):
 
 
 def check_moved(image, crops, masks):
-    """Each pixel of the result carries its masks along, and every crop is tight. Returns rows, columns, known."""
+    """Check that each pixel keeps its masks and every crop is tight; return rows, columns, known."""
     known = np.isin(image[:, :, 2], (0, 255))
     rows, columns = (np.where(known, image[:, :, c], 0) for c in (0, 1))
     expected = masks[:, rows, columns] & known
@@ -140,7 +140,7 @@ def test_all_geometry_together(size):
 
 
 def test_objects_keep_their_color():
-    """Masks are where the picture has their colour, at borders and corners too."""
+    """Masks are where the image has their color, also at edges and corners."""
     places = [np.s_[0:9, 0:7], np.s_[40:43, 0:70], np.s_[0:30, 69:70], np.s_[20:22, 30:44], np.s_[42:43, 50:60]]
     image = np.zeros((43, 70, 3), np.uint8)
     masks = np.zeros((5, 43, 70), bool)

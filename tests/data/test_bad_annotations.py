@@ -1,4 +1,4 @@
-"""Over 90 bad and hostile datasets of all formats: refused in one line and told by the check; no crash, no hang."""
+"""More than 90 invalid and malicious datasets in all formats: refused with one line and reported by the check."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Batches: every picture once per pass, the same from any step on, the same as made by hand."""
+"""Batches: every image once per pass, the same from any step on, equal to `make_batch`."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_pipeline_gives_the_batches_of_each_step_from_any_step_on():
     assert np.asarray(whole[1]["seeds"]).tolist() == [[1, 2], [1, 3]]
 
 
-def test_a_picture_is_changed_anew_in_each_pass():
+def test_an_image_is_augmented_differently_in_each_pass():
     plan = BatchPlan(shapes_dataset(1, 2), 1, seed=0)
     first, second = make_batch(CONFIG, plan, 0), make_batch(CONFIG, plan, 1)
     assert not np.array_equal(first["images"], second["images"])
@@ -70,7 +70,7 @@ def test_a_picture_is_changed_anew_in_each_pass():
 
 def test_validation_has_each_picture_once_as_it_is():
     batches = list(validation_batches(CONFIG, DATASET, 3))
-    assert len(batches) == 2  # the seventh picture fills no batch
+    assert len(batches) == 2  # the seventh image does not fill a batch
     plan = BatchPlan(DATASET, 3, shuffle=False)
     equal(batches[1], make_batch(CONFIG, plan, 1, training=False))
     assert len(list(validation_batches(CONFIG, DATASET, 50))) == 1

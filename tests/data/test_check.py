@@ -1,4 +1,4 @@
-"""COCO JSON with a bad row: the check names it, the reader refuses it, `skip_bad` leaves it out and nothing else."""
+"""COCO JSON with an invalid row: the check reports it, opening refuses it, and `skip_bad` leaves out only this row."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ FAR = 10**12
 
 
 def put(section, index, **values):
-    """A change of a row; `...` as a value removes the key."""
+    """Change a row; the value `...` removes the key."""
 
     def change(content):
         row = content[section][index]
@@ -49,11 +49,11 @@ def runs(**values):
 
 
 def spiral(count):
-    """Corners that go to and fro between far places: a small file with an outline of 10**8 pixels."""
+    """Corners that alternate between distant points: a small file with an outline of 10**8 pixels."""
     return [value for index in range(count) for value in ((0, 0), (60, 40))[index % 2]]
 
 
-# Name: change, kind of the finding, where it is, part of its message, objects that are left of 3 and pictures of 2.
+# Name: change, kind of the finding, part of its location and message, objects left of 3 and images left of 2.
 CASES = {
     "no id": (put("annotations", 0, id=...), "missing-key", "annotations[0]", "no 'id'", 2, 2),
     "no image_id": (put("annotations", 0, image_id=...), "missing-key", "(id 11)", "no 'image_id'", 2, 2),
@@ -138,7 +138,7 @@ CASES = {
     "category called BG": (append("categories", {"id": 8, "name": "BG"}), "duplicate-category", "(id 8)", "BG", 3, 2),
     "picture of other size": (put("images", 1, height=31), "image-size", "image 5", "50 x 30 pixels", 3, 1),
 }  # fmt: skip
-# A picture's size is known when it is opened, which the reader leaves to training.
+# The size of an image is known after it is opened, which happens in training.
 SEEN_WHEN_OPENED = {"picture of other size"}
 
 
@@ -261,7 +261,7 @@ print(json.dumps([item.kind for item in check_dataset(sys.argv[1]) if item.level
 
 
 def test_huge_polygons_do_not_kill_the_process(tmp_path):
-    # In a process of its own: a crash in C would otherwise end the tests, not fail one.
+    # In a separate process, because a crash in C would end all tests.
     huge = [
         [0, 0, value, 0, value, value] for value in (1e5, 1e9, 2.0**31, -(2.0**31), 2.0**63, 1e18, 1e300, -1e308)
     ] + [[1, 1, 10**30, 5, 7, 7], spiral(200_000), [float("nan")] * 6, [float("-inf")] * 8]

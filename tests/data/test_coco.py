@@ -1,4 +1,4 @@
-"""COCO JSON that is right: every kind of mask, where pictures are found, and ids."""
+"""Valid COCO JSON: every kind of mask, where images are found, and ids."""
 
 import json
 from functools import partial

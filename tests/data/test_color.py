@@ -1,4 +1,4 @@
-"""Changes of colour against the formulas in float64, with the drawn strengths given."""
+"""Color augmentation against the formulas in float64, with given random strengths."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from maskrcnn.data.color import change_colors, mean_color
 
 
 class Drawn:
-    """A generator whose uniform numbers lie at a given share of the way from low to high."""
+    """A generator whose uniform numbers are at a given fraction between low and high."""
 
     def __init__(self, share):
         self.share = share
@@ -30,7 +30,7 @@ def expected(values):
 
 
 def check(found, values, image):
-    """Equal to the formula, but for values that float32 rounds across a half."""
+    """Equal to the formula, except for values that float32 rounds across a half."""
     assert found.dtype == np.uint8
     assert found.shape == image.shape
     difference = np.abs(found - expected(values))
@@ -85,7 +85,7 @@ def test_blur_is_gaussian(channels, share):
     image = picture(channels, (40, 53))
     found = change_colors(image, AugmentationConfig(blur=2.0), Drawn(share))
     oracle = gaussian_filter(image.astype(np.float64), (2 * share, 2 * share, 0), mode="nearest")
-    # Pillow adds boxes up instead of a bell; unblurred noise is 73 grey levels away from its blur on average.
+    # Pillow adds boxes up instead of a bell; unblurred noise is 73 gray levels away from its blur on average.
     assert np.abs(found - oracle).mean() < (2 if share == 1 else 8)
     assert found.dtype == np.uint8
 
@@ -112,7 +112,7 @@ def test_values_stay_within_bytes():
     for share in (0.0, 1.0):
         found = change_colors(image, config, Drawn(share))
         assert found.dtype == np.uint8
-    # White made brighter is white, not the black that wrapping around would make of it.
+    # Brighter white stays white and does not wrap around to black.
     white = np.full((5, 5, 3), 255, np.uint8)
     assert (change_colors(white, AugmentationConfig(brightness=0.9), Drawn(1.0)) == 255).all()
 

@@ -1,4 +1,4 @@
-"""Real photographs with polygons, where they are there: read as pycocotools reads them."""
+"""Real photos with polygons, if they are available: the same masks as pycocotools."""
 
 import os
 from pathlib import Path

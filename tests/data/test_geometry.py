@@ -9,7 +9,7 @@ SIDE = 60.0
 
 
 def turned(class_id, seed):
-    """A shape of 60 pixels, and the places (y, x) of its pixels and of those outside, from its centre of mass."""
+    """A shape of 60 pixels, and the positions (y, x) of pixels inside and outside, relative to its center of mass."""
     center = np.array([50.3, 41.8])
     shape = draw_shape(class_id, SIDE, center, np.random.default_rng(seed))
     inside, outside = (np.argwhere(part) + shape.origin + 0.5 - center for part in (shape.inside, ~shape.inside))
@@ -32,7 +32,7 @@ def test_a_circle_is_all_pixels_within_its_radius():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_triangle_has_three_corners_about_its_centre_of_mass(seed):
+def test_a_triangle_has_three_corners_around_its_center_of_mass(seed):
     shape, inside, outside = turned(TRIANGLE, seed)
     height = 2 * shape.inside.sum() / SIDE
     assert 0.74 * SIDE < height < 1.12 * SIDE

@@ -1,4 +1,4 @@
-"""Folders of labelme files."""
+"""Reader of labelme files."""
 
 import base64
 from functools import partial

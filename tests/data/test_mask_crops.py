@@ -1,4 +1,4 @@
-"""Masks on their way to the network: the original's resizing and mini masks, loops, boundaries."""
+"""Resizing of mask crops and mini masks, against the original and slow loops."""
 
 import golden
 import numpy as np
@@ -89,7 +89,7 @@ def test_letterboxed_mask_is_that_of_the_whole_picture(policy, size):
     if zoomed.shape == letterbox.resized_size:
         expected[top : top + height, left : left + width] = zoomed
         found = place_crops([letterbox_crop(tight(mask), letterbox, "matterport")], letterbox.input_size)[0]
-        # The far edge of `zoom` hangs on rounding: it may read a 0 beyond the picture.
+        # The far edge of `zoom` depends on rounding: it may read a 0 beyond the image.
         inner = (slice(0, top + height - 1), slice(0, left + width - 1))
         assert np.array_equal(found[inner], expected[inner])
     aligned = place_crops([letterbox_crop(tight(mask), letterbox, "aligned")], letterbox.input_size)[0]

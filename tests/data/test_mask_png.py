@@ -1,4 +1,4 @@
-"""Folders of mask pictures: instance maps, and a file for each object."""
+"""Reader of mask images: instance maps, and one file per object."""
 
 from functools import partial
 

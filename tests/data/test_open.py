@@ -1,4 +1,4 @@
-"""Any dataset by its path: what is recognized, and what is said where nothing is."""
+"""Opening datasets: which formats are recognized, and the errors if none is."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Outlines to masks: known areas, and what is refused before C code sees it."""
+"""Conversion of outlines to masks: known areas, and outlines that are refused before C code gets them."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_an_ellipse_is_turned_from_x_to_y():
     mask = mask_of(ellipse(30, 20, 18, 3, np.pi / 4))
     ys, xs = np.nonzero(mask)
     assert mask.sum() == pytest.approx(np.pi * 18 * 3, rel=0.03)
-    assert np.corrcoef(xs, ys)[0, 1] > 0.9  # rows grow downwards, as angles do
+    assert np.corrcoef(xs, ys)[0, 1] > 0.9  # rows and angles increase downward
     flat = np.argwhere(mask_of(ellipse(30, 20, 18, 3)))
     assert np.ptp(flat, axis=0).tolist() == [5, 35]
 

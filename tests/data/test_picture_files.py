@@ -1,4 +1,4 @@
-"""Sizes of pictures from their headers: those that decoding gives."""
+"""Image files: sizes from headers equal those of decoded images, and names stay in their folder."""
 
 import pytest
 from annotation_files import write_picture

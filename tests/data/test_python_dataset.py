@@ -1,4 +1,4 @@
-"""Datasets that are Python: subclasses in matterport's way, and any object with the same four names."""
+"""Datasets written in Python: subclasses as for matterport's code, and any object with the same four attributes."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MASKS = np.stack([rectangle(30, 50, 5, 10, 15, 20), rectangle(30, 50, 2, 30, 8, 
 
 
 class ShapesDataset(PythonDataset):
-    """As people wrote them for matterport's code."""
+    """A dataset as written for matterport's code."""
 
     def load_shapes(self, folder, count):
         self.add_class("shapes", 1, "square")
@@ -37,7 +37,7 @@ class ShapesDataset(PythonDataset):
 
 
 class Plain:
-    """Nothing but what is asked for."""
+    """Only the required attributes."""
 
     class_names = ("BG", "cat", "dog")
     image_ids = ("x", "y")

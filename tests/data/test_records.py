@@ -1,4 +1,4 @@
-"""Records, and datasets joined by the names of their classes."""
+"""Records, and combining datasets by class name."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def picture():
 
 
 def dataset(name, classes, *class_ids, late=False, **options):
-    """A dataset of one picture with an object of each of the class ids."""
+    """A dataset of one image with one object per class id."""
     objects = tuple(Instance(class_id, MASK, class_id == 2, (0, 0, 2, 2), class_id) for class_id in class_ids)
     record = Record(1, picture, (lambda: objects) if late else objects, **options)
     return Dataset(name, ("BG", *classes), (record,), {i: 10 * i for i in range(1, len(classes) + 1)})

@@ -1,4 +1,4 @@
-"""One picture with its objects: what the original makes of it, and what may not happen on the way."""
+"""One image with its objects as network input: equal to the original, and edge cases."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Files of the VGG Image Annotator, both versions."""
+"""Reader of VGG Image Annotator files, both versions."""
 
 from functools import partial
 

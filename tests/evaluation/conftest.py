@@ -1,4 +1,4 @@
-"""A made-up dataset with predictions of every quality: shifted, missed, doubled, false, tied in score."""
+"""A synthetic dataset with all kinds of predictions: shifted, missed, doubled, false, tied in score."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ IMAGE_IDS = (42, 7, 1000, 3, 8, 9)
 
 
 class World(NamedTuple):
-    """The dataset, results for it in COCO's format, and the file that someone else would have written."""
+    """The dataset, results for it in COCO's format, and the equivalent annotation file."""
 
     dataset: Dataset
     results: list

@@ -1,4 +1,4 @@
-"""COCO's figures: those of pycocotools, called by hand on files written by hand."""
+"""COCO's numbers equal those of pycocotools, called directly on hand-written files."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ TWELVE = (
 
 
 def by_hand(file, results, kind, folder, categories=None):
-    """What the tutorial of pycocotools does."""
+    """Evaluate as in the tutorial of pycocotools."""
     (folder / "truth.json").write_text(json.dumps(file))
     keys = {"bbox": "segmentation", "segm": "bbox"}  # left out: a box next to a mask would give the mask its area
     (folder / "results.json").write_text(

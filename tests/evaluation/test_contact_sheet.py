@@ -1,4 +1,4 @@
-"""The contact sheet: where pictures lie, which color they have, and that nothing stops it."""
+"""The contact sheet: positions and colors of images and masks, and unusual inputs."""
 
 import numpy as np
 import pytest

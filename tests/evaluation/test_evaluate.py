@@ -1,4 +1,4 @@
-"""A predictor against a dataset: figures, speed, files, and what is refused before minutes are spent."""
+"""Evaluation of a predictor: numbers, speed, files, and errors before the first prediction."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ class Oracle:
     class_names = ("BG", "cat", "square", "dog")
 
     def __init__(self, boxes):
-        self.boxes = boxes  # by the picture's first value
+        self.boxes = boxes  # by the first value of the image
         self.seen = []
 
     def __call__(self, image):
@@ -83,7 +83,7 @@ def test_the_worst_pictures_come_first():
     assert [score.score for score in evaluation.scores] == [1, 0, 0]
     assert evaluation.worst(2) == [1, 2]
     assert [each["image_id"] for each in evaluation.to_dict()["worst"]] == ["p1", "p2", "p0"]
-    # A score that nobody would see does not count for the list; it does for COCO.
+    # Low scores do not count in the list of worst images, but they do for COCO.
     strict = evaluate(Oracle(BOXES), squares(), min_score=0.95)
     assert [score.found for score in strict.scores] == [0, 0, 0]
     assert strict.segm["AP"] == pytest.approx(1)
@@ -158,7 +158,7 @@ def test_the_first_picture_warms_up():
 
 
 def test_a_checkpoint_and_its_artifact_get_the_same_figures(onnx_artifact, demo, picture, tmp_path):
-    """The dataset is what the model itself finds in two pictures, some of it left out."""
+    """The dataset contains some of the detections of the model itself in two images."""
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     checkpoint = CheckpointPredictor(demo, score_threshold=0.3)
     records = []

@@ -1,4 +1,4 @@
-"""Matterport's measures: equal to the genuine ones, and where those divided by zero, as promised."""
+"""Matterport's metrics: equal to the original, and defined where the original divides by zero."""
 
 import golden
 import numpy as np

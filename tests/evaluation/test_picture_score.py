@@ -1,4 +1,4 @@
-"""The score of a picture: pairs, misses, false predictions, crowds."""
+"""The score of an image: matches, missed objects, false positives, crowds."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZE = (30, 100)
 
 
 def span(first, last, rows=(5, 25)):
-    """A mask of some columns."""
+    """A mask that covers some columns."""
     return encode_crop(np.ones((rows[1] - rows[0], last - first), bool), (rows[0], first), SIZE)
 
 

@@ -1,4 +1,4 @@
-"""COCO results: classes by name, the file's own category ids, pictures by id."""
+"""COCO results: classes by name, category ids of the annotation file, images by id."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_class_that_the_model_does_not_know():
         match_classes(MODEL, dataset("fox", "cat", "owl"))
     with pytest.raises(DatasetError, match="it has none"):
         match_classes(("BG",), dataset("cat"))
-    with pytest.raises(DatasetError):  # the background is no class
+    with pytest.raises(DatasetError):  # the background is not a class
         match_classes(MODEL, Dataset("pets", ("nothing", "BG"), ()))
     mask = encode_crop(np.ones((2, 2), bool), (0, 0), SIZE)
     record = Record(5, lambda: None, (Instance(1, mask), Instance(2, mask)))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole models to files and back, and the genuine layout for the genuine model."""
+"""Checkpoints: saving and loading whole models, and the original layout for the original model."""
 
 from dataclasses import replace
 
@@ -114,7 +114,7 @@ def test_a_genuine_file_fills_the_model_by_name(tmp_path, layout):
         layer = name.split("/")[0] if group == "rpn_model" else group
         found = loaded[f"{layer}/{name.split('/')[-1].removesuffix(':0')}"]
         assert found.shape == array.shape
-        assert found.flat[0] == found.flat[-1] == array.flat[0]  # each has a value of its own
+        assert found.flat[0] == found.flat[-1] == array.flat[0]  # every array has a different value
     path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Configuration: JSON both ways, every refusal, and messages that say what to do."""
+"""Configuration: conversion to JSON and back, validation, and helpful messages."""
 
 import dataclasses
 import json
@@ -236,7 +236,7 @@ def test_read_config_takes_both_dialects(tmp_path):
     ours.write_text(config.to_json(), encoding="utf-8")
     theirs.write_text(json.dumps(to_matterport(config)), encoding="utf-8")
     assert read_config(ours) == config
-    # Matterport's names have no place for stages and augmentation, which its scripts give as arguments.
+    # Matterport has no fields for training phases and augmentation; its scripts pass them as arguments.
     plain = replace(config.training, stages=TrainingConfig().stages, augmentation=AugmentationConfig())
     assert read_config(str(theirs)) == replace(config, training=plain)
 

@@ -1,4 +1,4 @@
-"""Matterport's configuration: every field has a place, values survive both ways."""
+"""Matterport's configuration: every field is read, and values survive a round trip."""
 
 import dataclasses
 import json
@@ -79,7 +79,7 @@ DEFAULTS = {
     "WEIGHT_DECAY": 0.0001,
 }
 
-# Sizes that the original fixes in code, and training that it leaves to arguments and scripts.
+# Sizes that are constants in the original, and training settings that its scripts pass as arguments.
 NOT_MATTERPORTS = {
     "model": {"backbone_width", "rpn_channels", "mask_head_channels", "roi_sampling"},
     "detection": {"drop_empty_boxes", "mask_paste"},
@@ -263,7 +263,7 @@ def test_class_names_alone_give_their_number():
 @pytest.mark.parametrize(
     "values",
     [
-        {"NUM_CLASSES": 10**15},  # of which each would get a name
+        {"NUM_CLASSES": 10**15},  # each class would get a name
         {"NUM_CLASSES": 2, "LOSS_WEIGHTS": []},
         {"BACKBONE": "resnet50", "CLASS_NAMES": 3},
         {"NUM_CLASSES": 2, "MASK_SHAPE": "\x1b[2J\n"},

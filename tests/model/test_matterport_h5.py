@@ -1,4 +1,4 @@
-"""Weight files: matterport's layout in and out, and files that are broken or malicious."""
+"""Weights files: matterport's layout, and files that are damaged or malicious."""
 
 import errno
 
@@ -33,7 +33,7 @@ def refused(path, message, error=CheckpointFormatError):
 
 @pytest.fixture
 def genuine(tmp_path):
-    """A small file in the genuine layout, without anything of ours."""
+    """A small file in the original layout."""
     path = tmp_path / "genuine.h5"
     write_arrays(path, ARRAYS)
     return path
@@ -41,7 +41,7 @@ def genuine(tmp_path):
 
 @pytest.fixture
 def own(tmp_path):
-    """The same with a configuration, and hence a digest."""
+    """The same with a configuration, and therefore a digest."""
     path = tmp_path / "own.weights.h5"
     write_arrays(path, ARRAYS, {"maskrcnn_config": '{"name": "naïve"}'})
     return path
@@ -194,7 +194,7 @@ def replace_kernel(file, **options):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A file that a weight file must not be able to read."""
+    """A file that a weights file must not make us read."""
     path = tmp_path / "secret.h5"
     write_arrays(path, {"conv1/kernel": np.full((2, 3, 4), 42, np.float32)})
     return path

@@ -1,4 +1,4 @@
-"""Weight files made to do harm: refused by their structure, before a byte of an array is read."""
+"""Malicious weights files: refused because of their structure, before any array is read."""
 
 from types import SimpleNamespace
 
@@ -49,7 +49,7 @@ def virtual(file, secret):
 
 
 def filtered(file, secret):
-    """An array packed with a filter that HDF5 looks for in a plug-in; it is only declared."""
+    """An array with a filter for which HDF5 would load a plug-in."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk((8,))
     plan.set_filter(32000, h5py.h5z.FLAG_OPTIONAL, (1, 2, 3))
@@ -62,7 +62,7 @@ def circle(file, secret):
 
 
 def labyrinth(file, secret):
-    """Two names for each of fifty groups: 2**50 ways to the end."""
+    """Two names for each of fifty groups: 2**50 paths."""
     group = file
     for _ in range(50):
         group["left"] = group["right"] = inner = group.create_group("middle")
@@ -70,7 +70,7 @@ def labyrinth(file, secret):
 
 
 def same_array_often(file, secret):
-    """A hundred names for one array cost nothing in the file."""
+    """A hundred names for one array take no space in the file."""
     kernel = file.create_dataset("large", data=np.zeros(10_000, np.float32))
     for number in range(100):
         file[f"name{number}"] = kernel
@@ -118,7 +118,7 @@ REASONS = {
 
 @pytest.mark.parametrize("name", HARM)
 def test_harm_anywhere_in_the_file_is_refused_unread(weights, secret, request, name):
-    """Also where nothing that counts as a weight is concerned."""
+    """Also outside the weights."""
     with h5py.File(weights, "a") as file:
         HARM[name](file, secret)
     request.getfixturevalue("no_reading")
@@ -131,7 +131,7 @@ def test_harm_anywhere_in_the_file_is_refused_unread(weights, secret, request, n
 
 
 def test_an_attribute_larger_than_the_file_is_refused(weights, monkeypatch):
-    """HDF5 writes none; the size that it is asked for stands for a crafted one."""
+    """HDF5 does not write such attributes, so the size that it reports is patched."""
 
     crafted = SimpleNamespace(get_space=lambda: h5py.h5s.create_simple((10**15,)), get_type=lambda: h5py.h5t.IEEE_F32LE)
     monkeypatch.setattr(h5py.AttributeManager, "get_id", lambda self, name: crafted)
@@ -175,7 +175,7 @@ def test_the_state_of_a_run_is_walked_too(tmp_path, secret):
 
 
 def test_the_walk_is_what_refuses(weights, secret, monkeypatch):
-    """Without it the file would be read: the tests above do not pass for another reason."""
+    """Without the change the file is read, so the tests above do not pass for another reason."""
     with h5py.File(weights, "a") as file:
         file["conv1/x"] = h5py.ExternalLink(str(secret), "/")
     with pytest.raises(CheckpointFormatError):

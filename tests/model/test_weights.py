@@ -1,4 +1,4 @@
-"""Arrays by name: what is loaded, what is left, and that nothing is assigned when anything does not fit."""
+"""Named weights: what is loaded, what is skipped, and that nothing is assigned if anything does not fit."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def equal(model, arrays):
 
 
 def refused(model, arrays, message, **options):
-    """The arrays are refused with a message, and the model is as before."""
+    """Check that the arrays are refused with a message and the model does not change."""
     before = get_arrays(model)
     with pytest.raises(CheckpointMismatchError, match=message):
         set_arrays(model, arrays, "w.h5", **options)
@@ -84,7 +84,7 @@ def test_equally_many_values_in_another_shape(model, arrays):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite(model, arrays, value):
-    arrays["mrcnn_mask/bias"][1] = value  # the last array: those before it must not be assigned either
+    arrays["mrcnn_mask/bias"][1] = value  # the last array: earlier ones must not be assigned either
     refused(model, arrays, "mrcnn_mask/bias has values that are not finite")
 
 

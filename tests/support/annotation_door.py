@@ -1,4 +1,4 @@
-"""Opens and checks every bad dataset, in a process of its own: `python annotation_door.py FOLDER`.
+"""Opens and checks every invalid dataset, in a separate process: `python annotation_door.py FOLDER`.
 
 Prints a line of JSON for each case as soon as it is done. What reaches pycocotools is looked at on the way.
 """
@@ -21,7 +21,7 @@ class Hang(BaseException):
 
 
 class _Guard:
-    """pycocotools, with a look at the outlines that it is given: its C code trusts them."""
+    """pycocotools with checks of the outlines, because its C code trusts them."""
 
     def __init__(self, api):
         self._api = api
@@ -49,7 +49,7 @@ def tried(path, kind):
         except DatasetError as error:
             return ["refused", str(error), found]
         return ["read", [record.load_instances() is not None for record in dataset.records], found]
-    except BaseException as other:  # noqa: BLE001  (it is told by name)
+    except BaseException as other:  # noqa: BLE001  (reported by name)
         return [type(other).__name__, str(other), []]
     finally:
         signal.alarm(0)

@@ -1,4 +1,4 @@
-"""Small annotation files and pictures for the tests of the readers."""
+"""Small annotation files and images for tests of the readers."""
 
 import copy
 import json
@@ -25,12 +25,12 @@ _COCO = {
 
 
 def coco():
-    """Two pictures, the second without objects; two classes with gaps in their ids; a crowd."""
+    """Two images, the second without objects; two classes with gaps in their ids; a crowd."""
     return copy.deepcopy(_COCO)
 
 
 def write_picture(path, height, width, **options):
-    """A gray picture."""
+    """Write a gray image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(path, **options)
     return path
@@ -43,14 +43,14 @@ def write_json(path, content):
 
 
 def write_coco(folder, content=None, images="images"):
-    """An annotation file beside the folder of its two pictures."""
+    """Write an annotation file beside a folder with its two images."""
     write_picture(folder / images / "a.png", 40, 60)
     write_picture(folder / images / "b.png", 30, 50)
     return write_json(folder / "data.json", coco() if content is None else content)
 
 
 def write_map(path, values, palette=False):
-    """An instance map of 8 or 16 bits."""
+    """Write an instance map with 8 or 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values)
     if palette:

@@ -1,6 +1,6 @@
-"""Bad and hostile annotation files, made on the fly: each must be refused in one line, or be read harmlessly.
+"""Invalid and malicious annotation files, generated: each must be refused with one line, or read without harm.
 
-A case writes its files into a folder and is opened there. What must come of it: "refused" or "read".
+A case writes its files into a folder and is opened there. The expected result is "refused" or "read".
 """
 
 import base64
@@ -36,7 +36,7 @@ def _runs(counts, size=(40, 60)):
 
 
 def _coco_rows():
-    """Contents of COCO files with something bad in one row."""
+    """Contents of COCO files with one invalid row."""
     half = 5e307
     yield "far", _outline(1, 1, 2e8, 1, 5, 5), "refused"
     yield "1e308", _outline(1, 1, 1e308, -1e308, 5, 5), "refused"
@@ -94,7 +94,7 @@ def _coco_rows():
 
 
 def _coco_texts():
-    """Bytes of JSON files that are not what they should be."""
+    """Invalid JSON files, as bytes."""
     sound = json.dumps(coco())
     yield "empty", b"", "refused"
     yield "spaces", b" \n", "refused"
@@ -179,7 +179,7 @@ def _mask_pictures():
 
 
 def write_cases(folder):
-    """Write all; (path, format, what must come of it) by name."""
+    """Write all files; return (path, format, expected result) by name."""
     write_picture(folder / "secret.png", 30, 50)
     cases = {}
 
