@@ -52,7 +52,7 @@ def problems(text, page=ROOT / "page.md"):
         *(wrong_import(node) for kind, code in blocks if kind == "python" for node in ast.walk(ast.parse(code))),
         *(wrong_name(name) for span in spans for name in _DOTTED.findall(span)),
         *(wrong_file(path) for words in (*spans, *shell) for path in _FILE.findall(words)),
-        *(wrong_target(target) for words in (*spans, *shell) for target in re.findall(r"\bmake ([a-z]+)\b", words)),
+        *(wrong_target(target) for words in (*spans, *shell) for target in re.findall(r"\bmake ([a-z-]+)", words)),
         *(wrong_command(*command) for words in (*spans, *shell) for command in _COMMAND.findall(words)),
         *(wrong_option(span.split()[0]) for span in spans if span.startswith("--")),
         *(wrong_call(span) for span in spans),
@@ -110,7 +110,7 @@ def wrong_file(path):
 
 
 def wrong_target(name):
-    found = re.search(rf"^{name}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     return None if found else f"the Makefile has no target {name}"
 
 
