@@ -17,6 +17,7 @@ from pathlib import Path
 from runtime.errors import OutputError
 
 _SUFFIX, _ASIDE = ".partial", ".old"
+_WINDOWS = os.name == "nt"
 _AT_WORKING_FOLDER = -100  # AT_FDCWD: paths are as the caller gives them
 _RENAME_EXCHANGE = 2
 
@@ -46,7 +47,8 @@ def atomic_write(
         if directory:
             temporary.mkdir()
         yield temporary
-        _flush(temporary)
+        for item in [temporary, *sorted(temporary.rglob("*"))] if temporary.is_dir() else [temporary]:
+            _flush(item)
         _move_into_place(temporary, path)
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:
@@ -93,12 +95,14 @@ def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, 
 
 
 def _flush(path: Path) -> None:
-    for item in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
-        descriptor = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Flush a file or folder to the disk. Windows flushes no folders, and only files that are open for writing."""
+    if _WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _move_into_place(temporary: Path, path: Path) -> None:
@@ -115,7 +119,7 @@ def _move_into_place(temporary: Path, path: Path) -> None:
             raise
         _remove(aside)
     with suppress(OSError):  # some file systems cannot flush a folder; the rename itself has happened
-        _flush_folder(path.parent)
+        _flush(path.parent)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -134,14 +138,6 @@ def exchange(one: Path, other: Path) -> bool:
         _AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
     )
     return done == 0
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -169,6 +165,8 @@ def _remove_abandoned(path: Path) -> None:
 def _is_writing(process_id: int) -> bool:
     if process_id == os.getpid():  # an earlier process had our id, as happens in containers
         return False
+    if _WINDOWS:  # `os.kill` would end that process: what it may have left stays
+        return True
     try:
         os.kill(process_id, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,7 +1,9 @@
 """Files and folders that appear complete or not at all, also after a kill or on a full disk."""
 
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -424,3 +426,28 @@ def test_a_folder_never_replaces_a_file(tmp_path):
     path.write_text("kept")
     with pytest.raises(OutputError, match="is a file"):
         check_output(path, overwrite=True, directory=True)
+
+
+@KINDS
+def test_a_system_without_signal_0_that_flushes_no_folders(tmp_path, monkeypatch, directory):
+    """As Windows does: what another process may still be writing stays."""
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(9, "Bad file descriptor")
+
+    def kill(*_):
+        raise AssertionError("a process was ended")
+
+    left = tmp_path / f".out.{os.getpid() + 1}.partial"
+    left.write_bytes(OLD)
+    monkeypatch.setattr(atomic, "_WINDOWS", True)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "kill", kill)
+    for content in (OLD, NEW):
+        with atomic_write(tmp_path / "out", overwrite=True, directory=directory) as path:
+            if directory:
+                path.rmdir()
+            put(path, content, directory)
+        assert read(tmp_path / "out") == content
+    assert names_in(tmp_path) == sorted(["out", left.name])
