@@ -1,4 +1,4 @@
-"""How long a prediction takes, and where."""
+"""Timing of predictions, by step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ Used = TypeVar("Used")
 
 
 class PicturePredictor(Protocol):
-    """What can be evaluated: `runtime.Predictor`, `CheckpointPredictor`, or any other model behind this."""
+    """A predictor that can be evaluated, such as `runtime.Predictor` or `CheckpointPredictor`."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names by class id; 0 is the background."""
 
     def __call__(self, image: Any, /) -> Detections:
-        """Detections in one picture: a path, or uint8 [H, W, C]."""
+        """Return the detections in one image, given as a path or as uint8 [H, W, C]."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds per picture, one picture at a time.
+    """Milliseconds per image, one image at a time.
 
-    `pre` is reading, decoding and letterboxing; `model` is the network, with its transfers; `post` is the way back to
-    the picture, masks pasted. A predictor without these steps has `total` only.
+    The steps are `pre` (reading, decoding and letterboxing), `model` (the network with its transfers) and `post`
+    (conversion to image pixels, with pasted masks). A predictor without these steps has only `total`.
 
     Attributes:
-        pictures: How many were timed: all but the first one, which warms the engine up, unless it is the only one.
-        mean: By step, and `total`.
-        median: As `mean`.
+        pictures: Number of timed images. The first one warms up the engine and is left out unless it is the only one.
+        mean: Means by step, and of the total.
+        median: Medians by step, and of the total.
     """
 
     pictures: int
@@ -47,7 +47,7 @@ class Speed:
 
     @classmethod
     def of(cls, times: list[dict[str, float]]) -> "Speed":
-        """From the milliseconds of each picture by step, as `predict_timed` gives them."""
+        """Summarize the milliseconds of each image by step, from `predict_timed`."""
         timed = times[1:] or times
         columns = {name: [each[name] for each in timed] for name in (timed[0] if timed else ())}
         return cls(
@@ -57,20 +57,13 @@ class Speed:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON serialisable, milliseconds with 3 decimals."""
+        """Return JSON-ready values, milliseconds with 3 decimals."""
         steps = {name: {"mean": round(self.mean[name], 3), "median": round(self.median[name], 3)} for name in self.mean}
         return {"pictures": self.pictures, "milliseconds": steps}
 
 
 def predict_timed(predictor: PicturePredictor, image: ImageSource) -> tuple[Detections, dict[str, float]]:
-    """Predict one image and paste its masks.
-
-    Returns:
-        The detections, and milliseconds by step; see `Speed`.
-
-    Raises:
-        ImageError: The image cannot be used.
-    """
+    """Predict one image and paste its masks; return the detections and milliseconds by step, see `Speed`."""
     if isinstance(predictor, PredictorSteps):
         (detections,), times = run_timed(predictor, [image], _paste)
         return detections, times
@@ -82,15 +75,10 @@ def predict_timed(predictor: PicturePredictor, image: ImageSource) -> tuple[Dete
 def run_timed(
     predictor: PredictorSteps, images: Sequence[ImageSource], use: Callable[[Detections], Used]
 ) -> tuple[list[Used], dict[str, float]]:
-    """Predict one batch step by step.
+    """Predict one batch step by step; return the results of `use`, and milliseconds by step, with the total.
 
-    Args:
-        predictor: Runs the three steps.
-        images: Images whose network inputs have one size.
-        use: Called with the detections of each image; its time is part of the last step.
-
-    Returns:
-        The results of `use`, and milliseconds by step, with the total.
+    The network inputs of all images must have the same size. `use` is called with the detections of each image; its
+    time is part of the last step.
     """
     marks = [perf_counter()]
     prepared = [predictor.prepare(image) for image in images]
@@ -109,6 +97,6 @@ def run_timed(
 
 
 def _paste(detections: Detections) -> Detections:
-    """Paste the masks now: that happens when they are first asked for."""
+    """Paste the masks now; they are pasted when first used."""
     _ = detections.mask_crops
     return detections
