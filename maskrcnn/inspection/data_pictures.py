@@ -1,5 +1,6 @@
 """How an image and its objects become the input of the network in training."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,43 +31,35 @@ def input_scene(run: StageRun) -> Scene:
     return Scene("data/input", "Resizing and padding", caption, run.shown_input, [frame])
 
 
-def sample_scene(sample: Sample, config: Config, name: str, title: str, caption: str) -> Scene:
-    """Return a scene with a training input and its objects; the boxes are those of the masks."""
-    shapes = []
-    for crop, class_id, box in zip(sample.crops, sample.class_ids.tolist(), sample.boxes.tolist(), strict=True):
-        y1, x1, y2, x2 = box
-        label = config.model.class_names[abs(class_id)] + (" (crowd)" if class_id < 0 else "")
-        shapes.append(
-            Shape((x1, y1, x2, y2), instance_color(abs(class_id)), label=label, facts={"class": label}, mask=crop)
-        )
-    return Scene(name, title, caption, shown(sample.image), shapes)
-
-
 def augmented_scenes(record: Record, config: Config, count: int = 6, seed: int = 0) -> list[Scene]:
     """Return `count` random augmentations of an image.
 
     Args:
         config: Its augmentation is used; if it is off, mirror images are shown instead.
     """
-    training = config.training
-    switched_off = training.augmentation == AugmentationConfig()
-    if switched_off:
+    training, caption = config.training, "A random change, as the configuration asks for."
+    if training.augmentation == AugmentationConfig():
         training = replace(training, augmentation=AugmentationConfig(flip_horizontal=0.5, flip_vertical=0.5))
-    used = replace(config, training=training)
-    if switched_off:
         caption = "The configuration changes nothing; a random mirror image is shown instead."
-    else:
-        caption = "A random change, as the configuration asks for."
-    return [
-        sample_scene(
-            load_sample(record, used, np.random.default_rng((seed, number))),
-            config,
-            f"data/augmented_{number}",
-            f"Augmentation {number + 1}",
-            caption,
+    used, scenes = replace(config, training=training), []
+    for number in range(count):
+        sample = load_sample(record, used, np.random.default_rng((seed, number)))
+        shapes = _sample_shapes(sample, config.model.class_names)
+        scenes.append(
+            Scene(f"data/augmented_{number}", f"Augmentation {number + 1}", caption, shown(sample.image), shapes)
         )
-        for number in range(count)
-    ]
+    return scenes
+
+
+def _sample_shapes(sample: Sample, class_names: Sequence[str]) -> list[Shape]:
+    shapes = []
+    for crop, class_id, (y1, x1, y2, x2) in zip(
+        sample.crops, sample.class_ids.tolist(), sample.boxes.tolist(), strict=True
+    ):
+        label = class_names[abs(class_id)] + (" (crowd)" if class_id < 0 else "")
+        color = instance_color(abs(class_id))
+        shapes.append(Shape((x1, y1, x2, y2), color, label=label, facts={"class": label}, mask=crop))
+    return shapes
 
 
 def anchor_scene(run: StageRun) -> Scene:

@@ -1,6 +1,4 @@
-"""Step 7: the detections as table rows, and as scenes next to the annotated objects."""
-
-from typing import Any
+"""Step 7: detections next to the annotated objects."""
 
 import numpy as np
 
@@ -20,31 +18,11 @@ _COLORS: dict[Outcome, Color] = {
 _MISSED = NEGATIVE
 
 
-def detection_rows(run: StageRun, detections: Detections, comparison: Comparison | None) -> list[dict[str, Any]]:
-    """Return a row of JSON values for each detection: class, score, level, box, area and, if compared, outcome, IoU."""
-    levels = [int(level) for level in run.levels(_normalized(run, detections))]
-    rows = []
-    for row, (name, score) in enumerate(zip(detections.names, detections.scores, strict=True)):
-        entry: dict[str, Any] = {
-            "class": name,
-            "score": float(score),
-            "level": f"P{levels[row]}",
-            "box": [round(side, 1) for side in detections.boxes[row].tolist()],
-            "area": int(detections.areas[row]),
-        }
-        if comparison is not None:
-            entry["outcome"] = comparison.outcomes[row]
-            entry["iou"] = float(comparison.overlaps[row].max(initial=0))
-        rows.append(entry)
-    return rows
-
-
 def difference_scene(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> Scene:
     """Return a scene with missed objects, and detections colored by outcome."""
     names = run.config.model.class_names
     shapes = []
-    for row, outcome in enumerate(comparison.outcomes):
-        iou = comparison.overlaps[row].max(initial=0)
+    for row, (outcome, iou) in enumerate(zip(comparison.outcomes, comparison.best_overlaps, strict=True)):
         facts = {
             "outcome": outcome,
             "class": detections.names[row],
@@ -84,10 +62,10 @@ def truth_scene(run: StageRun, truth: Truth) -> Scene:
     return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 
-def _normalized(run: StageRun, detections: Detections) -> Any:
-    """Return the boxes of the detections as the network had them, whose level is that of the crops."""
+def detection_levels(run: StageRun, detections: Detections) -> list[str]:
+    """Return the pyramid level that the mask of each detection is cropped from."""
     count = int(run.tensors["num_detections"])
     boxes = run.tensors["detected_boxes"][:count]
     rounded = np.rint(run.to_picture(boxes))
-    sides = rounded[:, 2:] - rounded[:, :2]
-    return boxes[np.all(sides > 0, axis=1)][: len(detections)]
+    visible = np.all(rounded[:, 2:] > rounded[:, :2], axis=1)  # others are not among the detections
+    return [f"P{level}" for level in run.levels(boxes[visible][: len(detections)])]

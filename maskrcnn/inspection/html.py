@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
         lstrip_blocks=True,
     )
     environment.globals |= {"drawn": _drawn, "backdrop": store.add, "css": _css, "group_colors": _group_colors}
-    environment.filters |= {"script": _script, "data_uri": _small_image, "trusted": Markup}
+    environment.filters |= {"script": _script, "data_uri": partial(_encode, kind="WEBP"), "trusted": Markup}
     folder = resources.files("maskrcnn.inspection").joinpath("page")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     body = environment.get_template("sections.html.jinja").render(pictures=pictures, sections=sections)
@@ -111,10 +112,6 @@ def _script(value: Any) -> Markup:
     """Return JSON for a script element, with "<" escaped so that no text can end the element."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     return Markup(text)  # noqa: S704
-
-
-def _small_image(image: Image.Image) -> str:
-    return _encode(image, "WEBP")
 
 
 def _encode(image: Image.Image, kind: str) -> str:

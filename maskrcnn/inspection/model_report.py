@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], li
         for part, chosen in kernels_by_part(arrays).items()
     ]
     blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("All arrays", columns, cells, marks, folded=True)]
-    return blocks, [row.to_dict() for row in rows]
+    return blocks, [asdict(row) for row in rows]
 
 
 def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:

@@ -129,8 +129,6 @@ def inspect_pictures(
         progress: Called with a sentence before each part.
 
     Raises:
-        ImageError: An image cannot be read.
-        DatasetError: Objects do not fit their image.
         ConfigError: There is no such layer, or an artifact is asked for layers or weights.
     """
     if not isinstance(runner, ModelStages) and (layers or other is not None):

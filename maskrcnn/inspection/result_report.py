@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.inspection.charts import precision_recall_chart, to_svg
-from maskrcnn.inspection.final_result import detection_rows, difference_scene
+from maskrcnn.inspection.final_result import detection_levels, difference_scene
 from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose, rows_of_detections
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Result, Scenes, Table
 from maskrcnn.inspection.scene import Scene, Shape, box_of
@@ -125,21 +125,19 @@ def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comp
     shown = {f"truth.{key}": (name, str(numbers[key])) for key, name in _OUTCOMES.items()}
     shown["truth.ap50"] = (f"AP of this image at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
     shown["truth.ap"] = ("AP of this image, mean over IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
-    rows = detection_rows(run, detections, comparison)
-    cells = [
-        [str(number), row["class"], f"{row['score']:.3f}", row["level"], row["outcome"], f"{row['iou']:.3f}"]
-        for number, row in enumerate(rows, 1)
-    ]
-    marks = {(number, 4): "good" if row["outcome"] == "match" else "bad" for number, row in enumerate(rows)}
+    numbered = [str(number) for number in range(1, len(detections) + 1)]
+    scores, overlaps = ([f"{value:.3f}" for value in each] for each in (detections.scores, comparison.best_overlaps))
+    levels = detection_levels(run, detections)
+    cells = list(zip(numbered, detections.names, scores, levels, comparison.outcomes, overlaps, strict=True))
+    marks = {(row, 4): "good" if each == "match" else "bad" for row, each in enumerate(comparison.outcomes)}
     columns = ["detection", "class", "score", "level", "outcome", "IoU of masks"]
     chart = precision_recall_chart(comparison.precision, f"AP {numbers['ap50']:.3f} at IoU {MATCH_IOU}")
     intro = "For this image, all classes together, at the model's thresholds."
-    overlaps = [_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []
     return [
         Numbers("Compared with the annotations, at the model's thresholds", shown),
         Scenes("Matches and errors", [difference_scene(run, detections, truth, comparison)]),
         Table("Outcome of each detection", columns, cells, marks),
-        *overlaps,
+        *([_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []),
         Charts("Precision and recall", intro, [to_svg(chart)]),
     ]
 

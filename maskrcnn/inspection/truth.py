@@ -62,6 +62,11 @@ class Comparison:
     ap_range: float
 
     @property
+    def best_overlaps(self) -> npt.NDArray[np.floating]:
+        """Largest IoU of each detection with an object, [N]; 0 without objects."""
+        return np.asarray(self.overlaps.max(axis=1, initial=0))
+
+    @property
     def numbers(self) -> dict[str, Any]:
         """Counts and average precision, as JSON values."""
         return {

@@ -43,11 +43,6 @@ class WeightRow:
     overflow: bool
     change: float | None = None
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the row as JSON values."""
-        values = {name: getattr(self, name) for name in ("name", "low", "high", "mean", "std", "dead", "overflow")}
-        return {**values, "shape": list(self.shape), "change": self.change}
-
 
 def weight_table(arrays: Arrays, others: Arrays | None = None) -> list[WeightRow]:
     """Return a row for each array of `get_arrays`, compared with `others`, those of another checkpoint."""

@@ -21,7 +21,6 @@ class ArtifactStages:
 
     Raises:
         ArtifactError: The artifact does not store the configuration of its model.
-        ConfigError: The configuration that it stores is not valid.
     """
 
     def __init__(self, predictor: "Predictor") -> None:
@@ -34,11 +33,7 @@ class ArtifactStages:
         self.config = from_dict(Config, predictor.metadata.config, "the artifact's configuration")
 
     def run(self, image: ImageSource) -> StageRun:
-        """Run one image through the graph.
-
-        Raises:
-            ImageError: The image cannot be used.
-        """
+        """Run one image through the graph."""
         picture = read_image(image, self.config.model.image_channels)
         letterbox, prepared = self.predictor.prepare(picture)
         found = self.predictor.borders(prepared[None], np.array([letterbox.window], np.float32))

@@ -14,6 +14,7 @@ from maskrcnn.anchors import pyramid_anchors
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN, Stages
 from maskrcnn.roi_align import LEVELS, assign_levels, build_atlas
+from maskrcnn.rpn_targets import anchor_grids
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox
@@ -60,13 +61,8 @@ class StageRun:
     @cached_property
     def anchor_levels(self) -> npt.NDArray[np.int64]:
         """The pyramid level of each anchor, int64 [A], 2 to 6."""
-        model = self.config.model
-        cells = [
-            len(range(0, -(-self.image.shape[0] // stride), model.anchor_stride))
-            * len(range(0, -(-self.image.shape[1] // stride), model.anchor_stride))
-            for stride in model.backbone_strides
-        ]
-        return np.repeat(np.arange(len(cells)) + LEVELS[0], np.array(cells) * len(model.anchor_ratios))
+        grids = anchor_grids(self.config.model, (self.image.shape[0], self.image.shape[1]))
+        return np.repeat(np.arange(len(grids)) + LEVELS[0], [grid.y1.size * len(grid.x1) for grid in grids])
 
     @property
     def detections(self) -> Detections:
@@ -120,11 +116,7 @@ class ModelStages:
         self._stages = tf.function(model.stages, autograph=False, reduce_retracing=True)
 
     def run(self, image: ImageSource) -> StageRun:
-        """Run one image through the network.
-
-        Raises:
-            ImageError: The image cannot be used.
-        """
+        """Run one image through the network."""
         channels = self.config.model.image_channels
         picture = read_image(image, channels)
         letterbox, prepared = letterbox_picture(picture, channels, self.config.resize)

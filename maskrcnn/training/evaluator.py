@@ -1,37 +1,28 @@
 """Evaluate the network as it is at the moment: COCO scores, drawn detections, activations."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.data.records import Dataset, Record
+from maskrcnn.evaluation.evaluate import evaluate
+from maskrcnn.intermediates.activations import Activation, layer_activations, stage_activations
+from maskrcnn.intermediates.stage_run import ModelStages
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.run import Logs
-
-if TYPE_CHECKING:
-    from maskrcnn.intermediates.activations import Activation
 
 
 class Evaluator:
     """Predicts with the current weights of a network, which may change between two calls."""
 
     def __init__(self, network: MaskRCNN) -> None:
-        self._network = network
-
-    @cached_property
-    def _predictor(self) -> Any:
-        # Made once, because each one traces the graph again. Imported late, for runs that never evaluate.
-        from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
-
-        return CheckpointPredictor(self._network)
+        # Made once, because each one traces the graph again.
+        self._network, self._predictor, self._stages = network, CheckpointPredictor(network), ModelStages(network)
 
     def scores(self, dataset: Dataset) -> Logs:
         """Return COCO AP and AP50 of boxes and masks; none for a dataset without objects."""
-        from maskrcnn.evaluation.evaluate import evaluate  # noqa: PLC0415
-
         evaluation = evaluate(self._predictor, dataset)
         found = {
             f"{kind}_{name.lower()}": getattr(evaluation, kind)[name]
@@ -40,16 +31,8 @@ class Evaluator:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    @cached_property
-    def _stages(self) -> Any:
-        from maskrcnn.intermediates.stage_run import ModelStages  # noqa: PLC0415
-
-        return ModelStages(self._network)
-
-    def activations(self, record: Record) -> "list[Activation]":
+    def activations(self, record: Record) -> list[Activation]:
         """Return the activations of an image: C2..C5, the RPN, P2..P6 and the crops."""
-        from maskrcnn.intermediates.activations import layer_activations, stage_activations  # noqa: PLC0415
-
         run = self._stages.run(record.load_image(self._network.config.model.image_channels))
         return [*layer_activations(self._network, run), *stage_activations(run)]
 

@@ -14,8 +14,6 @@ from maskrcnn.errors import CheckpointMismatchError, TrainingError
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.fresh import fresh_weights
 
-__all__ = ["fresh_weights", "initialize"]
-
 _IMAGENET = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
 
 

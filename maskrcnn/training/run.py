@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from maskrcnn.checkpoints.matterport_h5 import Arrays
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.batches import BatchPlan
@@ -19,44 +18,29 @@ from maskrcnn.training.average import WeightAverage
 Logs = dict[str, float]
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths of the files in a run folder."""
+    """Paths of the files in a run folder.
 
-    path: Path
+    Attributes:
+        config: The configuration, which resuming reads.
+        state: Everything else that resuming needs.
+        last: Checkpoint of the last finished epoch.
+        best: Checkpoint of the epoch with the highest score.
+        history: Losses and scores of each epoch.
+        tensorboard: Folder of the logs for TensorBoard.
+    """
 
-    @property
-    def config(self) -> Path:
-        """The configuration, which resuming reads."""
-        return self.path / "config.json"
-
-    @property
-    def state(self) -> Path:
-        """Everything that resuming needs besides the configuration."""
-        return self.path / "state.h5"
-
-    @property
-    def last(self) -> Path:
-        """Checkpoint of the last finished epoch."""
-        return self.path / "last.weights.h5"
-
-    @property
-    def best(self) -> Path:
-        """Checkpoint of the epoch with the highest score."""
-        return self.path / "best.weights.h5"
-
-    @property
-    def history(self) -> Path:
-        """Losses and scores of each epoch."""
-        return self.path / "history.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder for TensorBoard."""
-        return self.path / "tensorboard"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.state = path / "state.h5"
+        self.last = path / "last.weights.h5"
+        self.best = path / "best.weights.h5"
+        self.history = path / "history.json"
+        self.tensorboard = path / "tensorboard"
 
     def epoch(self, epoch: int) -> Path:
-        """Checkpoint of one epoch, counted from 1."""
+        """Return the checkpoint of one epoch, counted from 1."""
         return self.path / f"epoch-{epoch:04d}.weights.h5"
 
 
@@ -132,7 +116,3 @@ class Run:
         """Give the network the weights to evaluate and save: their mean, if there is one."""
         with self.average.applied() if self.average is not None else nullcontext():
             yield
-
-    def mean_arrays(self) -> Arrays:
-        """Return the mean weights by name; empty without a mean."""
-        return {} if self.average is None else self.average.get()

@@ -17,7 +17,8 @@ from maskrcnn.training.state import State
 def capture(run: Run) -> State:
     """Return the state of a run."""
     arrays = {f"network/{name}": array for name, array in get_arrays(run.network).items()}
-    arrays |= {f"mean/{name}": array for name, array in run.mean_arrays().items()}
+    if run.average is not None:
+        arrays |= {f"mean/{name}": array for name, array in run.average.get().items()}
     arrays |= {f"optimizer/{i} {v.path}": np.asarray(v.numpy()) for i, v in enumerate(run.model.optimizer.variables)}
     arrays |= {f"metrics/{i}": np.asarray(variable.numpy()) for i, variable in enumerate(_metric_variables(run))}
     return State(arrays, {"counters": run.counters.to_dict(), **run_facts(run)})

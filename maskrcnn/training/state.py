@@ -37,11 +37,7 @@ class State:
 
 
 def save_state(path: str | Path, state: State) -> None:
-    """Write a state atomically, replacing the existing file.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a state atomically, replacing the existing file."""
     facts = json.dumps({**state.facts, "format": FORMAT}, sort_keys=True)
     with writing_h5(path, overwrite=True) as file:
         group = file.create_group("arrays")

@@ -1,6 +1,6 @@
 """After each epoch: losses and COCO average precision on the validation images."""
 
-from functools import cached_property, partial
+from functools import partial
 
 import keras
 
@@ -24,16 +24,13 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         self._run, self._evaluator, self._every = run, evaluator, every
 
-    @cached_property
-    def _epochs(self) -> int:
-        return sum(phase.epochs for phase in self._run.config.training.stages)
-
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Validate; `logs` is shared with the callbacks that follow."""
         run = self._run
         if logs is None or run.validation is None:
             return
-        due = self._every and ((epoch + 1) % self._every == 0 or epoch + 1 == self._epochs)
+        last = sum(phase.epochs for phase in run.config.training.stages)
+        due = self._every and ((epoch + 1) % self._every == 0 or epoch + 1 == last)
         with run.final_weights():
             if run.config.training.validation_steps:
                 logs.update({f"val_{name}": value for name, value in self._losses(run.validation).items()})

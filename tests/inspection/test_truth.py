@@ -6,7 +6,7 @@ import pytest
 from maskrcnn.data.mask_crops import boxes_of
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.errors import DatasetError
-from maskrcnn.inspection.final_result import detection_rows, difference_scene, truth_scene
+from maskrcnn.inspection.final_result import detection_levels, difference_scene, truth_scene
 from maskrcnn.inspection.truth import compare, truth_of
 from runtime.detections import Detections
 from runtime.masks.paste import crop_of
@@ -127,14 +127,14 @@ def test_a_mask_of_another_size_is_named(run):
         truth_of(Record("x", lambda: run.picture, (wrong,)), run)
 
 
-def test_rows_and_scenes_of_the_demo(run, truth):
+def test_levels_and_scenes_of_the_demo(run, truth):
     detections = run.detections
     comparison = compare(detections, truth)
-    rows = detection_rows(run, detections, comparison)
-    assert [row["class"] for row in rows] == list(detections.names)
-    assert all(row["outcome"] == "match" and row["iou"] > 0.8 for row in rows)
-    for row, mask in zip(rows, detections.masks, strict=True):
-        assert row["area"] == mask.sum()
+    assert comparison.outcomes == ("match",) * 7
+    assert all(comparison.best_overlaps > 0.8)
+    sides = np.sqrt(np.prod(run.letterbox.scale * (detections.boxes[:, 2:] - detections.boxes[:, :2]), axis=1))
+    levels = np.clip(4 + np.round(np.log2(sides / 224)), 2, 5)
+    assert detection_levels(run, detections) == [f"P{level:.0f}" for level in levels]
     assert len(truth_scene(run, truth).shapes) == 7
     missing = detections[1:]
     differing = difference_scene(run, missing, truth, compare(missing, truth))

@@ -15,7 +15,8 @@ from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
 from maskrcnn.configuration.samples import sample_config
 from maskrcnn.errors import CheckpointMismatchError, CheckpointNotFoundError, TrainingError
 from maskrcnn.model import MaskRCNN
-from maskrcnn.training.initialize import fresh_weights, initialize
+from maskrcnn.training.fresh import fresh_weights
+from maskrcnn.training.initialize import initialize
 
 
 def build(**model):

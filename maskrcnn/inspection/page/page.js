@@ -43,12 +43,11 @@
     dialog.querySelector(".large-title").textContent = thumb.dataset.title;
     dialog.querySelector(".large-caption").textContent = thumb.dataset.caption;
     const body = dialog.querySelector(".large-body");
-    const copy = thumb.cloneNode(true);
+    const plain = thumb.classList.contains("plain");
     const holder = document.createElement("div");
-    if (thumb.classList.contains("plain")) holder.className = "plain";
-    holder.style.display = "contents";
-    if (thumb.classList.contains("plain")) holder.style.display = "block";
-    holder.append(...copy.childNodes);
+    holder.className = plain ? "plain" : "";
+    holder.style.display = plain ? "block" : "contents";
+    holder.append(...thumb.cloneNode(true).childNodes);
     body.replaceChildren(holder);
     tip.hidden = true;
     if (!dialog.open) dialog.showModal();
