@@ -89,7 +89,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
         Scene(
             "anchors/positive",
             "Positive anchors",
-            f"{counts['positive']} of {len(matches.match)} anchors overlap an object enough to be trained as one; "
+            f"{counts['positive']} of {len(matches.match)} anchors overlap an object enough to count as one; "
             f"{len(rows)} are shown (dotted). Arrows lead to the object (blue) that each should learn to move to.",
             shown(sample.image),
             objects + shapes,
@@ -104,7 +104,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
         what = (
             f"{counts['negative']} anchors are background, {counts['used_negative']} of them are used in the loss"
             if value
-            else f"{counts['neutral']} anchors are neither: they overlap an object, but not enough to be trained as one"
+            else f"{counts['neutral']} anchors are neither: they overlap an object, but not enough to count as one"
         )
         scenes.append(
             Scene(

@@ -117,7 +117,7 @@ def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bi
         axes.hist(values, edges, color=_FIRST, alpha=0.8)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         if whole:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

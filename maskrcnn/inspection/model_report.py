@@ -53,7 +53,7 @@ def weight_blocks(arrays: Arrays, other: Arrays | None) -> tuple[list[Block], li
         )
         for part, chosen in kernels_by_part(arrays).items()
     ]
-    blocks: list[Block] = [Numbers("Counts", counts), *charts, Table("All arrays", columns, cells, marks, folded=True)]
+    blocks: list[Block] = [Numbers("Summary", counts), *charts, Table("All arrays", columns, cells, marks, folded=True)]
     return blocks, [asdict(row) for row in rows]
 
 
@@ -100,10 +100,10 @@ def mean_precision(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Block], d
     annotated = [each for each in figures if "truth.ap50" in each]
     means = {name: float(np.mean([each[f"truth.{name}"] for each in annotated])) for name in ("ap50", "ap")}
     shown = {
-        "result.ap50": (f"mean AP at IoU 0.5, images: {len(annotated)}", f"{means['ap50']:.3f}"),
+        "result.ap50": (f"mean AP at IoU 0.5 (images: {len(annotated)})", f"{means['ap50']:.3f}"),
         "result.ap": ("mean AP over IoU 0.5 to 0.95", f"{means['ap']:.3f}"),
     }
-    return [Numbers("All images", shown)], means
+    return [Numbers("All annotated images", shown)], means
 
 
 def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Block], dict[str, Any]]:

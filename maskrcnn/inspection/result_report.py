@@ -35,7 +35,7 @@ _OUTCOMES = {
     "misses": "missed objects",
     "duplicates": "duplicates",
     "wrong_class": "wrong class",
-    "false": "false positives elsewhere",
+    "false": "false positives (no object there)",
     "in_crowd": "in a crowd (not counted)",
 }
 

@@ -70,7 +70,7 @@ def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
         figures |= {f"anchors.recall_{key}": value for key, value in found.items()}
         scenes.append(Scenes("How training matches anchors to objects", match_scenes(run, matches, sample)))
     scenes.append(Scenes("From anchors to proposals", proposal_scenes(run, steps, gt_boxes(sample), _SHOWN_BOXES)))
-    return [Numbers("Counts", _named(figures, _ANCHOR_NAMES)), *scenes], figures
+    return [Numbers("Anchors at each step", _named(figures, _ANCHOR_NAMES)), *scenes], figures
 
 
 def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | None) -> Described:
@@ -79,7 +79,7 @@ def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | No
     figures = {f"refinement.{key}": value for key, value in numbers.items()}
     counts = [[name, str(count)] for name, count in numbers["per_class"].items()]
     blocks: list[Block] = [
-        Numbers("Counts", _named(figures, _REFINEMENT_NAMES)),
+        Numbers("Effect of the box head", _named(figures, _REFINEMENT_NAMES)),
         Scenes("How the box head moves boxes", [refinement_scene(run, candidates, gt_boxes(sample))]),
     ]
     if counts:
