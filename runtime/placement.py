@@ -19,10 +19,6 @@ class Placement:
     counts: Mapping[tuple[str, str], int]
     milliseconds: Mapping[tuple[str, str], float]
 
-    def nodes_on(self, place: str) -> int:
-        """Nodes whose provider or device name contains `place`, for instance "CUDA"."""
-        return sum(n for (where, _), n in self.counts.items() if place in where)
-
     def __str__(self) -> str:
         places: Counter[str] = Counter()
         for (where, _), n in self.counts.items():

@@ -155,21 +155,17 @@ class Letterbox:
         Raises:
             InputError: `boxes` is not [N, 4].
         """
-        return _map_boxes(boxes, self.offset, self.resized_size, (0, 0), self.image_size)
-
-    def boxes_to_input(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Map boxes from picture pixels to input pixels: the inverse of `boxes_to_image`.
-
-        Args:
-            boxes: float [N, 4] in picture pixels.
-
-        Returns:
-            float64 [N, 4] in input pixels; not clipped, not rounded.
-
-        Raises:
-            InputError: `boxes` is not [N, 4].
-        """
-        return _map_boxes(boxes, (0, 0), self.image_size, self.offset, self.resized_size)
+        values = np.asarray(boxes, np.float64)
+        if values.ndim != 2 or values.shape[1] != 4:
+            raise InputError(f"boxes have shape {list(values.shape)}; expected [N, 4] of x1, y1, x2, y2")
+        mapped = np.empty_like(values)
+        for column, axis, far in ((0, 1, 0), (1, 0, 0), (2, 1, 1), (3, 0, 1)):
+            resized, side = self.resized_size[axis], self.image_size[axis]
+            if resized > 1:
+                mapped[:, column] = (values[:, column] - far - self.offset[axis]) / (resized - 1) * (side - 1) + far
+            else:
+                mapped[:, column] = (values[:, column] - self.offset[axis]) * side
+        return mapped
 
 
 def plan_letterbox(
@@ -238,27 +234,6 @@ def _crop_plan(
             f"needs 0..{resized[0] - side}, 0..{resized[1] - side}"
         )
     return Letterbox(image_size, resized, (side, side), (-top, -left), scale)
-
-
-def _map_boxes(
-    boxes: npt.ArrayLike,
-    from_origin: tuple[int, int],
-    from_size: tuple[int, int],
-    to_origin: tuple[int, int],
-    to_size: tuple[int, int],
-) -> npt.NDArray[np.float64]:
-    values = np.asarray(boxes, np.float64)
-    if values.ndim != 2 or values.shape[1] != 4:
-        raise InputError(f"boxes have shape {list(values.shape)}; expected [N, 4] of x1, y1, x2, y2")
-    mapped = np.empty_like(values)
-    for first, axis in ((0, 1), (1, 0)):  # x1, x2 run along the width (axis 1), y1, y2 along the height
-        for column, far in ((first, 0), (first + 2, 1)):
-            if from_size[axis] > 1:
-                position = (values[:, column] - far - from_origin[axis]) / (from_size[axis] - 1)
-                mapped[:, column] = position * (to_size[axis] - 1) + far + to_origin[axis]
-            else:
-                mapped[:, column] = (values[:, column] - from_origin[axis]) * to_size[axis] + to_origin[axis]
-    return mapped
 
 
 def _is_int(value: object) -> bool:

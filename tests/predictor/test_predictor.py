@@ -424,7 +424,8 @@ def test_explain_on_the_cpu(artifact, picture):
     assert first.milliseconds.keys() == first.counts.keys()
     place = "CPU:0" if artifact.is_dir() else "CPUExecutionProvider"
     assert first.device == "cpu"
-    assert first.nodes_on(place) == sum(first.counts.values()) > 100
+    assert all(place in where for where, _ in first.counts)
+    assert sum(first.counts.values()) > 100
     operators = {operator for _, operator in first.counts}
     if artifact.is_dir():
         assert any("Conv2D" in operator for operator in operators)

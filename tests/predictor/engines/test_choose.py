@@ -143,7 +143,7 @@ def test_auto_takes_the_cpu_where_onnx_runtime_cannot_use_cuda(onnx_artifact, us
     assert predictor.device == "cpu"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert len(predictor(picture)) > 0
-    assert predictor.explain().nodes_on(CUDA) == 0
+    assert {where for where, _ in predictor.explain().counts} == {CPU}
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,6 @@ def test_backend_gives_the_contract(artifact, predictor, picture):
 
 def test_placement_counts_and_prints():
     placement = Placement("cuda:0", Counter({(CUDA, "Conv"): 50, (CUDA, "RoiAlign"): 2, (CPU, "Shape"): 7}), {})
-    assert placement.nodes_on("CUDA") == 52
-    assert placement.nodes_on(CPU) == 7
-    assert placement.nodes_on("TPU") == 0
     assert str(placement).splitlines() == [
         "device cuda:0",
         f"{CUDA}: 52 nodes: Conv 50, RoiAlign 2",
