@@ -4,8 +4,10 @@
                         graph.onnx     the optimised graph
                         weights.bin    what it computes with, mapped into memory instead of read
 
-Each writer has a hidden folder of its own and renames it into place; the first one stays. So no process waits for
-another, and none sees half an entry. The checksum finds damage, not malice: whoever can write here can write anything.
+Each writer has a hidden folder with a random name and renames it into place; the first one stays. So no process waits for
+another, and none sees half an entry. `runtime.atomic` does not fit: its temporary names hold process ids, which threads
+share, and so do containers that share a cache. Nothing is flushed to the disk either, because a checksum finds what a
+crash cut short. It finds damage, not malice: anyone who can write here can write anything.
 """
 
 import hashlib
@@ -85,14 +87,11 @@ class GraphCache:
             OutputError: The disk refuses.
         """
         try:
-            # Not flushed to the disk: what a crash of the machine cuts short is found by its checksum.
             entry = {"key": self._key, "files": _describe(draft)}
             (draft / _ENTRY).write_text(json.dumps(entry, indent=1), encoding="utf-8")
             if self.path.exists() and self.find() is None:
-                aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}{_SUFFIX}")
                 with suppress(FileNotFoundError):  # another process was faster
-                    self.path.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                    shutil.rmtree(self.path)
             try:
                 draft.rename(self.path)
             except OSError:
