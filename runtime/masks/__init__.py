@@ -1,1 +1,1 @@
-"""Masks in the frame of a picture: pasted, run-length encoded, as polygons."""
+"""Masks in the frame of an image: pasted, run-length encoded, as polygons."""

@@ -1,8 +1,8 @@
-"""Mask probabilities of a detection, [M, M], to pixels of the picture.
+"""Mask probabilities of a detection, [M, M], to pixels of the image.
 
-Masks are found as edges (`runtime.masks.edges`), which are all that run lengths and polygons need. Pixels are
-filled in from them, in a crop as large as the box: nothing of the size of the picture is made unasked, and
-no floats of any such size at all.
+Masks are found as edges (`runtime.masks.edges`), which is all that run lengths and polygons need. Pixels are filled in
+from them, in a crop as large as the box: no array of the image's size is made unless it is asked for, and none of
+floats.
 """
 
 from collections.abc import Sequence
@@ -15,30 +15,23 @@ from runtime.errors import InputError
 from runtime.masks.edges import box_spans, mask_edges
 
 PasteMode = Literal["matterport", "aligned"]
+# A part of a mask, bool [h, w], and the (y, x) of its first pixel in the image.
 MaskCrop = tuple[npt.NDArray[np.bool_], tuple[int, int]]
 
-# Beyond 2**24 float32 has no whole pixels; such a box is a fault upstream, not a place in a picture.
+# Beyond 2**24, float32 cannot represent single pixels; such a box comes from an error upstream.
 MAX_COORDINATE = float(2**24)
 
 
 def check_boxes(boxes: npt.NDArray[np.floating]) -> None:
-    """Refuse boxes [..., 4] that are not finite, or absurdly far away.
-
-    Raises:
-        InputError: naming the first such box.
-    """
+    """Raise InputError for boxes [..., 4] that are not finite or absurdly far away."""
     bad = ~(np.abs(boxes) < MAX_COORDINATE).all(axis=-1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise InputError(f"box {row} is {boxes.reshape(-1, 4)[row].tolist()}; expected finite picture pixels")
+        raise InputError(f"box {row} is {boxes.reshape(-1, 4)[row].tolist()}; expected finite image pixels")
 
 
 def check_paste_mode(mode: str) -> None:
-    """Refuse an unknown paste mode.
-
-    Raises:
-        InputError: naming the known ones.
-    """
+    """Raise InputError for an unknown paste mode."""
     if mode not in get_args(PasteMode):
         raise InputError(f"paste mode is {mode!r}; expected one of {', '.join(get_args(PasteMode))}")
 
@@ -51,23 +44,22 @@ def paste_mask(
 ) -> MaskCrop:
     """Resample one mask into its box and threshold it at 0.5 (a pixel of exactly 0.5 belongs to the mask).
 
-    "matterport": the box is rounded half to even to whole pixels; the probabilities are resized to it by the
-    rule of `resize_bilinear`, whose zeros outside eat a little of the border; what lies outside the
-    picture is cut off. "aligned": the box is used as it is; a pixel counts if its centre lies in it,
-    and is sampled there, with the border values continued outwards.
+    "matterport": the box is rounded half to even to whole pixels, and the probabilities are resized to it as
+    `resize_bilinear` does, whose zeros outside shrink the mask a little at the border of the box. "aligned": the box is
+    used as it is; a pixel counts if its center is in the box, and is sampled there, with the border values continued
+    outward. What is outside the image is cut off in both modes.
 
     Args:
         probabilities: float [M, M], rows from top to bottom of the box.
-        box: (x1, y1, x2, y2) in picture pixels; may reach outside the picture.
-        image_size: (height, width) of the picture.
+        box: (x1, y1, x2, y2) in image pixels; may reach outside the image.
+        image_size: (height, width).
         mode: see above.
 
     Returns:
-        bool [h, w] and the (y, x) of its first pixel in the picture; 0 x 0 pixels at (0, 0) if the box has
-        no area inside the picture.
+        The pixels of the box; 0 x 0 at (0, 0) if the box has no area inside the image.
 
     Raises:
-        InputError: an argument has another shape, a box is not finite, or the mode is unknown.
+        InputError: an argument has the wrong shape, the box is not finite, or the mode is unknown.
     """
     edges = np.asarray(box, np.float64)
     if probabilities.ndim != 2 or probabilities.size == 0 or edges.shape != (4,):
@@ -82,7 +74,7 @@ def paste_mask(
     (y, height), (x, width) = ((int(span.first[0]), int(span.last[0] - span.first[0])) for span in (rows, columns))
     if height <= 0 or width <= 0:
         return np.zeros((0, 0), np.bool_), (0, 0)
-    # With the axes exchanged the scan goes row by row, as the pixels of an array lie.
+    # With the axes swapped the scan goes row by row, in the order of the array in memory.
     turned = probabilities.T[None], columns.from_first(), rows.from_first()
     ((runs,),) = mask_edges(*turned, (width, height), aligned=aligned)
     lengths = np.diff(runs, prepend=0, append=height * width)
@@ -95,20 +87,7 @@ def paste_masks(
     image_size: tuple[int, int],
     mode: PasteMode = "matterport",
 ) -> npt.NDArray[np.bool_]:
-    """Paste masks into full-size bitmaps; see `paste_mask`.
-
-    Args:
-        probabilities: float [N, M, M].
-        boxes: float [N, 4], x1, y1, x2, y2 in picture pixels.
-        image_size: (height, width) of the picture.
-        mode: see `paste_mask`.
-
-    Returns:
-        bool [N, height, width].
-
-    Raises:
-        InputError: lengths differ, or as `paste_mask`.
-    """
+    """Paste masks [N, M, M] into full-size bitmaps, bool [N, height, width]; see `paste_mask`."""
     edges = np.asarray(boxes, np.float64)
     if probabilities.ndim != 3 or edges.shape != (len(probabilities), 4):
         raise InputError(
@@ -122,15 +101,14 @@ def paste_masks(
 
 
 def crop_of(mask: npt.NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> MaskCrop:
-    """Cut a mask to the rectangle that its pixels span.
+    """Cut a mask, bool [H, W], to the rectangle that its pixels span.
 
     Args:
         mask: bool [H, W].
-        origin: (y, x) of its first pixel in the picture.
+        origin: (y, x) of its first pixel in the image.
 
     Returns:
-        A view of the mask, bool [h, w], and the (y, x) of its first pixel in the picture; 0 x 0 at (0, 0) if the mask
-        is empty.
+        A view of the mask; 0 x 0 at (0, 0) if the mask is empty.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -140,7 +118,7 @@ def crop_of(mask: npt.NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> Ma
 
 
 def place_crops(crops: Sequence[MaskCrop], image_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Put each crop (bool [h, w], (y, x) of its first pixel) into a bitmap: bool [N, height, width]."""
+    """Put each crop into a bitmap of its own: bool [N, height, width]."""
     masks = np.zeros((len(crops), *image_size), np.bool_)
     for mask, crop in zip(masks, crops, strict=True):
         _place(mask, crop)

@@ -1,7 +1,9 @@
 """COCO run-length encoding in NumPy, equal byte for byte to that of pycocotools.
 
-A mask is read column by column; its counts are the lengths of the runs of 0 and 1 in turn, beginning with
-0 (a run that may be empty). `runtime.masks.rle_string` writes them as text.
+A mask is read column by column. Its counts are the lengths of alternating runs of 0 and 1, starting with 0 (that run
+may be empty). `runtime.masks.rle_string` writes them as text. Functions that read an RLE take `size` [height, width]
+and `counts`, which is a compressed string, its bytes, or the list of counts. They raise InputError for a missing key,
+malformed counts, or counts that do not add up to height * width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,25 +17,22 @@ from runtime.masks.rle_string import read_counts, write_all_counts
 
 
 class RLE(TypedDict):
-    """A mask as COCO writes it: `size` [height, width], `counts` the compressed string."""
+    """A mask as COCO writes it: `size` [height, width] and `counts`, the compressed string. JSON serializable."""
 
     size: list[int]
     counts: str
 
 
 def encode_crop(crop: npt.NDArray[np.bool_], origin: tuple[int, int], image_size: tuple[int, int]) -> RLE:
-    """Encode the mask of a picture that is False outside a crop, without making the full bitmap.
+    """Encode the full mask of an image that is False outside a crop, without making its bitmap.
 
     Args:
         crop: bool [h, w].
-        origin: (y, x) of the first pixel of the crop, in picture pixels.
-        image_size: (height, width) of the picture.
-
-    Returns:
-        The run-length encoding of the full mask, JSON serialisable.
+        origin: (y, x) of the first pixel of the crop in the image.
+        image_size: (height, width).
 
     Raises:
-        InputError: the crop is not a bool matrix inside the picture.
+        InputError: the crop is not a bool matrix inside the image.
     """
     (y, x), (height, width) = origin, image_size
     if crop.ndim != 2 or crop.dtype != np.bool_:
@@ -44,24 +43,16 @@ def encode_crop(crop: npt.NDArray[np.bool_], origin: tuple[int, int], image_size
 
 
 def encode_edges(edges: Sequence[npt.NDArray[np.int64]], image_size: tuple[int, int]) -> list[RLE]:
-    """Encode masks that are given by their edges, all in one go.
-
-    Args:
-        edges: per mask int64 [2 R], as `runtime.masks.edges.mask_edges` finds them.
-        image_size: (height, width) of the picture.
-
-    Returns:
-        The run-length encoding of each mask, JSON serialisable.
-    """
+    """Encode masks given by their edges, per mask int64 [2 R] from `runtime.masks.edges.mask_edges`, all at once."""
     height, width = int(image_size[0]), int(image_size[1])
     ends = (np.zeros(1, np.int64), np.full(1, height * width))
-    # Every mask begins with a place 0 of its own; what is counted up to there is no run.
+    # Every mask begins with a 0 of its own; the difference before it is no run.
     places = np.concatenate([ends[1], *(part for own in edges for part in (ends[0], own, ends[1]))])
     lengths = np.array([len(own) + 1 for own in edges], np.int64)
     begins = np.cumsum(lengths + 1) - lengths - 1
     counted = np.ones(len(places) - 1, np.bool_)
     counted[begins] = False
-    # The last count is left out when the mask reaches the last pixel; an empty mask keeps its only one.
+    # The last count is omitted if the mask reaches the last pixel; an empty mask keeps its only one.
     reached = np.array([len(own) > 0 and own[-1] == height * width for own in edges], np.bool_)
     counted[(begins + lengths)[reached]] = False
     counts = np.diff(places)[counted]
@@ -70,30 +61,20 @@ def encode_edges(edges: Sequence[npt.NDArray[np.int64]], image_size: tuple[int, 
 
 def _crop_edges(crop: npt.NDArray[np.bool_], y: int, x: int, height: int) -> npt.NDArray[np.int64]:
     rows, columns = crop.shape
-    # A False after each column ends its runs there, so that a flat scan sees each column apart.
+    # A False after each column ends its runs there, so a flat scan sees each column separately.
     flat = np.zeros(columns * (rows + 1) + 1, np.bool_)
     flat[1:].reshape(columns, rows + 1)[:, :rows] = crop.T
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     column, row = np.divmod(edges, rows + 1)
     places = (x + column) * height + (y + row)  # begin, end, begin, end, ... in the full mask
-    # A run that ends at the foot of a column and one that begins at the top of the next are one run.
+    # A run that ends at the bottom of a column and one that begins at the top of the next are one run.
     apart = np.flatnonzero(places[1:-1:2] != places[2::2])
     between = np.stack([places[1:-1:2], places[2::2]], axis=1)[apart].ravel()
     return np.concatenate([places[:1], between, places[-1:]])
 
 
 def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Decode a mask.
-
-    Args:
-        rle: `size` [height, width] and `counts`: a compressed string or bytes, or the list of counts.
-
-    Returns:
-        bool [height, width].
-
-    Raises:
-        InputError: a key is missing, the counts are malformed, or do not add up to height * width.
-    """
+    """Decode a mask: bool [height, width]."""
     (height, width), counts = _parse(rle)
     values = np.zeros(len(counts), np.bool_)
     values[1::2] = True
@@ -101,23 +82,16 @@ def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def decode_crop(rle: Mapping[str, Any]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
-    """Decode the part of a mask that its pixels span: the inverse of `encode_crop`, without the full bitmap.
+    """Decode the rectangle that a mask's pixels span, bool [h, w], and the (y, x) of its first pixel.
 
-    Args:
-        rle: as for `decode`.
-
-    Returns:
-        bool [h, w], tight around the mask, and the (y, x) of its first pixel; 0 x 0 at (0, 0) of an empty mask.
-
-    Raises:
-        InputError: as `decode`.
+    The full bitmap is not made. An empty mask is 0 x 0 at (0, 0).
     """
     (height, _), counts = _parse(rle)
     starts, ends = _runs(counts)
     if not len(starts):
         return np.zeros((0, 0), np.bool_), (0, 0)
     left, top, right, bottom = _box_of_runs(starts, ends, height)
-    # Runs without pixels may have stood between two others: a begin and an end may share a place.
+    # Two runs may touch if one without pixels was between them: an end and a begin are then equal.
     steps = np.zeros((right - left) * height + 1, np.int8)
     np.add.at(steps, starts - left * height, 1)
     np.add.at(steps, ends - left * height, -1)
@@ -126,24 +100,14 @@ def decode_crop(rle: Mapping[str, Any]) -> tuple[npt.NDArray[np.bool_], tuple[in
 
 
 def mask_box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return the bounding box x1, y1, x2, y2 of a mask, without decoding it.
-
-    Args:
-        rle: as for `decode`.
-
-    Returns:
-        Whole pixels, x2 and y2 exclusive; zeros for an empty mask.
-
-    Raises:
-        InputError: as `decode`.
-    """
+    """Return the bounding box x1, y1, x2, y2 of a mask, x2 and y2 exclusive, without decoding it; 0s if it is empty."""
     (height, _), counts = _parse(rle)
     starts, ends = _runs(counts)
     return _box_of_runs(starts, ends, height) if len(starts) else (0, 0, 0, 0)
 
 
 def _runs(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the begins and ends (exclusive) of the runs of 1 that have pixels."""
+    """Return the begins and ends (exclusive) of the runs of 1, without empty ones."""
     edges = np.cumsum(counts)
     starts, ends = edges[:-1:2][: len(counts[1::2])], edges[1::2]
     filled = ends > starts
@@ -154,20 +118,13 @@ def _box_of_runs(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hei
     first, top = np.divmod(starts, height)
     last, bottom = np.divmod(ends - 1, height)
     left, right = int(first[0]), int(last[-1]) + 1
-    if (first != last).any():  # a run over the foot of a column has a pixel in the last row and one in the first
+    if (first != last).any():  # a run over two columns has a pixel in the last row and one in the first
         return left, 0, right, height
     return left, int(top.min()), right, int(bottom.max()) + 1
 
 
 def area(rle: Mapping[str, Any]) -> int:
-    """Count the pixels of a mask, without decoding it.
-
-    Args:
-        rle: as for `decode`.
-
-    Raises:
-        InputError: as `decode`.
-    """
+    """Count the pixels of a mask without decoding it."""
     return int(_parse(rle)[1][1::2].sum())
 
 
@@ -187,7 +144,7 @@ def _parse(rle: Mapping[str, Any]) -> tuple[tuple[int, int], npt.NDArray[np.int6
     if (values < 0).any() or int(values.sum()) != height * width:
         raise InputError(
             f"RLE counts add up to {int(values.sum())}, or one is negative; "
-            f"expected {height * width} for {height} x {width}"
+            f"expected a sum of {height * width} for {height} x {width} pixels"
         )
     return (height, width), values
 

@@ -1,8 +1,8 @@
 """The compressed string of COCO's run-length encoding.
 
-Each count from the fourth on is replaced by its difference to the count two before it, then written in groups
-of 5 bits, lowest first: bit 6 says that more groups follow, 48 is added to make a printable character, and the
-last group carries the sign.
+From the fourth on, each count is replaced by its difference from the count two before it. It is then written in groups
+of 5 bits, lowest first: bit 6 says that more groups follow, 48 is added to make a printable character, and the last
+group carries the sign.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from runtime.errors import InputError
 
-# 7 groups of 5 bits hold the counts of any bitmap that fits into memory, and cannot overflow an int64 sum.
+# 7 groups of 5 bits hold the counts of any bitmap that fits into memory and cannot overflow an int64 sum.
 _MAX_GROUPS = 7
 
 
@@ -23,22 +23,14 @@ def write_counts(counts: npt.ArrayLike) -> str:
 
 
 def write_all_counts(counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[str]:
-    """Compress the counts of several masks in one go.
-
-    Args:
-        counts: int64 [R], of all masks, one after the other.
-        lengths: int64 [N], how many each mask has.
-
-    Returns:
-        N strings.
-    """
+    """Compress the counts int64 [R] of N masks, one after the other, each with so many as `lengths` int64 [N] says."""
     begins = np.cumsum(lengths) - lengths
     values = counts.copy()
     values[2:] -= counts[:-2]
-    for first in range(3):  # the first three of each mask stand for themselves
+    for first in range(3):  # the first three of each mask are written as they are
         places = begins[lengths > first] + first
         values[places] = counts[places]
-    # A count needs as many groups as hold it and, on top, a bit that repeats its sign.
+    # The groups of a count must hold its bits and one more that repeats its sign.
     span = values ^ (values >> 63)
     groups = np.ones(len(values), np.int64)
     for group in range(1, _MAX_GROUPS):
@@ -56,13 +48,10 @@ def write_all_counts(counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int6
 
 
 def read_counts(text: str | bytes) -> npt.NDArray[np.int64]:
-    """Read what `write_counts` wrote.
-
-    Returns:
-        int64 [R]; not yet checked for sign and sum.
+    """Read COCO's string: int64 [R], not yet checked for sign and sum.
 
     Raises:
-        InputError: a character that the code does not have, or a count cut off or too long.
+        InputError: there is a character outside the code, or a count that is cut off or too long.
     """
     try:
         data = text.encode("ascii") if isinstance(text, str) else text
@@ -76,12 +65,12 @@ def read_counts(text: str | bytes) -> npt.NDArray[np.int64]:
     ends = np.flatnonzero((codes & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     if ends.size == 0 or ends[-1] != codes.size - 1 or (ends - starts).max() >= _MAX_GROUPS:
-        raise InputError("RLE counts end in the middle of a number, or hold one of over 35 bits")
+        raise InputError("RLE counts end in the middle of a number, or have one of more than 35 bits; copy them again")
     lengths = ends - starts + 1
     places = np.arange(codes.size) - np.repeat(starts, lengths)
     values = np.add.reduceat((codes & 31) << (5 * places), starts)
     values -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    # From the fourth on, each value is the difference to the one two before: two interleaved sums.
+    # From the fourth on, each value is the difference from the one two before: two interleaved sums.
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
