@@ -1,1 +1,1 @@
-"""Pictures from bytes to the input of the network."""
+"""Images, from bytes to the input of the network."""

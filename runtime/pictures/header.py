@@ -1,8 +1,8 @@
-"""Picture files as far as their header: format, mode and size, and no pixel yet.
+"""The header of image files: format, mode and size, without decoding a pixel.
 
-`PIL.Image.open` judges the declared size by a limit of the whole process: it warns above that, and raises above twice
-that. Neither is wanted. Silencing a warning changes the filters of all threads, and the program around us may have
-set the limit to something else. So Pillow's readers are asked here one by one, and the size is left to the caller.
+`PIL.Image.open` compares the declared size with a limit of the whole process: it warns above the limit and raises above
+twice the limit. Neither is wanted here: silencing a warning changes the filters of all threads, and the application may
+have set another limit. So Pillow's readers are called one by one, and the caller checks the size.
 """
 
 import os
@@ -28,10 +28,10 @@ from PIL import (  # noqa: F401  (each plugin registers its reader)
 
 from runtime.errors import ImageError
 
-# Pillow knows some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
+# Pillow reads some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
 # "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-# Endings of their files, for finding images in folders. A file that is named may end in anything.
+# File name endings by which images are found in folders. A file given by name may have any ending.
 PICTURE_SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -48,24 +48,24 @@ PICTURE_SUFFIXES = (
     ".pbm",
 )
 
-_PREFIX = 16  # bytes by which Pillow's readers know their format
-_FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's readers say to files not of their format
+_PREFIX = 16  # bytes by which Pillow's readers recognize their format
+_FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's readers raise for files of other formats
 
 
 @contextmanager
 def opened(source: str | bytes | bytearray, name: str, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
-    """Open a picture file for the time of a block.
+    """Open an image file for the duration of a block.
 
     Args:
-        source: a path; or the bytes of an encoded picture.
-        name: of the file, for messages.
-        formats: of `FORMATS`, those that may be read.
+        source: a path, or the bytes of an encoded image.
+        name: name of the file in messages.
+        formats: those of `FORMATS` that may be read.
 
     Yields:
-        The image, not decoded; its size is as declared, and may be zero or absurd.
+        The image, not decoded; its size is as declared and may be zero or absurd.
 
     Raises:
-        ImageError: there is no such file, or it is of none of the formats.
+        ImageError: there is no such file, or it has none of the formats.
         OSError: the file cannot be read. Pillow's readers raise many other types for damaged files.
     """
     if isinstance(source, str):
@@ -78,21 +78,17 @@ def opened(source: str | bytes | bytearray, name: str, formats: Sequence[str] = 
 
 
 def check_regular(path: str, name: str) -> None:
-    """Refuse what is no file: opening a pipe waits for a writer for ever, and a device may have no end.
-
-    Raises:
-        ImageError: nothing, a directory, a pipe, a socket or a device is there.
-    """
+    """Raise ImageError unless it is a regular file: opening a pipe can block forever, and a device may be endless."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  (a str, kept as given)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{name} does not exist; expected a picture file") from error
+        raise ImageError(f"{name} does not exist; expected an image file") from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ImageError(f"{name} cannot be opened: {reason}") from error
     if not stat.S_ISREG(mode):
         what = "is a directory" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device"
-        raise ImageError(f"{name} {what}; expected a picture file")
+        raise ImageError(f"{name} {what}; expected an image file")
 
 
 def _read_header(file: IO[bytes], name: str, formats: Sequence[str]) -> Image.Image:
@@ -106,6 +102,6 @@ def _read_header(file: IO[bytes], name: str, formats: Sequence[str]) -> Image.Im
             return factory(file, "")
         except _FOREIGN:
             continue
-    raise ImageError(f"{name} is empty or not a picture in a known format ({', '.join(formats)})") from (
+    raise ImageError(f"{name} is empty or not an image in a known format ({', '.join(formats)})") from (
         UnidentifiedImageError(f"it begins with {prefix!r}")
     )

@@ -1,7 +1,7 @@
-"""The resize policy of a model: picture to network input, and boxes back to the picture.
+"""The resize policy of a model: image to network input, and boxes back to the image.
 
-Frames: *picture pixels* belong to the picture as read, *input pixels* to the network input. Boxes are
-(x1, y1, x2, y2) with exclusive x2, y2. Both directions live here, so that they cannot drift apart.
+Frames: *image pixels* belong to the image as read, *input pixels* to the network input. Boxes are (x1, y1, x2, y2) with
+exclusive x2, y2. Both directions are defined here, so that they cannot diverge.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ ResizeMode = Literal["none", "square", "pad64", "crop"]
 
 @dataclass(frozen=True)
 class ResizePolicy:
-    """How pictures are brought to the input size of a network.
+    """How images are brought to the input size of a network.
 
     Attributes:
-        mode: "square": scale, then centre on a black square of side `max_dim`. "pad64": scale, then centre
-            on the next multiples of 64. "crop": scale, then cut a square of side `min_dim` (training
-            only). "none": leave the picture as it is; the other fields are then ignored.
-        min_dim: the shorter side is enlarged to at least this many pixels, never reduced; None: as it is.
-        max_dim: side of the square in pixels, which the longer side must not exceed; used by "square" only.
-        min_scale: scale at least by this factor, 2.0 for twice the size; None or 0: no such floor.
-            In "square" mode `max_dim` wins over it and over `min_dim`.
+        mode: "square": scale, then center on a black square of side `max_dim`. "pad64": scale, then center on the next
+            multiples of 64. "crop": scale, then cut a square of side `min_dim` (training only). "none": leave the image
+            as it is; the other fields are then ignored.
+        min_dim: the shorter side is enlarged to at least this many pixels, never reduced; None: left as it is.
+        max_dim: side of the square in pixels, which the longer side must not exceed; used only by "square".
+        min_scale: smallest scale factor, 2.0 for twice the size; None or 0: no minimum. In "square" mode `max_dim` takes
+            precedence over it and over `min_dim`.
 
     Raises:
         InputError: a field has the wrong type or range, or one that the mode needs is missing.
@@ -50,7 +50,7 @@ class ResizePolicy:
                 raise InputError(f"resize {name} is {value!r}; expected a positive integer or None")
         scale = self.min_scale
         if scale is not None and not ((_is_int(scale) or isinstance(scale, float)) and 0 <= scale < np.inf):
-            raise InputError(f"resize min_scale is {scale!r}; expected a finite number from 0, or None")
+            raise InputError(f"resize min_scale is {scale!r}; expected a finite number, 0 or more, or None")
         if self.mode == "square" and self.max_dim is None:
             raise InputError("resize mode 'square' has no max_dim; give the side of the square in pixels")
         if self.mode == "crop" and self.min_dim is None:
@@ -59,12 +59,12 @@ class ResizePolicy:
             raise InputError(f"resize min_dim is {self.min_dim}; mode 'pad64' needs a multiple of 64")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, JSON serialisable."""
+        """Return all fields, JSON serializable."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ResizePolicy":
-        """Read what `to_dict` wrote; fields left out are None.
+        """Read the result of `to_dict`; missing fields other than "mode" are None.
 
         Raises:
             InputError: an unknown key, no "mode", or a value that the class refuses.
@@ -78,37 +78,29 @@ class ResizePolicy:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where one picture lies in the network input. Made by `plan_letterbox`.
-
-    Attributes:
-        image_size: (height, width) of the picture.
-        resized_size: (height, width) of the picture after scaling.
-        input_size: (height, width) of the network input.
-        offset: (top, left) of the scaled picture in input pixels; zero or negative when it is cropped.
-        scale: the factor asked for; the sides of `resized_size` are rounded from it.
-    """
+    """Where one image is in the network input; sizes are (height, width). Made by `plan_letterbox`."""
 
     image_size: tuple[int, int]
     resized_size: tuple[int, int]
     input_size: tuple[int, int]
-    offset: tuple[int, int]
-    scale: float
+    offset: tuple[int, int]  # (top, left) of the scaled image in input pixels; zero or negative if it is cropped
+    scale: float  # as planned; the sides of `resized_size` are rounded
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """(y1, x1, y2, x2) in input pixels: the part of the input that shows the picture."""
+        """The part of the input that shows the image: (y1, x1, y2, x2) in input pixels."""
         (top, left), (height, width) = self.offset, self.resized_size
         bottom, right = min(top + height, self.input_size[0]), min(left + width, self.input_size[1])
         return max(top, 0), max(left, 0), bottom, right
 
     def apply(self, image: Picture) -> npt.NDArray[np.uint8]:
-        """Make the network input of a picture: scaled (values truncated), then padded with 0 or cropped.
+        """Make the network input of an image: scaled (values truncated), then padded with 0 or cropped.
 
         Args:
             image: uint8 [H, W, C], or a PIL image of mode "RGB" or "L", of size `image_size`.
 
         Returns:
-            uint8 [input height, input width, C]; may share memory with `image` when nothing changes.
+            uint8 [input height, input width, C]; may share memory with `image` if nothing changes.
 
         Raises:
             InputError: `image` has another size, mode or dtype.
@@ -140,17 +132,11 @@ class Letterbox:
         return canvas
 
     def boxes_to_image(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Map boxes from input pixels to picture pixels.
+        """Map boxes [N, 4] from input pixels to image pixels: float64 [N, 4], not clipped and not rounded.
 
-        As in matterport the first and the last pixel map to the first and the last: with s = 0 for x1, y1
-        and s = 1 for x2, y2, x' = ((x - s) - left) / (resized width - 1) * (image width - 1) + s. An axis
-        that is one pixel long after scaling maps in proportion, x' = (x - left) * image width.
-
-        Args:
-            boxes: float [N, 4] in input pixels.
-
-        Returns:
-            float64 [N, 4] in picture pixels; not clipped, not rounded.
+        As in matterport, the first and last pixels map to the first and last: with s = 0 for x1, y1 and s = 1 for x2,
+        y2, x' = ((x - s) - left) / (resized width - 1) * (image width - 1) + s. An axis that is one pixel long after
+        scaling maps in proportion, x' = (x - left) * image width.
 
         Raises:
             InputError: `boxes` is not [N, 4].
@@ -171,36 +157,33 @@ class Letterbox:
 def plan_letterbox(
     image_size: tuple[int, int], policy: ResizePolicy, crop_origin: tuple[int, int] | None = None
 ) -> Letterbox:
-    """Work out how a picture of a given size becomes network input.
+    """Compute how an image of a given size becomes network input.
 
-    Sides are rounded half to even, and to one pixel at least: a picture of 3000 x 1 scaled to 1024 keeps its
-    only column. Of an odd padding the smaller half comes first.
+    Sides are rounded half to even, to at least one pixel: an image of 3000 x 1 scaled to 1024 keeps its only column. If
+    the padding is odd, the smaller half comes first.
 
     Args:
-        image_size: (height, width) of the picture, in pixels.
+        image_size: (height, width) in pixels.
         policy: the resize policy of the model.
-        crop_origin: (top, left) of the crop in the scaled picture; for mode "crop", and only for it.
-
-    Returns:
-        The plan; `plan_letterbox(...).apply(image)` carries it out.
+        crop_origin: (top, left) of the crop in the scaled image; required for mode "crop" and refused for others.
 
     Raises:
-        InputError: a size or origin is out of range, or the input would have over `MAX_PIXELS` pixels,
-            which happens when the short side of a long, thin picture is enlarged to `min_dim`.
+        InputError: a size or origin is out of range, or the input would have more than `MAX_PIXELS` pixels, as when the
+            short side of a long, thin image is enlarged to `min_dim`.
     """
     height, width = image_size
     if not (_is_int(height) and _is_int(width) and height > 0 and width > 0):
         raise InputError(f"image_size is {tuple(image_size)}; expected (height, width), positive integers")
     scale = _scale(image_size, policy)
-    # Python's round, as matterport: half to even.
+    # Python's round, as in matterport: half to even.
     resized = (height, width) if scale == 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
     if resized[0] * resized[1] > MAX_PIXELS:
         raise InputError(
-            f"a picture of {height} x {width} would be enlarged to {resized[0]} x {resized[1]} by mode "
-            f"{policy.mode!r}, over {MAX_PIXELS} pixels; cut it into parts or use mode 'square'"
+            f"an image of {height} x {width} pixels would be enlarged to {resized[0]} x {resized[1]} by mode "
+            f"{policy.mode!r}; at most {MAX_PIXELS} pixels are allowed: cut it into parts or use mode 'square'"
         )
     if (crop_origin is not None) != (policy.mode == "crop"):
-        raise InputError(f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; it belongs to 'crop'")
+        raise InputError(f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; give it only for mode 'crop'")
     if crop_origin is not None and policy.min_dim is not None:
         return _crop_plan((height, width), resized, policy.min_dim, crop_origin, scale)
     if policy.mode == "square" and policy.max_dim is not None:
@@ -230,7 +213,7 @@ def _crop_plan(
     top, left = origin
     if not (0 <= top <= resized[0] - side and 0 <= left <= resized[1] - side):
         raise InputError(
-            f"crop_origin is {origin}; a crop of {side} in a scaled picture of {resized[0]} x {resized[1]} "
+            f"crop_origin is {origin}; a crop of {side} in a scaled image of {resized[0]} x {resized[1]} "
             f"needs 0..{resized[0] - side}, 0..{resized[1] - side}"
         )
     return Letterbox(image_size, resized, (side, side), (-top, -left), scale)

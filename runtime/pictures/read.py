@@ -1,6 +1,6 @@
-"""Picture files, bytes, PIL images and arrays to uint8 [H, W, channels].
+"""Image files, bytes, PIL images and arrays to uint8 [H, W, channels].
 
-Pictures become 8-bit RGB or luminance; a kind that has no honest conversion is refused by name.
+Images become 8-bit RGB or luminance. Modes without an agreed conversion are refused by name.
 """
 
 import logging
@@ -17,17 +17,17 @@ from runtime.one_line import one_line
 from runtime.pictures.header import opened
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]
-# A decoded, upright picture: uint8 [H, W, C], or a PIL image of mode "RGB" or "L".
+# A decoded, upright image: uint8 [H, W, C], or a PIL image of mode "RGB" or "L".
 Picture = npt.NDArray[np.uint8] | Image.Image
 
-# What is read unless a caller allows more or less. A file of some 100 KiB can declare 10 000 x 10 000 pixels and take
-# 300 MB once decoded. 100 megapixels leaves room for the largest cameras.
+# The default limit. A file of some 100 KiB can declare 10,000 x 10,000 pixels and take 300 MB once decoded.
+# 100 megapixels leave room for the largest cameras.
 MAX_PIXELS = 100_000_000
 
 _logger = logging.getLogger(__name__)
 
-# Steps that `Image.convert` takes without loss of meaning. Palettes pass through RGBA, because a
-# transparent palette entry has a colour too; alpha is then dropped, not blended.
+# Conversions by `Image.convert` that keep the meaning. Palettes go through RGBA, because a transparent palette entry
+# has a color too; alpha is then dropped, not blended.
 _STEPS: dict[str, tuple[str, ...]] = {
     "1": ("L",),
     "L": (),
@@ -43,8 +43,8 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "YCbCr": ("RGB",),
 }
 
-# Rows of a PIL image that are packed into an array at a time: some that fit the processor's cache are packed
-# four times as fast as all at once.
+# Rows of a PIL image that are packed into an array at a time: a strip that fits the processor's cache is packed four
+# times as fast as the whole image.
 _STRIP_ROWS = 64
 _STRIP_WIDTH = 2**16  # a strip of a wider picture would not fit the cache either
 _ORIENTATION = ExifTags.Base.Orientation
@@ -57,25 +57,24 @@ _REMEDIES = {
 
 
 def read_image(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a picture into an array.
+    """Read an image into an array.
 
-    Files, bytes and PIL images: EXIF orientation is applied; grayscale is repeated to RGB, or RGB turned
-    into luminance (ITU-R 601) for `channels == 1`; palette, bilevel, CMYK and YCbCr pictures are
-    converted; alpha is dropped without blending; 16-bit samples keep their high byte. Of a file
-    with several frames the first is read, which is logged (not for MPO, whose first frame is the photo).
+    In files, bytes and PIL images, EXIF orientation is applied; grayscale is repeated to RGB, or RGB converted to
+    luminance (ITU-R 601) for `channels == 1`; palette, bilevel, CMYK and YCbCr images are converted; alpha is dropped
+    without blending; 16-bit samples keep their high byte. Of a file with several frames the first is read, with a
+    warning in the log (except for MPO, whose first frame is the photo).
 
     Args:
-        source: a path; an encoded picture as bytes (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM); a PIL image;
-            or a uint8 array [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA. An array that already
-            has `channels` channels is taken as it is.
-        channels: 3 for RGB, 1 for luminance; any other count is for arrays of exactly that many channels.
-        max_pixels: most pixels of a picture; checked on a file's header, before any pixel is decoded.
+        source: a path; an encoded image as bytes (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM); a PIL image; or a uint8 array
+            [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA. An array with `channels` channels is used as it is.
+        channels: 3 for RGB, 1 for luminance; other counts are for arrays of exactly that many channels.
+        max_pixels: most pixels allowed; checked in a file's header, before any pixel is decoded.
 
     Returns:
-        uint8 [H, W, channels], C-contiguous; it shares memory with `source` where that is such an array.
+        uint8 [H, W, channels], C-contiguous; shares memory with `source` if that is such an array.
 
     Raises:
-        ImageError: `source` cannot be read, has over `max_pixels` pixels, or is of a kind not converted.
+        ImageError: `source` cannot be read, has more than `max_pixels` pixels, or is of a kind that is not converted.
         InputError: `channels` or `max_pixels` is not a positive integer.
     """
     picture = open_picture(source, channels, max_pixels)
@@ -83,20 +82,7 @@ def read_image(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIX
 
 
 def open_picture(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a picture as `read_image` does, but leave it in Pillow's memory where it is of use as it is there.
-
-    Args:
-        source: as for `read_image`.
-        channels: likewise.
-        max_pixels: likewise.
-
-    Returns:
-        uint8 [H, W, channels], or a PIL image, decoded and upright, of mode "RGB" (3 channels) or "L" (1).
-
-    Raises:
-        ImageError: as `read_image`.
-        InputError: likewise.
-    """
+    """Read an image as `read_image` does, but leave an RGB or luminance image of Pillow in Pillow's memory."""
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
         raise InputError(f"channels is {channels!r}; expected a positive integer, 3 for RGB")
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
@@ -105,13 +91,13 @@ def open_picture(source: ImageSource, channels: int = 3, max_pixels: int = MAX_P
         return _from_array(source, channels, max_pixels)
     if not isinstance(source, str | os.PathLike | bytes | bytearray | Image.Image):
         raise ImageError(
-            f"cannot read a picture from {type(source).__name__}; expected a path, bytes, a PIL image or "
+            f"cannot read an image from {type(source).__name__}; expected a path, bytes, a PIL image or "
             f"a uint8 array: convert tensors with np.asarray(...)"
         )
     if channels not in (1, 3):
         raise ImageError(
-            f"a model with {channels} input channels takes uint8 arrays [H, W, {channels}] only; "
-            f"files and PIL images give 1 or 3 channels"
+            f"a model with {channels} input channels takes only uint8 arrays [H, W, {channels}]; "
+            f"files and PIL images have 1 or 3 channels"
         )
     if isinstance(source, Image.Image):
         with _decoding("the PIL image"):
@@ -137,9 +123,9 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int, max_pixels: int) ->
     if array.dtype != np.uint8:
         kind = "float" if array.dtype.kind == "f" else array.dtype.name
         remedy = _REMEDIES.get(kind, "scale it to 0..255, then astype(np.uint8)")
-        raise ImageError(f"{described} is not a picture: expected dtype uint8; convert it with {remedy}")
+        raise ImageError(f"{described} is not an image: expected dtype uint8; convert it with {remedy}")
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(f"{described} is not a picture: expected [H, W] or [H, W, C], none of them zero")
+        raise ImageError(f"{described} is not an image: expected [H, W] or [H, W, C], none of them zero")
     _check_pixels(array.shape[0], array.shape[1], max_pixels, described)
     pixels = array[:, :, None] if array.ndim == 2 else array
     found = pixels.shape[2]
@@ -156,13 +142,13 @@ def _from_array(array: npt.NDArray[np.uint8], channels: int, max_pixels: int) ->
 
 def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int, max_pixels: int) -> Picture:
     if isinstance(source, bytes | bytearray):
-        name = f"the picture of {len(source)} bytes"
+        name = f"the image of {len(source)} bytes"
         encoded: str | bytes | bytearray = source
     else:
         encoded = os.fsdecode(source)
         name = repr(encoded)
     with _decoding(name), opened(encoded, name) as image:
-        # Asked first: a GIF looks for its second frame, and has to decode the first one anew after it.
+        # Asked first: a GIF looks for its second frame, and would have to decode the first one again afterward.
         several = image.format != "MPO" and getattr(image, "is_animated", False)
         picture = _from_pil(image, channels, max_pixels, name)
     if several:
@@ -172,14 +158,14 @@ def _from_file(source: str | os.PathLike[str] | bytes | bytearray, channels: int
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Turn what decoders raise, a dozen types for the same fault, into one error of one printable line."""
+    """Turn the dozen types that decoders raise into one error with a message of one printable line."""
     try:
         yield
     except ImageError:
         raise
     except Exception as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        raise ImageError(f"{name} cannot be read as a picture: {one_line(reason)}") from error
+        raise ImageError(f"{name} cannot be read as an image: {one_line(reason)}") from error
 
 
 def _from_pil(image: Image.Image, channels: int, max_pixels: int, name: str) -> Picture:
@@ -194,7 +180,7 @@ def _from_pil(image: Image.Image, channels: int, max_pixels: int, name: str) -> 
             f"scale it yourself and pass a uint8 array"
         )
     image.load()
-    # A picture without orientation would be copied.
+    # Without the check, an image without orientation would be copied.
     upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     if steps is None:
         return _from_array((np.asarray(upright) >> 8).astype(np.uint8), channels, max_pixels)
@@ -210,6 +196,5 @@ def _from_pil(image: Image.Image, channels: int, max_pixels: int, name: str) -> 
 def _check_pixels(height: int, width: int, max_pixels: int, name: str) -> None:
     if height * width > max_pixels:
         raise ImageError(
-            f"{name} has {width} x {height} pixels; at most {max_pixels} are allowed: shrink it, or allow more "
-            "by max_pixels"
+            f"{name} has {width} x {height} pixels; at most {max_pixels} are allowed: shrink it, or raise max_pixels"
         )

@@ -1,8 +1,8 @@
-"""Bilinear resizing with half-pixel centres and zeros outside the picture.
+"""Bilinear resizing with half-pixel centers and zeros outside the image.
 
-Worked example, 2 pixels to 4: target pixel i has its centre at (i + 0.5) * 2 / 4 - 0.5 in source pixels,
-that is at -0.25, 0.25, 0.75, 1.25. The first takes 0.75 of pixel 0 and 0.25 of the zeros before it.
-This is what matterport's `skimage.transform.resize(order=1, mode="constant", anti_aliasing=False)` means.
+Example, 2 pixels to 4: target pixel i has its center at (i + 0.5) * 2 / 4 - 0.5 in source pixels, that is at -0.25,
+0.25, 0.75, 1.25. The first takes 0.75 of pixel 0 and 0.25 of the zeros before it. This is how matterport's
+`skimage.transform.resize(order=1, mode="constant", anti_aliasing=False)` is defined.
 """
 
 from typing import Any, NamedTuple
@@ -12,51 +12,32 @@ import numpy.typing as npt
 
 from runtime.errors import InputError
 
-# Rows are made in strips that stay in the processor's cache; larger ones are slower, smaller ones too.
+# Rows are made in strips that fit the processor's cache; both larger and smaller ones are slower.
 _STRIP_VALUES = 1 << 17
 
 
 class AxisSamples(NamedTuple):
-    """For each target pixel of one axis: two source indices and their weights.
+    """For each target pixel of one axis, [T]: two source indices, clipped to the axis, and their weights."""
 
-    Attributes:
-        lower: int64 [T], source index at or before the sampled position, clipped to the axis.
-        upper: int64 [T], the index after it, clipped to the axis.
-        lower_weight: float64 [T], 0 where the index before the clip lay outside.
-        upper_weight: float64 [T], likewise.
-    """
-
-    lower: npt.NDArray[np.int64]
+    lower: npt.NDArray[np.int64]  # at or before the sampled position
     upper: npt.NDArray[np.int64]
-    lower_weight: npt.NDArray[np.float64]
+    lower_weight: npt.NDArray[np.float64]  # 0 where the index was outside before it was clipped
     upper_weight: npt.NDArray[np.float64]
 
 
 def sample_positions(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Say where the pixels of a resized axis come from, free of rounding.
-
-    Args:
-        source: number of source pixels.
-        target: number of target pixels that cover the same extent.
+    """Return where the T pixels of a resized axis are sampled, without rounding.
 
     Returns:
-        int64 [T], the source index at or before each position, -1 before the first pixel; and int64 [T], how far
-        after it the position lies, in units of 1 / (2 * target) of a source pixel.
+        int64 [T], the source index at or before each position, -1 before the first pixel; and int64 [T], the distance
+        of the position from it, in units of 1 / (2 * target) of a source pixel.
     """
     lower, rest = np.divmod((2 * np.arange(target) + 1) * source - target, 2 * target)
     return lower, rest
 
 
 def sample_axis(source: int, target: int) -> AxisSamples:
-    """Say where the pixels of a resized axis come from.
-
-    Args:
-        source: number of source pixels.
-        target: number of target pixels that cover the same extent.
-
-    Returns:
-        The samples of all target pixels.
-    """
+    """Return the samples of an axis of `source` pixels that is resized to `target` pixels."""
     lower, rest = sample_positions(source, target)
     fraction = rest / (2 * target)
     last = source - 1
@@ -69,18 +50,14 @@ def sample_axis(source: int, target: int) -> AxisSamples:
 
 
 def resize_bilinear(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Resize a picture, without anti-aliasing.
-
-    Args:
-        image: [H, W] or [H, W, C], any real dtype.
-        size: (height, width) of the result, in pixels.
+    """Resize an image, [H, W] or [H, W, C] of any real dtype, to `size` (height, width) without anti-aliasing.
 
     Returns:
-        float64 [height, width] or [height, width, C]. Border pixels mix with the zeros outside, then
-        all values are clipped to the range of `image`: a picture that is 200 everywhere stays 200.
+        float64 [height, width] or [height, width, C]. Border pixels mix with the zeros outside, then all values are
+        clipped to the range of `image`: an image that is 200 everywhere stays 200.
 
     Raises:
-        InputError: `image` is not of that shape, has no pixels, or `size` is not positive.
+        InputError: `image` has another shape or no pixels, or `size` is not positive.
     """
     if image.ndim not in (2, 3) or image.size == 0:
         raise InputError(f"image has shape {list(image.shape)}; expected [H, W] or [H, W, C] with pixels")

@@ -1,7 +1,7 @@
-"""Bilinear resizing of 8-bit pictures, in whole numbers: what `resize_bilinear` means, cut to uint8.
+"""Bilinear resizing of 8-bit images in integers: the exact values of `resize_bilinear`, truncated to uint8.
 
-Along each axis the weights are fractions with one denominator, so that four neighbours, weighted, are a whole
-number over the product of two denominators; an integer division cuts it. No rounding can decide a pixel.
+Along each axis the weights are fractions with a common denominator, so the weighted sum of four neighbors is an integer
+over the product of two denominators; an integer division truncates it. No pixel depends on rounding.
 """
 
 from collections.abc import Callable
@@ -16,44 +16,35 @@ from runtime.pictures.read import Picture, picture_pixels
 from runtime.pictures.resize import sample_positions
 
 Pixels = npt.NDArray[np.uint8]
-# Target rows begin..end to their four neighbours, each uint8 [rows, width * C]: upper left, upper right, lower
-# left, lower right. Those outside the picture may be anything: their weight is 0.
-_Neighbours = Callable[[int, int], tuple[Pixels, Pixels, Pixels, Pixels]]
+# Target rows begin..end to their four neighbors, each uint8 [rows, width * C]: upper left, upper right, lower left,
+# lower right. Neighbors outside the image may have any value: their weight is 0.
+_Neighbors = Callable[[int, int], tuple[Pixels, Pixels, Pixels, Pixels]]
 
-# Rows are made in strips that stay in the processor's cache; larger ones are slower, smaller ones too.
+# Rows are made in strips that fit the processor's cache; both larger and smaller ones are slower.
 _STRIP_VALUES = 1 << 17
-# Pillow adds up its positions; on longer axes the sum could drift over half the distance to the next pixel.
+# Pillow accumulates positions; on longer axes the error could exceed half the distance to the next pixel.
 _MAX_SIDE = 1 << 15
 
 
 class _Weights(NamedTuple):
-    """Two source pixels and their weights for each target pixel of one axis.
-
-    Attributes:
-        lower: int64 [T], source index, clipped to the axis.
-        upper: int64 [T], the one after it, clipped to the axis.
-        lower_weight: int64 [T], 0 for an index that was outside.
-        upper_weight: int64 [T], likewise.
-        total: what both weights add up to inside the picture.
-    """
+    """For each target pixel of one axis, [T]: two source indices, clipped to the axis, and their weights."""
 
     lower: npt.NDArray[np.int64]
     upper: npt.NDArray[np.int64]
-    lower_weight: npt.NDArray[np.int64]
+    lower_weight: npt.NDArray[np.int64]  # 0 for an index that was outside
     upper_weight: npt.NDArray[np.int64]
-    total: int
+    total: int  # sum of both weights inside the image
 
 
 def resize_truncated(picture: Picture, size: tuple[int, int]) -> Pixels:
-    """Resize a picture: the exact values of `resize_bilinear`, truncated.
+    """Resize an image to `size` (height, width): the exact values of `resize_bilinear`, truncated.
 
     Args:
-        picture: uint8 [H, W, C], or a PIL image of mode "RGB" or "L", of which only the pixels that count are
-            taken out.
-        size: (height, width) of the result, in pixels.
+        picture: uint8 [H, W, C], or a PIL image of mode "RGB" or "L", of which only the sampled pixels are read.
+        size: (height, width) in pixels.
 
     Returns:
-        uint8 [height, width, C]. Border pixels mix with the zeros outside, but fall below no value of the picture.
+        uint8 [height, width, C]. Border pixels mix with the zeros outside, but never fall below the image's minimum.
 
     Raises:
         InputError: the array has another shape or dtype, or no pixels, or `size` is not positive.
@@ -68,14 +59,14 @@ def resize_truncated(picture: Picture, size: tuple[int, int]) -> Pixels:
         raise InputError(f"size is {tuple(size)}; expected (height, width) of at least one pixel each")
     rows, columns = _weigh(height, size[0]), _weigh(width, size[1])
     if isinstance(picture, np.ndarray):
-        neighbours = _in_array(picture, rows, columns)
+        neighbors = _in_array(picture, rows, columns)
     elif max(height, width, *size) <= _MAX_SIDE:
-        neighbours = _in_pillow(picture, size)
+        neighbors = _in_pillow(picture, size)
     else:
-        neighbours = _in_array(picture_pixels(picture), rows, columns)
+        neighbors = _in_array(picture_pixels(picture), rows, columns)
     result = np.empty((*size, depth), np.uint8)
-    _mix(neighbours, rows, columns, result)
-    if size[0] > height or size[1] > width:  # only then do positions lie outside
+    _mix(neighbors, rows, columns, result)
+    if size[0] > height or size[1] > width:  # only then are positions outside
         lowest = picture.min() if isinstance(picture, np.ndarray) else np.min(picture.getextrema())
         np.maximum(result, np.uint8(lowest), out=result)
     return result
@@ -95,23 +86,23 @@ def _weigh(source: int, target: int) -> _Weights:
     )
 
 
-def _in_array(pixels: Pixels, rows: _Weights, columns: _Weights) -> _Neighbours:
+def _in_array(pixels: Pixels, rows: _Weights, columns: _Weights) -> _Neighbors:
     depth = pixels.shape[2]
     left, right = (((side[:, None] * depth) + np.arange(depth)).ravel() for side in (columns.lower, columns.upper))
 
-    def neighbours(begin: int, end: int) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    def neighbors(begin: int, end: int) -> tuple[Pixels, Pixels, Pixels, Pixels]:
         above, below = (pixels[side[begin:end]].reshape(end - begin, -1) for side in (rows.lower, rows.upper))
         return above.take(left, 1), above.take(right, 1), below.take(left, 1), below.take(right, 1)
 
-    return neighbours
+    return neighbors
 
 
-def _in_pillow(image: Image.Image, size: tuple[int, int]) -> _Neighbours:
+def _in_pillow(image: Image.Image, size: tuple[int, int]) -> _Neighbors:
     (height, width), (across, down) = size, (image.width / size[1], image.height / size[0])
-    # Positions are multiples of half a target pixel's part; a quarter on top keeps rounding away from the steps.
+    # Positions are multiples of half a target pixel; a quarter added to them keeps rounding errors harmless.
     x, y = 0.25 / width - 0.5, 0.25 / height - 0.5
 
-    def neighbours(begin: int, end: int) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    def neighbors(begin: int, end: int) -> tuple[Pixels, Pixels, Pixels, Pixels]:
         top = y + begin * down
         found = (
             image.transform(
@@ -126,12 +117,12 @@ def _in_pillow(image: Image.Image, size: tuple[int, int]) -> _Neighbours:
         upper_left, upper_right, lower_left, lower_right = (np.asarray(part).reshape(end - begin, -1) for part in found)
         return upper_left, upper_right, lower_left, lower_right
 
-    return neighbours
+    return neighbors
 
 
-def _mix(neighbours: _Neighbours, rows: _Weights, columns: _Weights, result: Pixels) -> None:
+def _mix(neighbors: _Neighbors, rows: _Weights, columns: _Weights, result: Pixels) -> None:
     height, width, depth = result.shape
-    # The smallest types that hold the sums, which are never above 255 times all weights.
+    # The smallest types that hold the sums, which are at most 255 times the sum of all weights.
     narrow = np.min_scalar_type(255 * rows.total)
     wide = np.min_scalar_type(255 * rows.total * columns.total)
     above_weight, below_weight = (w[:, None].astype(narrow) for w in (rows.lower_weight, rows.upper_weight))
@@ -139,7 +130,7 @@ def _mix(neighbours: _Neighbours, rows: _Weights, columns: _Weights, result: Pix
     strip = max(1, _STRIP_VALUES // (width * depth))
     for begin in range(0, height, strip):
         part = slice(begin, min(begin + strip, height))
-        upper_left, upper_right, lower_left, lower_right = neighbours(part.start, part.stop)
+        upper_left, upper_right, lower_left, lower_right = neighbors(part.start, part.stop)
         left = upper_left * above_weight[part]
         left += lower_left * below_weight[part]
         right = upper_right * above_weight[part]

@@ -20,7 +20,7 @@ def test_size_of_a_turned_picture(tmp_path, suffix, orientation):
 
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
-    with pytest.raises(RowError, match="not a picture in a known format"):
+    with pytest.raises(RowError, match="not an image in a known format"):
         picture_size(tmp_path / "a.png")
     large = tmp_path / "b.ppm"
     large.write_bytes(b"P6 11000 11000 255\n")

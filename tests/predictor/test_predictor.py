@@ -310,7 +310,7 @@ def test_artifact_that_does_not_resize(doctored, picture):
 
 def test_picture_that_would_be_enlarged_too_much(doctored):
     path = doctored(resize={"mode": "pad64", "min_dim": 1024, "max_dim": None, "min_scale": None})
-    with pytest.raises(ImageError, match="1 x 500 would be enlarged"):
+    with pytest.raises(ImageError, match="1 x 500 pixels would be enlarged"):
         Predictor(path, "cpu")(np.zeros((1, 500, 3), np.uint8))
 
 

@@ -141,9 +141,7 @@ def test_bad_arguments_are_refused(mask, box, mode):
 
 def test_the_first_bad_box_is_named():
     boxes = np.array([[0, 0, 5, 5], [0, 1, 2, 2**24], [np.nan, 0, 0, 0]])
-    with pytest.raises(
-        InputError, match=r"^box 1 is \[0\.0, 1\.0, 2\.0, 16777216\.0\]; expected finite image pixels$"
-    ):
+    with pytest.raises(InputError, match=r"^box 1 is \[0\.0, 1\.0, 2\.0, 16777216\.0\]; expected finite image pixels$"):
         check_boxes(boxes)
     with pytest.raises(InputError, match=r"^box 1 is"):
         check_boxes(-boxes[:2])

@@ -185,7 +185,7 @@ def test_a_crop_keeps_its_place_in_the_picture():
     for origin in (None, (5, 0), (0, 15), (-1, 0), (0, -1)):
         with pytest.raises(InputError, match="crop_origin"):
             plan_letterbox((20, 30), ResizePolicy("crop", 16), origin)
-    with pytest.raises(InputError, match=r"a crop of 16 in a scaled picture of 20 x 30 needs 0\.\.4, 0\.\.14$"):
+    with pytest.raises(InputError, match=r"a crop of 16 in a scaled image of 20 x 30 needs 0\.\.4, 0\.\.14$"):
         plan_letterbox((20, 30), ResizePolicy("crop", 16), (0, 15))
     with pytest.raises(InputError, match="crop_origin"):
         plan_letterbox((20, 30), ResizePolicy("none"), (0, 0))

@@ -215,7 +215,7 @@ def test_damaged_and_missing_files(tmp_path):
 
 def test_a_damaged_pil_image_and_what_is_no_file(tmp_path):
     whole = encoded(Image.fromarray(np.resize(RGB, (64, 64, 3))), "JPEG")
-    assert "cannot be read as a picture" in refusal(Image.open(BytesIO(whole[: len(whole) // 2])))
+    assert "cannot be read as an image" in refusal(Image.open(BytesIO(whole[: len(whole) // 2])))
     closed = Image.fromarray(RGB)
     closed.close()
     assert "the PIL image cannot be read" in refusal(closed)
