@@ -1,6 +1,6 @@
-"""The artifact contract: tensor names and types, and the metadata every artifact carries.
+"""The artifact format: names and types of tensors, and the metadata in every artifact.
 
-One home for both: `export` writes with these names, the backends read with them. `docs/artifact.md` explains fields.
+`export` writes with these names, and the backends read with them. `docs/artifact.md` explains the fields.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ IMAGES, WINDOWS = "images", "windows"
 SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
 NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS = "num_detections", "boxes", "scores", "class_ids", "masks"
 INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
-# In a SavedModel: the key of the function, and how names of the identities between two stages begin.
+# In a SavedModel: the key of the function, and the prefix of the identities between stages.
 SIGNATURE = "serving_default"
 BORDER_PREFIX = "stage_"
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
@@ -27,35 +27,35 @@ OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 ArtifactFormat = Literal["onnx", "savedmodel"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "cuda", "tensorrt"]
-SIZE_MULTIPLE = 64  # sides of `images` in pixels: P6 has stride 64, other sides would not divide into whole cells
+SIZE_MULTIPLE = 64  # of the sides of `images`: P6 has stride 64, and only these divide into whole cells
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an artifact says about itself.
+    """The metadata of an artifact.
 
     Attributes:
-        format: Which engine runs it.
-        name: Of the model's configuration.
-        class_names: Index is the class id; 0 is the background.
+        format: "onnx" or "savedmodel".
+        name: Name of the model's configuration.
+        class_names: Name of each class id; 0 is the background.
         image_channels: Last axis of `images`.
-        resize: How a picture becomes an entry of `images`.
+        resize: How an image becomes an entry of `images`.
         mask_paste: How mask probabilities become pixels.
         max_detections: Rows of every output.
         mask_size: Side of the masks.
         score_threshold: Default of the input.
         nms_threshold: Default of the input.
-        opset: Of the ONNX graph; None for a SavedModel.
-        engine_minimum: Lowest version per engine package.
-        producer: Versions of what wrote the artifact.
-        checkpoint: `name` and `sha256` of the file the weights came from.
-        verdict: What the comparison with the Keras model found, see `export.verify.verdict`.
-        borders: ONNX only: per border between two stages the `tensor` that holds it in the graph, and the
-            `permutation` of its axes (None where it has the usual layout).
-        config: The whole configuration of the model, as its checkpoint has it; {} in older artifacts.
-        precision: Of weights and activations: "fp32", or "fp16" or "int8" for those of convolutions.
-        target: The engine whose habits the graph suits; others run it too.
-        input_shape: Batch, height and width of `images` where they are fixed; None is dynamic.
+        opset: Version of the ONNX operators; None for a SavedModel.
+        engine_minimum: Lowest version of each engine package.
+        producer: Versions of the packages that wrote the artifact.
+        checkpoint: `name` and `sha256` of the checkpoint.
+        verdict: Result of the parity check, see `export.verify.verdict`.
+        borders: ONNX only: for each stage boundary tensor, the `tensor` of the graph that holds it, and the
+            `permutation` of its axes (None if it has the usual layout).
+        config: The whole configuration of the model, as in its checkpoint; {} in older artifacts.
+        precision: "fp32"; or "fp16" or "int8", for weights and activations of convolutions.
+        target: The engine that the graph is optimized for; others run it too.
+        input_shape: Batch, height and width of `images`; None for each that is dynamic.
     """
 
     format: ArtifactFormat
@@ -80,7 +80,7 @@ class Metadata:
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None)
 
     def to_json(self) -> str:
-        """Compact JSON with the schema version, the tensors, and the verdict's digest."""
+        """Return compact JSON with the schema version, the tensors, and the verdict's digest."""
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}
         values |= {
             "schema_version": SCHEMA_VERSION,
@@ -94,15 +94,15 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:
-        """Inverse of `to_json`; everything is checked.
+        """Read and check the result of `to_json`.
 
         Args:
-            text: JSON.
+            text: The JSON.
             where: Path of the artifact, for messages.
 
         Raises:
-            ArtifactVersionError: Another schema version.
-            ArtifactCorruptError: Not JSON, or a field missing or unusable.
+            ArtifactVersionError: It has another schema version.
+            ArtifactCorruptError: It is not JSON, or a field is missing or unusable.
         """
         try:
             values = json.loads(text)
@@ -126,7 +126,9 @@ class Metadata:
             )
             digest = verdict_digest(metadata.verdict)
         except (KeyError, TypeError, InputError, RecursionError) as error:
-            raise ArtifactCorruptError(f"{where}: its metadata lacks or spoils a field: {error}") from error
+            raise ArtifactCorruptError(
+                f"{where}: its metadata lacks a field or has an unusable one: {error}; export it again"
+            ) from error
         if values.get("verdict_sha256") != digest:
             raise ArtifactCorruptError(f"{where}: its verdict differs from the recorded digest; export it again")
         metadata._check(where)
@@ -159,7 +161,7 @@ class Metadata:
             raise ArtifactCorruptError(f"{where}: its metadata has {spoiled} out of range; export it again")
 
     def inputs(self) -> dict[str, Any]:
-        """Input tensors: dtype, shape (None is dynamic), meaning."""
+        """Describe the input tensors: dtype, shape (None is dynamic), meaning."""
         batch = self.input_shape[0]
         return {
             IMAGES: _tensor("uint8", [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"),
@@ -169,7 +171,7 @@ class Metadata:
         }
 
     def outputs(self) -> dict[str, Any]:
-        """Output tensors: dtype, shape (None is dynamic), meaning."""
+        """Describe the output tensors: dtype, shape (None is dynamic), meaning."""
         batch, rows, side = self.input_shape[0], self.max_detections, self.mask_size
         return {
             NUM_DETECTIONS: _tensor("int32", [batch], "rows in use"),
@@ -184,7 +186,7 @@ _CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_s
 
 
 def _tuple(value: object) -> tuple[Any, ...]:
-    """A JSON list; empty, which is refused, for anything else: a text would fall into its letters."""
+    """Return a JSON list; for anything else an empty one, which is refused (a string would become its letters)."""
     return tuple(value) if isinstance(value, list) else ()
 
 
@@ -201,5 +203,5 @@ def _tensor(dtype: str, shape: list[int | None], meaning: str) -> dict[str, Any]
 
 
 def verdict_digest(verdict: Mapping[str, Any]) -> str:
-    """SHA-256 of a verdict's canonical JSON."""
+    """Return the SHA-256 of a verdict's canonical JSON."""
     return hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Files and folders that appear complete or not at all.
 
-Everything is written under a hidden sibling name, flushed to the disk, and renamed into place. A kill at any moment
-leaves what stood there before, or the new, and a sibling that the next writer to the same path removes. (Folders on a
-system that cannot exchange two of them: for a moment nothing stands there, see `_move_into_place`.)
+Everything is written under a hidden sibling name, flushed to disk, and renamed into place. A process that is killed at
+any moment leaves the old content or the new, and perhaps a sibling, which the next writer to the same path removes.
+(Where the system cannot exchange two folders, there is a moment without either, see `_move_into_place`.)
 """
 
 import ctypes
@@ -26,16 +26,16 @@ _RENAME_EXCHANGE = 2
 def atomic_write(
     path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None
 ) -> Iterator[Path]:
-    """Give a temporary path to write to; rename it to `path` when the block ends without an error.
+    """Yield a temporary path to write to; it replaces `path` when the block ends without an error.
 
     Args:
-        path: Where the file (or folder) shall appear. Its parent folders are made.
-        overwrite: Whether something that stands there may be replaced.
-        directory: The block writes a folder; it gets an existing empty one.
-        marker: See `check_output`.
+        path: the file or folder; parent folders are created.
+        overwrite: whether an existing one may be replaced.
+        directory: the block writes a folder, and gets an empty one.
+        marker: see `check_output`.
 
     Raises:
-        OutputError: Something stands there, or the disk refuses: no permission, no space, too large.
+        OutputError: the path exists and may not be replaced, or cannot be written (no permission, no space, too large).
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, directory=directory, marker=marker)
@@ -43,7 +43,7 @@ def atomic_write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
-        check_output(path, overwrite=overwrite, directory=directory, marker=marker)  # something may have come back
+        check_output(path, overwrite=overwrite, directory=directory, marker=marker)  # an old folder may have come back
         if directory:
             temporary.mkdir()
         yield temporary
@@ -59,23 +59,23 @@ def atomic_write(
 
 
 def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None) -> None:
-    """Refuse an output path early, before minutes are spent on what to write there.
+    """Refuse an output path early, before time is spent on its content.
 
     Args:
-        path: Where something shall appear.
-        overwrite: Whether something of the same kind that stands there may be replaced.
-        directory: Whether that is a folder.
-        marker: A file that folders of this kind hold; a folder without it is never replaced, unless empty.
+        path: the file or folder to write.
+        overwrite: whether an existing one of the same kind may be replaced.
+        directory: whether it is a folder.
+        marker: a file in every folder of this kind; a folder without it is never replaced, unless it is empty.
 
     Raises:
-        OutputError: Something stands there and may not be replaced, or its folder cannot be written.
+        OutputError: the path exists and may not be replaced, or its parent folder cannot be written.
     """
     path = Path(path)
     if not path.name or "\0" in path.name:
-        raise OutputError(f"{str(path)!r} names no file: give the path to write")
+        raise OutputError(f"{str(path)!r} is not the name of a file: give the path to write")
     try:
         exists = path.exists()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # the name is too long, or a folder may not be entered
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     if exists and not overwrite:
         raise OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
@@ -84,7 +84,9 @@ def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, 
     if exists and directory and not path.is_dir():
         raise OutputError(f"{path} is a file: give the path of a folder")
     if exists and marker and not (path / marker).exists() and any(path.iterdir()):
-        raise OutputError(f"{path} is a folder with other things in it (it has no {marker}): it is never replaced")
+        raise OutputError(
+            f"{path} is a folder with other files in it (it has no {marker}) and is never replaced: choose another path"
+        )
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
@@ -108,8 +110,9 @@ def _flush(path: Path) -> None:
 def _move_into_place(temporary: Path, path: Path) -> None:
     if not temporary.is_dir() or not (path.exists() or path.is_symlink()):
         temporary.replace(path)
-    elif not exchange(temporary, path):  # what stood there is now called `temporary`, and is removed by that name
-        # Two steps, with a moment between them in which nothing stands there: the old one comes back by the next run.
+    elif not exchange(temporary, path):  # otherwise the old folder is now at `temporary`, and is removed there
+        # Two steps, with a moment without a folder between them; after a crash there, the next run restores the old
+        # one.
         aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}{_SUFFIX}")
         path.rename(aside)
         try:
@@ -123,11 +126,7 @@ def _move_into_place(temporary: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two files or folders of one file system change places, at once for everybody who looks.
-
-    Returns:
-        Whether that was done; False where the system or the file system cannot do it, and nothing has changed.
-    """
+    """Swap two files or folders of one file system atomically; return False, with no change, if that is impossible."""
     if sys.platform != "linux":
         return False
     try:
@@ -144,15 +143,15 @@ def _remove(path: Path) -> None:
     if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112  (False, not an error, for a name too long)
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # clean-up never hides the error that led to it
+        with suppress(OSError):  # cleaning up must not hide the error that led to it
             path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed writer left beside `path`; what it had moved aside comes back if nothing is there."""
+    """Remove the files of killed writers next to `path`; restore a folder that one had moved aside if none is there."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)({re.escape(_ASIDE)})?{re.escape(_SUFFIX)}")
     prefix = f".{path.name}."
-    with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results: no objects for them
+    with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results, so no Path for each
         names = [entry.name for entry in entries if entry.name.startswith(prefix)]
     for name in names:
         match = ours.fullmatch(name)
@@ -163,7 +162,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _is_writing(process_id: int) -> bool:
-    if process_id == os.getpid():  # an earlier process had our id, as happens in containers
+    if process_id == os.getpid():  # an earlier process had our id, as in containers
         return False
     if _WINDOWS:  # `os.kill` would end that process: what it may have left stays
         return True

@@ -1,4 +1,4 @@
-"""What a model found in one picture."""
+"""The objects that a model detected in one image."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Index = int | slice | npt.NDArray[Any] | list[int] | list[bool]
 
-# Field, dtype, axes; N is the number of detections, M the side of a mask as the network gives it.
+# Field, dtype, axes; N is the number of detections, M the side of the masks of the network.
 _ARRAYS = (
     ("boxes", np.float32, "N4"),
     ("scores", np.float32, "N"),
@@ -34,21 +34,21 @@ _ARRAYS = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The N objects found in one picture, in the order of the model: best score first.
+    """The N objects detected in one image, in the order of the model: best score first.
 
-    Masks are kept as the network gave them and are pasted into the picture when asked for. The arrays are
-    read-only views; copy one to change it. Indexing takes an int, a slice, or an array of ints or bools
-    and gives `Detections` again, as iterating does.
+    Masks are kept as the network returns them and pasted into the image when asked for. The arrays are read-only views;
+    copy one to change it. Indexing with an int, a slice, or an array of ints or bools returns `Detections`; iterating
+    yields `Detections` of one object each.
 
     Attributes:
-        boxes: float32 [N, 4], x1, y1, x2, y2 in picture pixels; x2, y2 exclusive.
+        boxes: float32 [N, 4], x1, y1, x2, y2 in image pixels; x2, y2 exclusive.
         scores: float32 [N].
         class_ids: int32 [N], indices into `class_names`.
         mask_probabilities: float32 [N, M, M], 0..1, each stretched over its box.
-        image_size: (height, width) of the picture.
+        image_size: (height, width) of the image.
         class_names: name of each class id; 0 is the background.
-        paste_mode: how masks are brought into the picture, see `runtime.masks.paste.paste_mask`.
-        device: where the graph ran: "cpu", "cuda:N" or "tensorrt:N"; None if that is not known.
+        paste_mode: how masks are pasted into the image, see `runtime.masks.paste.paste_mask`.
+        device: where the graph ran: "cpu", "cuda:N" or "tensorrt:N"; None if unknown.
 
     Raises:
         InputError: a field has the wrong type, dtype, shape or range.
@@ -76,7 +76,7 @@ class Detections:
         if not np.isfinite(self.scores).all():
             raise InputError("scores has a value that is not finite")
         if len(self) and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
-            raise InputError(f"class_ids run outside 0..{len(self.class_names) - 1}, the ids with a class name")
+            raise InputError(f"class_ids has a value outside 0..{len(self.class_names) - 1}, the ids with a class name")
         masks = self.mask_probabilities
         if len(self) and not (masks.min() >= 0 and masks.max() <= 1):
             raise InputError("mask_probabilities has a value outside 0..1")
@@ -92,7 +92,7 @@ class Detections:
                 shown = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array)
                 wanted = f"{np.dtype(dtype)} [{', '.join(axes)}]"
                 raise InputError(f"{name} is {shown}; expected {wanted} with N = {count}")
-            view = array.view()  # the caller's own array stays writable
+            view = array.view()  # the caller's array stays writable
             view.flags.writeable = False
             object.__setattr__(self, name, view)
 
@@ -129,10 +129,10 @@ class Detections:
     def filter(
         self, min_score: float | None = None, classes: str | int | Iterable[str | int] | None = None
     ) -> "Detections":
-        """Keep the detections of at least `min_score` and of the given classes (names or ids).
+        """Return the detections with a score of at least `min_score` and one of the given classes (names or ids).
 
         Raises:
-            InputError: a class that the model does not have, or `min_score` is not finite.
+            InputError: the model has no such class, or `min_score` is not finite.
         """
         keep = np.ones(len(self), np.bool_)
         if min_score is not None:
@@ -158,34 +158,34 @@ class Detections:
 
     @property
     def pixel_boxes(self) -> npt.NDArray[np.int32]:
-        """The `boxes` as int32 [N, 4], rounded half to even: where "matterport" masks are pasted."""
+        """The boxes rounded half to even, int32 [N, 4]: where "matterport" masks are pasted."""
         return np.rint(self.boxes).astype(np.int32)
 
     @cached_property
     def mask_crops(self) -> tuple[MaskCrop, ...]:
-        """Per detection a bool [h, w] and the (y, x) of its first pixel; the cheapest form of the masks."""
+        """Per detection a bool [h, w] and the (y, x) of its first pixel: the cheapest form of the masks."""
         pairs = zip(self.mask_probabilities, self.boxes, strict=True)
         return tuple(paste_mask(mask, box, self.image_size, self.paste_mode) for mask, box in pairs)
 
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
-        """Full-size masks, bool [N, height, width], made when first asked for: N bytes per pixel."""
+        """Full-size masks, bool [N, height, width], made when first asked for; they take N bytes per pixel."""
         return paste_masks(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
 
     @cached_property
     def rles(self) -> list[RLE]:
-        """The masks as COCO run-length encodings, made when first asked for, without any bitmap."""
+        """The masks as COCO run-length encodings, made when first asked for, without a bitmap."""
         return [rle for batch in self._edge_batches() for rle in encode_edges(batch, self.image_size)]
 
     @cached_property
     def polygons(self) -> list[list[Ring]]:
-        """Per mask its boundary along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.masks.polygons`."""
+        """Per mask its outlines along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.masks.polygons`."""
         batches = self._edge_batches()
         return [trace_rings(edges, self.image_size[0]) for batch in batches for edges in batch]
 
     @property
     def areas(self) -> npt.NDArray[np.int64]:
-        """Pixels of each mask, int64 [N]."""
+        """The number of pixels of each mask, int64 [N]."""
         edges = (own for batch in self._edge_batches() for own in batch)
         return np.array([np.sum(own[1::2] - own[::2]) for own in edges], np.int64)
 
@@ -206,7 +206,7 @@ class Detections:
         return formats.to_coco(self, image_id, category_ids, segmentation=segmentation, tolerance=tolerance)
 
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
-        """Return, and write to `path` if given, one JSON document; see `runtime.output.formats.to_json`."""
+        """Return one JSON document, and write it to `path` if given; see `runtime.output.formats.to_json`."""
         return formats.to_json(self, path)
 
     def to_supervision(self) -> Any:
@@ -223,12 +223,12 @@ class Detections:
         opacity: float = 0.45,
     ) -> "Image":
         """Return `image` with the detections drawn on it; see `runtime.output.draw.draw_detections`."""
-        from runtime.output.draw import draw_detections  # noqa: PLC0415 - fonts only for those who draw
+        from runtime.output.draw import draw_detections  # noqa: PLC0415 - loads fonts
 
         return draw_detections(image, self, masks=masks, boxes=boxes, labels=labels, opacity=opacity)
 
     def splash(self, image: ImageSource) -> "Image":
-        """Return `image` in gray, except for the masks; see `runtime.output.splash.color_splash`."""
+        """Return `image` in gray except inside the masks; see `runtime.output.splash.color_splash`."""
         from runtime.output.splash import color_splash  # noqa: PLC0415 - as for `draw`
 
         return color_splash(image, self)

@@ -1,22 +1,22 @@
-"""Every error the runtime raises on purpose, and the root of all errors of the three packages.
+"""The errors that the runtime raises on purpose, and the root of all errors of the three packages.
 
     ToolkitError
     └── RuntimeLibraryError
-        ├── ImageError (ValueError)              a picture cannot be used: what, where, what to give instead
+        ├── ImageError (ValueError)              an image cannot be used
         ├── InputError (ValueError)              an argument or tensor of the wrong type, shape or range
         ├── ArtifactError (ValueError)           a model file cannot be used
         │   ├── ArtifactNotFoundError (FileNotFoundError)
         │   ├── ArtifactCorruptError             truncated, or its bytes differ from the recorded digest
         │   ├── ArtifactVersionError             written by another schema version
-        │   └── ForeignArtifactError             a sound file that maskrcnn-export did not write
-        ├── DeviceError (RuntimeError)           the asked device cannot be used
-        ├── EngineError (RuntimeError)           an engine failed in a run, or cannot go on in this process
-        │   └── OutOfMemoryError (MemoryError)   there was not enough memory for the run
+        │   └── ForeignArtifactError             a readable file that maskrcnn-export did not write
+        ├── DeviceError (RuntimeError)           the requested device cannot be used
+        ├── EngineError (RuntimeError)           an engine failed in a run, or cannot be used in this process
+        │   └── OutOfMemoryError (MemoryError)   there was too little memory for the run
         ├── ClosedError (RuntimeError)           a predictor was used after it was closed
-        ├── OutputError (OSError)                a file cannot be written where it was asked to be
-        └── MissingPackageError (ImportError)    an optional package; names the extra that brings it
+        ├── OutputError (OSError)                a file cannot be written at the given path
+        └── MissingPackageError (ImportError)    an optional package is missing; names the extra to install
 
-Each message is one printable line: what was wrong, where, what was expected, what to do.
+Each message is one printable line: what is wrong, where, what was expected, what to do.
 """
 
 from runtime.one_line import printable_message
@@ -34,7 +34,7 @@ class RuntimeLibraryError(ToolkitError):
 
 
 class ImageError(RuntimeLibraryError, ValueError):
-    """A picture cannot be read, or is of a kind that is not converted."""
+    """An image cannot be read, or is of a kind that is not converted."""
 
 
 class InputError(RuntimeLibraryError, ValueError):
@@ -54,7 +54,7 @@ class ArtifactCorruptError(ArtifactError):
 
 
 class ArtifactVersionError(ArtifactError):
-    """The artifact was written with a schema version this package does not know."""
+    """The artifact was written with a schema version that this package does not know."""
 
 
 class ForeignArtifactError(ArtifactError):
@@ -62,15 +62,15 @@ class ForeignArtifactError(ArtifactError):
 
 
 class DeviceError(RuntimeLibraryError, RuntimeError):
-    """The asked device cannot be used; nothing falls back silently."""
+    """The requested device cannot be used; there is no silent fallback."""
 
 
 class EngineError(RuntimeLibraryError, RuntimeError):
-    """The engine failed in a run, or cannot go on in this process."""
+    """The engine failed in a run, or cannot be used in this process."""
 
 
 class OutOfMemoryError(EngineError, MemoryError):
-    """The engine found too little memory for a run; the predictor can be used again."""
+    """There was too little memory for a run; the predictor can still be used."""
 
 
 class ClosedError(RuntimeLibraryError, RuntimeError):
@@ -78,11 +78,11 @@ class ClosedError(RuntimeLibraryError, RuntimeError):
 
 
 class OutputError(RuntimeLibraryError, OSError):
-    """A file cannot be written where it was asked to be; what stood there before is untouched."""
+    """A file cannot be written at the given path; an existing file there is unchanged."""
 
 
 class MissingPackageError(RuntimeLibraryError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Public names of a package that are loaded when they are used."""
+"""Public names of a package, loaded on first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -6,12 +6,7 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
-    """Return `__all__` and `__getattr__` of a package.
-
-    Args:
-        package: Name of the package.
-        homes: Public names, separated by spaces, by the module that defines them.
-    """
+    """Return `__all__` and `__getattr__` of a package; `homes` maps modules to names, separated by spaces."""
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
     def load(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where the nodes of a run landed."""
+"""Where the nodes of a run were executed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Placement:
-    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run landed, and how long they took.
+    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run were executed, and how long they took.
 
     Attributes:
-        device: Where the predictor was asked to run.
-        counts: Nodes by (provider or device, operator type).
-        milliseconds: Time in the kernels of these nodes, by the same keys; nodes that run at once are added up.
+        device: The device of the predictor.
+        counts: Number of nodes by (provider or device, operator type).
+        milliseconds: Kernel time of these nodes, by the same keys; the times of parallel nodes are added up.
     """
 
     device: str

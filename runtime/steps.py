@@ -1,4 +1,4 @@
-"""A picture to what the graph takes, and what it gives back to the frame of the picture."""
+"""An image to the inputs of the graph, and its outputs back to the frame of the image."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -36,30 +36,21 @@ class PredictorSteps(Protocol):
 def letterbox_picture(
     image: ImageSource, channels: int, resize: ResizePolicy, max_pixels: int = MAX_PIXELS
 ) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-    """Read a picture and bring it to the size of the network's input.
-
-    Args:
-        image: Path, bytes, PIL image, or uint8 array [H, W, C].
-        channels: Of the network's input.
-        resize: How the model wants pictures resized.
-        max_pixels: Of the picture, most that are allowed.
-
-    Returns:
-        The way back to picture pixels, and uint8 [input height, input width, channels].
+    """Read an image and bring it to the input size of the network: uint8 [input height, input width, channels].
 
     Raises:
-        ImageError: It cannot be read, would become too large, or its sides are none that the network takes.
+        ImageError: it cannot be read, would become too large, or its sides would not be multiples of 64.
     """
     picture = open_picture(image, channels, max_pixels)
     size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
     try:
         letterbox = plan_letterbox((size[0], size[1]), resize)
-    except InputError as error:  # a long, thin picture would become too large
+    except InputError as error:  # a long, thin image would become too large
         raise ImageError(str(error)) from error
     height, width = letterbox.input_size
     if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
         raise ImageError(
-            f"a picture of {height} x {width} pixels: this model does not resize, "
+            f"the image is {height} x {width} pixels, and this model does not resize: "
             f"give sides that are multiples of {SIZE_MULTIPLE}"
         )
     return letterbox, letterbox.apply(picture)
@@ -72,10 +63,7 @@ def to_detections(
     paste_mode: PasteMode,
     device: str | None = None,
 ) -> Detections:
-    """One picture's graph outputs (without the batch axis) in the frame of the original picture.
-
-    Boxes that have no area after rounding to pixels are dropped.
-    """
+    """Map one image's outputs, without the batch axis, to the image; boxes without area after rounding are dropped."""
     count = int(outputs[names.NUM_DETECTIONS])
     detections = Detections(
         boxes=letterbox.boxes_to_image(outputs[names.BOXES][:count]).astype(np.float32),

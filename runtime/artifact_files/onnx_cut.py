@@ -29,7 +29,7 @@ class _Node:
 
 
 class CutModel:
-    """A model to cut parts from; keeps the serialized model."""
+    """A model to cut parts from; it keeps the serialized model in memory."""
 
     def __init__(self, model: bytes) -> None:
         self._rest_of_model, self._graph = _parts(model)
@@ -39,7 +39,7 @@ class CutModel:
         self._outputs = {_name(payload, _VALUE_NAME): payload for payload in values}
 
     def cut_points(self, tensors: Collection[str]) -> list[str]:
-        """Return those of some tensors that the model's outputs depend on directly, sorted.
+        """Return those of the tensors that the model's outputs depend on directly, sorted.
 
         Raises:
             ArtifactError: a tensor is not in the graph, or the outputs do not depend on any.
@@ -48,7 +48,7 @@ class CutModel:
         nodes = self._needed(self._outputs, tensors).values()
         points = sorted({name for node in nodes for name in node.inputs} & set(tensors))
         if missing or not points:
-            what = f"has no tensor {missing[0]!r}" if missing else "does not go through the tensors it is to be cut at"
+            what = f"has no tensor {missing[0]!r}" if missing else "does not go through the tensors to cut it at"
             raise ArtifactError(f"the graph {what}: export the model again")
         return points
 
@@ -56,8 +56,8 @@ class CutModel:
         """Return the model that computes some tensors from others.
 
         Args:
-            inputs: tensors to feed: the number of the element type, and the sides (not an integer where they vary; None
-                for an unknown rank). Inputs of the whole model that are still needed stay inputs.
+            inputs: tensors to feed, with the number of the element type and the sides (sides that are no integers vary;
+                None if the rank is unknown). Inputs of the whole model that are still needed remain inputs.
             outputs: tensors to compute; None for the outputs of the whole model.
         """
         outputs = list(self._outputs if outputs is None else dict.fromkeys(outputs))
@@ -69,7 +69,7 @@ class CutModel:
             if named_at and _name(payload, named_at) in used - set(inputs):
                 parts.append(field(number, payload))
         parts += [field(_INPUT, _value_info(name, *described)) for name, described in inputs.items()]
-        # ONNX Runtime infers the types of tensors that are no outputs of the whole model.
+        # ONNX Runtime infers the types of tensors that are not outputs of the whole model.
         parts += [field(_OUTPUT, self._outputs.get(name, field(_VALUE_NAME, name.encode()))) for name in outputs]
         # ONNX requires a graph to have a name.
         return self._rest_of_model + field(_GRAPH, field(2, b"part") + b"".join(parts))
@@ -87,7 +87,7 @@ class CutModel:
 
 
 def _parts(model: bytes) -> tuple[bytes, list[tuple[int, memoryview]]]:
-    """The model without its graph and metadata, and the graph's fields."""
+    """Return the model without its graph and metadata, and the fields of the graph."""
     rest = b""
     graph: list[tuple[int, memoryview]] = []
     for number, payload, whole in read_fields(model):

@@ -1,8 +1,8 @@
 """Metadata and digest of an `.onnx` file, written and read without the onnx package.
 
-Protocol buffers concatenate: appending an encoded `ModelProto` that holds only `metadata_props` adds entries to the
-model before it. So an artifact is `model || metadata || digest`, where the digest is the SHA-256 of all bytes before it
-and the last entry of the file. Every ONNX tool reads the result; nothing has to parse it to check it.
+Protocol buffers can be concatenated: an encoded `ModelProto` with only `metadata_props`, appended to a model, adds
+entries to it. So an artifact is `model || metadata || digest`, where the digest is the SHA-256 of all bytes before it
+and the last entry of the file. Every ONNX tool can read the result, and no parser is needed to check it.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ _CHUNK = 1 << 20
 
 
 def metadata_entry(key: str, value: str) -> bytes:
-    """An encoded `ModelProto` with one entry in `metadata_props`."""
+    """Return an encoded `ModelProto` with one entry in `metadata_props`."""
     pair = b"".join(field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
     return field(_METADATA_PROPS, pair)
 
 
 def seal(model: bytes, metadata: str) -> bytes:
-    """Append metadata and digest to a serialised model."""
+    """Append metadata and digest to a serialized model."""
     sealed = model + metadata_entry(METADATA_KEY, metadata)
     return sealed + metadata_entry(_DIGEST_KEY, hashlib.sha256(sealed).hexdigest())
 
@@ -37,8 +37,8 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     """Check a sealed file and return its metadata.
 
     Raises:
-        ArtifactCorruptError: Truncated, not ONNX at all, or its bytes differ from the digest.
-        ForeignArtifactError: A whole ONNX file that was not sealed by us.
+        ArtifactCorruptError: It is truncated, not ONNX, or its bytes differ from the digest.
+        ForeignArtifactError: It is an ONNX file without our metadata.
     """
     entries = _metadata_props(path)
     if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
@@ -49,7 +49,7 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     if verify_digest:
         with path.open("rb") as file:
             digest = _content_sha256(file)
-            # The digest does not cover its own entry; every byte of that is known.
+            # The digest does not cover its own entry, but all bytes of that are known.
             if file.read() != metadata_entry(_DIGEST_KEY, digest):
                 raise ArtifactCorruptError(
                     f"{path} was changed after it was exported (its SHA-256 differs): copy or export it again"
@@ -58,12 +58,12 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
 
 
 def recorded_file_digest(path: Path) -> str:
-    """The digest that a sealed file records, whether or not its bytes have it."""
+    """Return the digest recorded in a sealed file, without checking it."""
     return _metadata_props(path)[_DIGEST_KEY]
 
 
 def content_digest(path: Path, verified: bool) -> str:
-    """SHA-256 of a sealed file's bytes before its digest: the recorded one if those are known to have it."""
+    """Return the SHA-256 of a sealed file's bytes before its digest; `verified`: the recorded one is known to be it."""
     if verified:
         return recorded_file_digest(path)
     with path.open("rb") as file:
@@ -71,7 +71,7 @@ def content_digest(path: Path, verified: bool) -> str:
 
 
 def _metadata_props(path: Path) -> dict[str, str]:
-    """Values by key; the graph, which is nearly the whole file, is skipped unread."""
+    """Return values by key; the graph, nearly the whole file, is skipped without reading it."""
     content = map_file(path)
     try:
         entries = [entry for number, entry, _ in read_fields(content) if number == _METADATA_PROPS]
@@ -89,7 +89,7 @@ def _pair(entry: memoryview) -> tuple[str, str]:
 
 
 def _content_sha256(file: BinaryIO) -> str:
-    """Of all bytes before the digest's entry, which is what is left to read."""
+    """Return the SHA-256 of all bytes before the digest's entry, and leave the file there."""
     length = file.seek(0, 2) - len(metadata_entry(_DIGEST_KEY, "0" * _HEX_LENGTH))
     file.seek(0)
     digest = hashlib.sha256()

@@ -1,10 +1,10 @@
-"""What an `.onnx` file may hold: checked on its bytes, before an engine opens it and without the onnx package.
+"""What an `.onnx` file may contain, checked on its bytes before an engine opens it, without the onnx package.
 
-An ONNX graph computes and does nothing else, with three exceptions, which are refused: a tensor can name another file
-(or an address in memory) that its values are read from; a node can belong to a library of operators outside ONNX,
-which may do anything; and a few nodes of ONNX Runtime's own domain load files. Messages that no export has (sparse
-tensors, local functions, training) are refused whole, so that nothing hides in them. The values of tensors are not
-touched: the file is mapped into memory, and only the pages with names and numbers are read.
+An ONNX graph only computes, with three exceptions, which are refused: a tensor can read its values from another file
+(or an address in memory); a node can belong to an operator library outside ONNX, which may do anything; and a few nodes
+of ONNX Runtime's own domain load files. Messages that no export has (sparse tensors, local functions, training) are
+refused entirely, so nothing can hide in them. The values of tensors are not read: the file is mapped into memory, and
+only the pages with names and numbers are accessed.
 """
 
 from pathlib import Path
@@ -26,28 +26,25 @@ _DEEPEST = 8  # graphs in graphs
 def check_onnx(path: Path) -> None:
     """Refuse an ONNX file that refers to anything outside itself.
 
-    Args:
-        path: The `.onnx` file.
-
     Raises:
-        ArtifactError: A tensor's values are elsewhere, or an operator is none of ONNX; the message names it. Or the
-            file cannot be read.
-        ArtifactCorruptError: It is damaged, or not ONNX.
+        ArtifactError: A tensor has external data, an operator is not part of ONNX (the message names it), or the file
+            cannot be read.
+        ArtifactCorruptError: The file is damaged, or not ONNX.
     """
     model = map_file(path)
     try:
         _check_model(model)
     except _RefusedError as refused:
         raise ArtifactError(
-            f"{path} holds {refused}, which no artifact of maskrcnn-export does: not loaded, because it could read "
-            "other files or run other code; export the checkpoint yourself"
+            f"{path} contains {refused}, unlike any artifact of maskrcnn-export: it is not loaded, because it could "
+            "read other files or run other code; export the checkpoint yourself"
         ) from None
     except ArtifactCorruptError as error:
         raise ArtifactCorruptError(f"{path}: {error}") from error
 
 
 class _RefusedError(Exception):
-    """Words for what is refused."""
+    """Describes what is refused."""
 
 
 def _check_model(model: memoryview) -> None:
@@ -60,14 +57,14 @@ def _check_model(model: memoryview) -> None:
 
 def _check_graph(graph: memoryview, depth: int) -> None:
     if depth > _DEEPEST:
-        raise _RefusedError(f"graphs inside each other, more than {_DEEPEST} deep")
+        raise _RefusedError(f"graphs nested more than {_DEEPEST} deep")
     for number, content, _ in read_fields(graph):
         if number == _NODE:
             _check_node(content, depth)
         elif number == _INITIALIZER:
             _check_tensor(content)
         elif number == _SPARSE_INITIALIZER:
-            raise _RefusedError("a sparse initialiser")
+            raise _RefusedError("a sparse initializer")
 
 
 def _check_node(node: memoryview, depth: int) -> None:
@@ -105,5 +102,5 @@ def _check_tensor(tensor: memoryview) -> None:
 
 
 def _text(name: bytes) -> str:
-    """A name of unknown origin, safe to print."""
+    """Return an untrusted name, safe to print."""
     return ascii(name[:80].decode(errors="replace"))

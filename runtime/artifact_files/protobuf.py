@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, as far as ONNX files need it."""
+"""The part of the protocol buffer wire format that ONNX files need."""
 
 import mmap
 from collections.abc import Iterator
@@ -8,26 +8,21 @@ from runtime.errors import ArtifactCorruptError, ArtifactError
 
 _VARINT, _LENGTH_DELIMITED = 0, 2  # wire types; the others have fixed sizes
 _FIXED_SIZES = {1: 8, 5: 4}
-_LARGEST_NUMBER = 2**29 - 1  # of a field; engines cut larger ones to it, and so read another field than we would
+_LARGEST_NUMBER = 2**29 - 1  # of a field; engines truncate larger ones, and would read another field than we do
 
 
 def field(number: int, payload: bytes | memoryview) -> bytes:
-    """An encoded field of bytes, text or a message."""
+    """Encode a field of bytes, text or a message."""
     return b"".join((_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(payload)), payload))
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """An encoded field of an integer that is not negative."""
+    """Encode a field of a non-negative integer."""
     return _varint(number << 3 | _VARINT) + _varint(value)
 
 
 def map_file(path: Path) -> memoryview:
-    """The bytes of a file, mapped into memory: what is not looked at is not read.
-
-    Raises:
-        ArtifactCorruptError: The file is empty.
-        ArtifactError: It cannot be read.
-    """
+    """Map a file into memory: only the pages that are accessed are read."""
     try:
         with path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -38,10 +33,10 @@ def map_file(path: Path) -> memoryview:
 
 
 def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Number, content and whole of each field of an encoded message, in order; nothing is copied.
+    """Yield number, content and complete encoding of each field of a message, in order, without copying.
 
     Raises:
-        ArtifactCorruptError: The message is cut short, or none at all.
+        ArtifactCorruptError: The message is truncated or invalid.
     """
     view = memoryview(message)
     begin = 0
@@ -71,7 +66,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    """The number, and where it ends."""
+    """Return the number and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(view):

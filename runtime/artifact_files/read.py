@@ -9,16 +9,20 @@ from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFound
 
 
 def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
-    """Read and check an artifact's metadata; no engine is loaded.
+    """Read and check the metadata of an artifact; no engine is loaded.
+
+    Args:
+        path: An `.onnx` file or a SavedModel folder.
+        verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256.
 
     Raises:
-        ArtifactError: No artifact, a foreign, damaged or too new one.
+        ArtifactError: There is no artifact, or it is foreign, damaged or too new.
     """
     path = Path(path)
     try:
         if not path.exists():
             raise ArtifactNotFoundError(f"there is no artifact at {path}")
-        if not path.is_file() and not path.is_dir():  # a pipe would be waited for, without end
+        if not path.is_file() and not path.is_dir():  # reading a pipe could block forever
             raise ForeignArtifactError(f"{path} is a pipe or a device; expected an .onnx file or a SavedModel folder")
         text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
     except OSError as error:
@@ -28,14 +32,12 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     metadata = Metadata.from_json(text, str(path))
     if (metadata.format == "savedmodel") != path.is_dir():
         found = "a folder" if path.is_dir() else "a file"
-        raise ArtifactCorruptError(f"{path}: its metadata has the format {metadata.format!r}, but it is {found}")
+        raise ArtifactCorruptError(
+            f"{path}: its metadata has the format {metadata.format!r}, but it is {found}: export it again"
+        )
     return metadata
 
 
 def recorded_digest(path: Path) -> str:
-    """The SHA-256 that an artifact records of itself, which tells it from every other one.
-
-    Args:
-        path: An artifact that `read_metadata` accepts.
-    """
+    """Return the SHA-256 that an artifact accepted by `read_metadata` records of itself: its identity."""
     return recorded_folder_digest(path) if path.is_dir() else recorded_file_digest(path)

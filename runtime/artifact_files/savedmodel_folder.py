@@ -28,7 +28,7 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
 
     Raises:
         ArtifactCorruptError: A file is missing, added, truncated or changed.
-        ForeignArtifactError: A folder that was not sealed by us.
+        ForeignArtifactError: It has no manifest.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -57,7 +57,7 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
 
 
 def recorded_folder_digest(folder: Path) -> str:
-    """The digest that a sealed folder records, whether or not its files have it."""
+    """Return the digest recorded in a sealed folder, without checking it."""
     return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
 
 

@@ -1,12 +1,12 @@
-"""What a SavedModel may hold: checked in its parsed description, before TensorFlow loads anything.
+"""What a SavedModel may contain, checked in its parsed description before TensorFlow loads anything.
 
-A SavedModel is a program. Its operators can write files, call Python or start servers, and a restored object can bring
-resources of its own. So whatever is not on the lists here is refused. The lists are written by hand: TensorFlow itself
-does not mark operators that touch files (`ReadFile` counts as stateless).
+A SavedModel is a program. Its operators can write files, call Python or start servers, and restored objects can have
+resources of their own. So everything that is not on the lists here is refused. The lists are written by hand, because
+TensorFlow does not mark operators that touch files (`ReadFile` counts as stateless).
 
-Only two functions may touch files, those that save and restore the variables. Loading runs the second of them at most,
-and nothing else may call either, so that saving does not hide in the restoring one, nor any of it in what a picture
-goes through.
+Only two functions may touch files: those that save and restore the variables. Loading runs at most the second. Nothing
+else may call them, so saving cannot hide in the restoring function, nor file access in the function that runs on
+images.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from typing import Any
 
 from runtime.errors import ArtifactError
 
-# Pure operators: what the exported networks compute with, in both samplings...
+# Pure operators: those of the exported networks, in both samplings...
 _NETWORK = """
     AddV2 ArgMax AvgPool BiasAdd BroadcastTo Cast CombinedNonMaxSuppression ConcatV2 Const Conv2D
     Conv2DBackpropInput CropAndResize Equal Exp ExpandDims Fill FloorDiv GatherV2 Greater GreaterEqual Identity Less
@@ -25,8 +25,8 @@ _NETWORK = """
     Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Squeeze StatefulPartitionedCall StopGradient StridedSlice
     Sub Sum Tile TopKV2 Transpose Unpack Where
 """
-# ... and what further layers of Keras make of the forward pass of a backbone that a user brings. Only functions of
-# their input; no random numbers, no control flow, no text, no handles.
+# ... and those of other Keras layers, in the forward pass of a user's own backbone. Only functions of their input: no
+# random numbers, control flow, text or handles.
 _BACKBONES = """
     Abs AddN All Any ArgMin BatchMatMulV2 BatchToSpaceND BroadcastArgs Ceil ClipByValue Cos Cumsum DepthToSpace
     DepthwiseConv2dNative DivNoNan Einsum Elu Erf Erfc Expm1 Floor FloorMod FusedBatchNormV3 GatherNd IdentityN
@@ -41,21 +41,17 @@ _SAVING = frozenset(
 _RESTORING = frozenset(("AssignVariableOp", "RestoreV2"))
 _ALLOWED = {
     "compute": _COMPUTING,
-    "graph": _COMPUTING | {"VarHandleOp"},  # by name, so inside a function it could be a variable of another model
+    "graph": _COMPUTING | {"VarHandleOp"},  # by name: in a function it could be a variable of another model
     "save": _COMPUTING | _SAVING,
     "restore": _COMPUTING | _RESTORING,
 }
 _KINDS = ("user_object", "variable", "function", "bare_concrete_function")
 _OBJECTS = ("_generic_user_object", "trackable_list_wrapper", "signature_map")
-_SWAPPED = "api_implements"  # the optimiser may exchange functions that have the same value of this attribute
+_SWAPPED = "api_implements"  # the optimizer may swap functions with the same value of this attribute
 
 
 def check_savedmodel(saved_model: Any, path: Path) -> None:
-    """Refuse a SavedModel with anything in it that an exported network has no use for.
-
-    Args:
-        saved_model: The parsed `SavedModel` message of `saved_model.pb`.
-        path: The folder, for messages.
+    """Refuse a parsed `saved_model.pb` with anything that an exported network does not need.
 
     Raises:
         ArtifactError: An operator, object, file or call is not allowed; the message names it.
@@ -63,13 +59,13 @@ def check_savedmodel(saved_model: Any, path: Path) -> None:
     for graph in saved_model.meta_graphs:
         for what in (*_foreign_parts(graph), *_foreign_operators(graph)):
             raise ArtifactError(
-                f"{path} holds {what}, which no artifact of maskrcnn-export does: not loaded, because it could run "
-                "anything; export the checkpoint yourself"
+                f"{path} contains {what}, unlike any artifact of maskrcnn-export: it is not loaded, because it could "
+                "run any code; export the checkpoint yourself"
             )
 
 
 def _foreign_parts(graph: Any) -> Iterator[str]:
-    """Objects, files and attributes that are not ours; words for a message."""
+    """Describe objects, files and attributes that no export has, for a message."""
     for asset in graph.asset_file_def:
         yield f"the asset {asset.filename!r}"
     for item in graph.object_graph_def.nodes:
@@ -86,7 +82,7 @@ def _foreign_parts(graph: Any) -> Iterator[str]:
 
 
 def _foreign_operators(graph: Any) -> Iterator[str]:
-    """Operators that are not allowed where they are, and calls of the saver; words for a message."""
+    """Describe operators that are not allowed where they are, and calls of the saver, for a message."""
     definition = graph.graph_def
     library = {function.signature.name: function for function in definition.library.function}
     saver = {
@@ -105,7 +101,7 @@ def _foreign_operators(graph: Any) -> Iterator[str]:
 
 
 def _roles(graph: Any, library: dict[str, Any], saver: dict[str, str]) -> dict[str, set[str]]:
-    """What each function of the library is called for; for computing if nothing says otherwise."""
+    """Return what each function of the library is called for; by default, for computing."""
     roles: defaultdict[str, set[str]] = defaultdict(set)
     waiting = [(name, "compute") for name in graph.object_graph_def.concrete_functions]
     for node in graph.graph_def.node:
@@ -121,7 +117,7 @@ def _roles(graph: Any, library: dict[str, Any], saver: dict[str, str]) -> dict[s
 
 
 def _called(node: Any) -> Iterator[str]:
-    """Names of the functions that a node may call; its operator may be one, too."""
+    """Yield the names of the functions that a node may call; its operator may be one too."""
     yield node.op
     for value in node.attr.values():
         if value.HasField("func"):
@@ -130,7 +126,7 @@ def _called(node: Any) -> Iterator[str]:
 
 
 def _used(graph: Any) -> Iterator[str]:
-    """Names of the nodes that other nodes, signatures and collections lead to."""
+    """Yield the names of the nodes that other nodes, signatures and collections refer to."""
     tensors: list[str] = [name for node in graph.graph_def.node for name in node.input]
     for signature in graph.signature_def.values():
         for value in (*signature.inputs.values(), *signature.outputs.values()):
@@ -141,12 +137,12 @@ def _used(graph: Any) -> Iterator[str]:
 
 
 def _names(value: Any) -> Iterable[str]:
-    """Names of the tensors of a `TensorInfo`."""
+    """Return the names of the tensors of a `TensorInfo`."""
     sparse = value.coo_sparse
     parts = [name for component in value.composite_tensor.components for name in _names(component)]
     return [value.name, sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name, *parts]
 
 
 def _node_of(tensor: str) -> str:
-    """Name of the node that a tensor's name, or that of a control input, begins with."""
+    """Return the name of the node of a tensor or a control input."""
     return tensor.removeprefix("^").split(":")[0]

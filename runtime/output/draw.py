@@ -1,4 +1,4 @@
-"""Draw detections, or other objects, on their picture."""
+"""Draw detections, or other objects, on their image."""
 
 import colorsys
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,19 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
-# Successive multiples of the golden ratio never crowd: n hues are evenly spread for every n.
+# Multiples of the golden ratio spread hues evenly, however many there are.
 _GOLDEN_RATIO = 0.618033988749895
 
 _NO_MASK: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 
 
 class DrawnObject(NamedTuple):
-    """What is drawn of one object.
-
-    Attributes:
-        crop: its mask.
-        box: x1, y1, x2, y2 in whole picture pixels; the label is written by it.
-        name: the label's first part, shortened where there is no room.
-        tail: the label's second part, such as a score.
-        color: of all of it.
-    """
+    """How one object is drawn."""
 
     crop: MaskCrop
-    box: Sequence[int]
-    name: str
-    tail: str
+    box: Sequence[int]  # x1, y1, x2, y2 in whole image pixels; the label is next to it
+    name: str  # first part of the label, shortened if there is no room
+    tail: str  # second part of the label, such as a score
     color: Color
 
 
@@ -51,20 +43,20 @@ def draw_detections(
     labels: bool = True,
     opacity: float = 0.45,
 ) -> Image.Image:
-    """Draw masks, boxes and labels, each detection in a colour given by its position in the list.
+    """Draw masks, boxes and labels; the color of a detection depends only on its position in the list.
 
-    Large masks are drawn first, so that small ones stay visible. Lines and letters grow with the picture.
+    Large masks are drawn first, so that small ones stay visible. Line width and letter size grow with the image.
 
     Args:
-        image: the picture that `detections` belong to, as `read_image` takes it.
-        detections: N of them; with none the picture comes back as it is.
+        image: the image that the detections belong to: a path, bytes, a PIL image or a uint8 array.
+        detections: if there are none, the image is returned as it is.
         masks: tint and outline the masks.
         boxes: draw the boxes.
-        labels: write name and score next to each box, inside the picture.
-        opacity: of the tint, 0..1.
+        labels: write name and score next to each box, inside the image.
+        opacity: opacity of the tint, 0..1.
 
     Returns:
-        An RGB image of the size of the picture; `image` itself is not changed.
+        An RGB image of the same size; `image` itself is not changed.
 
     Raises:
         ImageError: `image` cannot be read.
@@ -75,8 +67,8 @@ def draw_detections(
     pixels = np.array(read_image(image))
     if pixels.shape[:2] != detections.image_size:
         raise InputError(
-            f"the picture is {pixels.shape[0]} x {pixels.shape[1]} pixels high and wide, the detections are "
-            f"of one of {detections.image_size[0]} x {detections.image_size[1]}; give the same picture"
+            f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but the detections are from "
+            f"one of {detections.image_size[0]} x {detections.image_size[1]}; give the same image"
         )
     boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
     objects = [
@@ -94,17 +86,9 @@ def draw_objects(
     labels: bool = True,
     opacity: float = 0.45,
 ) -> Image.Image:
-    """Draw objects as `draw_detections` does.
+    """Draw objects as `draw_detections` does; writes to `pixels`, uint8 [H, W, 3].
 
-    Args:
-        pixels: uint8 [H, W, 3], which is drawn on.
-        objects: in the order in which boxes and labels are drawn.
-        boxes: draw the boxes.
-        labels: write the labels; an object without name and tail gets none.
-        opacity: of the tint, 0..1.
-
-    Returns:
-        An RGB image of the size of the picture.
+    Boxes and labels are drawn in the order of `objects`; an object without name and tail has no label.
     """
     height, width = pixels.shape[:2]
     extent = (height * width) ** 0.5
@@ -126,7 +110,7 @@ def draw_objects(
 
 
 def instance_color(row: int) -> Color:
-    """Return the RGB colour of the detection at position `row`; always the same one."""
+    """Return the RGB color of the detection at position `row`."""
     red, green, blue = colorsys.hsv_to_rgb(row * _GOLDEN_RATIO % 1, 0.8, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -136,7 +120,7 @@ def _tint(pixels: npt.NDArray[np.uint8], place: MaskCrop, color: Color, opacity:
     part = pixels[y : y + crop.shape[0], x : x + crop.shape[1]]
     part[crop] = np.rint((1 - opacity) * part[crop] + opacity * np.array(color))
     inner = np.pad(crop, 1)
-    for _ in range(line):  # each round takes off the pixels that touch the outside
+    for _ in range(line):  # each pass removes the pixels that touch the outside
         core = inner[1:-1, 1:-1]
         core = core & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
         inner = np.pad(core, 1)
@@ -165,7 +149,7 @@ def _write_labels(
 def _free_place(
     box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int], taken: list[Rectangle]
 ) -> Rectangle:
-    """Return the first place for a tag (width, height) by its box that is in the picture and free."""
+    """Return the first free place inside the image for a tag of `size` (width, height) at its box."""
     inside = list(_places(box, size, image_size))
     free = (p for p in inside if not any(_overlap(p, other) for other in taken))
     return next(free, inside[0])
@@ -174,7 +158,7 @@ def _free_place(
 def _places(box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int]) -> Iterator[Rectangle]:
     x1, y1, x2, y2 = box
     (wide, high), (height, width) = size, image_size
-    # Above the box, below it, then within it from the top down; by its left edge, then by its right.
+    # Above the box, below it, then inside it from the top down; at its left edge, then at its right.
     tops = [y1 - high, y2, *np.arange(max(y1, 0), min(y2, height) - high, high)]
     fitting = [top for top in tops if 0 <= top <= height - high] or [min(max(y1, 0), max(height - high, 0))]
     for top in fitting:
@@ -195,7 +179,7 @@ def _fit(
     score: str,
     room: float,
 ) -> str:
-    """Shorten a name until the label fits; signs that do not print are shown as "?"."""
+    """Shorten a name until the label fits; characters that do not print are shown as "?"."""
     shown = "".join(sign if sign.isprintable() else "?" for sign in name)
     text = shown + score
     while shown and pen.textlength(text, font=font) > room:
@@ -207,5 +191,5 @@ def _fit(
 def _ink(color: Color) -> Color:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    # WCAG contrast is (light + 0.05) / (dark + 0.05): black and white are level at sqrt(1.05 * 0.05) - 0.05.
+    # WCAG contrast is (light + 0.05) / (dark + 0.05); black and white are equal at sqrt(1.05 * 0.05) - 0.05.
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)

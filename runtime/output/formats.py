@@ -1,4 +1,4 @@
-"""Detections in the formats of others: COCO results, JSON, supervision."""
+"""Detections in other formats: COCO results, JSON, supervision."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,21 +31,21 @@ def to_coco(
     """Return COCO results, as `COCO.loadRes` reads them.
 
     Args:
-        detections: of one picture.
-        image_id: the id of that picture in the data set.
-        category_ids: category id for each class id; by default the class id itself.
-        segmentation: "rle", or "polygon" for lists of corners along the edges of pixels, which pycocotools decodes to
-            the same mask bit for bit; `runtime.masks.polygons.coco_polygons` says how holes are written. No polygon
-            can say that a mask has no pixels: such a one stays RLE.
+        detections: the detections in one image.
+        image_id: id of the image in the dataset.
+        category_ids: category id of each class id; by default the class id itself.
+        segmentation: "rle", or "polygon" for outlines along the edges of pixels, which pycocotools decodes to the same
+            mask bit for bit (see `runtime.masks.polygons.coco_polygons` for holes). A mask without pixels stays RLE,
+            because no polygon can express it.
         tolerance: with "polygon", how far the outline may move, in pixels; see `runtime.masks.polygons.simplify_ring`.
 
     Returns:
-        Per detection a JSON serialisable dict: `image_id`, `category_id`, `bbox` [x, y, width, height] in
-        picture pixels with 2 decimals, `score`, `segmentation` as compressed RLE or polygons.
+        Per detection a JSON serializable dict: `image_id`, `category_id`, `bbox` [x, y, width, height] in image pixels
+        with 2 decimals, `score`, `segmentation` as compressed RLE or polygons.
 
     Raises:
-        InputError: `category_ids` lacks a class id that was detected, `segmentation` is unknown, or `tolerance` is
-            not a finite number from 0, or other than 0 for RLE.
+        InputError: `category_ids` lacks the class id of a detection, `segmentation` is unknown, or `tolerance` is
+            negative, not finite, or not 0 for RLE.
     """
     results = []
     masks = _segmentations(detections, segmentation, tolerance)
@@ -83,12 +83,7 @@ def _segmentations(
 
 
 def to_document(detections: "Detections") -> dict[str, Any]:
-    """Return a picture's detections as JSON serializable values.
-
-    Returns:
-        `{"image_size": [height, width], "device": where the graph ran, "detections": [{"class_id", "name", "score",
-        "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in picture pixels with 2 decimals.
-    """
+    """Return the document of `to_json` as a dict."""
     rows = zip(detections.class_ids, detections.names, detections.scores, detections.boxes, strict=True)
     return {
         "image_size": [int(side) for side in detections.image_size],
@@ -107,14 +102,15 @@ def to_document(detections: "Detections") -> dict[str, Any]:
 
 
 def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -> str:
-    """Return one JSON document of a picture's detections.
+    """Return one JSON document with the detections in one image.
 
     Args:
-        detections: of one picture.
+        detections: the detections in one image.
         path: a file to write the document to as UTF-8; replaced if it exists.
 
     Returns:
-        The text of `to_document`.
+        `{"image_size": [height, width], "device": where the graph ran, "detections": [{"class_id", "name", "score",
+        "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in image pixels with 2 decimals.
 
     Raises:
         OutputError: the file cannot be written.
@@ -122,7 +118,7 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
     text = json.dumps(to_document(detections), ensure_ascii=False)
     if path is not None:
         with atomic_write(Path(path), overwrite=True) as temporary:
-            # Half a character of a class name is not UTF-8; its Python escape is also JSON's.
+            # Lone surrogates in class names are not UTF-8; their Python escapes are also JSON's.
             temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return text
 
@@ -137,7 +133,7 @@ def to_supervision(detections: "Detections") -> Any:
         import supervision  # noqa: PLC0415 - optional, and slow to import
     except ModuleNotFoundError as error:
         if error.name != "supervision":
-            raise  # it is there, but something that it needs is not
+            raise  # supervision is installed, but one of its own imports is missing
         raise MissingPackageError("supervision", "supervision", "Detections.to_supervision()") from error
     return supervision.Detections(
         xyxy=detections.boxes.copy(),  # copies, because supervision's own tools work in place

@@ -1,4 +1,4 @@
-"""Color splash: the picture in gray, what was found on it in color."""
+"""Color splash: the image in gray, with detected objects in color."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
-    """Make a picture gray except where a mask lies.
+    """Make an image gray except inside the masks.
 
     Args:
-        image: the picture that `detections` belong to, as `read_image` takes it.
-        detections: N of them; with none the whole picture becomes gray.
+        image: the image that the detections belong to: a path, bytes, a PIL image or a uint8 array.
+        detections: if there are none, the whole image becomes gray.
 
     Returns:
-        An RGB image of the size of the picture; `image` itself is not changed.
+        An RGB image of the same size; `image` itself is not changed.
 
     Raises:
         ImageError: `image` cannot be read.
@@ -32,23 +32,15 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
     pixels = read_image(image)
     if pixels.shape[:2] != detections.image_size:
         raise InputError(
-            f"the picture is {pixels.shape[0]} x {pixels.shape[1]} pixels high and wide, the detections are "
-            f"of one of {detections.image_size[0]} x {detections.image_size[1]}; give the same picture"
+            f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but the detections are from "
+            f"one of {detections.image_size[0]} x {detections.image_size[1]}; give the same image"
         )
-    # One detection at a time, so that one crop is held and not all.
+    # One detection at a time, so that only one crop is in memory.
     return splash_crops(pixels, (crop for each in detections for crop in each.mask_crops))
 
 
 def splash_crops(pixels: npt.NDArray[np.uint8], crops: Iterable[MaskCrop]) -> Image.Image:
-    """Make pixels gray except where a mask lies.
-
-    Args:
-        pixels: uint8 [H, W, 3] RGB, left as they are.
-        crops: masks inside the picture.
-
-    Returns:
-        An RGB image [H, W]; gray is luminance (ITU-R 601).
-    """
+    """Return pixels, uint8 [H, W, 3] RGB, in gray (luminance, ITU-R 601) except inside the masks."""
     gray = np.asarray(Image.fromarray(pixels).convert("L"))
     result = np.repeat(gray[:, :, None], 3, axis=2)
     for crop, (y, x) in crops:

@@ -29,8 +29,8 @@ class ResizePolicy:
             as it is; the other fields are then ignored.
         min_dim: the shorter side is enlarged to at least this many pixels, never reduced; None: left as it is.
         max_dim: side of the square in pixels, which the longer side must not exceed; used only by "square".
-        min_scale: smallest scale factor, 2.0 for twice the size; None or 0: no minimum. In "square" mode `max_dim` takes
-            precedence over it and over `min_dim`.
+        min_scale: smallest scale factor, 2.0 for twice the size; None or 0: no minimum. In "square" mode `max_dim`
+            takes precedence over it and over `min_dim`.
 
     Raises:
         InputError: a field has the wrong type or range, or one that the mode needs is missing.

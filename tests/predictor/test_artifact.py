@@ -205,7 +205,7 @@ def test_verdict_digest_does_not_depend_on_the_order_of_keys():
 def test_field_out_of_range(name, value):
     message = refusal(changed(**{name: value}))
     if name == "resize":  # read by its own class, which names the key
-        assert "lacks or spoils a field" in message
+        assert "lacks a field or has an unusable one" in message
     else:
         assert f"its metadata has {name} out of range" in message
 

@@ -173,7 +173,7 @@ def test_parent_without_permission_is_refused_early(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["", ".", "/"])
 def test_path_that_names_nothing(path):
-    with pytest.raises(OutputError, match="names no file"):
+    with pytest.raises(OutputError, match="is not the name of a file"):
         check_output(path, overwrite=True)
 
 

@@ -10,7 +10,7 @@ from runtime.artifact_files.protobuf import field, varint_field
 from runtime.artifact_files.read import read_metadata
 from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 
-# Field numbers of ONNX: graph of a model; node, initialiser and sparse initialiser of a graph.
+# Field numbers of ONNX: graph of a model; node, initializer and sparse initializer of a graph.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
 _PLACE = field(1, b"location") + field(2, b"/etc/hostname")
 _ELSEWHERE = field(8, b"w") + varint_field(2, 1) + field(13, _PLACE) + varint_field(14, 1)

@@ -105,7 +105,7 @@ def test_cut_points_are_the_last_tensors_before_the_outputs():
     [
         (["first", "none"], "has no tensor 'none'"),
         (["x"], "has no tensor 'x'"),  # an input is not made by a node
-        ([], "does not go through the tensors it is to be cut at"),
+        ([], "does not go through the tensors to cut it at"),
     ],
 )
 def test_cut_points_that_are_none(tensors, words):

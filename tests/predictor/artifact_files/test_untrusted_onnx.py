@@ -98,7 +98,7 @@ OUTSIDE = {
     "sparse attributes": graph([node(sparse_tensors=[sparse()])]),
     "initialiser in a subgraph": branches(graph(initializers=[tensor(location="../secret")])),
     "initialiser in one of several": graph([node(graphs=[graph(), graph(initializers=[tensor(location="x")])])]),
-    "sparse initialiser in a subgraph": branches(graph(sparse_initializers=[sparse()])),
+    "sparse initializer in a subgraph": branches(graph(sparse_initializers=[sparse()])),
     "attribute in a subgraph": deep(3, graph([node(t=tensor(location="/etc/hostname"))])),
     "far down": deep(12, graph()),
     "a library": graph([node("PyOp", "ai.onnx.contrib")]),
