@@ -28,9 +28,7 @@ class Timing:
     """Times of one batch size and number of detections.
 
     Attributes:
-        batch: Number of images per run.
         detections: Number of detections in each image.
-        runs: Number of timed runs.
         milliseconds: By step, the percentiles 50, 90 and 99 of a run. "pre" reads and letterboxes, "model" runs the
             graph, "post" maps the detections back to the image and encodes their masks (RLE).
         pictures_per_second: Throughput at the median of the total.
@@ -48,11 +46,7 @@ class Benchmark:
     """Results of a benchmark.
 
     Attributes:
-        artifact: Path of the artifact.
-        precision: "fp32", "fp16" or "int8".
-        device: Device that ran the artifact, such as "cuda:0".
         picture: Height and width of the image ("picture") and of the network's input ("input").
-        timings: One entry for each batch size and number of detections.
         operators: Milliseconds by operator type, of one run with the most detections.
         peak_memory: Largest resident set of the process, in megabytes, with the engine and Python; None on Windows.
         machine: Processor, cores, versions and date.
@@ -83,13 +77,7 @@ def benchmark(
 ) -> Benchmark:
     """Time an artifact on one image; the cases take turns, so that other load on the machine affects all alike.
 
-    Args:
-        artifact: An `.onnx` file or SavedModel folder.
-        image: The image; with many objects, more cases can be measured.
-        device: As for `Predictor`.
-        batches: Batch sizes to measure.
-        runs: Timed runs of each case, after one to warm up.
-        progress: Called with a sentence before each step.
+    An image with many objects allows more cases. Each case has `runs` timed runs, after one to warm up.
 
     Raises:
         InputError: `runs` or a batch size is below 1.

@@ -17,13 +17,7 @@ from runtime.atomic import check_output
 
 
 class Draft(NamedTuple):
-    """An artifact that has not been verified.
-
-    Attributes:
-        metadata: Metadata without a verdict.
-        write: See `publish`.
-        graph: Facts about the graph, for the verdict.
-    """
+    """An artifact that has not been verified: the arguments of `publish`, and facts about the graph for the verdict."""
 
     metadata: Metadata
     write: Callable[[Path, Metadata], None]

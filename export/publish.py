@@ -30,9 +30,8 @@ def publish(
     Args:
         output: Final path of the artifact.
         metadata: Metadata without a verdict.
-        write: Writes the artifact with the given metadata to a path. Called a second time for the same path when the
-            metadata has its verdict.
-        judge: Returns the verdict on the artifact at a path; raises when it does not pass.
+        write: Writes the artifact with the given metadata to a path; called again for the same path with the verdict.
+        judge: Returns the verdict on the artifact at a path; raises if it does not pass.
         overwrite: Whether an existing artifact may be replaced.
     """
     beside = output.with_name(output.name + VERDICT_SUFFIX)

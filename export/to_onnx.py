@@ -61,7 +61,7 @@ def export_onnx(
         metadata = describe(model, "onnx", checkpoint, target.opset)
         metadata = replace(metadata, borders=borders, target=target.engine, input_shape=shape)
         write = partial(write_onnx, converted.artifact.SerializeToString())
-        return Draft(metadata, write, converted.facts.to_dict())
+        return Draft(metadata, write, converted.facts._asdict())
 
     return export_verified(
         model,

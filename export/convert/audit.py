@@ -5,9 +5,8 @@ tf2onnx leaves an operator that it cannot convert in the graph and only logs it,
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
 from importlib import resources
-from typing import Any
+from typing import NamedTuple
 
 import onnx
 
@@ -16,16 +15,11 @@ from export.errors import ConversionError
 CONTROL_FLOW = ("Loop", "If", "Scan")
 
 
-@dataclass(frozen=True)
-class GraphFacts:
+class GraphFacts(NamedTuple):
     """Counts of the audit, for the verdict: all nodes, and nodes by operator type."""
 
     nodes: int
     operators: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
 
 
 def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:

@@ -190,17 +190,18 @@ def _one_class(
 def _tiles_output(node: onnx.NodeProto, weights: tuple[int, ...]) -> bool:
     attributes = attributes_of(node)
     side = weights[2]
-    plain = not any(attributes.get("pads", [])) and not any(attributes.get("output_padding", []))
-    plain = plain and attributes.get("group", 1) == 1 and "output_shape" not in attributes
-    plain = plain and attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    plain = _is_plain(attributes) and not any(attributes.get("output_padding", [])) and "output_shape" not in attributes
     return plain and weights[2:] == (side, side) and list(attributes.get("strides", [1, 1])) == [side, side]
 
 
 def _covers_input(node: onnx.NodeProto, weights: tuple[int, ...], shape: list[int | None] | None) -> bool:
-    attributes = attributes_of(node)
-    plain = not any(attributes.get("pads", [])) and attributes.get("group", 1) == 1
-    plain = plain and attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
-    return plain and shape is not None and shape[1:] == list(weights[1:])
+    return _is_plain(attributes_of(node)) and shape is not None and shape[1:] == list(weights[1:])
+
+
+def _is_plain(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a convolution has neither padding nor groups."""
+    padded = any(attributes.get("pads", [])) or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    return not padded and attributes.get("group", 1) == 1
 
 
 def _per_channel(

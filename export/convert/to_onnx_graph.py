@@ -1,7 +1,7 @@
 """Convert a model to ONNX: trace, convert with our handlers, rewrite, audit."""
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -16,15 +16,8 @@ from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A converted model.
-
-    Attributes:
-        artifact: The graph to ship; its axes are still dynamic.
-        borders: Where the graph holds the stage boundary tensors.
-        facts: Counts of the audit.
-    """
+class Converted(NamedTuple):
+    """A converted model: the graph to ship, still with dynamic axes, and where it holds stage boundary tensors."""
 
     artifact: onnx.ModelProto
     borders: dict[str, Border]

@@ -60,7 +60,6 @@ def trace(
     Every stage boundary tensor passes through an identity of its own name, so that stages can be cut out of the graph.
 
     Args:
-        model: The model to trace.
         with_borders: Whether the stage boundary tensors are returned too, under `border(name)`.
         every_row: Whether the mask head runs on all rows; see `MaskRCNN.stages`.
         size: Fixed height and width of the input, or None. What depends on them alone, such as anchors, becomes

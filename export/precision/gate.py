@@ -32,10 +32,8 @@ class PrecisionGate:
         precision: "fp16" or "int8".
         against: "annotations" or "float32 detections".
         measure: "mask AP" or "mask AP50".
-        pictures: Number of images compared.
         objects: Number of objects in the ground truth.
-        reference: The measure of the float32 model, 0 to 1.
-        found: The measure of the artifact, 0 to 1.
+        reference: The measure of the float32 model, 0 to 1; `found` is that of the artifact.
         allowed: Largest allowed drop.
         classes: By class name, the measure of both; None for a class without objects.
         left_in_float: Parts of the network that stay in float32.
@@ -78,13 +76,8 @@ def judge_precision(
 ) -> PrecisionGate:
     """Score a model in lower precision and compare; one whose detections are not finite finds nothing.
 
-    Args:
-        precision: "fp16" or "int8".
-        reference: Scores of the float32 model on the same dataset, from `score_masks`.
-        candidate: The model in lower precision; must return detections of low score too.
-        dataset: Annotated images, or the result of `detected_dataset`.
-        against: "annotations" or "float32 detections".
-        allowed: Largest allowed drop.
+    `reference` comes from `score_masks` on the same dataset; the other arguments are those of `PrecisionGate`. The
+    candidate must return detections of low score too.
     """
     measure = "AP" if against == "annotations" else "AP50"
     names = dataset.class_names[1:]

@@ -112,7 +112,7 @@ def export_lower_precision(
         gate, graph = search.run()
         if not gate.passed:
             raise PrecisionError(gate)
-        verdict = replace(verdict, precision=gate.to_dict(), graph=audit(graph, target.opset).to_dict())
+        verdict = replace(verdict, precision=gate.to_dict(), graph=audit(graph, target.opset)._asdict())
         metadata = search.describe(graph)
         write = partial(write_onnx, graph.SerializeToString())
         return publish(output, metadata, write, lambda _path: verdict, overwrite=overwrite)

@@ -12,7 +12,8 @@ import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from export.verify.pictures import LetterboxedPicture
-from export.verify.verify import Arrays, make_feeds
+from export.verify.verify import make_feeds
+from runtime.engines.protocol import Arrays
 from runtime.predictor import Predictor
 
 # Convolutions and the box head's large products. The two small products at its end, which give class and box, are a
@@ -61,9 +62,9 @@ def quantize(
     Args:
         model: Graph in float32.
         predictor: Runs the same graph; supplies its letterbox and thresholds.
-        pictures: Images for the ranges of activations, which span the smallest to the largest value.
+        pictures: Images for the ranges of activations, from smallest to largest value.
         in_float: Names of nodes that stay in float32.
-        folder: Folder for temporary files. The ranges are stored there and used again by the next call.
+        folder: Folder for temporary files; the next call uses the ranges stored there.
     """
     source, target = folder / "float32.onnx", folder / "int8.onnx"
     if not source.exists():

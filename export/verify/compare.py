@@ -29,16 +29,10 @@ def difference(reference: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: 
 
 @dataclass(frozen=True)
 class RowDifferences:
-    """How the detections of the artifact in one image differ from the reference's.
+    """How the detections of reference (`expected`) and artifact (`found`) in one image differ.
 
-    Attributes:
-        expected: Number of rows of the reference.
-        found: Number of rows of the artifact.
-        boxes: Largest difference in input pixels, over paired rows.
-        scores: Largest difference over paired rows.
-        masks: Largest difference of a probability, over paired rows.
-        swapped: Number of pairs at different ranks.
-        unmatched: Number of rows on either side without a counterpart.
+    `boxes` (input pixels), `scores` and `masks` (probabilities) are the largest differences over paired rows. `swapped`
+    counts pairs at different ranks, `unmatched` the rows of either side without a counterpart.
     """
 
     expected: int

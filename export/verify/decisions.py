@@ -33,10 +33,8 @@ class _Chosen:
 def explain_masks(reference: Mapping[str, Array], other: Mapping[str, Array], image_size: Sequence[int]) -> list[str]:
     """Return why masks of equal boxes differ: a box between two levels, or rounding amplified by the mask head.
 
-    Args:
-        reference: Stage boundary tensors of the model, without the batch axis.
-        other: Stage boundary tensors of the artifact's own run.
-        image_size: Height and width of the network's input.
+    `reference` and `other` are the stage boundary tensors of the model's and the artifact's own run, without the batch
+    axis; `image_size` is height and width of the network's input.
     """
     return _levels([_detections(run) for run in (reference, other)], image_size) + _amplified(reference, other)
 
@@ -51,8 +49,8 @@ def explain_rows(
     """Return one sentence per close decision that explains different rows or another order; empty if there is none.
 
     Args:
-        reference: Stage boundary tensors of the model, without the batch axis.
-        other: Stage boundary tensors of the artifact's own run.
+        reference: See `explain_masks`.
+        other: See `explain_masks`.
         anchors: float32 [A, 4] normalized.
         config: Configuration of the model.
         thresholds: `score_threshold` and `nms_threshold` of the run.

@@ -1,6 +1,5 @@
 """Images to verify on: the user's or bundled ones."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +34,10 @@ class LetterboxedPicture:
 
 def verification_pictures(folder: str | Path | None, channels: int, resize: ResizePolicy) -> list[LetterboxedPicture]:
     """Return the first `MAX_PICTURES` images of a folder by name, or the bundled ones, letterboxed."""
-    named = _bundled(channels) if folder is None else _of_folder(Path(folder), channels)
+    if folder is None:
+        named = _bundled(channels)
+    else:
+        named = [(path.name, read_image(path, channels)) for path in pictures_of_folder(folder)[:MAX_PICTURES]]
     pictures = []
     for name, image in named:
         if resize.mode == "none":
@@ -43,10 +45,6 @@ def verification_pictures(folder: str | Path | None, channels: int, resize: Resi
         letterbox = plan_letterbox((image.shape[0], image.shape[1]), resize)
         pictures.append(LetterboxedPicture(name, letterbox.apply(image), letterbox.window))
     return pictures
-
-
-def _of_folder(folder: Path, channels: int) -> Sequence[tuple[str, Image]]:
-    return [(path.name, read_image(path, channels)) for path in pictures_of_folder(folder)[:MAX_PICTURES]]
 
 
 def pictures_of_folder(folder: str | Path) -> list[Path]:
@@ -64,7 +62,7 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     return paths
 
 
-def _bundled(channels: int) -> Sequence[tuple[str, Image]]:
+def _bundled(channels: int) -> list[tuple[str, Image]]:
     """Return the demo image, a portrait cut and a strip: two letterbox shapes, odd sides."""
     picture = demo_picture()
     if channels != picture.shape[2]:

@@ -15,10 +15,8 @@ from export.verify.decisions import explain_masks, explain_rows
 from export.verify.verdict import StageResult
 from maskrcnn.model import MaskRCNN, Stages
 from runtime import artifact as names
-from runtime.engines.protocol import StageCutter
+from runtime.engines.protocol import Arrays, StageCutter
 from runtime.engines.saved_model import FunctionStages
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Reference:
@@ -64,16 +62,10 @@ class Difference:
 
     It does if, on this very run, every stage of the artifact agrees with the model on the model's tensors, every stage
     of the model agrees with the artifact on the artifact's tensors, and the inputs of the first selection agree. Then
-    both compute the same function, and some selection depended on rounding; `decisions` names it.
+    both compute the same function, and some selection depended on rounding; `decisions` names it. `objections` has a
+    sentence for each tensor that differs by more than rounding.
 
-    Args:
-        reference: The model.
-        stages: The artifact's graph.
-        feeds: Graph inputs of the run.
-        borders: The model's stage boundary tensors in the run.
-
-    Attributes:
-        objections: Stages that differ by more than rounding, one sentence each.
+    `stages` is the artifact's graph; `feeds` and `borders` are graph inputs and the model's tensors in this run.
     """
 
     def __init__(self, reference: Reference, stages: StageCutter, feeds: Arrays, borders: Arrays) -> None:

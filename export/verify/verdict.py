@@ -13,8 +13,6 @@ class StageResult:
     """One stage boundary tensor of a stage that was fed the reference's inputs.
 
     Attributes:
-        stage: Name of the stage.
-        tensor: Name of the stage boundary tensor.
         worst: Largest difference, on the first image with detections.
         tolerance: Largest allowed difference.
         relative: Whether both are relative to the tensor's scale.
@@ -38,8 +36,7 @@ class CaseResult:
 
     Attributes:
         case: Names of the image and of the run.
-        expected: Number of detections of the model.
-        found: Number of detections of the artifact.
+        expected: Number of detections of the model; `found` is that of the artifact.
         boxes: Largest difference in input pixels.
         scores: Largest difference.
         masks: Largest difference of a probability.
@@ -70,10 +67,8 @@ class Verdict:
     Attributes:
         reference: Packages and versions that ran the model.
         engine: Engine, version and device that ran the artifact.
-        score_threshold: Lowest score kept in the whole runs.
-        nms_threshold: Suppression threshold of the whole runs.
         stages: One result per stage boundary tensor.
-        cases: One result per image of each whole run.
+        cases: One result per image of each whole run, which used `score_threshold` and `nms_threshold`.
         graph: Node counts of an ONNX graph: `nodes`, and `operators` by type.
         precision: For an artifact in lower precision, its loss of accuracy, see `export.precision.gate`. The rest of
             the verdict is then about the float32 graph.

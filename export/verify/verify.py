@@ -1,6 +1,7 @@
 """Compare an artifact with its model: stage by stage on equal inputs, then as a whole."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -14,9 +15,7 @@ from export.verify.reference import Difference, Reference, compare_stages
 from export.verify.verdict import CaseResult, Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from runtime import artifact as names
-from runtime.engines.protocol import Backend, StageCutter
-
-Arrays = dict[str, npt.NDArray[Any]]
+from runtime.engines.protocol import Arrays, Backend, StageCutter
 
 NO_DETECTIONS = 2.0  # a score threshold above every score
 MOST_DECISIONS = 12
@@ -31,15 +30,9 @@ def verify(
     engine: str,
     progress: Say = say_nothing,
 ) -> Verdict:
-    """Compare an artifact with the model it was made from.
+    """Compare an artifact, loaded as an application would load it, with its model on at least one image.
 
-    Args:
-        reference: The model.
-        artifact: The artifact, loaded as an application would load it.
-        stages: The artifact's graph, stage by stage.
-        pictures: At least one image.
-        engine: Name and version of the engine, for the verdict.
-        progress: Called with a sentence before each step.
+    `stages` is the artifact's graph; `engine` names what runs it, for the verdict.
     """
     detection = reference.model.config.detection
     thresholds = (detection.min_score, detection.nms_threshold)
@@ -117,13 +110,7 @@ def compare_run(
             objections = examined.objections_to(_at(found, row), row) or ([] if decisions else [NOTHING_NEAR])
         yield CaseResult(
             case=f"{picture.name} ({name}, {len(pictures)})",
-            expected=rows.expected,
-            found=rows.found,
-            boxes=rows.boxes,
-            scores=rows.scores,
-            masks=rows.masks,
-            unmatched=rows.unmatched,
-            swapped=rows.swapped,
+            **asdict(rows),
             passed=rows.identical or not objections,
             decisions=_shorten(decisions),
             objections=tuple(objections),

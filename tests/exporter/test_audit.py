@@ -30,7 +30,7 @@ def test_sound_graph_passes_and_is_counted(opset):
     facts = audit(model_of(SOUND, opset), opset)
     assert facts.nodes == 4
     assert facts.operators == {"Constant": 1, "Mul": 1, "Relu": 1, "Transpose": 1}
-    assert facts.to_dict() == {"nodes": 4, "operators": facts.operators}
+    assert facts._asdict() == {"nodes": 4, "operators": facts.operators}
 
 
 IF = """g (bool c, float[N] x) => (float[N] y) {
