@@ -1,4 +1,4 @@
-"""The Keras model as a predictor: picture in, detections out, without exporting it."""
+"""Prediction with a Keras model, without exporting it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,26 +15,26 @@ from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import letterbox_picture, to_detections
 
-# Average precision ranks all predictions of a data set, so those that a user would not want to see count too: every
-# one left out ends the curve of precision over recall early. Below this almost none is right.
+# Average precision ranks all predictions of a dataset, including those that a user would not want to see: each one that
+# is left out ends the precision-recall curve earlier. Below this score, almost none is correct.
 EVALUATION_SCORE_THRESHOLD = 0.05
 
 
 class CheckpointPredictor:
-    """A `MaskRCNN` behind the interface of `runtime.Predictor`.
+    """A `MaskRCNN` with the interface of `runtime.Predictor`.
 
-    It is traced once, for pictures of all sizes, and reads the weights as they are at each call: one predictor serves
-    a whole training.
+    It is traced once, for images of all sizes, and each call uses the current weights, so one predictor serves a whole
+    training run.
 
     Args:
-        model: The model.
-        score_threshold: Lowest score returned. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, and not the
-            configuration's, which is made for showing results and costs average precision.
-        nms_threshold: Largest IoU within a class; None takes the configuration's.
-        max_pixels: Most pixels of a picture.
+        model: The model to run.
+        score_threshold: Lowest score returned, 0..1. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, because the
+            configuration's is meant for showing results and lowers average precision.
+        nms_threshold: Largest IoU within a class, 0..1; None takes the configuration's.
+        max_pixels: Most pixels of an image; larger ones are refused.
 
     Raises:
-        ConfigError: A threshold out of range.
+        ConfigError: A threshold is out of range.
     """
 
     def __init__(
@@ -64,38 +64,38 @@ class CheckpointPredictor:
         return self.model.config.model.class_names
 
     def __call__(self, image: ImageSource) -> Detections:
-        """Detections in one picture.
+        """Return the detections in one image.
 
         Args:
             image: Path, bytes, PIL image, or uint8 array [H, W, C].
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         letterbox, prepared = self.prepare(image)
         outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
         return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-        """The first of three steps, before `run` and `finish`: read and letterbox one picture.
+        """Read and letterbox one image: the first of three steps, before `run` and `finish`.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         config = self.model.config
         return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """The model itself on letterboxed pictures; outputs as in `runtime.artifact`.
+        """Run the model on letterboxed images; return outputs as in `runtime.artifact`.
 
         Args:
             images: uint8 [B, H, W, C], sides multiples of 64.
-            windows: float32 [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
         """
         thresholds = (np.float32(self.score_threshold), np.float32(self.nms_threshold))
         outputs = self._detect(tf.constant(images), tf.constant(windows), *map(tf.constant, thresholds))
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
-        """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
+        """Map the outputs of one image, without the batch axis, to detections in image pixels: the last step."""
         return to_detections(outputs, letterbox, self.class_names, self.model.config.detection.mask_paste)

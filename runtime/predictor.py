@@ -174,29 +174,29 @@ class Predictor:
         on_error: OnError = "raise",
         rles: bool = False,
     ) -> Generator[Any]:
-        """Detections in one picture after the other, in their order; `images` may be endless, such as a camera.
+        """Predict images one after another, in order; `images` may be endless, such as a camera.
 
-        The next pictures are read in one thread, the engine works in a second, and a third goes back to the frame of
-        the picture. Close the generator (`contextlib.closing`) where it may not be read to its end: the threads end
-        with what they have in hand. `images` is read in one thread and, if it is a generator, closed there.
+        One thread reads the next images, a second runs the engine, and a third maps the results back to the images.
+        Close the generator (`contextlib.closing`) if you may leave it early: each thread then finishes its current step
+        and ends. `images` is read in one thread and, if it is a generator, closed in that thread.
 
         Args:
-            images: Pictures as for a call. An array may be written to again once the next picture is asked for.
-            batch_size: Most pictures that run together: of those taken ahead, the ones whose letterboxes have one size.
-            ahead: Most pictures taken from `images` before their results are taken, at least `batch_size`; None takes
-                three times `batch_size`. With 1 each picture is taken when its result is asked for, which a camera
-                may want. A picture waits for others of its size until `ahead - batch_size` are taken.
-            on_error: "raise" ends with the error of a picture that cannot be used, in its place; "yield" gives the
-                `ImageError` in place of the detections, and goes on.
-            rles: Whether `Detections.rles` are made in the third thread too, rather than when first asked for.
+            images: Images as for a call. An array may be overwritten once the next image is requested.
+            batch_size: Most images in a batch. A batch holds images with one input size from those taken ahead.
+            ahead: Most images taken from `images` before their results are taken, at least `batch_size`; None means
+                three times `batch_size`. With 1, each image is taken when its result is requested, as suits a live
+                camera. An image waits for others of its input size until `ahead - batch_size` are taken.
+            on_error: What to do about an image that cannot be used: "raise" its `ImageError` in its place and end, or
+                "yield" the `ImageError` instead of detections and continue.
+            rles: Compute `Detections.rles` in the third thread instead of on first access.
 
         Yields:
-            As many as there are pictures.
+            One result per image.
 
         Raises:
-            ImageError: A picture cannot be used.
-            InputError: An argument is out of range, or `images` is one picture.
-            Exception: Whatever `images` raises, after the results of what came before it.
+            ImageError: An image cannot be used.
+            InputError: An argument is out of range, or `images` is a single image.
+            Exception: What `images` raises, after the results of the images before it.
         """
         self._engine.require_open()
         return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)

@@ -1,8 +1,7 @@
-"""Many images through a predictor: the next ones are read, and the last ones finished, while the engine works.
+"""Runs many images through a predictor: the next are read, and the last ones finished, while the engine works.
 
-Three threads: the first takes items from their source, prepares them, and groups those of one input size; the second
-runs the engine; the third maps the outputs back to the image. Each item has a future, and the caller waits for the
-futures in order.
+There are three threads. The first takes items from their source, prepares them, and groups those with one input size;
+the second runs the engine; the third makes the results. Each item has a future, and the caller waits for them in order.
 """
 
 import os
@@ -38,12 +37,12 @@ class Work(Generic[T, R]):
     """What is done with each item.
 
     Attributes:
-        prepare: Makes the letterboxed image of an item; called in the first thread.
-        run: Runs the engine on a batch of images and their windows; called in the second thread.
-        finish: Makes the result from the outputs of one image, without the batch axis; called in the third thread.
-        batch_size: Most items of one run.
+        prepare: Makes the letterboxed image of an item, in the first thread.
+        run: Runs the engine on a batch of images and their windows, in the second thread.
+        finish: Makes a result from the outputs of one image, without the batch axis, in the third thread.
+        batch_size: Most images in a batch.
         ahead: Most items taken from the source before their results are taken; at least `batch_size`.
-        stopped: Asked before each item and each batch, in their threads. Once it returns True no other begins.
+        stopped: Asked in the first two threads, before each item and each batch; if True, no more are begun.
     """
 
     prepare: Callable[[T], tuple[Letterbox, Pixels]]
@@ -56,24 +55,24 @@ class Work(Generic[T, R]):
 
 class _Picture(NamedTuple):
     number: int
-    item: Any  # None unless results come with their items: a large array need not live longer than its letterbox
+    item: Any  # None if results come without their items: a large array is then freed once it is letterboxed
     letterbox: Letterbox
     pixels: Pixels
     result: Future[Any]
 
 
 def check_pictures(images: Iterable[ImageSource], batch_size: int) -> None:
-    """Refuse one picture in place of several, and an impossible batch size.
+    """Check the batch size, and that `images` is not a single image.
 
     Raises:
-        InputError: `batch_size` is not a positive integer, or `images` is one picture.
+        InputError: `batch_size` is not a positive integer, or `images` is a single image.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
     given: object = images
     single = isinstance(given, str | bytes | bytearray | PathLike) or not isinstance(given, Iterable)
     if single or (isinstance(given, np.ndarray) and given.ndim != 4):
-        raise InputError("images is one picture: give a list of pictures, or an array [B, H, W, C]")
+        raise InputError("images is a single image: pass a list of images, or an array [B, H, W, C]")
 
 
 def stream(
@@ -85,10 +84,10 @@ def stream(
     on_error: OnError,
     rles: bool,
 ) -> Generator[Result]:
-    """Predict pictures in order; see `runtime.Predictor.predict_stream`. No thread starts before the first result.
+    """Predict images in order; see `runtime.Predictor.predict_stream`. Threads start with the first result.
 
     Raises:
-        InputError: An argument is out of range, or `images` is one picture.
+        InputError: An argument is out of range, or `images` is a single image.
     """
     check_pictures(images, batch_size)
     ahead = 3 * batch_size if ahead is None else ahead  # being read, in the engine, being finished
@@ -102,13 +101,13 @@ def stream(
 
 
 def stream_each(work: Work[T, R], items: Iterable[T]) -> Generator[tuple[T, R | Exception]]:
-    """Yield each item, in order, with its result or with the error that it alone is to blame for.
+    """Yield each item, in order, with its result or its error.
 
-    Errors of preparing and finishing belong to their item, unless they are bugs. If the engine fails on a batch, its
-    items run again one by one. After a stop, only the items that were in the engine by then are yielded.
+    An expected error of `prepare` or `finish` belongs to its item. If the engine fails on a batch, its items run one at
+    a time, to find those that fail. After a stop, only items that the engine had begun are yielded.
 
     Raises:
-        Exception: What `items` raises, after the results of the items before it, and bugs.
+        Exception: What `items` raises, after the results of the items before it; any unexpected error, in its place.
     """
     return _results(work, items, (RuntimeLibraryError, OSError, MemoryError), each=True)
 
@@ -116,14 +115,14 @@ def stream_each(work: Work[T, R], items: Iterable[T]) -> Generator[tuple[T, R | 
 def _prepare(steps: PredictorSteps, image: ImageSource) -> tuple[Letterbox, Pixels]:
     letterbox, pixels = steps.prepare(image)
     if isinstance(image, np.ndarray) and np.may_share_memory(image, pixels):
-        pixels = pixels.copy()  # cameras write the next frame into the same array
+        pixels = pixels.copy()  # a camera may write the next frame into the same array
     return letterbox, pixels
 
 
 def _finish(steps: PredictorSteps, rles: bool, outputs: Outputs, letterbox: Letterbox) -> Detections:
     found = steps.finish(outputs, letterbox)
     if rles:
-        _ = found.rles  # made when first asked for, and kept
+        _ = found.rles  # computes and caches them
     return found
 
 
@@ -142,7 +141,7 @@ def _results(
                 return
             result = pending.popleft().result()
             if result is None:
-                ended = True  # after a stop, there may still be results of other sizes
+                ended = True  # after a stop, results of another input size may follow
             else:
                 yield result
     finally:
@@ -150,56 +149,52 @@ def _results(
 
 
 class _Pipeline:
-    """Prepares an item per request, and sets the future it gave for it.
+    """Prepares one item per request and resolves the future that it returned for it.
 
     Args:
-        work: See `Work`.
-        items: Their source.
-        errors: Kinds of errors of preparing and finishing that are the result of their item; others end the pipeline.
-        each: Whether results come with their items, and errors of the engine belong to single items too.
+        work: What to do with each item.
+        items: Source of the items.
+        errors: Errors of `prepare` and `finish` that become the result of their item. Other errors end the pipeline.
+        each: Results come with their items, and an error of the engine becomes the result of its item too.
     """
 
     def __init__(
         self, work: Work[Any, Any], items: Iterable[Any], errors: tuple[type[Exception], ...], each: bool
     ) -> None:
         self._work, self._source, self._errors, self._each = work, iter(items), errors, each
-        # How many items, itself among them, are taken before an item no longer waits for others of its size: no more
-        # than are requested, so that a result that is waited for always comes.
+        # An item waits for others of its size until this many are taken, itself included. Never more than are
+        # requested, or the caller would wait forever.
         self._window = max(work.batch_size, work.ahead - work.batch_size)
         self._pools = [ThreadPoolExecutor(1, f"predict-{name}") for name in ("read", "run", "finish")]
         self._reader, self._engine, self._finisher = self._pools
-        self._places = Semaphore(2)  # at the engine: of the batch that runs, and of the one to run next
+        self._places = Semaphore(2)  # in the engine: the batch that runs, and the next one
         self._waiting: list[_Picture] = []
-        self._number = -1  # of the last item that was taken from the source
+        self._number = -1  # of the last item taken
         self._ended = self._closed = False
         self._process = os.getpid()
 
     def request(self) -> Future[Any]:
-        """Have the next item prepared; its future becomes None if there is none, or if a stop came first."""
+        """Request the next item; its future becomes None at the end of the source, or after a stop."""
         result: Future[Any] = Future()
         self._reader.submit(self._read, result)
         return result
 
     def require_own_process(self) -> None:
-        """Refuse to go on in a child of the process that the threads are in.
-
-        Raises:
-            EngineError: It was forked.
-        """
+        """Raise EngineError in a forked child: the threads are in its parent."""
         if self._process != os.getpid():
-            raise EngineError("this stream was begun before the process was forked: begin another one in the child")
+            raise EngineError("this stream was started before the process was forked: start another one in the child")
 
     def close(self) -> None:
-        """Finish what each thread has in hand, close the source if it is a generator, and end the threads."""
+        """Let each thread finish its current step, close the source if it is a generator, and end the threads."""
         self._closed = True
         if self._process != os.getpid():
-            return  # threads and source are the parent's
+            return  # threads and source belong to the parent
         try:
             source = self._reader.submit(self._close_source)
-        except RuntimeError:  # the interpreter is going down, and has ended the threads
+        except RuntimeError:  # the interpreter is shutting down and has ended the threads
             self._close_source()
             return
-        for pool in self._pools:  # in this order: a thread hands over to the next one
+        for pool in self._pools:  # in order: each thread submits to the next
             pool.shutdown()
         source.result()
 
@@ -216,7 +211,7 @@ class _Pipeline:
             for item in taken:
                 self._number += 1
                 self._prepare(item, result)
-        except BaseException as error:  # noqa: BLE001  (it is raised again where the results are taken)
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             self._ended = True
             result.set_exception(error)
         else:
@@ -229,13 +224,13 @@ class _Pipeline:
         try:
             letterbox, pixels = self._work.prepare(item)
         except self._errors as error:
-            result.set_result((item, error) if self._each else error)
+            self._give(result, item, error)
         else:
             kept = item if self._each else None
             self._waiting.append(_Picture(self._number, kept, letterbox, pixels, result))
 
     def _hand_over(self) -> None:
-        """Give the engine each batch that is full, or whose first item has waited long enough."""
+        """Submit each batch that is full, or whose first item has waited long enough."""
         while self._waiting and not self._closed:
             sizes = Counter(picture.letterbox.input_size for picture in self._waiting)
             ((size, count),) = sizes.most_common(1)
@@ -258,15 +253,14 @@ class _Pipeline:
         error = self._attempt(batch)
         if error is None:
             return
-        if self._each and isinstance(error, Exception):
-            if len(batch) == 1:
-                batch[0].result.set_result((batch[0].item, error))
-                return
-            for picture in batch:  # find the one that the engine cannot take
+        if not (self._each and isinstance(error, Exception)):
+            for picture in batch:
+                picture.result.set_exception(error)
+        elif len(batch) == 1:
+            self._give(batch[0].result, batch[0].item, error)
+        else:
+            for picture in batch:
                 self._run_batch([picture])
-            return
-        for picture in batch:
-            picture.result.set_exception(error)
 
     def _attempt(self, batch: list[_Picture]) -> BaseException | None:
         try:
@@ -289,8 +283,11 @@ class _Pipeline:
             try:
                 found = self._work.finish({name: array[row] for name, array in outputs.items()}, picture.letterbox)
             except self._errors as error:
-                picture.result.set_result((picture.item, error) if self._each else error)
+                self._give(picture.result, picture.item, error)
             except BaseException as error:  # noqa: BLE001  (as in `_read`)
                 picture.result.set_exception(error)
             else:
-                picture.result.set_result((picture.item, found) if self._each else found)
+                self._give(picture.result, picture.item, found)
+
+    def _give(self, result: Future[Any], item: Any, value: Any) -> None:
+        result.set_result((item, value) if self._each else value)

@@ -1,1 +1,1 @@
-"""Daily use: files, folders, globs and videos to documents, overlays and tables, in runs that can be killed."""
+"""`maskrcnn predict`: images and videos in, documents, views and tables out, in runs that can be interrupted."""

@@ -1,4 +1,4 @@
-"""What was found in a picture, as a file: the mark that the picture is done."""
+"""The document of a picture: a JSON file with its detections, whose presence means that the picture is done."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from runtime.atomic import atomic_write
 from runtime.errors import ImageError
 from runtime.one_line import printable_path
 
-# One detection: `class_id`, `name`, `score`, `box` [x1, y1, x2, y2] and `mask` (RLE), as `Detections.to_json` has it.
+# One detection as in `Detections.to_json`: `class_id`, `name`, `score`, `box` [x1, y1, x2, y2] and `mask` (RLE).
 Row = dict[str, Any]
 Stamp = dict[str, Any]
 
 
 def stamp(source: Source) -> Stamp:
-    """What tells one state of a file from another: `path`, `bytes`, `mtime_ns`.
+    """Return what tells one state of a file from another: `path`, `bytes`, `mtime_ns`.
 
     Raises:
-        ImageError: There is no such file, or it may not be looked at.
+        ImageError: The file does not exist or is not accessible.
     """
     try:
         found = os.stat(source.path)  # noqa: PTH116
@@ -29,17 +29,14 @@ def stamp(source: Source) -> Stamp:
 
 
 def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dict[str, Any]) -> None:
-    """Write the document of a picture, whole or not at all.
+    """Write the document of a picture atomically.
 
     Args:
-        path: Where.
+        path: The document; an existing one is replaced.
         source: The picture.
-        mark: Its stamp, taken before it was read.
+        mark: Stamp of the picture, taken before it was read.
         run: Digest of the settings.
         found: `image_size` [height, width], `device`, and `detections`, a list of rows.
-
-    Raises:
-        OutputError: It cannot be written.
     """
     document = {"picture": source.name, "source": mark, "run": run} | found
     with atomic_write(path, overwrite=True) as temporary:
@@ -47,11 +44,7 @@ def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dic
 
 
 def read_document(path: Path, mark: Stamp, run: str) -> dict[str, Any] | None:
-    """Read a picture's document.
-
-    Returns:
-        None if there is none, or one of another state of the file or of other settings.
-    """
+    """Read a document; None if it is missing, damaged, or made from another state of the file or other settings."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

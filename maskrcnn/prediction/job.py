@@ -4,16 +4,13 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from maskrcnn.callbacks import Counted
 from maskrcnn.prediction.output_folder import OutputFolder
 from runtime.output.formats import to_document
 from runtime.pictures.letterbox import Letterbox
-from runtime.pictures.read import MAX_PIXELS
+from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import PredictorSteps
-from runtime.stream import Outputs, Work, stream_each
+from runtime.stream import Outputs, Pixels, Work, stream_each
 
 T = TypeVar("T")
 
@@ -50,12 +47,16 @@ class Job:
         return int(getattr(self.predictor, "max_pixels", MAX_PIXELS))
 
     def predict(
-        self, items: Iterable[T], prepare: Callable[[T], tuple[Letterbox, npt.NDArray[np.uint8]]]
+        self, items: Iterable[T], image_of: Callable[[T], ImageSource]
     ) -> Generator[tuple[T, dict[str, Any] | Exception]]:
-        """Yield each item, in order, with its detections as in a document or the error of that item.
+        """Yield each item, in order, with its detections (see `to_document`) or its error.
 
-        Items are made and prepared in one thread, the network runs in a second, and detections are made in a third.
+        Items are made and their images prepared in one thread, the network runs in a second, and a third encodes masks.
         """
+
+        def prepare(item: T) -> tuple[Letterbox, Pixels]:
+            return self.predictor.prepare(image_of(item))
+
         work = Work(prepare, self.predictor.run, self._finish, self.batch_size, 4 * self.batch_size, self.stopped)
         return stream_each(work, items)
 

@@ -1,4 +1,4 @@
-"""What was found in a video, a line of JSON per frame: it grows while the video is predicted."""
+"""The journal of a video: a JSON line per predicted frame, appended while the video is predicted."""
 
 import json
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ Line = dict[str, Any]
 class Journal:
     """The journal of one video.
 
-    The first line is the head, which says what the rest depends on; then come the predicted frames in their order;
-    the last line, once all are there, is `{"frames": number of frames of the video}`. Each line is handed to the
-    system when it is written, so that a killed process loses none; one that was torn is dropped at the next start.
+    The first line is the head, which says what the rest depends on. The predicted frames follow in order. Once all are
+    written, the last line is `{"frames": number of frames in the video}`. Each line is flushed to the operating system,
+    so a killed process loses none; an incomplete last line is dropped when the journal is next opened.
 
     Args:
-        path: Of the file; it and its folders are made.
-        head: What must stand in the first line; a journal with another head is begun anew.
+        path: The file; it and its folders are created if missing.
+        head: Expected first line. A journal with another head is overwritten.
 
     Attributes:
-        written: How many frames it holds.
-        frames: Of the video, once all are written; None before.
+        written: Number of predicted frames in the journal.
+        frames: Number of frames in the video; None until all are written.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be read or written.
     """
 
     def __init__(self, path: Path, head: Line) -> None:
@@ -45,7 +45,7 @@ class Journal:
             self._write(head)
 
     def _read(self, head: Line) -> int:
-        """Count what is sound; returns its length in bytes, 0 for a journal of something else."""
+        """Count the valid lines; return their length in bytes, 0 if the head differs."""
         kept = 0
         try:
             with self.path.open("rb") as file:
@@ -64,17 +64,17 @@ class Journal:
         return kept
 
     def append(self, frame: Line) -> None:
-        """Add a predicted frame: `frame`, `time`, `image_size`, `detections`."""
+        """Add a predicted frame: `frame`, `time`, `image_size`, `device`, `detections`."""
         self._write(frame)
         self.written += 1
 
     def finish(self, frames: int) -> None:
-        """Note that all frames of the video, `frames` of them, were seen."""
+        """Record that all `frames` frames of the video were read."""
         self._write({"frames": frames})
         self.frames = frames
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, line: Line) -> None:
@@ -86,7 +86,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[Line]:
-    """The predicted frames of a finished journal, in their order."""
+    """Yield the predicted frames of a complete journal, in order."""
     with path.open("rb") as file:
         for text in file:
             line = json.loads(text)
@@ -95,7 +95,7 @@ def read_journal(path: Path) -> Iterator[Line]:
 
 
 def _parse(text: bytes) -> Line | None:
-    """A whole line, or None."""
+    """Return the object on a complete line, or None."""
     if not text.endswith(b"\n"):
         return None
     try:

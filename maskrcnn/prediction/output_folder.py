@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, who may write to it, and what its results depend on."""
+"""The folder of a run: its layout, its lock, and the settings that its results depend on."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from runtime.errors import MissingPackageError, OutputError
 RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", "results.csv", "failures.json"
 VIEWS = ("overlay", "splash")
 
-# Errors of file systems that have no locks: a run goes on without one.
+# Errors of file systems without locks, on which a run continues without one.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
@@ -26,15 +26,15 @@ class OutputFolder:
     path: Path
 
     def document(self, source: Source) -> Path:
-        """What was found in a source: JSON of a picture, JSON lines of a video."""
+        """Return the path of a document: JSON for a picture, JSON lines for a video."""
         return self.path / "detections" / f"{source.name}.json{'l' if source.is_video else ''}"
 
     def view(self, kind: str, source: Source) -> Path:
-        """The drawn picture or video of a source; `kind` is one of `VIEWS`."""
+        """Return the path of a view; `kind` is one of `VIEWS`."""
         return self.path / kind / source.view_name
 
     def forget(self, source: Source) -> None:
-        """Remove the document of a source, then its views: no document ever stands beside a view of another one."""
+        """Remove the document of a source, then its views, so that no document is ever next to an outdated view."""
         _unlink(self.document(source))
         self.forget_views(source)
 
@@ -44,22 +44,23 @@ class OutputFolder:
             _unlink(self.view(kind, source))
 
     def forget_results(self) -> None:
-        """Remove what stands for the whole of a run: it is there again when the run has come to its end."""
+        """Remove the files that only a complete run writes."""
         for name in (RESULTS_FILE, TABLE_FILE, FAILURES_FILE):
             _unlink(self.path / name)
 
 
 @contextmanager
 def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator[OutputFolder]:
-    """Take a folder for a run, for the time of a block; a run that was cut off there is gone on with.
+    """Create or reopen the folder of a run, and lock it for the time of a block.
 
     Args:
-        folder: Made where it does not exist.
-        settings: Of the run.
-        force: Whether a folder with results of other settings is taken over; documents say which they were made with.
+        folder: Created if missing.
+        settings: What the results depend on; stored in the folder.
+        force: Accept a folder with results of other settings. Each document records the settings that it was made with.
 
     Raises:
-        OutputError: It holds results of other settings, or other things, or cannot be written, or is in use.
+        OutputError: The folder holds results of other settings or unrelated files, cannot be written, or is in use.
+        MissingPackageError: filelock is not installed.
     """
     check_output(folder, overwrite=True, directory=True)
     _check_contents(folder, settings, force)
@@ -76,7 +77,7 @@ def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; the system releases the lock of a killed process."""
+    """Lock a folder against other runs; the operating system releases the lock of a killed process."""
     try:
         import filelock  # noqa: PLC0415  (comes with the command line)
     except ModuleNotFoundError as error:
@@ -98,7 +99,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:
-    """Raise for a folder that is not of this command or, without `force`, not of these settings."""
+    """Raise unless the folder is new, empty, or of an earlier run (with the same settings, unless `force`)."""
     if not folder.is_dir():
         return
     stored = None
@@ -107,14 +108,14 @@ def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:
     if not (isinstance(stored, dict) and "model" in stored and "version" in stored):
         if any(not path.name.startswith(".") for path in folder.iterdir()):
             raise OutputError(
-                f"{folder} has other things in it and no {RUN_FILE} of a prediction: choose a new or empty folder"
+                f"{folder} has other files in it and no {RUN_FILE} of a prediction run: choose a new or empty folder"
             )
         return
     differences = settings.differences(stored)
     if differences and not force:
         raise OutputError(
             f"{folder} holds results of other settings ({'; '.join(differences)}): "
-            "choose another folder, or predict all of it again with --force"
+            "choose another folder, or use --force to predict everything again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run: which are done, which lack views, and which are to be predicted."""
+"""The pictures of a run: finds those that are done, draws missing views, and predicts the rest."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,8 +14,7 @@ from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.sources import Failure, Source
 from maskrcnn.prediction.views import write_picture_views
 from runtime.errors import ImageError
-from runtime.pictures.letterbox import Letterbox
-from runtime.pictures.read import read_image
+from runtime.pictures.read import ImageSource, read_image
 
 
 @dataclass
@@ -29,9 +28,9 @@ class PictureRun:
     """Predicts pictures.
 
     Attributes:
-        done: Those that have a document and the views that were asked for.
-        made: How many were predicted in this run.
-        failures: Those that could not be used, so far.
+        done: Pictures whose document and views are complete.
+        made: Number of pictures predicted by this run.
+        failures: Pictures that could not be used.
     """
 
     def __init__(self, job: Job) -> None:
@@ -41,11 +40,7 @@ class PictureRun:
         self._job = job
 
     def run(self, sources: Sequence[Source]) -> None:
-        """Predict what is not done; ends early when the job is stopped.
-
-        Raises:
-            OutputError: A result cannot be written.
-        """
+        """Predict and draw what is missing; end early if the job is stopped."""
         pending: list[_Pending] = []
         lacking: list[tuple[Source, list[str]]] = []
         for source in sources:
@@ -82,7 +77,7 @@ class PictureRun:
         document = read_document(self._job.folder.document(source), stamp(source), self._job.run)
         pixels = read_image(source.path, max_pixels=self._job.max_pixels)
         if document is None or document["image_size"] != list(pixels.shape[:2]):
-            raise ImageError(f"{source.name!r} was changed during the run: predict it again")
+            raise ImageError(f"{source.name!r} changed during the run: predict it again")
         write_picture_views(self._job.folder, source, views, pixels, document["detections"])
 
     def _predict(self, pending: Sequence[_Pending], total: int) -> None:
@@ -90,7 +85,7 @@ class PictureRun:
             return
         done = total - len(pending)
         self._job.progress("pictures", done, total)
-        with closing(self._job.predict(pending, self._prepare)) as results:
+        with closing(self._job.predict(pending, self._image_of)) as results:
             for picture, found in results:
                 if isinstance(found, Exception):
                     self._fail(picture.source, found)
@@ -100,16 +95,15 @@ class PictureRun:
                 done += 1
                 self._job.progress("pictures", done, total)
 
-    def _prepare(self, picture: _Pending) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-        """Decode a picture, once: the views are drawn on the same pixels."""
+    def _image_of(self, picture: _Pending) -> ImageSource:
+        """Return what to predict. If there are views to draw, the picture is decoded here, once for both."""
         if not self._job.views:
-            return self._job.predictor.prepare(picture.source.path)
+            return picture.source.path
         picture.pixels = read_image(picture.source.path, max_pixels=self._job.max_pixels)
-        # As a PIL image it suits networks of any channels that files suit.
-        return self._job.predictor.prepare(Image.fromarray(picture.pixels))
+        return Image.fromarray(picture.pixels)  # networks with one channel do not take arrays with three
 
     def _save(self, picture: _Pending, found: dict[str, Any]) -> None:
-        """Write views first and the document last: where it exists, they do."""
+        """Write the views, then the document: if it exists, they do."""
         folder, source = self._job.folder, picture.source
         folder.forget(source)
         if picture.pixels is not None:

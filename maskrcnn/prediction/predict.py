@@ -1,4 +1,4 @@
-"""A whole run: paths in, a folder of results out, again and again until all of it is there."""
+"""A prediction run: paths in, a folder of results out. Running it again resumes an interrupted run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +21,14 @@ from runtime.steps import PredictorSteps
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How a run predicts.
+    """Options of a run.
 
     Attributes:
-        views: Kinds of drawn pictures and videos to make: "overlay", "splash".
+        views: Kinds of views to draw: "overlay", "splash".
         classes: Names of the classes to keep; empty keeps all.
-        batch_size: Pictures that go through the network together, where their input size is the same.
-        every: Of a video each so many-th frame is predicted.
-        force: Whether results of other settings are replaced.
+        batch_size: Most images of one input size that the network runs at a time; at least 1.
+        every: Predict every N-th video frame; at least 1.
+        force: Replace results of other settings.
 
     Raises:
         ConfigError: A number below 1.
@@ -47,14 +47,14 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class PredictRun:
-    """What a run has come to.
+    """The result of a run.
 
     Attributes:
-        folder: Of the results.
-        made: Pictures and frames that were predicted by it; the others were there.
-        failures: What could not be used.
-        totals: Of all results; None if the run was interrupted.
-        signal: Number of the signal that interrupted it.
+        folder: Where the results are.
+        made: Number of images and frames predicted by this run, not by earlier ones.
+        failures: Inputs that could not be used.
+        totals: Counts over all results; None if the run was interrupted.
+        signal: Number of the signal that interrupted the run.
     """
 
     folder: Path
@@ -71,22 +71,23 @@ def predict_paths(
     options: PredictOptions,
     progress: Counted,
 ) -> PredictRun:
-    """Predict pictures and videos into a folder, and go on where an earlier run with the same settings ended.
+    """Predict images and videos into a folder. Resumes an earlier run with the same settings.
 
-    A file that cannot be used is noted, and the others go on. Ctrl-C and SIGTERM end the run after the picture in hand.
+    A file that cannot be used is recorded as a failure and does not stop the others. After Ctrl-C or SIGTERM, what is
+    already in the network is finished and saved, and the run ends.
 
     Args:
         paths: Files, folders and patterns; see `find_sources`.
-        output: The folder; docs/prediction.md says what is written to it.
-        open_model: Gives the predictor, and the digest of its model. Called once there is something to predict.
+        output: The run folder; docs/prediction.md describes its files.
+        open_model: Returns the predictor and the digest of its model. Called only if there is something to predict.
         options: See `PredictOptions`.
-        progress: Told how far the run is.
+        progress: Called with "pictures", "views" or the name of a video.
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.
         InputError: The model does not have one of the classes.
-        OutputError: The folder holds other things, or results of other settings, or cannot be written.
-        MissingPackageError: There is a video, and no PyAV.
+        OutputError: As for `open_output`, or a result cannot be written.
+        MissingPackageError: PyAV, which videos need, or filelock is not installed.
     """
     interruption = Interruption()
     with interruption.watched():

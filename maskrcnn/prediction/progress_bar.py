@@ -1,4 +1,4 @@
-"""How far a run is: bars on a terminal, now and then a line elsewhere; both on stderr."""
+"""Progress on stderr: bars on a terminal, an occasional line elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ _BETWEEN_LINES = 10.0  # seconds
 
 
 class _Speed:
-    """Things per second since this run began with them; those that were done before do not count."""
+    """Formats the number per second in this run; what an earlier run did does not count."""
 
     def __init__(self, done: int) -> None:
         self._done = done
@@ -24,14 +24,7 @@ class _Speed:
 
 @contextmanager
 def progress_bar(say: Say) -> Iterator[Counted]:
-    """Show the progress of a run for the time of a block.
-
-    Args:
-        say: Prints a line, where stderr is no terminal.
-
-    Yields:
-        What to call.
-    """
+    """Show the progress of a run for the time of a block; `say` prints a line if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield _lines(say)
         return

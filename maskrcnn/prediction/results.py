@@ -1,4 +1,4 @@
-"""The documents of a run as one COCO file, one table, and a list of what failed."""
+"""The documents of a run combined: a COCO file, a table, and a list of failures."""
 
 import csv
 import json
@@ -17,19 +17,13 @@ from runtime.masks.rle import area
 
 COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
 
-# What spreadsheets take for the beginning of a formula.
+# Spreadsheets read a cell that begins with one of these as a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What the documents hold.
-
-    Attributes:
-        pictures: Without frames of videos.
-        frames: Predicted frames of videos.
-        detections: In all of them.
-    """
+    """Counts over the documents of a run; `pictures` does not include video frames."""
 
     pictures: int
     frames: int
@@ -37,12 +31,9 @@ class Totals:
 
 
 def write_results(folder: OutputFolder, settings: RunSettings, sources: Iterable[Source]) -> Totals:
-    """Write `results.json` and `results.csv` from the documents of the sources, which are read once, one by one.
+    """Write `results.json` and `results.csv` from the documents of the sources, which are read one at a time.
 
-    The JSON is a whole COCO data set with a `score` per annotation; its annotations are COCO results.
-
-    Raises:
-        OutputError: A file cannot be written.
+    The JSON is a complete COCO dataset with a `score` per annotation; its annotations are COCO results.
     """
     with (
         atomic_write(folder.path / RESULTS_FILE, overwrite=True) as json_path,
@@ -56,7 +47,7 @@ def write_results(folder: OutputFolder, settings: RunSettings, sources: Iterable
 def _write(
     folder: OutputFolder, settings: RunSettings, sources: Iterable[Source], json_file: TextIO, csv_file: TextIO
 ) -> Totals:
-    table = csv.writer(csv_file)  # with CR LF: only signs of the line end make it quote a cell
+    table = csv.writer(csv_file)  # ends lines with CR LF, so that it quotes cells that contain either
     table.writerow(COLUMNS)
     images: list[str] = []
     count = frames = 0
@@ -115,16 +106,12 @@ def _annotation(number: int, image_id: int, row: Row, pixels: int) -> dict[str, 
 
 
 def _cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: an apostrophe, which they do not show, goes before it."""
+    """Return text that no spreadsheet reads as a formula: with an apostrophe, which they hide, in front if needed."""
     return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write a JSON list of `name`, `path`, `error`, `message`; an empty one where nothing failed.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write a JSON list of `name`, `path`, `error`, `message`; an empty list if nothing failed."""
     with atomic_write(path / FAILURES_FILE, overwrite=True) as temporary:
         rows = [failure._asdict() for failure in failures]
         temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the results of a run depend on, besides its pictures."""
+"""The settings that the results of a run depend on."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Two runs with equal settings give equal results for equal pictures; the device is not part of them.
+    """Runs with equal settings give equal results for equal images. The device is not a setting.
 
     Attributes:
         model: SHA-256, see `model_digest`.
-        class_names: Of the model; 0 is the background.
+        class_names: Names by class id; 0 is the background.
         score_threshold: Lowest score of a detection.
         nms_threshold: Largest IoU within a class.
-        classes: The classes that are kept; None keeps all.
-        every: Of a video each so many-th frame is predicted, from the first one on.
-        version: Of the documents.
+        classes: Names of the classes to keep; None keeps all.
+        every: Predict every N-th video frame, beginning with the first.
+        version: Version of the documents.
     """
 
     model: str
@@ -30,28 +30,28 @@ class RunSettings:
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the settings as JSON values."""
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
     def digest(self) -> str:
-        """Short SHA-256 of `to_dict`; every document says by it which settings it was made with."""
+        """A short SHA-256 of the settings; each document records it."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
-        """In words, the settings that `stored` (as from `to_dict`) has otherwise; empty if none."""
+        """Describe the settings that differ from `stored`, which `to_dict` made."""
         ours = self.to_dict()
         names = [name for name in [*ours, *(set(stored) - set(ours))] if ours.get(name) != stored.get(name)]
-        return [f"{name} is {_short(stored.get(name))} there and {_short(ours.get(name))} here" for name in names]
+        return [f"{name} was {_short(stored.get(name))} and is now {_short(ours.get(name))}" for name in names]
 
 
 def model_digest(path: Path, config: str = "") -> str:
-    """SHA-256 of a model: of the bytes of a file, or of the names and bytes of all files of a folder.
+    """Return the SHA-256 of a model: of the bytes of a file, or the names and bytes of all files in a folder.
 
     Args:
-        path: The checkpoint or artifact. One that does not exist has a digest too: loading it says so better.
-        config: JSON of the configuration, where the file does not say it itself.
+        path: The checkpoint or artifact. A missing one has a digest too; loading it gives the better error.
+        config: JSON of the configuration, for checkpoints that do not store one.
     """
     digest = hashlib.sha256(config.encode())
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:

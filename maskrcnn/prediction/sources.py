@@ -1,4 +1,4 @@
-"""What the paths of a command mean: pictures and videos, each with a name of its own."""
+"""The images and videos that the paths of a command stand for, each with a unique name."""
 
 import glob
 import hashlib
@@ -13,7 +13,7 @@ from runtime.pictures.header import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
-# File systems allow 255 bytes; the longest that is added is ".", ".jsonl", a process id and ".partial".
+# File systems allow 255 bytes; at most ".", ".jsonl", a process id and ".partial" are added.
 _LONGEST_NAME = 200
 
 
@@ -22,8 +22,8 @@ class Source(NamedTuple):
 
     Attributes:
         path: Absolute.
-        name: Its path below the folder or the fixed part of the glob that it was found by, or the bare file name, with
-            "/" between folders. No two sources of a run share one; the files made for a source are called after it.
+        name: The path below the folder, or below the fixed part of the pattern, that the file was found by, with "/"
+            between folders; else the file name. Unique in a run; the files made for a source are named after it.
     """
 
     path: Path
@@ -31,25 +31,18 @@ class Source(NamedTuple):
 
     @property
     def is_video(self) -> bool:
-        """Whether it is read as a video; everything else is tried as a picture."""
+        """Whether the file is read as a video; all others are read as images."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def view_name(self) -> str:
-        """What an overlay or splash of it is called: the name, with .png or .mp4 added where it does not end so."""
+        """The name of its views: that of the source, with .png or .mp4 added if it does not end in it."""
         suffix = ".mp4" if self.is_video else ".png"
         return self.name if self.name.endswith(suffix) else self.name + suffix
 
 
 class Failure(NamedTuple):
-    """A file or folder that could not be used.
-
-    Attributes:
-        name: As `Source.name`.
-        path: Absolute.
-        error: Class of the error.
-        message: One line.
-    """
+    """A file or folder that could not be used: its name and path as in `Source`, the class and text of the error."""
 
     name: str
     path: str
@@ -58,24 +51,24 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, error: Exception) -> "Failure":
-        """What `error` means for a source."""
+        """Describe the error of a source in one line."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         line = " ".join(str(reason).split()) or "no further description"
         return cls(source.name, printable_path(source.path), type(error).__name__, printable_path(line))
 
 
 def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list[Failure]]:
-    """Find the pictures and videos of a command, in the order of its paths, each file once.
+    """Find the images and videos of a command, in the order of its paths, each file once.
 
-    Folders are walked, without following links to folders; from them, and from globs that do not end in a suffix, only
-    files with a known suffix are taken, and nothing hidden. A file that is named is always taken.
+    Folders are searched recursively, without following links to folders. Hidden files and files with an unknown suffix
+    are ignored in folders and for patterns that do not end in a suffix. A file that is named is always taken.
 
     Args:
         paths: Files, folders, and patterns with `*`, `**`, `?` or `[...]`.
-        output: The folder of the run; what is found in it is left out.
+        output: The run folder; files found in it are ignored.
 
     Returns:
-        The sources, and the folders that may not be read.
+        The sources, and a failure for each folder that cannot be read.
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.
@@ -85,7 +78,7 @@ def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list
         finder.add(text)
     if not finder.sources and not finder.unreadable:
         raise ImageError(
-            f"{', '.join(map(repr, paths)) or 'no path'} holds no picture or video: expected files that end in "
+            f"{', '.join(map(repr, paths)) or 'no path'} contains no image or video: expected files that end in "
             f"{', '.join(PICTURE_SUFFIXES + VIDEO_SUFFIXES)}"
         )
     return list(finder.sources.values()), finder.unreadable
@@ -102,7 +95,7 @@ class _Finder:
         path = Path(os.path.abspath(text))  # noqa: PTH100
         if path.is_dir():
             self._add_folder(path, path)
-        elif os.path.lexists(path):  # a link that leads nowhere is a file that fails, not a mistyped path
+        elif os.path.lexists(path):  # a broken link is a file that fails, not a mistyped path
             self._add_file(path, path.parent)
         elif glob.has_magic(text):
             self._add_glob(text)
@@ -119,7 +112,7 @@ class _Finder:
             raise ImageError(f"the pattern {pattern!r} matches nothing: expected at least one file or folder")
         for path in found:
             if path.is_dir():
-                if "**" not in parts:  # which finds what is in the folder by itself
+                if "**" not in parts:  # it already matches the files in the folder
                     self._add_folder(path, base)
             elif not path.is_relative_to(self._output) and (named or _is_known(path)):
                 self._add_file(path, base)

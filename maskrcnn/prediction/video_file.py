@@ -1,4 +1,4 @@
-"""Videos as frames, and frames as videos: the one place that uses PyAV."""
+"""Reading frames from videos and writing them; the only module that uses PyAV."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,17 +13,17 @@ from PIL import Image
 
 from runtime.errors import ImageError, MissingPackageError
 
-_CODECS = ("libx264", "mpeg4")  # the first is not in every build of FFmpeg
-_USUAL_RATE = Fraction(25)  # of a file that does not say its own
+_CODECS = ("libx264", "mpeg4")  # some builds of FFmpeg lack the first
+_USUAL_RATE = Fraction(25)  # for a file without a frame rate
 
 
 class Frame(NamedTuple):
-    """A frame as it is shown.
+    """A frame as a player shows it.
 
     Attributes:
-        number: From 0.
-        time: Seconds from the start of the video; None where the file does not say.
-        pixels: uint8 [H, W, 3] RGB, turned upright.
+        number: Index in the video, from 0.
+        time: Seconds from the start of the video; None if the file does not store it.
+        pixels: uint8 [H, W, 3] RGB, upright.
     """
 
     number: int
@@ -32,11 +32,11 @@ class Frame(NamedTuple):
 
 
 class VideoFacts(NamedTuple):
-    """What the head of a video says.
+    """What the header of a video says.
 
     Attributes:
         rate: Frames per second.
-        frames: Their number, as far as the file knows it; None where it does not.
+        frames: Number of frames according to the header, perhaps estimated; None if unknown.
     """
 
     rate: Fraction
@@ -59,10 +59,10 @@ def require_video() -> Any:
 
 
 def read_facts(path: Path) -> VideoFacts:
-    """Read the head of a video.
+    """Read the header of a video.
 
     Raises:
-        ImageError: It is no video, or has no pictures in it.
+        ImageError: The file is not a video, or has no video stream.
         MissingPackageError: PyAV is not installed.
     """
     with _opened(path) as (container, stream):
@@ -74,17 +74,17 @@ def read_facts(path: Path) -> VideoFacts:
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """Decode a video from its first frame on. Frames of another size than the first are scaled to it.
+    """Decode a video from the first frame. Frames that differ in size from the first are scaled to its size.
 
     Raises:
-        ImageError: It is no video, has no pictures in it, or is damaged; frames before the damage come first.
+        ImageError: The file is not a video, has no video stream, or is damaged; frames before the damage come first.
         MissingPackageError: PyAV is not installed.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         size: tuple[int, int] | None = None
         for number, frame in enumerate(container.decode(stream)):
-            # Phones write what the sensor sees, and by how much it is to be turned counterclockwise.
+            # Phones store the frame as the sensor sees it, and the angle to turn it counterclockwise.
             upright = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
             size = size or upright.shape[:2]
             if upright.shape[:2] != size:
@@ -93,11 +93,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
 
 def write_video(path: Path, frames: Iterable[Image.Image], rate: Fraction) -> None:
-    """Write an MP4: H.264 where PyAV has it, else MPEG-4.
+    """Write an MP4: H.264 if PyAV has it, else MPEG-4.
 
     Args:
-        path: Where; whatever it ends in.
-        frames: RGB, of one size, at least one. Odd sides become even by one more row or column, a copy of the last.
+        path: The file, with any suffix.
+        frames: At least one RGB image, all of one size. Odd sides become even: the last row or column is repeated.
         rate: Frames per second.
 
     Raises:
@@ -112,14 +112,14 @@ def write_video(path: Path, frames: Iterable[Image.Image], rate: Fraction) -> No
             for image in frames:
                 pixels = np.asarray(image)
                 height, width = pixels.shape[:2]
-                pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # colors are stored by 2 x 2
+                pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # a color covers 2 x 2
                 if stream is None:
                     stream = _add_stream(av, container, pixels.shape[:2], rate.limit_denominator(1001))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             if stream is not None:
                 container.mux(stream.encode(None))
     except av.error.FFmpegError as error:
-        if isinstance(error, OSError):  # no space, no permission
+        if isinstance(error, OSError):  # such as a full disk
             raise
         raise ImageError(f"its frames cannot be written as a video: {error.strerror}") from error
 
@@ -128,7 +128,7 @@ def _add_stream(av: Any, container: Any, size: tuple[int, ...], rate: Fraction) 
     codec = next(name for name in _CODECS if name in av.codecs_available)
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"  # the one that every player shows
+    stream.pix_fmt = "yuv420p"  # which every player supports
     if codec == "libx264":
         stream.options = {"crf": "20"}
     else:
@@ -145,7 +145,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ImageError(f"{name} has no pictures in it; expected a video")
+                raise ImageError(f"{name} has no video stream; expected a video")
             yield container, container.streams.video[0]
     except av.error.FFmpegError as error:
         raise ImageError(f"{name} cannot be read as a video: {error.strerror}") from error

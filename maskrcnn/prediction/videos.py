@@ -1,10 +1,8 @@
-"""The videos of a run: frames through the predictor into a journal, and the journal drawn on the frames."""
+"""The videos of a run: frames are predicted into a journal, and the journal is drawn on the frames."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.prediction.documents import Row, stamp
@@ -15,20 +13,19 @@ from maskrcnn.prediction.video_file import Frame, read_facts, read_frames, write
 from maskrcnn.prediction.views import draw_view
 from runtime.atomic import atomic_write
 from runtime.errors import ImageError
-from runtime.pictures.letterbox import Letterbox
 
 
 class _StoppedError(Exception):
-    """Unwinds the writing of a video that shall not be finished."""
+    """Ends the writing of a video after a stop."""
 
 
 class VideoRun:
     """Predicts videos.
 
     Attributes:
-        done: Those whose frames are all predicted, with the views that were asked for.
-        made: How many frames were predicted now.
-        failures: Of the others, as far as the run has come.
+        done: Videos whose frames and views are complete.
+        made: Number of frames predicted by this run.
+        failures: Videos that could not be used.
     """
 
     def __init__(self, job: Job) -> None:
@@ -38,11 +35,7 @@ class VideoRun:
         self._job = job
 
     def run(self, sources: Sequence[Source]) -> None:
-        """Predict what is not done; ends early when the job is stopped.
-
-        Raises:
-            OutputError: A result cannot be written.
-        """
+        """Predict and draw what is missing; end early if the job is stopped."""
         for source in sources:
             if self._job.stopped():
                 return
@@ -55,7 +48,7 @@ class VideoRun:
                     self.done.append(source)
 
     def _predict(self, source: Source) -> bool:
-        """Whether all frames are in the journal now."""
+        """Predict the missing frames; return whether all are in the journal."""
         head = {"video": source.name, "source": stamp(source), "run": self._job.run}
         journal = Journal(self._job.folder.document(source), head)
         with closing(journal):
@@ -73,16 +66,16 @@ class VideoRun:
 
         def frames() -> Iterator[Frame]:
             nonlocal seen
-            first = journal.written * every  # the frames before it were predicted by an earlier run
+            first = journal.written * every  # an earlier run predicted those before it
             for frame in read_frames(source.path):
-                if self._job.stopped():  # which may be long before the first frame that is not predicted yet
+                if self._job.stopped():  # perhaps long before the first frame to predict
                     return
                 seen = frame.number + 1
                 if frame.number >= first and frame.number % every == 0:
                     yield frame
 
         self._job.progress(source.name, journal.written, total)
-        with closing(self._job.predict(frames(), self._prepare)) as results:
+        with closing(self._job.predict(frames(), lambda frame: Image.fromarray(frame.pixels))) as results:
             for frame, found in results:
                 if isinstance(found, Exception):
                     raise ImageError(f"frame {frame.number}: {type(found).__name__}: {found}") from found
@@ -95,11 +88,8 @@ class VideoRun:
             raise ImageError(f"{source.name!r} has no frames; expected a video")
         journal.finish(seen)
 
-    def _prepare(self, frame: Frame) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-        return self._job.predictor.prepare(Image.fromarray(frame.pixels))
-
     def _draw(self, source: Source) -> bool:
-        """Whether the views are all there now."""
+        """Draw the missing views; return whether all are complete."""
         for kind in self._job.views:
             path = self._job.folder.view(kind, source)
             if path.exists():
@@ -112,7 +102,7 @@ class VideoRun:
         return True
 
     def _drawn(self, source: Source, kind: str) -> Iterator[Image.Image]:
-        """Every frame of the video; one that was not predicted shows what was found in the last one that was."""
+        """Yield all frames, drawn; one that was not predicted shows the detections of the last one that was."""
         lines = read_journal(self._job.folder.document(source))
         upcoming = next(lines, None)
         rows: list[Row] = []

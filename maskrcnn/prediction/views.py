@@ -1,4 +1,4 @@
-"""Overlays and splashes, drawn from what is stored, so that those made later are the same."""
+"""Overlays and splashes, drawn from the stored detections, so that those drawn later are identical."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,9 @@ def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, 
 
     Args:
         kind: "overlay": masks, boxes, names and scores; "splash": gray, except for the masks.
-        pixels: uint8 [H, W, 3], left as they are.
-        rows: As stored.
-        by_class: Whether objects of a class share a color, which does not flicker from frame to frame.
+        pixels: uint8 [H, W, 3] RGB; not changed.
+        rows: Stored detections.
+        by_class: Use one color per class, which does not flicker from frame to frame.
 
     Returns:
         An RGB image [H, W].
@@ -41,11 +41,7 @@ def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, 
 def write_picture_views(
     folder: OutputFolder, source: Source, kinds: Sequence[str], pixels: npt.NDArray[np.uint8], rows: Sequence[Row]
 ) -> None:
-    """Write a PNG of each kind; `pixels` is the picture, uint8 [H, W, 3] RGB.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
+    """Write a PNG of each kind, drawn on `pixels`, uint8 [H, W, 3] RGB."""
     for kind in kinds:
         with atomic_write(folder.view(kind, source), overwrite=True) as path:
             draw_view(kind, pixels, rows).save(path, format="PNG")

@@ -35,11 +35,11 @@ def test_a_new_folder_notes_its_settings(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"score_threshold": 0.7}, r"score_threshold is 0\.5 there and 0\.7 here"),
+        ({"score_threshold": 0.7}, r"score_threshold was 0\.5 and is now 0\.7"),
         ({"nms_threshold": 0.4}, "nms_threshold"),
-        ({"model": "f" * 64}, 'model is "0123" there and "f+'),
-        ({"classes": ("cat",)}, r'classes is null there and \["cat"\] here'),
-        ({"every": 2}, "every is 1 there and 2 here"),
+        ({"model": "f" * 64}, 'model was "0123" and is now "f+'),
+        ({"classes": ("cat",)}, r'classes was null and is now \["cat"\]'),
+        ({"every": 2}, "every was 1 and is now 2"),
         ({"class_names": ("BG", "dog")}, "class_names"),
         ({"version": 2}, "version"),
     ],
@@ -63,7 +63,7 @@ def test_folders_of_others_are_left_alone(tmp_path, content):
         (tmp_path / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     before = sorted(path.name for path in tmp_path.iterdir())
     for force in (False, True):
-        with pytest.raises(OutputError, match="other things"):
+        with pytest.raises(OutputError, match="other files"):
             opened(tmp_path, force=force)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

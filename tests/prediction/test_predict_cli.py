@@ -208,10 +208,10 @@ def test_what_cannot_be_predicted_is_said(onnx_artifact, picture, tmp_path):
     assert "'dog'" in failed(UNUSABLE, onnx_artifact, tmp_path / "a.png", "-o", out, "--class", "dog")
     assert "score_threshold" in failed(UNUSABLE, onnx_artifact, tmp_path / "a.png", "-o", out, "--score-threshold", 2)
     assert not out.exists()
-    assert "other things" in failed(OUTPUT, onnx_artifact, tmp_path / "a.png", "-o", tmp_path)
+    assert "other files" in failed(OUTPUT, onnx_artifact, tmp_path / "a.png", "-o", tmp_path)
     assert call(onnx_artifact, tmp_path / "a.png", "-o", out).exit_code == 0
     other = ("--score-threshold", 0.9)
-    assert "0.5 there and 0.9 here" in failed(OUTPUT, onnx_artifact, tmp_path / "a.png", "-o", out, *other)
+    assert "was 0.5 and is now 0.9" in failed(OUTPUT, onnx_artifact, tmp_path / "a.png", "-o", out, *other)
     assert call(onnx_artifact, tmp_path / "a.png", "-o", out, *other, "--force").exit_code == 0
     assert call(onnx_artifact, tmp_path / "a.png", "-o", out, "--batch-size", 0).exit_code == USAGE
     assert call(onnx_artifact, "-o", out).exit_code == USAGE

@@ -251,7 +251,7 @@ def test_other_settings(pictures, run, fake, tmp_path):
     with pytest.raises(OutputError, match="model"):
         run(pictures, model="another")
     fake.score_threshold = 0.9
-    with pytest.raises(OutputError, match=r"score_threshold is 0\.5 there and 0\.9 here"):
+    with pytest.raises(OutputError, match=r"score_threshold was 0\.5 and is now 0\.9"):
         run(pictures)
     assert documents(tmp_path) == before
     assert run(pictures, force=True).made == 6

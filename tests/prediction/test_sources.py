@@ -119,9 +119,9 @@ def test_videos_are_told_by_their_suffix(tree):
         (["nowhere.jpg"], "'nowhere.jpg' does not exist"),
         (["pics", "nowhere"], "'nowhere' does not exist"),
         (["pics/*.bmp"], "matches nothing"),
-        (["empty"], "holds no picture or video"),
-        (["out"], "holds no picture or video"),
-        (["pics/*.txt*"], "holds no picture or video"),
+        (["empty"], "contains no image or video"),
+        (["out"], "contains no image or video"),
+        (["pics/*.txt*"], "contains no image or video"),
     ],
 )
 def test_nothing_to_predict_is_an_error(tree, paths, message):

@@ -488,7 +488,7 @@ def test_cuda_device_that_does_not_exist(cuda, artifact):
 
 @pytest.mark.parametrize("one", ["street.jpg", b"bytes", np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)])
 def test_one_picture_is_not_a_batch(predictor, one):
-    with pytest.raises(InputError, match="give a list of pictures"):
+    with pytest.raises(InputError, match="pass a list of images"):
         predictor.predict_batch(one)
 
 

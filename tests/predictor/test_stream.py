@@ -431,8 +431,8 @@ def test_run_lengths_are_made_on_wish():
         ({"ahead": 0}, "ahead is 0"),
         ({"ahead": 1.5}, r"ahead is 1\.5"),
         ({"on_error": "skip"}, "on_error is 'skip': expected one of raise, yield"),
-        ({"images": "a.jpg"}, "give a list of pictures"),
-        ({"images": 7}, "give a list of pictures"),
+        ({"images": "a.jpg"}, "pass a list of images"),
+        ({"images": 7}, "pass a list of images"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(changes, message):

@@ -89,7 +89,7 @@ def test_forked_child_computes_with_an_engine_of_its_own(onnx_artifact, forked):
     )
     assert lines[0] == f"{[True] * 8} False"
     assert lines[1] == "(True, True)"
-    assert lines[2].startswith("EngineError this stream was begun before the process was forked")
+    assert lines[2].startswith("EngineError this stream was started before the process was forked")
     assert lines[3] == "[True, True]"
     assert lines[4].startswith("ClosedError")
     assert lines[5:] == ["ended 0 True True"]
