@@ -122,7 +122,7 @@ def test_an_artifact_called_demo_is_not_the_demo_model(savedmodel_artifact, tmp_
     shutil.copytree(savedmodel_artifact, "demo")
     result = inspect("demo", "-o", "report")
     assert result.exit_code == 4
-    assert "no picture to look into" in re.sub(r"\s+", " ", result.output)
+    assert "no images to inspect" in re.sub(r"\s+", " ", result.output)
 
 
 def test_a_folder_of_someone_else_is_refused_before_anything_is_loaded(folder, tmp_path):

@@ -219,7 +219,7 @@ def test_gray_pictures_leave_the_first_kernel_fresh(tmp_path):
 
 
 def test_imagenet_is_for_backbones_that_have_it(network):
-    with pytest.raises(TrainingError, match="'resnet18': take resnet50 or resnet101"):
+    with pytest.raises(TrainingError, match="'resnet18': use resnet50 or resnet101"):
         initialize(network, "imagenet")
 
 
