@@ -1,9 +1,12 @@
 """The pictures of a run: finds those that are done, draws missing views, and predicts the rest."""
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,11 @@ from maskrcnn.prediction.sources import Failure, Source
 from maskrcnn.prediction.views import write_picture_views
 from runtime.errors import ImageError
 from runtime.pictures.read import ImageSource, read_image
+
+T = TypeVar("T")
+
+# Threads that write results: compressing an overlay takes longer than predicting a small image.
+_WRITERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass
@@ -83,17 +91,14 @@ class PictureRun:
     def _predict(self, pending: Sequence[_Pending], total: int) -> None:
         if not pending or self._job.stopped():
             return
-        done = total - len(pending)
-        self._job.progress("pictures", done, total)
-        with closing(self._job.predict(pending, self._image_of)) as results:
-            for picture, found in results:
-                if isinstance(found, Exception):
-                    self._fail(picture.source, found)
-                else:
-                    self._save(picture, found)
-                picture.pixels = None
-                done += 1
-                self._job.progress("pictures", done, total)
+        before = total - len(pending)
+        self._job.progress("pictures", before, total)
+        writers = ThreadPoolExecutor(_WRITERS, "predict-write")
+        with writers, closing(self._job.predict(pending, self._image_of)) as results:
+            saves = (writers.submit(self._save, picture, found) for picture, found in results)
+            for number, save in enumerate(_ahead(saves, _WRITERS), before + 1):
+                self.made += save.result()
+                self._job.progress("pictures", number, total)
 
     def _image_of(self, picture: _Pending) -> ImageSource:
         """Return what to predict. If there are views to draw, the picture is decoded here, once for both."""
@@ -102,16 +107,30 @@ class PictureRun:
         picture.pixels = read_image(picture.source.path, max_pixels=self._job.max_pixels)
         return Image.fromarray(picture.pixels)  # networks with one channel do not take arrays with three
 
-    def _save(self, picture: _Pending, found: dict[str, Any]) -> None:
-        """Write the views, then the document: if it exists, they do."""
+    def _save(self, picture: _Pending, found: dict[str, Any] | Exception) -> bool:
+        """Write the views, then the document: if it exists, they do. Return whether there is one."""
         folder, source = self._job.folder, picture.source
+        pixels, picture.pixels = picture.pixels, None
+        if isinstance(found, Exception):
+            self._fail(source, found)
+            return False
         folder.forget(source)
-        if picture.pixels is not None:
-            write_picture_views(folder, source, self._job.views, picture.pixels, found["detections"])
+        if pixels is not None:
+            write_picture_views(folder, source, self._job.views, pixels, found["detections"])
         write_document(folder.document(source), source, picture.mark, self._job.run, found)
         self.done.append(source)
-        self.made += 1
+        return True
 
     def _fail(self, source: Source, error: Exception) -> None:
         self._job.folder.forget(source)
         self.failures.append(Failure.of(source, error))
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """Yield items in order, each after up to `count` more are made."""
+    made: deque[T] = deque()
+    for item in items:
+        made.append(item)
+        if len(made) > count:
+            yield made.popleft()
+    yield from made
