@@ -1,4 +1,4 @@
-"""What stands behind the arguments of `maskrcnn-export`, and an exit code for what can go wrong."""
+"""What the arguments of `maskrcnn-export` stand for, and how its commands end on an error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,11 @@ from export.errors import ParityError, PrecisionError
 from maskrcnn.commands.console import progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import find_model, names_demo
-from maskrcnn.tensorflow_import import import_tensorflow
+from maskrcnn.commands.shared import load_network, names_demo
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
-    """The data set of an argument, by the model's class ids."""
+    """Open the dataset of an argument, with the model's class ids."""
     if path is None:
         return None
     from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
@@ -26,24 +25,20 @@ def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
 
 def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
     """Load the model of a checkpoint argument; return it and its provenance, for the metadata."""
-    progress("loading TensorFlow and the checkpoint")
-    import_tensorflow()
+    model, loaded = load_network(checkpoint, config, exclude_heads)
     from export.describe import checkpoint_facts  # noqa: PLC0415
-    from maskrcnn import find_config, load_checkpoint  # noqa: PLC0415
 
-    described = None if config is None else find_config(config)
-    model, loaded = load_checkpoint(find_model(checkpoint), described, exclude_heads)
     progress(f"{checkpoint.name}: {loaded}")
     facts = checkpoint_facts(None if names_demo(checkpoint) else checkpoint)
     if loaded.excluded:
-        progress("the layers left out have random weights: train them before you use the artifact")
+        progress("the excluded layers have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
     return model, facts
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """One line on stderr and an exit code for every error raised on purpose."""
+    """Turn an expected error into a line on stderr and an exit code. A failed parity check prints its verdict."""
     with failures("export", "maskrcnn-export", _exit_code):
         try:
             yield

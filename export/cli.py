@@ -6,64 +6,40 @@ be used; 6 the output cannot be written.
 """
 
 import json
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, BadParameter, Exit, Option, Typer
 
 from export import console
 from export.arguments import annotated, errors, load
 from export.errors import ParityError
 from maskrcnn.commands.console import progress, written
-from maskrcnn.commands.shared import ADVANCED, Device, Force, ModelConfig, Version
+from maskrcnn.commands.shared import Device, Force, ModelConfig, Version, advanced
+from runtime.artifact import Precision, Target as Engine
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
+app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
-_LOWER = "Lower precision"  # title of a help panel
+_lower_precision = partial(Option, rich_help_panel="Lower precision")
 _CHECKPOINT = "CHECKPOINT|demo"
 Checkpoint = Annotated[
     Path,
-    typer.Argument(
-        metavar=_CHECKPOINT,
-        help="A matterport .h5, one of our .weights.h5, or demo for the demo model.",
-    ),
+    Argument(metavar=_CHECKPOINT, help="A matterport .h5, one of our .weights.h5, or demo for the demo model."),
 ]
-Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
+Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
 ExcludeHeads = Annotated[
     bool,
-    typer.Option(
-        "--exclude-heads",
-        help="Skip the layers that depend on the number of classes; they get random weights.",
-        rich_help_panel=ADVANCED,
-    ),
+    advanced("--exclude-heads", help="Skip the layers that depend on the number of classes; they get random weights."),
 ]
 VerifyImages = Annotated[
     Path | None,
-    typer.Option(
-        "--verify-images",
+    advanced(
         metavar="FOLDER",
         help="Images with objects for the parity check; the first 8 by name are used.",
         show_default="packaged images",
-        rich_help_panel=ADVANCED,
     ),
 ]
-
-
-class Precision(StrEnum):
-    """Precision of weights and activations."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
-class Engine(StrEnum):
-    """Engine that a graph is optimized for."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
 
 
 @app.callback()
@@ -75,75 +51,57 @@ def main(version: Version = False) -> None:
 def onnx(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
     config: ModelConfig = None,
     force: Force = False,
     precision: Annotated[
-        Precision,
-        typer.Option(
-            help="fp16 for GPUs, int8 for CPUs; both need --calibrate.",
-            rich_help_panel=_LOWER,
-        ),
-    ] = Precision.FP32,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Typical images with objects.", rich_help_panel=_LOWER),
-    ] = None,
+        Precision, _lower_precision(help="fp16 for GPUs, int8 for CPUs; both need --calibrate.")
+    ] = "fp32",
+    calibrate: Annotated[Path | None, _lower_precision(metavar="FOLDER", help="Typical images with objects.")] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(
+        _lower_precision(
             metavar="DATASET",
             help="Annotated images to measure the accuracy on.",
             show_default="the float32 detections on the calibration images",
-            rich_help_panel=_LOWER,
         ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(
+        _lower_precision(
             min=0,
             max=1,
             metavar="AP",
             help="Largest allowed drop of average precision.",
             show_default="0.005 for fp16, 0.01 for int8; without --truth 0.02, 0.05",
-            rich_help_panel=_LOWER,
         ),
     ] = None,
     target: Annotated[
         Engine | None,
-        typer.Option(
-            help="Engine to optimize the graph for; every engine can run it.",
-            show_default="cuda for fp16, else cpu",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced(help="Engine to optimize for; every engine can run it.", show_default="cuda for fp16, else cpu"),
     ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Fixed batch size of --target tensorrt.", rich_help_panel=ADVANCED)
-    ] = 1,
-    opset: Annotated[
-        int, typer.Option(metavar="17|18", help="Version of the ONNX operator set.", rich_help_panel=ADVANCED)
-    ] = 17,
+    batch: Annotated[int, advanced(min=1, metavar="N", help="Fixed batch size of --target tensorrt.")] = 1,
+    opset: Annotated[int, advanced(metavar="17|18", help="Version of the ONNX operator set.")] = 17,
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
 ) -> None:
     """Export a checkpoint to one .onnx file, and verify that it gives the same detections."""
-    if (precision is Precision.FP32) != (calibrate is None):
-        raise typer.BadParameter("--precision fp16 or int8 and --calibrate FOLDER belong together")
+    if (precision == "fp32") != (calibrate is None):
+        raise BadParameter("--precision fp16 or int8 and --calibrate FOLDER belong together")
     if calibrate is None and (truth is not None or max_drop is not None):
-        raise typer.BadParameter("--truth and --max-drop need --precision fp16 or int8")
-    engine = target or (Engine.CUDA if precision is Precision.FP16 else Engine.CPU)
+        raise BadParameter("--truth and --max-drop need --precision fp16 or int8")
+    engine = target or ("cuda" if precision == "fp16" else "cpu")
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
         from export import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
 
-        options: dict[str, Any] = {"target": Target(engine.value, batch, opset), "verify_images": verify_images}
+        options: dict[str, Any] = {"target": Target(engine, batch, opset), "verify_images": verify_images}
         options |= {"checkpoint": facts, "overwrite": force, "progress": progress}
-        if precision is Precision.FP32 or calibrate is None:
+        if precision == "fp32" or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
             truths = annotated(truth, model.config.model.class_names)
-            kind: Any = precision.value
-            lower = LowerPrecision(kind, calibrate, truths, max_drop)
+            lower = LowerPrecision(precision, calibrate, truths, max_drop)
             verdict = export_lower_precision(model, output, lower, **options)
         console.verdict_table(verdict)
         written(output)
@@ -152,7 +110,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
 @app.command()
 def savedmodel(
     checkpoint: Checkpoint,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
     config: ModelConfig = None,
     force: Force = False,
     exclude_heads: ExcludeHeads = False,
@@ -173,7 +131,7 @@ def savedmodel(
 def verify(
     artifact: Artifact,
     against: Annotated[
-        Path | None, typer.Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or demo. Required.")
+        Path | None, Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or demo. Required.")
     ] = None,
     config: ModelConfig = None,
     device: Device = "cpu",
@@ -181,7 +139,7 @@ def verify(
 ) -> None:
     """Repeat the parity check of an artifact on this machine, with its engine versions."""
     if against is None:
-        raise typer.BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
+        raise BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
     with errors():
         model, _ = load(against, config, False)
         from export import verify_artifact  # noqa: PLC0415
@@ -205,20 +163,16 @@ def inspect(artifact: Artifact) -> None:
 def benchmark(
     artifact: Artifact,
     image: Annotated[
-        Path | None, typer.Argument(metavar="IMAGE", help="Image to predict.", show_default="the demo image")
+        Path | None, Argument(metavar="IMAGE", help="Image to predict.", show_default="the demo image")
     ] = None,
     *,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON file for the results.")
-    ] = None,
-    chart: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PNG or SVG chart of the time by operator type.")
-    ] = None,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="JSON file for the results.")] = None,
+    chart: Annotated[Path | None, Option(metavar="FILE", help="PNG or SVG chart of the time by operator type.")] = None,
     device: Device = "auto",
     batch: Annotated[
-        list[int] | None, typer.Option(min=1, metavar="N", help="Batch size; may be repeated.", show_default="1")
+        list[int] | None, Option(min=1, metavar="N", help="Batch size; may be repeated.", show_default="1")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of timed runs per case.")] = 20,
+    runs: Annotated[int, Option(min=1, metavar="N", help="Number of timed runs per case.")] = 20,
     force: Force = False,
 ) -> None:
     """Measure the latency of an artifact by step, batch size, number of detections and operator type."""
@@ -250,7 +204,7 @@ def benchmark(
 def doctor(
     artifacts: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="ARTIFACT", help="Artifacts to check as well: .onnx files and SavedModel folders."),
+        Argument(metavar="ARTIFACT", help="Artifacts to check as well: .onnx files and SavedModel folders."),
     ] = None,
 ) -> None:
     """Show which engines and devices work here, why others do not, and how to fix them."""
@@ -258,14 +212,14 @@ def doctor(
         from export.doctor.examine import examine  # noqa: PLC0415
 
         code = console.findings(examine(artifacts or (), progress))
-    raise typer.Exit(code)
+    raise Exit(code)
 
 
 @app.command()
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for artifacts and images.")
-    ] = Path("demo-output"),
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder for artifacts and images.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Export the demo model to both formats, predict an image with both, and draw the detections."""
     with errors():

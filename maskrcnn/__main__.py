@@ -1,4 +1,4 @@
-"""Entry point of `maskrcnn`: names the missing extra, or hands over to the command line."""
+"""Entry point of `maskrcnn`: names a missing extra or starts the command line."""
 
 import sys
 

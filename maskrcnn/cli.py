@@ -5,7 +5,7 @@ Exit codes: 0 done; 1 a dataset has errors, or the loss is not finite; 2 wrong u
 be written; 130 and 143 the run was interrupted by Ctrl-C or SIGTERM, and can be resumed.
 """
 
-import typer
+from typer import Typer
 
 from maskrcnn.commands import data
 from maskrcnn.commands.evaluate import evaluate
@@ -14,7 +14,7 @@ from maskrcnn.commands.predict import predict
 from maskrcnn.commands.shared import Version
 from maskrcnn.commands.train import train
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
+app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
 
 @app.callback()

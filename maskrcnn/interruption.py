@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished and the state saved before the run ends."""
+"""Ctrl-C and SIGTERM end a run after the current step, with its state saved."""
 
 import signal
 import threading
@@ -10,14 +10,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunInterruptedError(Exception):
-    """Unwinds `fit` after the state was saved; never leaves `train`."""
+    """Ends `fit` after the state is saved; `train` catches it."""
 
 
 class Interruption:
-    """Whether somebody wants the run to end.
+    """A request to end the run.
 
     Attributes:
-        signal: Number of the signal that came, or None.
+        signal: Number of the received signal, if any.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
-        # A second one ends the process at once, as it does without us.
+        # A second signal ends the process at once, as it would without this handler.
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Take note of the signals for the time of a block. In a thread that is not the main one none arrive."""
+        """Note signals during a block. Only the main thread receives any."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

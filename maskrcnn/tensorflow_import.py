@@ -1,4 +1,4 @@
-"""Import TensorFlow without the lines its libraries write before they can be told not to."""
+"""Import TensorFlow without the notices that its libraries print before logging can be configured."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """Send file descriptor 2 nowhere; an error raised in the block is not affected."""
+    """Discard what native code writes to stderr. Errors raised in the block are not affected."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -22,18 +22,14 @@ def _native_stderr_closed() -> Iterator[None]:
 
 
 def import_tensorflow(touch_devices: bool = True) -> None:
-    """Import TensorFlow for the first time; its notices about CPU features and CUDA libraries are dropped.
+    """Import TensorFlow and discard its notices about CPU features and CUDA libraries.
 
     Args:
-        touch_devices: Have it look for devices now. Training on several machines must come to an understanding
-            with them before that.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
+        touch_devices: Make it look for devices now. Training on several machines must connect them first.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, at the import
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, on import
     with _native_stderr_closed():
         import tensorflow as tf  # noqa: PLC0415
 
         if touch_devices:
-            tf.constant(0)  # the first operation looks for devices, and says what it finds
+            tf.constant(0)  # the first operation looks for devices, and prints what it finds

@@ -1,1 +1,1 @@
-"""The commands of `maskrcnn`, a file each: parse, call one function, print."""
+"""The commands of `maskrcnn`, one file each: parse arguments, call one function, print the result."""

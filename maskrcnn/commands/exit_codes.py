@@ -1,9 +1,9 @@
-"""The exit code of every error raised on purpose, the same for all commands."""
+"""Exit codes of expected errors, the same for all commands."""
 
 from maskrcnn.errors import NonFiniteLossError
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, ToolkitError
 
-# The first that fits counts.
+# The first match counts.
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (NonFiniteLossError, 1),
     (MissingPackageError, 3),
@@ -15,5 +15,5 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 
 
 def exit_code(error: Exception) -> int | None:
-    """The code; None for an error that nobody raised on purpose, which deserves its traceback."""
+    """Return the exit code of an error; None for an unexpected one, which keeps its traceback."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)

@@ -4,86 +4,50 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from maskrcnn.commands import console
+from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import (
-    ADVANCED,
-    DATASET_KINDS,
-    ClassAttribute,
-    Device,
-    Force,
-    Format,
-    Model,
-    ModelConfig,
-    SkipBad,
-    find_model,
-    names_demo,
-    open_predictor,
-)
-from maskrcnn.configuration.samples import find_config
+from maskrcnn.commands.shared import DATASET_KINDS, advanced
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
-    model: Model,
+    model: shared.Model,
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE", help="Images; with --dataset, paths or names of images in it."),
+        list[Path] | None, Argument(metavar="IMAGE", help="Images; with --dataset, paths or names of images in it.")
     ] = None,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the page; open its index.html.")
-    ],
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder for the page, index.html.")],
     dataset: Annotated[
-        Path | None, typer.Option(metavar="DATASET", help=f"Dataset with ground truth: {DATASET_KINDS}.")
+        Path | None, Option(metavar="DATASET", help=f"Dataset with ground truth: {DATASET_KINDS}.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=16, metavar="N", help="Number of images of the dataset, if none is named.")
+        int, Option(min=1, max=16, metavar="N", help="Number of images of the dataset, if none is named.")
     ] = 4,
-    config: ModelConfig = None,
-    device: Device = "auto",
-    force: Force = False,
+    config: shared.ModelConfig = None,
+    device: shared.Device = "auto",
+    force: shared.Force = False,
     compare: Annotated[
-        Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Checkpoint to compare the weights with.", rich_help_panel=ADVANCED),
+        Path | None, advanced(metavar="CHECKPOINT", help="Checkpoint to compare the weights with.")
     ] = None,
     layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Also show the activations of this layer; may be repeated.", rich_help_panel=ADVANCED
-        ),
+        list[str] | None, advanced(metavar="NAME", help="Also show activations of this layer; may be repeated.")
     ] = None,
     score_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SCORE",
-            help="Lowest score of a detection.",
-            show_default="the model's",
-            rich_help_panel=ADVANCED,
-        ),
+        float | None, advanced(min=0, max=1, metavar="SCORE", help=shared.SCORE_HELP, show_default="the model's")
     ] = None,
     nms_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="IOU",
-            help="Largest IoU of two detections of one class.",
-            show_default="the model's",
-            rich_help_panel=ADVANCED,
-        ),
+        float | None, advanced(min=0, max=1, metavar="IOU", help=shared.NMS_HELP, show_default="the model's")
     ] = None,
-    format_: Format = None,
-    class_attribute: ClassAttribute = None,
-    skip_bad: SkipBad = False,
+    format_: shared.Format = None,
+    class_attribute: shared.ClassAttribute = None,
+    skip_bad: shared.SkipBad = False,
 ) -> None:
     """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect", "maskrcnn inspect"):
         import_tensorflow()
+        from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
         from maskrcnn.inspection.report import FIGURES, PAGE, inspect_pictures  # noqa: PLC0415
@@ -93,18 +57,18 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         opened = (
             None if dataset is None else open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
         )
-        predictor = open_predictor(model, config, device, score_threshold, nms_threshold)
+        predictor = shared.open_predictor(model, config, device, score_threshold, nms_threshold)
         runner = _runner(predictor)
         names = predictor.class_names
-        own = names_demo(model) and not images and opened is None
+        own = shared.names_demo(model) and not images and opened is None
         pictures, adapted = demo_pictures(names) if own else choose_pictures(images or [], opened, names, limit)
         found = inspect_pictures(
             runner,
             pictures,
             title=f"Inside {model.name}",
             dataset=adapted,
-            other=None if compare is None else _weights(compare, config),
-            history=_history(find_model(model)),
+            other=None if compare is None else get_arrays(shared.load_network(compare, config)[0]),
+            history=_history(shared.find_model(model)),
             layers=layer or [],
             progress=console.progress,
         )
@@ -121,14 +85,6 @@ def _runner(predictor: Any) -> Any:
     if isinstance(predictor, CheckpointPredictor):
         return ModelStages(predictor.model, predictor.score_threshold, predictor.nms_threshold)
     return ArtifactStages(predictor)
-
-
-def _weights(checkpoint: Path, config: str | None) -> Any:
-    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
-    from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
-
-    described = None if config is None else find_config(config)
-    return get_arrays(load_checkpoint(find_model(checkpoint), described)[0])
 
 
 def _history(checkpoint: Path) -> list[dict[str, float]]:

@@ -1,12 +1,13 @@
-"""Options that several commands share, and the predictor of a model argument."""
+"""Options that several commands share, and the models of their arguments."""
 
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import typer
+from typer import Argument, Exit, Option, echo
 
-from maskrcnn.commands import console
+from maskrcnn.commands.console import progress
 from maskrcnn.configuration.samples import SAMPLES, find_config
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.distribution import NAME, own_version
@@ -14,62 +15,59 @@ from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.pictures.read import MAX_PIXELS
 
-ADVANCED = "Advanced"  # title of the help panel for the options that few people need
+if TYPE_CHECKING:
+    from maskrcnn.checkpoints.named_weights import LoadReport
+    from maskrcnn.model import MaskRCNN
+
+advanced = partial(Option, rich_help_panel="Advanced")  # for options that few people need
+
 CONFIG_KINDS = f"a JSON file with our or matterport's field names, or a sample ({', '.join(SAMPLES)})"
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask images"
+MODEL_KINDS = "An .onnx file, a SavedModel folder, a .weights.h5, a matterport .h5, or demo for the demo model."
 
-Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL|demo",
-        help="An .onnx file, a SavedModel folder, a .weights.h5, a matterport .h5, or demo for the demo model.",
-    ),
-]
+SCORE_HELP = "Lowest score of a detection."
+NMS_HELP = "Largest IoU of two detections of one class."
+
+Model = Annotated[Path, Argument(metavar="MODEL|demo", help=MODEL_KINDS)]
+DatasetPath = Annotated[Path, Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]
 ModelConfig = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--config",
         metavar="FILE|SAMPLE",
         help=f"Model configuration for checkpoints that do not store one: {CONFIG_KINDS}.",
     ),
 ]
-Device = Annotated[
-    str, typer.Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N or tensorrt.")
-]
-DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]
+Device = Annotated[str, Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N or tensorrt.")]
+Force = Annotated[bool, Option("--force", help="Replace an existing output.")]
 Format = Annotated[
     DatasetFormat | None,
-    typer.Option(
+    advanced(
         "--format",
         metavar="FORMAT",
         help=f"Format of the annotations: {', '.join(get_args(DatasetFormat))}.",
         show_default="detected",
-        rich_help_panel=ADVANCED,
     ),
 ]
 ClassAttribute = Annotated[
     str | None,
-    typer.Option(
+    advanced(
         metavar="NAME",
         help="Region attribute that holds the class in VGG Image Annotator files.",
         show_default="one class for all regions",
-        rich_help_panel=ADVANCED,
     ),
 ]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Skip annotations and images that cannot be used.", rich_help_panel=ADVANCED)
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+SkipBad = Annotated[bool, advanced("--skip-bad", help="Skip annotations and images that cannot be used.")]
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{NAME} {own_version()}")
-        raise typer.Exit
+        echo(f"{NAME} {own_version()}")
+        raise Exit
 
 
 Version = Annotated[
-    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
 ]
 
 
@@ -83,6 +81,15 @@ def find_model(model: Path) -> Path:
     return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
 
 
+def load_network(checkpoint: Path, config: str | None, exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
+    """Load the Keras model of a checkpoint argument; `config` is for a checkpoint that does not store one."""
+    progress("loading TensorFlow and the checkpoint")
+    import_tensorflow()
+    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
+
+    return load_checkpoint(find_model(checkpoint), None if config is None else find_config(config), exclude_heads)
+
+
 def open_predictor(
     model: Path,
     config: str | None,
@@ -93,29 +100,18 @@ def open_predictor(
 ) -> Any:
     """Open a model argument: the Keras model of a checkpoint, or an artifact in its engine.
 
-    Args:
-        model: As `find_model` takes it.
-        config: Configuration of a checkpoint that does not store one, as `find_config` takes it.
-        device: Device of an artifact.
-        score_threshold: Lowest score of a detection; None takes that of the artifact or of the configuration.
-        nms_threshold: Largest IoU within a class; None as for `score_threshold`.
-        max_pixels: Largest number of pixels of an image.
+    A threshold of None is that of the artifact, or of the configuration of a checkpoint.
     """
     path = find_model(model)
-    if path.suffix != ".h5":
-        if path.is_dir():
-            import_tensorflow()  # the engine of a SavedModel
-        from runtime.predictor import Predictor  # noqa: PLC0415
+    if path.suffix == ".h5":
+        network, _ = load_network(path, config)
+        from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 
-        return Predictor(
-            path, device, score_threshold=score_threshold, nms_threshold=nms_threshold, max_pixels=max_pixels
-        )
-    console.progress("loading TensorFlow and the checkpoint")
-    import_tensorflow()
-    from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
-    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
+        if score_threshold is None:
+            score_threshold = network.config.detection.min_score
+        return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels)
+    if path.is_dir():
+        import_tensorflow()  # the engine of a SavedModel
+    from runtime.predictor import Predictor  # noqa: PLC0415
 
-    network, _ = load_checkpoint(path, None if config is None else find_config(config))
-    if score_threshold is None:
-        score_threshold = network.config.detection.min_score
-    return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels)
+    return Predictor(path, device, score_threshold=score_threshold, nms_threshold=nms_threshold, max_pixels=max_pixels)

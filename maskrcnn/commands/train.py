@@ -5,29 +5,26 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
-from maskrcnn.commands import console
+from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import ADVANCED, CONFIG_KINDS, DATASET_KINDS, ClassAttribute, Format, SkipBad
+from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def train(  # noqa: PLR0913  (one argument per option)
     datasets: Annotated[
-        list[Path], typer.Argument(metavar="DATASET", help=f"Training data, one or more of: {DATASET_KINDS}.")
+        list[Path], Argument(metavar="DATASET", help=f"Training data, one or more of: {DATASET_KINDS}.")
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Run folder: checkpoints, history and state.")
+        Path, Option("--output", "-o", metavar="FOLDER", help="Run folder: checkpoints, history and state.")
     ],
-    val: Annotated[
-        list[Path] | None, typer.Option("--val", metavar="DATASET", help="Validation data; may be repeated.")
-    ] = None,
+    val: Annotated[list[Path] | None, Option(metavar="DATASET", help="Validation data; may be repeated.")] = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            "--config",
+        Option(
             metavar="FILE|SAMPLE",
             help=f"Configuration: {CONFIG_KINDS}.",
             show_default="that of the resumed run or the --init checkpoint",
@@ -35,20 +32,17 @@ def train(  # noqa: PLR0913  (one argument per option)
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(
-            "--init",
+        Option(
             metavar="FILE|imagenet|demo",
             help="Initial weights: a matterport .h5, one of our .weights.h5, a ResNet .h5 of Keras applications, "
             "ImageNet's, or the demo model's.",
             show_default="random",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run in the output folder if there is one.")
-    ] = False,
+    resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder if there is one.")] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="NAME=VALUE",
             help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
@@ -56,26 +50,17 @@ def train(  # noqa: PLR0913  (one argument per option)
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
+        advanced(
             metavar="LAYERS",
             help="Train a single phase, with these layers: heads, 3+, 4+, 5+, all, or a regular expression.",
-            rich_help_panel=ADVANCED,
         ),
     ] = None,
     epochs: Annotated[
-        int | None,
-        typer.Option(
-            "--epochs",
-            min=1,
-            metavar="N",
-            help="Epochs of the training phase, if there is only one.",
-            rich_help_panel=ADVANCED,
-        ),
+        int | None, advanced(min=1, metavar="N", help="Epochs of the training phase, if there is only one.")
     ] = None,
-    format_: Format = None,
-    class_attribute: ClassAttribute = None,
-    skip_bad: SkipBad = False,
+    format_: shared.Format = None,
+    class_attribute: shared.ClassAttribute = None,
+    skip_bad: shared.SkipBad = False,
 ) -> None:
     """Train a model on one or more datasets, with the classes of the datasets."""
     with failures("train", "maskrcnn train"):
@@ -99,4 +84,4 @@ def train(  # noqa: PLR0913  (one argument per option)
             options=options(console.progress),
         )
         code = console.training(result)
-    raise typer.Exit(code)
+    raise Exit(code)

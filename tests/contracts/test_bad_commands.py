@@ -18,7 +18,7 @@ FINDINGS, USAGE, UNUSABLE, PICTURE, OUTPUT = 1, 2, 4, 5, 6
 ESCAPE = "\x1b[2J\x1b]0;owned\x07\n.png"
 HANG = 60  # seconds; the first case imports TensorFlow
 
-# In a folder of `files`; {0} is that folder.
+# Each runs in the folder of `files`.
 MASKRCNN = {
     "no-such-command": (USAGE, "fly"),
     "no-arguments": (USAGE, "predict"),
@@ -99,7 +99,7 @@ EXPORT = {
 
 
 class Hang(BaseException):
-    """A case took too long; no `except Exception` of the code under test takes it for a fault of the input."""
+    """A case took too long. Not an `Exception`, so that the tested code does not catch it."""
 
 
 CASES = [
@@ -111,7 +111,7 @@ CASES = [
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The working folder: one sound picture and data set, and files that are not what they are called."""
+    """The working folder: a sound image and dataset, and files that are not what their names say."""
     write_coco(tmp_path, coco())
     (tmp_path / "good.png").write_bytes(good_picture())
     (tmp_path / "empty.onnx").touch()

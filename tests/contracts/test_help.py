@@ -19,7 +19,7 @@ ENGINES = ("tensorflow", "keras", "onnxruntime", "onnx", "tf2onnx", "pycocotools
 
 
 def commands(command, *path):
-    """Every command below one, with the words that call it."""
+    """Yield a command and all commands below it, each with the words that call it."""
     yield path, command
     for name, each in getattr(command, "commands", {}).items():
         yield from commands(each, *path, name)
@@ -44,7 +44,7 @@ def help_of(app, path, monkeypatch, columns):
 def test_help_is_complete(app, path, command, columns, monkeypatch):
     shown = help_of(app, path, monkeypatch, columns)
     assert max(map(len, shown.splitlines())) <= columns
-    assert "…" not in shown  # what rich puts for a text that does not fit
+    assert "…" not in shown  # what rich prints instead of text that does not fit
     text = " ".join(re.sub("[│╭╰╮╯─]", " ", shown).split())
     for parameter in command.params:
         assert all(re.search(rf"{name}(?![\w-])", text) for name in parameter.opts if name.startswith("-"))
@@ -53,7 +53,7 @@ def test_help_is_complete(app, path, command, columns, monkeypatch):
 
 @pytest.mark.parametrize(("app", "path", "command"), ALL)
 def test_what_is_required_comes_first(app, path, command, monkeypatch):
-    """Required options are in the first panel, and options that most runs leave alone in another one."""
+    """Required options are in the first panel, options that few runs need in another."""
     panels = re.split(r"^╭─ ([A-Z][\w ]*\w) ─", help_of(app, path, monkeypatch, 80), flags=re.MULTILINE)
     texts = dict(zip(panels[1::2], panels[2::2], strict=True))
     for parameter in command.params:

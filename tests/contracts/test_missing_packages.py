@@ -22,13 +22,13 @@ from runtime.errors import MissingPackageError
 ROOT = Path(__file__).parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 MISSING = 3
-# Import names of distributions with other names, and of what comes with another distribution.
+# Import names that differ from the distribution, and packages that come with another one.
 IMPORTED_AS = {"onnxruntime-gpu": "onnxruntime"}
 COMES_WITH = {"rich": "typer"}
 
 
 def brought(extra):
-    """Import names of all that an extra brings, through the extras it names."""
+    """Return the import names of all packages that an extra brings."""
     found = set()
     for requirement in map(Requirement, DECLARED[extra]):
         if requirement.name == "maskrcnn-export":
@@ -41,13 +41,13 @@ def brought(extra):
 def test_the_table_is_that_of_the_distribution():
     assert set(EXTRAS) == set().union(*map(brought, DECLARED))
     for name, extras in EXTRAS.items():
-        # The extras for GPUs are named by the errors about devices, and by the doctor.
+        # Errors about devices, and the doctor, name the extras for GPUs.
         assert set(extras) == {extra for extra in DECLARED if name in brought(extra) and "-gpu" not in extra}
         assert len(brought(extras[0])) == min(len(brought(extra)) for extra in extras)
 
 
 def end(extra, name, capsys):
-    """What a command of some extra says where a module cannot be imported."""
+    """Return what a command prints if a module cannot be imported."""
     with pytest.raises(typer.Exit) as ended, failures(extra, "maskrcnn this"):
         import_module(name)
     assert ended.value.exit_code == MISSING
@@ -106,7 +106,7 @@ def test_an_error_without_a_name():
     [
         (maskrcnn_app, "data check data.json", "maskrcnn.data.readers.check"),
         (maskrcnn_app, "data shapes out", "fcntl"),
-        (maskrcnn_app, "evaluate demo data.json -o out", "maskrcnn.evaluation.evaluate"),
+        (maskrcnn_app, "evaluate demo data.json -o out", "maskrcnn.data.readers.open"),
         (export_app, "doctor", "export.doctor.cuda"),
         (export_app, "inspect missing.onnx", "msvcrt"),
     ],

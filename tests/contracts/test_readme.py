@@ -73,7 +73,9 @@ def test_snippet(page, kind, code, folder, demo, monkeypatch):
     if kind == "python":
         exec(compile(code, page, "exec"), {})
         return
-    monkeypatch.setattr("maskrcnn.find_config", lambda _name: demo.config)  # `coco` for the small checkpoint
+    monkeypatch.setattr(
+        "maskrcnn.commands.shared.find_config", lambda _name: demo.config
+    )  # `coco` for the small checkpoint
     monkeypatch.setitem(SAMPLES, "small", short(sample_config("small")))
     for line in filter(None, code.splitlines()):
         program, *arguments = shlex.split(line)

@@ -29,7 +29,7 @@ def call(*arguments):
 
 
 def succeeded(*arguments):
-    """Standard output of a command that must not fail."""
+    """Return stdout of a command that must succeed."""
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     assert "error" not in result.stderr
@@ -37,12 +37,12 @@ def succeeded(*arguments):
 
 
 def failed(code, *arguments):
-    """The error of a command that must fail with this exit code."""
+    """Return the error message of a command that must fail with this exit code."""
     return error_of(call(*arguments), code)
 
 
 def error_of(result, code):
-    """The error of a failed command: one line, and no traceback."""
+    """Return the error message of a failed command: one line, no traceback."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
     lines = [line for line in result.stderr.splitlines() if not line.startswith("... ")]
@@ -55,7 +55,7 @@ def error_of(result, code):
 
 @pytest.fixture(scope="session")
 def checkpoints(tiny, make_tiny, tmp_path_factory):
-    """Folder with checkpoints of the tiny model, and the configurations that describe them."""
+    """A folder with checkpoints of the tiny model, sound and broken, and configurations."""
     folder = tmp_path_factory.mktemp("checkpoints")
     save_checkpoint(tiny, folder / "tiny.weights.h5")
     save_matterport(tiny, folder / "matterport.h5")
@@ -212,7 +212,7 @@ def test_verify_against_other_weights(onnx_artifact, one_picture, tmp_path):
 
 
 def test_demo(tiny, tmp_path, monkeypatch):
-    """The whole way; a smaller model makes it short."""
+    """The whole command, with a smaller model to save time."""
     monkeypatch.setattr("maskrcnn.demo.demo_model", lambda: tiny)
     shown = succeeded("demo", "-o", tmp_path / "out")
     written = [line.removeprefix("wrote ") for line in shown.splitlines() if line.startswith("wrote ")]
@@ -315,7 +315,7 @@ def test_opset_that_is_not_offered(checkpoints, tmp_path):
     assert "choose one of 17, 18" in message
 
 
-# Outputs and pictures that cannot be used
+# Outputs and images that cannot be used
 
 
 @pytest.mark.parametrize("command", ["onnx", "savedmodel"])
@@ -435,7 +435,7 @@ def test_verify_against_a_checkpoint_of_another_kind(onnx_artifact, checkpoints)
     assert "they differ in resize" in message
 
 
-# Devices and packages that are not there
+# Missing devices and packages
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "tpu"])

@@ -1,4 +1,4 @@
-"""What the commands print: the words of artifacts and datasets, and nothing that a terminal obeys."""
+"""What the commands print: the text of artifacts and datasets, without control characters."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The doctor's rules on made-up environments: each fires on its mix, and is silent on the sound sets of every extra."""
+"""The doctor's rules on made-up environments: each fires on its problem, and none on what an extra installs."""
 
 import tomllib
 from dataclasses import replace
@@ -56,7 +56,7 @@ def findings(found_in):
 
 
 def only(found_in):
-    """The one finding there must be."""
+    """Return the only finding there may be."""
     (found,) = findings(found_in)
     return found
 
@@ -253,7 +253,7 @@ def test_driver_too_old_for_cuda_13():
 def test_driver_too_old_for_cuda_12():
     found = only(environment(TENSORFLOW_GPU, driver="470.256.02", gpus=("one",)))
     assert "needs 525" in found.detail
-    assert found.fix == ""  # no command does it on every system
+    assert found.fix == ""  # no command works on every system
 
 
 def test_driver_does_not_matter_without_cuda():

@@ -1,4 +1,4 @@
-"""`maskrcnn-export doctor` in environments that are really there: folders of metadata, broken engines, programs."""
+"""`maskrcnn-export doctor` in real environments: metadata folders, broken engines, an `nvidia-smi`."""
 
 import os
 import shlex
@@ -34,7 +34,7 @@ def site(tmp_path, monkeypatch):
 
 
 def install(site, name, version, files=()):
-    """The metadata an installer leaves, and what its list of files names."""
+    """Write the metadata that an installer writes, with a list of files."""
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -50,7 +50,7 @@ def write(site, files):
 
 
 def command_line(site, *arguments):
-    """The command in a process of its own, with a folder of packages before those that are here."""
+    """Run the command in its own process, with a folder of packages that come before the installed ones."""
     write(site, {"tensorflow/__init__.py": QUICK_TENSORFLOW})
     paths = os.pathsep.join([str(site), str(REPOSITORY)])
     command = [sys.executable, "-m", "export", "doctor", *map(str, arguments)]
@@ -62,7 +62,7 @@ def command_line(site, *arguments):
 
 
 def fix_of(done, subject):
-    """Detail of the one problem with a subject, and the command on the line for copying."""
+    """Return the line of the only problem with a subject, and the command that fixes it."""
     lines = done.stdout.splitlines()
     (at,) = [at for at, line in enumerate(lines) if line.startswith("problem") and subject in line]
     assert lines[at + 1].strip() == "to fix it:"
@@ -156,7 +156,7 @@ def test_the_smallest_model_is_sound():
 
 
 def test_every_finding_is_shown(monkeypatch):
-    """A made-up environment through the command: what is started, listed, and said of an engine's failure."""
+    """A made-up environment: engines are started, packages listed, a failure shown."""
     made_up = Environment({"onnxruntime": "1.31.1", "tensorflow-cpu": "2.21.0"}, driver="580.1", gpus=("A", "B"))
     monkeypatch.setattr(examine, "read_environment", lambda: made_up)
     monkeypatch.setattr(examine, "ask_onnxruntime", lambda: Answer(failure="broken\x1b[31m\nhere"))
@@ -174,7 +174,7 @@ def test_engines_that_are_not_there_are_not_started(monkeypatch):
     assert {found.state for found in examine.examine((), lambda _: None)} == {"ok", "absent"}
 
 
-# What is read of the machine
+# What is read from the machine
 
 
 def test_files_that_are_gone(site):
@@ -208,7 +208,7 @@ def test_the_real_folder_is_that_of_the_installed_wheel():
 
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
-    """Function that puts an `nvidia-smi` of one's own first, and a driver's file of no machine."""
+    """Return a function that puts a fake `nvidia-smi` on the path; no driver file exists."""
     monkeypatch.setattr(environment, "_DRIVER_FILE", tmp_path / "version")
 
     def put(script):
@@ -274,7 +274,7 @@ def opened(packages, path):
 
 @pytest.fixture
 def write_onnx(tmp_path):
-    """Function that seals the smallest model as an artifact for some version of ONNX Runtime."""
+    """Return a function that makes an artifact of the smallest model for a version of ONNX Runtime."""
 
     def write(minimum):
         described = replace(metadata(directory=False), engine_minimum={"onnxruntime": minimum})

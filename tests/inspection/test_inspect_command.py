@@ -1,4 +1,4 @@
-"""`maskrcnn inspect` as it is typed: models, pictures, data sets, and what is wrong with them."""
+"""`maskrcnn inspect` as a user meets it: models, images, datasets, and what is wrong with them."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_a_checkpoint_with_a_data_set_another_checkpoint_and_a_layer(folder, tmp
     assert "activations.fpn_p4" in figures["pictures"][0]
     differing = [row["name"] for row in figures["weights"] if row["change"]]
     assert differing == ["mrcnn_mask/kernel"]
-    assert set(changed) <= {"mrcnn_mask/kernel"}  # adding and taking away one may round
+    assert set(changed) <= {"mrcnn_mask/kernel"}  # adding and subtracting 1 may round
     text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Training run of this checkpoint" in text
     assert "val_segm_ap" in text
@@ -117,7 +117,7 @@ def test_what_is_wrong_is_said_in_one_line(case, folder, onnx_artifact, tmp_path
 
 
 def test_an_artifact_called_demo_is_not_the_demo_model(savedmodel_artifact, tmp_path, monkeypatch):
-    """The packaged picture goes with the packaged model alone."""
+    """The packaged image is for the packaged model only."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(savedmodel_artifact, "demo")
     result = inspect("demo", "-o", "report")

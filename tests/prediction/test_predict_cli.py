@@ -1,4 +1,4 @@
-"""`maskrcnn predict` as a user meets it, with a real network: killed, and with nothing but its engine."""
+"""`maskrcnn predict` as a user meets it, with a real network: killed, resumed, and with only its engine installed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def call(*arguments):
 
 
 def failed(code, *arguments):
-    """The error of a command that must fail with this exit code: one line, and no traceback."""
+    """Return the error message of a command that must fail with this exit code: one line, no traceback."""
     result = call(*arguments)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
@@ -34,7 +34,7 @@ def failed(code, *arguments):
 
 
 def write_pictures(folder, picture, count):
-    """Small cuts of the demo picture in two folders, and five files that are no pictures."""
+    """Write small crops of the demo image in two folders, and five files that are not usable images."""
     for n in range(count):
         place = folder / f"part{n % 2}"
         place.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def write_pictures(folder, picture, count):
 
 
 def documents(folder):
-    """Relative path to inode and time of writing; a document that is written again keeps neither."""
+    """Return inode and modification time by relative path; rewriting a document changes both."""
     found = {}
     for path in (folder / "detections").rglob("*.json"):
         if not path.name.startswith("."):
@@ -83,7 +83,7 @@ def check_a_killed_run(artifact, pictures, out, count, root):
     ]
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert len(content["images"]) == count
-    assert len(content["annotations"]) > count  # the cuts show several objects each
+    assert len(content["annotations"]) > count  # each crop shows several objects
     assert not list(out.rglob("*.partial"))
     return content
 

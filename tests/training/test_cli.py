@@ -1,4 +1,4 @@
-"""`maskrcnn` as a user meets it: a whole run, and one line with an exit code for everything that fails."""
+"""`maskrcnn` as a user meets it: a whole run, and one line with an exit code for every failure."""
 
 import json
 from pathlib import Path
@@ -22,14 +22,14 @@ def call(*arguments):
 
 
 def succeeded(*arguments):
-    """Standard output of a command that must not fail."""
+    """Return stdout of a command that must succeed."""
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def failed(code, *arguments):
-    """The error of a command that must fail with this exit code: one line, and no traceback."""
+    """Return the error message of a command that must fail with this exit code: one line, no traceback."""
     result = call(*arguments)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
@@ -67,7 +67,7 @@ def test_a_run_says_what_it_did(run):
 
 
 def test_one_stage_from_a_checkpoint(run, tmp_path):
-    """`--init` of a checkpoint that describes itself needs no `--config`; a layer that is left out stays as it was."""
+    """`--init` with a checkpoint that stores its configuration needs no `--config`; other layers stay as they were."""
     folder, _ = run
     succeeded(
         "train", folder.parent / "shapes", "--init", folder / "last.weights.h5", "--layers", "rpn_.*",
@@ -102,7 +102,7 @@ def test_check_counts_findings(shapes, tmp_path):
 
 
 def test_via_with_classes(tmp_path):
-    """A region attribute that tells classes apart is named on the command line."""
+    """The region attribute that holds the class is named on the command line."""
     Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
     square = {"name": "rect", "x": 2, "y": 3, "width": 9, "height": 8}
     regions = [{"shape_attributes": square, "region_attributes": {"kind": kind}} for kind in ("cat", "dog")]
@@ -135,7 +135,7 @@ def test_what_cannot_be_trained_is_said(shapes, tmp_path, arguments, expected):
 def test_missing_data_is_said(tmp_path):
     error = failed(UNUSABLE, "train", tmp_path / "nothing.json", "--config", "demo", "-o", tmp_path / "run")
     assert "nothing.json" in error
-    result = call("data", "check", tmp_path / "nothing.json")  # to the check it is one more finding
+    result = call("data", "check", tmp_path / "nothing.json")  # the check reports it as a finding
     assert result.exit_code == FINDINGS
     assert "nothing.json does not exist" in result.stdout
 
