@@ -1,4 +1,4 @@
-"""The demo model's run on its picture, and the page made of it, shared by the tests of this folder."""
+"""The run of the demo model on its image and the page made of it, shared by the tests of this folder."""
 
 import json
 from html.parser import HTMLParser
@@ -21,7 +21,7 @@ def run(runner, picture):
 
 @pytest.fixture(scope="session")
 def record():
-    """The demo's picture and its seven objects."""
+    """The demo image and its seven objects."""
     from maskrcnn.demo import demo_dataset
 
     return demo_dataset().records[0]
@@ -43,7 +43,7 @@ def truth(record, run):
 
 @pytest.fixture(scope="session")
 def report_folder(tmp_path_factory):
-    """What `maskrcnn inspect demo` writes."""
+    """The folder that `maskrcnn inspect demo` writes."""
     from typer.testing import CliRunner
 
     from maskrcnn.cli import app
@@ -55,7 +55,7 @@ def report_folder(tmp_path_factory):
 
 
 class _Figures(HTMLParser):
-    """Text of every element with `data-figure`, by key and picture; and everything that could load something."""
+    """Collects the text of every element with `data-figure`, and all addresses that could load something."""
 
     def __init__(self):
         super().__init__()
@@ -94,7 +94,7 @@ def read_page():
 
 @pytest.fixture(scope="session")
 def figures(report_folder):
-    """The numbers of the demo's page."""
+    """The numbers of the demo page."""
     return json.loads((report_folder / "figures.json").read_text(encoding="utf-8"))
 
 
@@ -108,7 +108,7 @@ NASTY_NAMES = (
 
 @pytest.fixture(scope="session")
 def crowded_folder(tmp_path_factory):
-    """A page of a model with 81 classes, nasty names, and 100 detections, none of them right."""
+    """The page of a model with 81 classes, hostile names, and 100 detections, none of them right."""
     from dataclasses import replace
 
     from benchmarks.seeded_weights import seed_weights
@@ -120,7 +120,7 @@ def crowded_folder(tmp_path_factory):
 
     demo = sample_config("demo")
     names = ["BG", *(f"class {number}" for number in range(1, 81))]
-    for place, name in zip((22, 28, 12, 50), NASTY_NAMES, strict=True):  # 22 and 28 are the ones these weights find
+    for place, name in zip((22, 28, 12, 50), NASTY_NAMES, strict=True):  # these weights detect classes 22 and 28
         names[place] = name
     model = MaskRCNN(
         replace(
@@ -145,7 +145,7 @@ def crowded_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def empty_folder(tmp_path_factory, demo, record):
-    """A page of a picture in which nothing is found."""
+    """The page of an image without detections."""
     from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
     from maskrcnn.intermediates.stage_run import ModelStages
 

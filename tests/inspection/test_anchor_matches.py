@@ -1,4 +1,4 @@
-"""Anchors against objects: counted by slow loops of their own."""
+"""Anchors against objects, counted by slow loops."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def slow_iou(anchor, box):
 
 
 def slow_matches(config, size, boxes):
-    """Every anchor of every cell, one after the other, by the rule of Faster R-CNN."""
+    """Match every anchor of every cell in a loop, by the rule of Faster R-CNN."""
     overlaps = []
     for stride, scale in zip(config.model.backbone_strides, config.model.anchor_scales, strict=True):
         for row in range(-(-size[0] // stride)):
@@ -41,7 +41,7 @@ def test_every_anchor_is_what_the_slow_loop_says(run, sample, demo):
     assert numbers["positive"] == int(np.sum(match == 1)) >= len(sample.boxes)
     assert numbers["neutral"] == int(np.sum(match == 0))
     assert numbers["negative"] == int(np.sum(match == -1))
-    # A positive anchor shall move onto an object: the one that it overlaps most, or whose best anchor it is.
+    # A positive anchor should move onto the object that it overlaps most, or whose best anchor it is.
     corners = sample.boxes[:, [1, 0, 3, 2]]
     for row, index in enumerate(np.flatnonzero(match == 1)):
         distances = np.abs(corners - found.moved[row]).max(axis=1)
@@ -81,7 +81,7 @@ def test_a_picture_without_objects_has_no_positive_anchor(run, sample):
 
 
 def test_crowds_are_neither_objects_nor_background(run, sample):
-    """The largest object as a crowd: its anchors are not positive, and what overlaps it is not negative either."""
+    """With the largest object as a crowd, anchors that overlap it are neither positive nor negative."""
     from dataclasses import replace
 
     largest = int(np.argmax([crop.size for crop, _ in sample.crops]))

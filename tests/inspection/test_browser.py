@@ -1,4 +1,4 @@
-"""The page in a real browser: no errors, nothing loaded, and everything that moves does what it says.
+"""The page in a real browser: no errors, nothing loaded, and all controls work.
 
 Needs Chromium (Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM).
 """
@@ -39,7 +39,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Open a page; `complaints` has what the console says, `requests` what is asked for outside the page."""
+    """Open a page; `complaints` has the console messages, `requests` the addresses that the page asks for."""
     opened = []
 
     def go(folder, size=SIZES[0], scheme="light"):
@@ -65,7 +65,7 @@ def number(page, selector):
 
 
 def move(page, name, value):
-    """Move a slider as a person does: the value changes and an event is sent."""
+    """Move a slider as a user does: the value changes and an event is sent."""
     slider = page.locator(f'[data-slider="{name}"]').first
     slider.evaluate(
         "(each, value) => { each.value = value; each.dispatchEvent(new Event('input', {bubbles: true})); }", value
@@ -91,7 +91,7 @@ def test_no_complaint_no_request_no_overflow(folder, size, scheme, visit, reques
 @pytest.mark.parametrize("folder", ["report_folder", "crowded_folder"])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_text_is_cut_or_covered(folder, size, visit, request):
-    """No heading, number, caption or button is wider than its place, and none lies over another."""
+    """No heading, number, caption or button is cut off or covered by another."""
     page = visit(request.getfixturevalue(folder), size)
     cut = page.evaluate(
         "[...document.querySelectorAll('h1, h2, h3, h4, p, dt, dd, figcaption, button, summary, th')]"
@@ -165,7 +165,7 @@ def test_sliders_and_thumbnails_with_the_keyboard_alone(visit, report_folder):
     page.keyboard.press("ArrowRight")
     assert page.locator(".large-title").inner_text() == "Negative anchors"
     page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")  # there is none before the first
+    page.keyboard.press("ArrowLeft")  # the first has no predecessor
     assert page.locator(".large-title").inner_text() == "Positive anchors"
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
@@ -254,7 +254,7 @@ def test_without_scripts_the_result_is_still_there(browser, report_folder):
     ("boxes", "scores", "options", "at", "expected"),
     [
         ([[0, 0, 1, 1]], [0.7], {}, (0.7, 0.5), 1),  # 0.7 as float32 is smaller than 0.7
-        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.5), 2),  # an overlap that equals the threshold
+        ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.5), 2),  # an IoU equal to the threshold
         ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.49), 1),
         ([[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.9]], [0.9, 0.8], {}, (0, 0), 2),  # no area: not suppressed
         ([[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.9]], [0.9, 0.8], {"dropEmpty": True}, (0, 0), 1),
@@ -264,7 +264,7 @@ def test_without_scripts_the_result_is_still_there(browser, report_folder):
     ],
 )
 def test_the_last_step_at_its_edges(boxes, scores, options, at, expected, visit, report_folder):
-    """The page's own filter on boxes made up for it, put in before the script runs."""
+    """The page's own filter on hand-made boxes, inserted before the script runs."""
     count = len(scores)
     data = {"boxes": boxes, "scores": [float(np.float32(score)) for score in scores], "classes": [1] * count}
     data |= {"hasArea": [True] * count, "dropEmpty": False, "max": 100, "score": 0.5, "nms": 0.5, **options}
@@ -297,6 +297,6 @@ def test_tables_open_for_print_and_the_tip_is_on_top(visit, report_folder):
     assert page.locator("#weights details").evaluate("each => each.open")
     page.locator("#result .thumb").first.click()
     page.locator("dialog g[data-row]:not(.off) rect").last.hover()
-    assert page.locator("#tip").evaluate("each => each.parentNode.id") == "large"  # a dialog hides all outside it
+    assert page.locator("#tip").evaluate("each => each.parentNode.id") == "large"  # a dialog hides what is outside
     box = page.locator("#tip").bounding_box()
     assert box["y"] + box["height"] <= SIZES[0][1]

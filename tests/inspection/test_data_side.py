@@ -1,4 +1,4 @@
-"""The data side: boxes of the file against masks, letterbox, mini masks, augmentation."""
+"""The data section: boxes in the file against masks, letterbox, mini masks, augmentation."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_mini_masks(sample, demo):
 
 
 def test_the_overlap_of_a_mini_mask_counts_what_it_adds(sample, demo):
-    """A cross, whose mini mask of 2 x 2 cells fills its box: IoU is 5 of 9 pixels."""
+    """A cross, whose mini mask of one cell fills its box: the IoU is 5 of 9 pixels."""
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
     crossed = replace(sample, crops=[(np.kron(cross, np.ones((8, 8), np.bool_)), (4, 4))])
     assert mini_mask(crossed, 0, (1, 1), demo.config.detection.mask_paste)[1] == pytest.approx(5 / 9)

@@ -1,4 +1,4 @@
-"""The filters in NumPy against the network's own last step, at many thresholds."""
+"""The filters in NumPy against the network's own detection stage, at many thresholds."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_no_more_than_the_limit(candidates):
     np.testing.assert_array_equal(limited.final, everything.kept[:3])
 
 
-def test_boxes_without_area_go_only_when_told(candidates):
+def test_boxes_without_area_are_dropped_only_on_request(candidates):
     flat = candidates.boxes.copy()
     flat[0, 2] = flat[0, 0]
     dropped = compose(replace(candidates, boxes=flat, drop_empty=True), 0.0, 1.0)
@@ -60,13 +60,13 @@ def test_boxes_without_area_go_only_when_told(candidates):
     assert 0 in kept.final  # it neither suppresses nor is suppressed
 
 
-def test_nothing_is_a_result_too(candidates):
+def test_a_result_may_be_empty(candidates):
     found = compose(candidates, 1.1, 0.5)
     assert (len(found.final), found.per_class) == (0, {})
 
 
 def by_hand(boxes, scores, class_ids=None, **options):
-    """Candidates from plain lists."""
+    """Make candidates from plain lists."""
     count = len(scores)
     settings = {"drop_empty": False, "max_detections": 100} | options
     boxes = np.array(boxes, np.float32)
@@ -75,7 +75,7 @@ def by_hand(boxes, scores, class_ids=None, **options):
 
 
 def test_a_score_that_equals_the_threshold_counts():
-    # 0.7 as float32 is below 0.7: the threshold is rounded as the network's is.
+    # 0.7 as float32 is below 0.7: the threshold is rounded as in the network.
     assert compose(by_hand([[0, 0, 0.1, 0.1]], [0.7]), 0.7, 0.5).numbers["confident"] == 1
 
 

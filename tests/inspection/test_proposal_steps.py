@@ -1,4 +1,4 @@
-"""Anchors on their way to proposals, beside plain NumPy."""
+"""The steps from anchors to proposals against plain NumPy."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_order_and_refinement(run, steps, demo):
     assert np.all(np.diff(steps.scores) <= 0)
     np.testing.assert_array_equal(steps.scores, scores[steps.order])
     assert steps.scores[-1] >= np.delete(scores, steps.order).max()
-    for row in (0, 17, 999):  # Faster R-CNN, equation 2, backwards
+    for row in (0, 17, 999):  # Faster R-CNN, equation 2, inverted
         y1, x1, y2, x2 = run.anchors[steps.order[row]].astype(float)
         dy, dx, dh, dw = run.tensors["rpn_deltas"][steps.order[row]].astype(float) * demo.config.model.rpn_box_std
         height, width = (y2 - y1) * np.exp(dh), (x2 - x1) * np.exp(dw)

@@ -1,4 +1,4 @@
-"""The page and its numbers, beside numbers from elsewhere."""
+"""The page and its numbers against independent sources."""
 
 import json
 
@@ -63,13 +63,13 @@ def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, pi
 
 
 def test_the_average_precision_is_matterports(figures, demo, picture, record):
-    """From the predictor and the record themselves, by the measure that is tested against the goldens."""
+    """Computed from the predictor and the record, by the measure that is tested against the goldens."""
     (numbers,) = figures["pictures"]
     detection = demo.config.detection
     found = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
     instances = record.load_instances()
     masks = np.stack([decode(each.mask) for each in instances], axis=-1)
-    boxes = np.array([[1, 1, 2, 2]] * len(instances))  # only tells rows from padding
+    boxes = np.array([[1, 1, 2, 2]] * len(instances))  # only marks rows that are not padding
     expected = average_precision(
         boxes,
         np.array([each.class_id for each in instances]),
@@ -144,7 +144,7 @@ def test_events_for_tensorboard(report_folder, figures):
     assert images > 20
 
 
-def test_a_report_is_replaced_only_when_told_and_nothing_else_ever(tmp_path):
+def test_only_a_report_is_replaced_and_only_on_request(tmp_path):
     inspection = Inspection("x", [], [], [], {"pictures": []})
     inspection.write(tmp_path / "report")
     with pytest.raises(OutputError):
@@ -180,7 +180,7 @@ def test_the_result_shows_the_masks_of_the_detections(run, runner, truth):
         assert cells[0].split()[1] == overlaps.columns[best + 1].split()[1]
 
 
-def test_names_that_are_no_utf8_and_numbers_that_are_none(tmp_path):
+def test_names_that_are_not_utf8_and_numbers_that_are_not_finite(tmp_path):
     assert printable_path(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == "caf\N{REPLACEMENT CHARACTER}.jpg"
     inspection = Inspection("x", [], [], [], {"pictures": [{"value": float("nan"), "list": [1.5, float("inf")]}]})
     inspection.write(tmp_path / "report")
@@ -188,8 +188,8 @@ def test_names_that_are_no_utf8_and_numbers_that_are_none(tmp_path):
     assert json.loads(text, parse_constant=pytest.fail) == {"pictures": [{"value": None, "list": [1.5, None]}]}
 
 
-def test_curves_of_a_training_that_is_not_over():
-    """Scores are missing after the last epoch."""
+def test_curves_of_an_unfinished_training_run():
+    """The last epoch has no scores yet."""
     (block,) = history_blocks([{"loss": 2.0, "val_segm_ap": 0.3}, {"loss": 1.0}])
     assert len(block.charts) == 2
     assert history_blocks([]) == []

@@ -1,4 +1,4 @@
-"""Scenes: where boxes, masks and arrows land on the drawn picture."""
+"""Scenes: where boxes, masks and arrows are drawn on the image."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_a_dotted_box_has_gaps_on_every_side():
         assert 0.3 < side.mean() < 0.75
 
 
-def test_an_arrow_leads_from_centre_to_centre():
+def test_an_arrow_leads_from_center_to_center():
     drawn = (pixels(scene([Shape((100, 100, 200, 200), RED, target=(400, 100, 500, 200))])) == RED).all(axis=-1)
     assert drawn[150, 150:450].all()
     assert not drawn[150, 470:].any()

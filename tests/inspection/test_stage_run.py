@@ -1,4 +1,4 @@
-"""Runs that keep what is between the stages, of a checkpoint and of artifacts."""
+"""Runs that keep the stage boundary tensors of a checkpoint and of artifacts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Boxes, masks, activations: what steps 2, 3 and 4 show is what the network computed."""
+"""Boxes, masks, activations: steps 2, 3 and 4 show what the network computed."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Detections against annotated objects, on a case small enough to work out by hand."""
+"""Detections against annotated objects, on a case small enough to check by hand."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZE = (40, 60)
 
 
 def filled(*boxes):
-    """Masks [H, W, N] of boxes y1, x1, y2, x2."""
+    """Make masks [H, W, N] of boxes y1, x1, y2, x2."""
     masks = np.zeros((*SIZE, len(boxes)), np.bool_)
     for row, (y1, x1, y2, x2) in enumerate(boxes):
         masks[y1:y2, x1:x2, row] = True
@@ -33,7 +33,7 @@ def made_truth(class_ids, masks, crowds=None):
 
 
 def detected(rows):
-    """Detections of (x1, y1, x2, y2, score, class id), each filling its box."""
+    """Make detections of (x1, y1, x2, y2, score, class id) whose masks fill their boxes."""
     count = len(rows)
     values = np.array(rows, np.float32).reshape(count, 6)
     return Detections(
@@ -53,11 +53,11 @@ def comparison():
     detections = detected(
         [
             (0, 0, 10, 10, 0.9, 1),  # the first object
-            (0, 0, 10, 9, 0.8, 1),  # the first object once more
-            (20, 0, 30, 10, 0.7, 1),  # a dog that is taken for a cat
+            (0, 0, 10, 9, 0.8, 1),  # the first object again
+            (20, 0, 30, 10, 0.7, 1),  # a dog classified as a cat
             (45, 0, 55, 10, 0.6, 1),  # nothing
             (35, 25, 45, 35, 0.5, 1),  # in the crowd
-            (20, 0, 30, 5, 0.4, 2),  # the dog, just half of it
+            (20, 0, 30, 5, 0.4, 2),  # exactly half of the dog
         ]
     )
     return compare(detections, truth)
@@ -85,14 +85,14 @@ def test_numbers(comparison):
         "false": 1,
         "in_crowd": 1,
     }
-    # Without the one in the crowd: hits at ranks 1 and 5 of 5, of three objects: 1/3 * 1 + 1/3 * 2/5.
+    # Without the detection in the crowd: hits at ranks 1 and 5 of 5, of three objects: 1/3 * 1 + 1/3 * 2/5.
     assert numbers["ap50"] == pytest.approx(1 / 3 + 2 / 15)
-    # From IoU 0.55 on only the first counts.
+    # At IoU 0.55 and above, only the first counts.
     assert numbers["ap"] == pytest.approx((1 / 3 + 2 / 15 + 9 * (1 / 3)) / 10)
 
 
 @pytest.mark.parametrize(("objects", "found", "expected"), [(0, 0, 1.0), (0, 1, 0.0), (1, 0, 0.0)])
-def test_nothing_there_or_nothing_found(objects, found, expected):
+def test_no_objects_or_no_detections(objects, found, expected):
     truth = made_truth([1] * objects, filled(*[(0, 0, 10, 10)] * objects))
     comparison = compare(detected([(30, 20, 40, 30, 0.9, 1)] * found), truth)
     assert comparison.numbers["ap50"] == expected
@@ -148,7 +148,7 @@ def test_thresholds_are_reached_by_exactly_half():
     truth = made_truth([1], filled((0, 0, 10, 10)), filled((20, 30, 40, 60)))
     rows = [
         (0, 0, 10, 10, 0.9, 1),
-        (0, 0, 5, 10, 0.8, 1),  # IoU of exactly one half with what the first one has
+        (0, 0, 5, 10, 0.8, 1),  # IoU of exactly one half with the object of the first
         (25, 20, 35, 30, 0.7, 1),  # exactly half of it in the crowd
         (35, 20, 45, 30, 0.6, 2),  # wholly in it, but of another class
     ]

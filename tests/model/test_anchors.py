@@ -21,7 +21,7 @@ def normalized(pixels, image_size):
 
 def test_typed_grid_of_two_by_three_cells():
     anchors = pyramid_anchors(tf.constant([128, 192]), [64], [32], [0.25, 4])
-    # Ratio 0.25 is 64 high and 16 wide, ratio 4 is 16 high and 64 wide; centres are the cells' corners.
+    # Ratio 0.25 is 64 high and 16 wide, ratio 4 is 16 high and 64 wide; centers are the cells' corners.
     pixels = [
         [-32, -8, 32, 8], [-8, -32, 8, 32],
         [-32, 56, 32, 72], [-8, 32, 8, 96],

@@ -64,7 +64,7 @@ def test_the_stride_is_in_the_first_convolution_of_a_block():
 def test_stem_pads_three_and_pools_towards_the_bottom_right():
     model = build_backbone(TINY)
     kernel = np.zeros((7, 7, 3, 4), np.float32)
-    kernel[3, 3, 0] = 1  # the centre tap: the stem samples every second pixel
+    kernel[3, 3, 0] = 1  # the center tap: the stem samples every second pixel
     conv, norm = model.get_layer("conv1"), model.get_layer("bn_conv1")
     conv.set_weights([kernel, np.zeros(4, np.float32)])
     norm.set_weights([np.ones(4), np.zeros(4), np.zeros(4), np.full(4, 1 - 1e-3)])  # epsilon makes it 1

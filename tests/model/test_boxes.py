@@ -125,7 +125,7 @@ def test_an_absurd_size_delta_gives_the_whole_window():
 
 
 def test_decode_and_clip_on_boxes_worked_out_by_hand():
-    # 4 high, 2 wide, centre 3, 2: moved by a quarter of its height and half of its width, twice as high, half as wide.
+    # 4 high, 2 wide, center 3, 2: moved by a quarter of its height and half of its width, twice as high, half as wide.
     anchors = np.array([[1, 1, 5, 3], [1, 1, 5, 3]], np.float32)
     deltas = np.array([[0.25, -0.5, np.log(2), np.log(0.5)], [0, 0, 0, 0]], np.float32)
     boxes = apply(box_ops.decode, anchors, deltas)

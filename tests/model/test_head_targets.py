@@ -102,7 +102,7 @@ def test_chance_follows_the_seed_of_the_image():
 
 
 def loop_samples(mask, roi, box, size):
-    """Bilinear samples at bin centres of `roi` from a mask stretched over `box`, both in pixels, in float64."""
+    """Bilinear samples at bin centers of `roi` from a mask that spans `box`, both in pixels, in float64."""
     n = len(mask)
     out = np.zeros((size, size))
     for i in range(size):
@@ -122,13 +122,13 @@ def loop_samples(mask, roi, box, size):
 
 
 @pytest.mark.parametrize("roi", [[40, 30, 120, 200], [20, 50, 130, 170], [64.5, 90.25, 80, 99], [0, 0, 256, 256]])
-def test_aligned_masks_are_samples_at_bin_centres(roi):
+def test_aligned_masks_are_samples_at_bin_centers(roi):
     rng = np.random.default_rng(0)
     mask = (rng.random((56, 56)) > 0.5).astype(np.float32)
     box = [40.0, 30.0, 120.0, 200.0]
-    normalise = lambda b: box_ops.normalize(tf.constant([[b]], tf.float32), SIZE)  # noqa: E731
-    objects = GroundTruth(tf.constant([[1]]), normalise(box), tf.constant(mask[None, None]))
-    found = mask_targets(normalise(roi), objects, tf.constant([[0]]), SIZE, 28, "aligned", True)[0, 0].numpy()
+    normalize = lambda b: box_ops.normalize(tf.constant([[b]], tf.float32), SIZE)  # noqa: E731
+    objects = GroundTruth(tf.constant([[1]]), normalize(box), tf.constant(mask[None, None]))
+    found = mask_targets(normalize(roi), objects, tf.constant([[0]]), SIZE, 28, "aligned", True)[0, 0].numpy()
     expected = loop_samples(mask, roi, box, 28)
     decided = np.abs(expected - 0.5) > 1e-3
     assert np.array_equal(found[decided], expected[decided] > 0.5)
@@ -140,13 +140,13 @@ def test_full_size_masks_give_the_same_as_mini_masks_of_a_smooth_object():
     yy, xx = np.mgrid[:size, :size] + 0.5
     disc = ((yy - 128) ** 2 + (xx - 120) ** 2 < 60**2).astype(np.float32)
     box = [68.0, 60.0, 188.0, 180.0]
-    normalised = box_ops.normalize(tf.constant([[box]], tf.float32), SIZE)
+    normalized = box_ops.normalize(tf.constant([[box]], tf.float32), SIZE)
     mini = (disc[68:188, 60:180].reshape(60, 2, 60, 2).mean(axis=(1, 3)) > 0.5).astype(np.float32)
     ids, rows = tf.constant([[1]]), tf.constant([[0]])
-    full = GroundTruth(ids, normalised, tf.constant(disc[None, None]))
-    small = GroundTruth(ids, normalised, tf.constant(mini[None, None]))
+    full = GroundTruth(ids, normalized, tf.constant(disc[None, None]))
+    small = GroundTruth(ids, normalized, tf.constant(mini[None, None]))
     for paste in ("aligned", "matterport"):
-        ours = mask_targets(normalised, full, rows, SIZE, 28, paste, False)
-        mine = mask_targets(normalised, small, rows, SIZE, 28, paste, True)
+        ours = mask_targets(normalized, full, rows, SIZE, 28, paste, False)
+        mine = mask_targets(normalized, small, rows, SIZE, 28, paste, True)
         assert np.mean(np.asarray(ours) != np.asarray(mine)) < 0.03
         assert 0.7 < float(tf.reduce_mean(ours)) < 0.82  # pi / 4

@@ -93,7 +93,7 @@ def test_mask_head_is_four_convolutions_a_doubling_and_a_sigmoid():
     [(False, True, False), (False, False, False), (None, True, True), (None, False, False), (True, False, True)],
 )
 def test_batch_norm_follows_the_training_setting(train_batch_norm, training, on_batch):
-    # With statistics of the batch a constant offset of the input is normalised away.
+    # With statistics of the batch a constant offset of the input is normalized away.
     head = seeded(build_box_head(CONFIG, train_batch_norm))
     x = crops(3)
     logits, _ = head(tf.constant(x), training=training)

@@ -1,4 +1,4 @@
-"""The five losses against the original's values and gradients, and what is different where it is wrong."""
+"""The five losses against the original's values and gradients, and the differences where the original is wrong."""
 
 import golden
 import numpy as np
@@ -84,7 +84,7 @@ def test_class_loss_uses_each_images_own_active_classes_and_no_padding():
     class_ids = tf.constant([[1, 2], [1, 0]])
     active = tf.constant([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # image 0 knows class 1, image 1 class 2
     valid = tf.constant([[True, True], [True, False]])
-    # Only row 0 of image 0 is predicted as a class that counts there and is no padding; row 1 of image 1 is padding.
+    # Only row 0 of image 0 is predicted as a class that counts there and is not padding; row 1 of image 1 is padding.
     expected = -np.log(np.exp(2) / (np.exp(0) + np.exp(2) + np.exp(1)))
     found = losses.mrcnn_class_loss(class_ids, logits, active, valid)
     assert float(found.count) == 1.0

@@ -1,4 +1,4 @@
-"""The whole model: sizes, inputs, outputs, and what it refuses."""
+"""The whole model: sizes, inputs, outputs, and refused configurations."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -153,11 +153,11 @@ def test_detections_lie_in_the_window():
     assert len(boxes) > 5
     assert boxes[:, 1].min() >= WINDOW[0] - 1e-3
     assert boxes[:, 3].max() <= WINDOW[2] + 1e-3
-    assert boxes[:, 3].max() > WINDOW[2] - 1  # some were cut off there
+    assert boxes[:, 3].max() > WINDOW[2] - 1  # some were clipped there
 
 
 def overlaps_within_classes(stages):
-    """IoU of every two detections of one class in the first image."""
+    """Return the IoU of every two detections of one class in the first image."""
     count = int(stages.num_detections[0])
     boxes, classes = stages.detected_boxes.numpy()[0, :count], stages.class_ids.numpy()[0, :count]
     pairs = combinations(range(count), 2)
@@ -271,7 +271,7 @@ def test_a_backbone_that_does_not_fit_is_refused(name, backbone, message):
 
 
 def test_the_demo_finds_the_shapes_of_its_picture():
-    """Five squares and circles that overlap, and a triangle; where they are is how the picture was drawn."""
+    """The annotations are known, because the image is drawn by the project."""
     picture, (_, masks, class_ids) = demo_picture(), draw_shapes(7, 13, size=(360, 480))
     assert picture.shape == (360, 480, 3)
     found = CheckpointPredictor(models.demo(), 0.7)(picture)

@@ -18,7 +18,7 @@ OVERRUNNING = (4, 5)
 ON_FAR_BORDER = (12, 13, 14, 15)
 
 # A sample's position is rounded in atlas coordinates, which reach about 200 here: some 5e-5 cells, times a slope of
-# up to about 5 per cell between neighbouring random values. The largest difference seen is 7e-5.
+# up to about 5 per cell between neighboring random values. The largest difference seen is 7e-5.
 TOLERANCE = 1e-4
 
 IMAGE_SIZE = (192, 320)
@@ -142,7 +142,7 @@ def test_random_boxes_are_the_oracles(sampling, image_size):
 
 def test_a_worked_example_of_half_pixel_sampling():
     # Pixels 0..16 of both axes on stride 4 are cells 0..4: with one bin of 2 x 2 samples they lie at 1 and 3
-    # from the edge, between cell centres: the mean of cells 0 to 3 and of rows 0 to 3.
+    # from the edge, between cell centers: the mean of cells 0 to 3 and of rows 0 to 3.
     feature = np.arange(16 * 16, dtype=np.float32).reshape(1, 16, 16, 1)
     features = [feature, *random_features((64, 64), 1)[1:]]
     box = [0, 0, 15 / 63, 15 / 63]
@@ -152,7 +152,7 @@ def test_a_worked_example_of_half_pixel_sampling():
 
 @pytest.mark.parametrize("sampling", ["crop_and_resize", "roi_align"])
 def test_no_sample_leaves_its_level(sampling):
-    # Levels are constant, each with its own value: anything else is a neighbour in the atlas, or the 0 outside.
+    # Levels are constant, each with its own value: anything else is a neighbor in the atlas, or the 0 outside.
     features = [np.full_like(f, 10.0**i) for i, f in enumerate(random_features((320, 512), 1))]
     generator = np.random.default_rng(3)
     low = generator.random((2000, 2)) ** 2

@@ -151,7 +151,7 @@ def test_honest_packing_is_read(weights, options):
     np.testing.assert_array_equal(arrays["conv1/kernel"], values)
 
 
-def test_a_full_model_file_with_numbers_of_an_optimiser_is_read(tmp_path):
+def test_a_full_model_file_with_numbers_of_an_optimizer_is_read(tmp_path):
     path = tmp_path / "full.h5"
     write_arrays(path, ARRAYS)
     with h5py.File(path, "a") as file:

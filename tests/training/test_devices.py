@@ -1,4 +1,4 @@
-"""Several devices, and several machines, learn what one device does from the same pictures."""
+"""Several devices or machines learn the same as one device does from the same images."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def start(folder, batch_size, cpus, cluster=None, rank=0):
 
 
 def finish(*processes):
-    """Wait for processes that work together; none may outlive a failure of another."""
+    """Wait for processes that work together; if one fails, all of them end."""
     try:
         errors = [process.communicate(timeout=600)[1].decode() for process in processes]
     finally:
@@ -51,14 +51,14 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The folder of a run on one device, two pictures per step."""
+    """The folder of a run on one device with two images per step."""
     folder = tmp_path_factory.mktemp("devices") / "alone"
     finish(start(folder, 2, 1))
     return folder
 
 
 def assert_same(folder, alone):
-    """Losses of each epoch, and the weights at the end, are those of one device."""
+    """The losses of each epoch and the final weights equal those of one device."""
     found, expected = (json.loads((f / "losses.json").read_text(encoding="utf-8")) for f in (folder, alone))
     assert [list(epoch) for epoch in found] == [list(epoch) for epoch in expected]
     for ours, theirs in zip(found, expected, strict=True):
@@ -86,4 +86,4 @@ def test_two_machines(alone, tmp_path):
     assert_same(folders[0], alone)
     losses = [(folder / "losses.json").read_text(encoding="utf-8") for folder in folders]
     assert losses[0] == losses[1]
-    assert not (folders[1] / "state.h5").exists()  # one of them writes
+    assert not (folders[1] / "state.h5").exists()  # only one of them writes

@@ -1,4 +1,4 @@
-"""What goes wrong amid a run: it is named, what was reached is kept, and going on ends as if nothing had been."""
+"""Failures during a run: the error is named, progress is kept, and a resumed run ends as if nothing had happened."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ CONFIG = small(
 
 
 class At(keras.callbacks.Callback):
-    """Does something once, when the run has come to a step."""
+    """Does something once, at a given step."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -43,14 +43,14 @@ class At(keras.callbacks.Callback):
 
 
 class Stop(At):
-    """Ends the run after a step, as SIGTERM does."""
+    """Interrupts the run after a step, as SIGTERM does."""
 
     def __init__(self, step):
         super().__init__(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def fill(ballast, left):
-    """Take all the room of a disk but some bytes."""
+    """Fill a disk except for some bytes."""
     ballast.write_bytes(bytes(max(0, shutil.disk_usage(ballast.parent).free - left)))
 
 
@@ -61,7 +61,7 @@ def cheap(monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    """The synthetic pictures as files: enough that one may be missed after several steps."""
+    """The synthetic images as files, enough of them that one can be missing after several steps."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     drawn = training_runs.pictures(40)
@@ -94,7 +94,7 @@ def assert_ends_as(folder, result, other, expected):
 
 
 def picture_of(dataset, step):
-    """A file that is needed first in a step (the batches are 2 pictures)."""
+    """Return the first file that a step needs (batches have 2 images)."""
     plan = BatchPlan(dataset, 2, CONFIG.training.seed)
     return dataset.records[plan.rows(step)[1]].image
 
@@ -102,7 +102,7 @@ def picture_of(dataset, step):
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n"], ids=["missing", "empty", "broken"])
 def test_picture_that_cannot_be_read_any_more(tmp_path, files, content):
     expected = run(tmp_path / "whole", files)
-    path = picture_of(files, 10)  # several steps after those that are made ahead
+    path = picture_of(files, 10)  # several steps after the batches made in advance
     whole = path.read_bytes()
 
     def spoil():
@@ -131,7 +131,7 @@ def test_picture_of_another_size(tmp_path, files):
 
 
 def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
-    """The epoch is not closed, and is repeated from the step that was saved."""
+    """The epoch is not finished; resuming repeats it from the saved step."""
     validation = replace(files, records=files.records[:4])
     training = replace(files, records=files.records[4:])
     expected = run(tmp_path / "whole", training, validation=validation)
@@ -147,7 +147,7 @@ def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
 
 
 def test_no_step_no_state(tmp_path, files):
-    """Nothing is there to go on from, so the next run need not be told to."""
+    """There is no state, so the next run starts without `resume`."""
     path = picture_of(files, 0)
     whole = path.read_bytes()
     path.unlink()
@@ -170,7 +170,7 @@ def test_error_of_our_own_code_keeps_its_traceback(tmp_path, files):
 
 @pytest.mark.parametrize("size", [0, 3000, 20_000])
 def test_files_that_cannot_grow(tmp_path, files, size):
-    """As on a full disk: the states and checkpoints of before are still there."""
+    """As on a full disk: the earlier state and checkpoints are still there."""
     expected = run(tmp_path / "whole", files)
     folder = tmp_path / "run"
     run(folder, files, state_steps=3, callbacks=(Stop(5),))

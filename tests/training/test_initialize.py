@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""Initial weights of a training run."""
 
 import math
 from dataclasses import replace
@@ -146,7 +146,7 @@ def classifier():
     model = keras.applications.ResNet50(include_top=False, weights=None)
     for index, variable in enumerate(model.variables):
         variable.assign(np.random.default_rng(index).normal(size=variable.shape) * 0.05)
-    for layer in model.layers:  # variances must not be negative
+    for layer in model.layers:  # variances cannot be negative
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(np.abs(layer.moving_variance.numpy()) + 0.5)
             layer.gamma.assign(np.abs(layer.gamma.numpy()) + 0.5)
@@ -164,12 +164,12 @@ def test_keras_classifier_computes_the_same_features(resnet50, tmp_path):
     molded = rgb - np.array([123.68, 116.779, 103.939], np.float32)
     prepared = keras.applications.resnet.preprocess_input(rgb.copy())
     ours, theirs = resnet50.backbone, model
-    # In two halves: their pooling between them pads both sides, matterport's and ours one.
+    # In two halves, because Keras' pooling between them pads both sides; matterport's and ours pad one.
     pool = next(layer for layer in ours.layers if isinstance(layer, keras.layers.MaxPooling2D))
     before, after = (theirs.get_layer(name).output for name in ("conv1_relu", "pool1_pool"))
     stem, their_stem = keras.Model(ours.inputs, pool.input), keras.Model(theirs.inputs, before)
     rest, their_rest = keras.Model(pool.output, ours.outputs[3]), keras.Model(after, theirs.output)
-    # The two differ in the 1e-3 and 1e-5 beside variances of 0.5 and more, layer after layer.
+    # The epsilons, 1e-3 and 1e-5, are added to variances of 0.5 and more; the difference grows layer by layer.
     np.testing.assert_allclose(stem(molded), their_stem(prepared), rtol=2e-3, atol=1e-3)
     pooled = np.abs(np.random.default_rng(1).normal(size=(1, 16, 16, 64))).astype(np.float32)
     features, their_features = rest(pooled).numpy(), their_rest(pooled).numpy()
@@ -177,7 +177,7 @@ def test_keras_classifier_computes_the_same_features(resnet50, tmp_path):
 
 
 def old_file(path, model, prefixed):
-    """The same arrays under the names of 2017, or (prefixed) of 2015."""
+    """Rename the arrays as in the files of 2017 or (prefixed) of 2015."""
     branch = {"0": "branch1", "1": "branch2a", "2": "branch2b", "3": "branch2c"}
     short = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
     with h5py.File(path, "w") as file:

@@ -1,4 +1,4 @@
-"""A run killed without warning at random moments, and resumed each time, ends as one that was left alone."""
+"""A run killed at random moments and resumed each time ends like an undisturbed run."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def command(folder, output, resume=False):
 
 
 def steps_done(output):
-    """Steps in the saved state."""
+    """Return the number of steps in the saved state."""
     return load_state(output / "state.h5").facts["counters"]["step"]
 
 
@@ -50,7 +50,7 @@ def test_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, pytestcon
             before = output / "state.h5"
             stamp = before.stat().st_mtime if before.exists() else 0.0
             while process.poll() is None and not (before.exists() and before.stat().st_mtime > stamp):
-                time.sleep(0.05)  # the first save of this life: from here on the run has something to lose
+                time.sleep(0.05)  # wait for the first save of this process: from here on there is something to lose
             time.sleep(chance.uniform(0.0, 2.0))
             if process.poll() is None:
                 process.kill()

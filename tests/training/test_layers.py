@@ -1,4 +1,4 @@
-"""Which layers learn."""
+"""The choice of the layers to train."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ HEADS = {
 
 
 def stage(number):
-    """Layers with weights of one stage of ResNet-18: two blocks, a projection in the first."""
+    """Return the layers with weights of one stage of ResNet-18: two blocks, with a projection in the first."""
     convolutions = [f"{number}{block}_branch{branch}" for block in "ab" for branch in ("2a", "2b")]
     return {kind + name for name in [*convolutions, f"{number}a_branch1"] for kind in ("res", "bn")}
 
@@ -50,7 +50,7 @@ def test_exactly_these_learn(network, layers, expected):
     assert learning == expected
 
 
-def test_each_call_starts_anew(network):
+def test_each_call_starts_over(network):
     set_trainable(network, "conv1")
     assert {v.path.split("/")[-2] for v in network.trainable_variables} == {"conv1"}
     set_trainable(network, "heads")
@@ -61,7 +61,7 @@ def test_each_call_starts_anew(network):
     ("layers", "hint"),
     [("mrcnn_maks", "mrcnn_mask"), ("res2a_branch2", "res2a_branch2a"), ("head", "heads"), ("3-", "3+")],
 )
-def test_what_matches_nothing_names_what_is_near(network, layers, hint):
+def test_an_expression_without_a_match_gets_similar_names(network, layers, hint):
     with pytest.raises(TrainingError, match=r"matches no layer") as error:
         set_trainable(network, layers)
     assert hint in str(error.value).split("similar names are")[1].split(";")[0].replace(",", "").split()

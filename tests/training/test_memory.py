@@ -1,4 +1,4 @@
-"""Memory of a long run stays where it is."""
+"""The memory of a long run does not grow."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.train import train
 
 STATUS = Path("/proc/self/status")
-SETTLED, STEPS, EVERY = 400, 2400, 20  # buffers, compiled graphs and the allocator need some steps to find their size
+SETTLED, STEPS, EVERY = 400, 2400, 20  # buffers, graphs and the allocator grow at first
 
 
 def resident_kilobytes():
@@ -21,7 +21,7 @@ def resident_kilobytes():
 
 
 class Watch(keras.callbacks.Callback):
-    """Notes the memory of the process now and then."""
+    """Records the memory of the process at intervals."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ def test_two_thousand_steps_take_no_more_memory(tmp_path):
         ema_momentum=0.99, learning_rate=0.001,
     )  # fmt: skip
 
-    dataset = shapes_dataset(40, 0, size=(64, 64))  # drawn anew each time
+    dataset = shapes_dataset(40, 0, size=(64, 64))  # drawn again each time
     watch = Watch()
     options = TrainOptions(verbose=0, evaluate_every=0, state_steps=200, callbacks=(watch,))
     train(config, dataset, output=tmp_path / "run", options=options)

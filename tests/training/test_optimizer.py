@@ -23,7 +23,7 @@ def variables():
 
 
 def run(training, gradients, rate=0.1, replicas=1, steps=100):
-    """Weights after each call of `apply`."""
+    """Return the weights after each call of `apply`."""
     optimizer = build_optimizer(training, rate, steps, replicas)
     weights = variables()
     path = []
@@ -119,7 +119,7 @@ def test_accumulating_is_one_large_batch(optimizer):
     means = [{n: sum(g[n] for g in GRADIENTS[i : i + 3]) / 3 for n in START} for i in (0, 3)]
     large = run(TrainingConfig(warmup_steps=1, **options), means, steps=2)
     assert_same([small[2], small[5]], large)
-    for name, start in START.items():  # nothing moves in between, not even by the decay
+    for name, start in START.items():  # nothing moves in between, not even because of weight decay
         np.testing.assert_array_equal(small[1][name], start.astype(np.float32))
         np.testing.assert_array_equal(small[4][name], small[2][name])
 
@@ -144,7 +144,7 @@ def test_mixed_float16_scales_the_loss_and_skips_what_overflows():
 
 
 def rates(schedule, count):
-    """The learning rates of the first `count` steps."""
+    """Return the learning rates of the first `count` steps."""
     return [float(schedule(np.int64(step))) for step in range(count)]
 
 
@@ -160,7 +160,7 @@ def test_warmup_grows_from_a_thousandth_and_ends_on_the_rate():
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
-def test_cosine_falls_to_nothing_at_the_end_of_the_phase(warmup):
+def test_cosine_falls_to_zero_at_the_end_of_the_phase(warmup):
     found = rates(LearningRate(0.2, 11, "cosine", warmup=warmup), 13)
     length = 11 - warmup
     expected = [0.1 * (1 + math.cos(math.pi * min(1, step / length))) for step in range(13 - warmup)]

@@ -1,4 +1,4 @@
-"""Whole runs, with a model that costs nothing: what is written, how they end, and how they go on."""
+"""Whole runs with a cheap model: what they write, how they end, and how they resume."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def load(path):
 
 
 class StopAt(keras.callbacks.Callback):
-    """Sends this process a signal after some step, counted over the run."""
+    """Sends this process a signal after a step, counted over the run."""
 
     def __init__(self, step, number=signal.SIGTERM):
         super().__init__()
@@ -87,7 +87,7 @@ class StopAt(keras.callbacks.Callback):
 
 
 class DieAt(keras.callbacks.Callback):
-    """Ends the run without a word after some step, as a kill would."""
+    """Ends the run after a step without saving, as a kill would."""
 
     def __init__(self, step):
         super().__init__()
@@ -101,7 +101,7 @@ class DieAt(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """State of a run that nothing disturbed, and its folder."""
+    """The state of an undisturbed run, and its folder."""
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "TrainingModel", Cheap)
     patch.setattr(module, "Evaluator", Scores([0.3, 0.5, 0.4]))
@@ -122,7 +122,7 @@ def without_scores(history):
     return [{name: value for name, value in logs.items() if not name.startswith("val_")} for logs in history]
 
 
-def test_a_run_writes_what_it_says(whole):
+def test_a_run_writes_its_files(whole):
     result, folder = whole
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
@@ -155,7 +155,7 @@ def test_checkpoints_hold_the_mean_of_the_weights(whole):
     assert np.abs(best[name] - last[name]).max() > 1e-6
 
 
-def test_only_the_layers_of_a_stage_move(whole, tmp_path):
+def test_only_the_layers_of_a_phase_change(whole, tmp_path):
     result = run(tmp_path / "run", small(stages=STAGES[:1], steps_per_epoch=1))
     fresh = run(tmp_path / "other", small(stages=(StageConfig("mrcnn_mask", 1),), steps_per_epoch=1)).network
     moved = {k.split("/")[0] for k, v in get_arrays(result.network).items() if np.any(get_arrays(fresh)[k] != v)}
@@ -164,7 +164,7 @@ def test_only_the_layers_of_a_stage_move(whole, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 12])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, step):
+def test_an_interrupted_run_ends_like_an_undisturbed_one(whole, tmp_path, step):
     folder = tmp_path / "run"
     first = run(folder, callbacks=(StopAt(step),))
     assert (first.ended, first.signal) == ("interrupted", signal.SIGTERM)
@@ -176,7 +176,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, step):
     assert without_scores(second.history) == without_scores(whole[0].history)
 
 
-def test_a_run_that_was_killed_repeats_what_was_not_saved(whole, tmp_path):
+def test_a_killed_run_repeats_the_steps_that_were_not_saved(whole, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(MemoryError):
         run(folder, state_steps=3, callbacks=(DieAt(8),))
@@ -226,7 +226,7 @@ def test_early_stopping_counts_over_a_resume(tmp_path, monkeypatch):
     assert (again.ended, len(again.history)) == ("early stopping", 4)
 
 
-def test_scores_come_every_so_many_epochs_and_in_the_end(tmp_path, monkeypatch):
+def test_scores_come_at_intervals_and_after_the_last_epoch(tmp_path, monkeypatch):
     scores = Scores([0.1, 0.2, 0.3])
     monkeypatch.setattr(module, "Evaluator", scores)
     config = small(stages=(StageConfig("mrcnn_mask", 5),), steps_per_epoch=1, validation_steps=0)
@@ -239,19 +239,19 @@ def test_without_scores_the_validation_loss_decides(tmp_path):
     result = run(tmp_path / "run", config, validation=pictures(4, 1), evaluate_every=0)
     losses = [logs["val_loss"] for logs in result.history]
     assert result.best_score == -min(losses)
-    assert losses[0] > losses[1]  # it is drawn towards the brightness
+    assert losses[0] > losses[1]  # the cheap model learns the brightness
     assert result.best_epoch == 1
 
 
 class Poison(keras.callbacks.Callback):
-    """Makes a weight NaN before some step."""
+    """Makes a weight NaN before a step."""
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch == 2:
             self.model.network.mask_head.get_layer("mrcnn_mask").bias.assign([np.nan] * 4)
 
 
-def test_a_loss_that_is_no_number_names_the_pictures(tmp_path):
+def test_a_loss_that_is_not_finite_names_the_images(tmp_path):
     config = small(stages=(StageConfig("mrcnn_mask", 1),), steps_per_epoch=4)
     ids = []
     with pytest.raises(NonFiniteLossError, match=r"^step 3: gradient_norm is nan, loss is nan; the images") as error:
@@ -263,7 +263,7 @@ def test_a_loss_that_is_no_number_names_the_pictures(tmp_path):
 
 
 def ids_of(found):
-    """A callback that notes the pictures of each step from the plan of an equal run."""
+    """A callback that records the images of each step from the plan of an equal run."""
     from maskrcnn.data.batches import BatchPlan
 
     plan = BatchPlan(pictures(), 2, 0)

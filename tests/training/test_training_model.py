@@ -1,4 +1,4 @@
-"""The training graph against a recorded run of the original: losses, gradients, and three steps of its optimiser."""
+"""The training graph against a recorded run of the original: losses, gradients, and three steps of its optimizer."""
 
 import golden
 import keras
@@ -34,7 +34,7 @@ def batch_of(run):
 
 
 def pinned_targets(run):
-    """The targets that the original drew at random; P is int(64 * 0.33)."""
+    """Return the targets that the original sampled; P is int(64 * 0.33)."""
     return HeadTargets(
         tf.constant(run["out_target_rois"]),
         tf.reduce_any(tf.constant(run["out_target_rois"]) != 0, axis=-1),
@@ -45,7 +45,7 @@ def pinned_targets(run):
 
 
 def far_border(run):
-    """Rows whose box ends on the image's far edge, where the original's crop hangs on rounding: bool [2, 64]."""
+    """Return rows whose box ends on the image's far edge, where the original depends on rounding: bool [2, 64]."""
     return (run["out_target_rois"][..., 2:] >= 1.0).any(axis=-1)
 
 
@@ -103,7 +103,7 @@ class PinnedModel(TrainingModel):
 
 
 def original_crops(features, boxes, image_size, pool, image_of):
-    """Every box from every level, of which its own is kept."""
+    """Crop every box from every level and keep the crop of its own level."""
     levels = tf.reshape(assign_levels(boxes, image_size), [-1])
     if image_of is None:
         image_of = tf.repeat(tf.range(tf.shape(boxes)[0]), tf.shape(boxes)[1])
@@ -112,7 +112,7 @@ def original_crops(features, boxes, image_size, pool, image_of):
     return tf.add_n([tf.where((levels == i)[:, None, None, None], crop, 0.0) for i, crop in enumerate(crops, start=2)])
 
 
-# Layers that no gradient reaches by way of the targets. The original lets the box loss move the proposals through the
+# Layers that no gradient reaches through the targets. The original lets the box loss move the proposals through the
 # targets made of them, and with them everything the RPN's deltas depend on; here targets are constants (Fast R-CNN,
 # section 2.3). It shows in a quarter of a percent of the gradient of the rest.
 BESIDE_THE_PROPOSALS = ("mrcnn_", "rpn_class_raw")
@@ -120,7 +120,7 @@ BESIDE_THE_PROPOSALS = ("mrcnn_", "rpn_class_raw")
 
 @pytest.fixture(scope="module")
 def stepped(run):
-    """Four steps of the original's optimiser: logs of each, gradients of the first, weights before the fourth."""
+    """Four steps of the original's optimizer: logs of each, gradients of the first, weights before the fourth."""
     model = small_training_model(PinnedModel)
     model.pinned = pinned_targets(run)
     model.compile(optimizer=keras.optimizers.SGD(0.001, momentum=0.9, global_clipnorm=5.0))
@@ -151,7 +151,7 @@ def test_gradients_are_the_originals(run, stepped):
     assert logs[0]["loss"] == pytest.approx(float(run["grad_total_loss"]), rel=1e-5)
     assert logs[0]["gradient_norm"] == pytest.approx(float(run["grad_global_norm"]), rel=5e-3)
     for row, name in beside_the_proposals(run):
-        # From the difference of two float32 weights, hence the absolute part.
+        # The reference is the difference of two float32 weights, hence the absolute tolerance.
         norm = np.linalg.norm(gradients[name].astype(np.float64))
         assert norm == pytest.approx(run["grad_norms"][row], rel=5e-3, abs=0.02), name
 
