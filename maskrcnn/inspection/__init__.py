@@ -1,1 +1,1 @@
-"""A look inside: every step of detection, training data and weights as pictures, charts, numbers and one HTML page."""
+"""Inspect every step of detection, the training data and the weights, on one HTML page and in TensorBoard."""

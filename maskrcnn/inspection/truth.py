@@ -86,7 +86,7 @@ def truth_of(record: Record, run: StageRun) -> Truth:
     """The objects of a record whose class ids are the model's; those without a pixel are left out.
 
     Raises:
-        DatasetError: A mask is of another size than the picture.
+        DatasetError: A mask does not have the size of its image.
     """
     size = run.picture.shape[:2]
     objects: list[Instance] = []
