@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 # Called with a sentence before each step.
 Say = Callable[[str], None]
-# Called with what is counted ("pictures", the name of a video), the number done, and the total, None if unknown.
+# Called with what is counted ("images", the name of a video), the number done, and the total, None if unknown.
 # The first call gives what an earlier run did.
 Counted = Callable[[str, int, int | None], None]
 

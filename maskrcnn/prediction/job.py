@@ -28,7 +28,7 @@ class Job:
         batch_size: Most images that the network runs at a time.
         every: Predict every N-th video frame.
         stopped: Whether the run should end; called in any thread.
-        progress: Called with "pictures", "views" or the name of a video.
+        progress: Called with "images", "views" or the name of a video.
     """
 
     predictor: PredictorSteps

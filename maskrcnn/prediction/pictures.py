@@ -92,13 +92,13 @@ class PictureRun:
         if not pending or self._job.stopped():
             return
         before = total - len(pending)
-        self._job.progress("pictures", before, total)
+        self._job.progress("images", before, total)
         writers = ThreadPoolExecutor(_WRITERS, "predict-write")
         with writers, closing(self._job.predict(pending, self._image_of)) as results:
             saves = (writers.submit(self._save, picture, found) for picture, found in results)
             for number, save in enumerate(_ahead(saves, _WRITERS), before + 1):
                 self.made += save.result()
-                self._job.progress("pictures", number, total)
+                self._job.progress("images", number, total)
 
     def _image_of(self, picture: _Pending) -> ImageSource:
         """Return what to predict. If there are views to draw, the picture is decoded here, once for both."""

@@ -81,7 +81,7 @@ def predict_paths(
         output: The run folder; docs/prediction.md describes its files.
         open_model: Returns the predictor and the digest of its model. Called only if there is something to predict.
         options: See `PredictOptions`.
-        progress: Called with "pictures", "views" or the name of a video.
+        progress: Called with "images", "views" or the name of a video.
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.

@@ -360,7 +360,7 @@ def test_progress_counts_what_was_done_before(pictures, run, save):
     (pictures / "y.png").write_text("")
     seen = []
     run(pictures, progress=lambda *values: seen.append(values))
-    assert seen == [("pictures", 6, 8), ("pictures", 7, 8), ("pictures", 8, 8)]
+    assert seen == [("images", 6, 8), ("images", 7, 8), ("images", 8, 8)]
 
 
 def test_the_model_is_not_opened_for_nothing(tmp_path):
