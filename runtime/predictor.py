@@ -1,4 +1,4 @@
-"""Predictor: picture in, detections out. Letterbox, engine, and back; nothing else."""
+"""Predictor: image in, detections out."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from runtime.engines.inputs import check_inputs, check_size, limit, threshold
 from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
-from runtime.errors import ImageError, InputError
+from runtime.errors import ImageError
 from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.placement import Placement
@@ -34,21 +34,21 @@ class Predictor:
 
     Args:
         path: An `.onnx` file or SavedModel folder written by maskrcnn-export.
-        device: "auto" takes CUDA where it can be used, else the CPU, and logs which; "cpu", "cuda", "cuda:N",
-            "tensorrt" and "tensorrt:N" are used or refused.
-        score_threshold: Lowest score returned; None takes the artifact's default.
-        nms_threshold: Largest IoU within a class; None takes the artifact's default.
-        max_detections: Most detections returned for a picture, the best ones; None takes as many as the artifact has.
-        max_pixels: Most pixels of a picture, read from its header before it is decoded; None takes 100 million.
-        verify_digest: Whether the artifact's bytes are compared with the recorded SHA-256.
-        engine: Threads, cache, and what a GPU shall do.
+        device: "auto" uses CUDA if it is available, else the CPU, and logs its choice; "cpu", "cuda", "cuda:N",
+            "tensorrt" and "tensorrt:N" use that device or raise an error.
+        score_threshold: Lowest score of returned detections; None for the artifact's default.
+        nms_threshold: Largest IoU of two detections of one class; None for the artifact's default.
+        max_detections: Most detections per image, best first; None for the artifact's limit.
+        max_pixels: Most pixels of an image, checked in its header before it is decoded; None for 100 million.
+        verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256.
+        engine: Threads, cache and GPU options.
 
     Raises:
-        ArtifactError: No artifact, or one that is foreign, damaged or too new.
-        DeviceError: The device cannot be used, or cannot do what `engine` asks.
+        ArtifactError: There is no artifact, or it is foreign, damaged or too new.
+        DeviceError: The device cannot be used, or cannot honor an option of `engine`.
         MissingPackageError: The engine is not installed.
-        InputError: A threshold or limit out of range.
-        EngineError: The engine cannot be used in this process, because it was forked.
+        InputError: A threshold or limit is out of range.
+        EngineError: The engine cannot be used in this process, because the process was forked.
         OutputError: The cache cannot be written.
     """
 
@@ -74,28 +74,28 @@ class Predictor:
         self._engine = Engine(Opening.of(self.path, device, engine, verify_digest), self.metadata)
 
     def close(self) -> None:
-        """Let go of the engine; closing again does nothing.
+        """Release the engine; closing again does nothing.
 
-        Runs under way are finished, and the last of them frees the engine's memory. Whatever needs the engine from now
-        on raises `ClosedError`; so does a running stream, after the results that the engine had given by then.
+        Runs in progress finish, and the last one frees the engine's memory. After that, methods that need the engine
+        raise `ClosedError`, and so does a running stream, after the results that the engine had already returned.
         """
         self._engine.close()
 
     def __enter__(self) -> Self:
-        """The predictor itself."""
+        """Return the predictor."""
         self._engine.require_open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the predictor."""
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """For `pickle`: path and digest of the artifact, device, options, thresholds and limits as they are now.
+        """Support `pickle`: path and digest of the artifact, device, options, and the current thresholds and limits.
 
-        Who reads it opens the artifact anew.
+        Unpickling opens the artifact again.
 
         Raises:
             ClosedError: The predictor is closed.
@@ -110,37 +110,37 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by class id; 0 is the background."""
+        """The name of each class id; 0 is the background."""
         return self.metadata.class_names
 
     def __call__(self, image: ImageSource) -> Detections:
-        """Detections in one picture.
+        """Return the detections in one image.
 
         Args:
-            image: Path, bytes, PIL image, or uint8 array [H, W, 3] RGB.
+            image: A path, bytes, a PIL image, or a uint8 array [H, W, 3] RGB.
 
         Raises:
-            ImageError: The picture cannot be used.
-            EngineError: The engine failed, as in every other method that runs it; OutOfMemoryError if for memory.
-            ClosedError: The predictor is closed, as for every other method that works.
+            ImageError: The image cannot be used.
+            EngineError: The engine failed (OutOfMemoryError: for lack of memory), as in all methods that run it.
+            ClosedError: The predictor is closed, as in all methods that need the engine.
         """
         letterbox, prepared = self.prepare(image)
         outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
         return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
     def predict_batch(self, images: Iterable[ImageSource], batch_size: int = 4) -> list[Detections]:
-        """Detections in several pictures of any sizes, in their order.
+        """Return the detections in several images of any sizes, in their order.
 
-        Pictures whose letterboxes have one size run together, at most `batch_size` at a time. The next are read while
-        the engine works.
+        Images with the same input size run together, at most `batch_size` at a time. The next images are read while the
+        engine works.
 
         Raises:
-            ImageError: A picture cannot be used.
-            InputError: `batch_size` is not a positive integer, or `images` is one picture.
+            ImageError: An image cannot be used.
+            InputError: `batch_size` is not a positive integer, or `images` is a single image.
         """
         check_pictures(images, batch_size)
         images = list(images)
-        # So far ahead that no picture runs in a smaller batch because another one waits for it.
+        # Far enough ahead that no image runs in a smaller batch because results are waiting for it.
         return list(self.predict_stream(images, batch_size, len(images) + batch_size))
 
     @overload
@@ -202,25 +202,24 @@ class Predictor:
         return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
-        """Run a made-up picture of each size, so that the first real one does not wait for the engine to prepare.
+        """Run a synthetic image of each size, so that the first real one does not wait for the engine to prepare.
 
         Args:
-            sizes: Heights and widths of pictures to come, in pixels.
+            sizes: (height, width) of the images to come, in pixels.
             batch_size: How many of them will run together.
 
         Raises:
-            ImageError: A size that no picture can have.
+            ImageError: The model cannot use images of a size.
             InputError: `batch_size` is not a positive integer, or a size is not a pair of them.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
+        limit("batch_size", batch_size, 1)
         windows, channels = {}, self.metadata.image_channels
         for size in sizes:
             check_size(size)
             letterbox, prepared = self.prepare(np.zeros((*size, channels), np.uint8))
             windows[prepared.shape] = letterbox.window
         for (height, width, _), window in windows.items():
-            # Large cells in many colours, every score let through: what is found in them is work for the mask head.
+            # Large cells in many colors, with a score threshold of 0: detections in them give the mask head work.
             side = SIZE_MULTIPLE // 2
             cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
             image = cells.repeat(side, 0).repeat(side, 1)
@@ -229,13 +228,13 @@ class Predictor:
                 backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
 
     def explain(self, image: ImageSource | None = None) -> Placement:
-        """Where each node of the graph is executed, and the time by operator type.
+        """Report where each node of the graph is executed, and the time by operator type.
 
         Args:
-            image: The picture to run on; None takes a small blank one, which tells the places but not the times.
+            image: The image to run on; None for a small blank one, with which the times are meaningless.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         if image is None:
             height, width = (side or 2 * SIZE_MULTIPLE for side in self.metadata.input_shape[1:])
@@ -249,49 +248,55 @@ class Predictor:
             return backend.explain(inputs)
 
     def borders(self, images: Image, windows: npt.NDArray[np.float32]) -> Arrays:
-        """The tensors between the stages of the graph, such as features, proposals and scores, for a look inside.
+        """Return the tensors between the stages of the graph, such as features, proposals and scores.
 
         Args:
             images: As for `run`.
             windows: As for `run`.
 
         Returns:
-            By the names of the artifact's borders (`docs/artifact.md`), batch first; boxes are y1, x1, y2, x2
-            normalised to the input.
+            The tensors by name (see `borders` in `docs/artifact.md`), batch first; boxes are y1, x1, y2, x2, normalized
+            to the input.
 
         Raises:
-            InputError: As `run`.
+            InputError: As for `run`.
         """
         inputs = self._inputs(images, check_inputs(images, windows, self.metadata))
         with self._engine.running() as backend:
             return backend.borders(inputs, self.metadata.borders)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
-        """The first of three steps, before `run` and `finish`: read and letterbox one picture.
+        """Read and letterbox one image: the first of three steps, before `run` and `finish`.
+
+        Returns:
+            The way back to image pixels, and uint8 [input height, input width, channels].
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         self._engine.require_open()
         return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize, self.max_pixels)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
-        """The graph itself on letterboxed pictures; outputs as in `runtime.artifact`.
+        """Run the graph on letterboxed images.
 
         Args:
-            images: uint8 [B, H, W, C], sides multiples of 64.
-            windows: float32 [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
+            images: uint8 [B, H, W, C], H and W multiples of 64.
+            windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
+
+        Returns:
+            The outputs by name, as `Metadata.outputs` describes them.
 
         Raises:
-            InputError: A wrong type, rank or size, or a window that is not finite.
-            EngineError: The engine failed; OutOfMemoryError if for memory.
+            InputError: A type, rank or size is wrong, or a window is not finite.
+            EngineError: The engine failed (OutOfMemoryError: for lack of memory).
         """
         inputs = self._inputs(images, check_inputs(images, windows, self.metadata))
         with self._engine.running() as backend:
             return backend(inputs)
 
     def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
-        """The last step: one picture's outputs of `run`, without the batch axis, in the frame of the picture."""
+        """Map one image's outputs of `run`, without the batch axis, back to the image: the last step."""
         found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste, self.device)
         return found[: self.max_detections]
 
@@ -305,6 +310,6 @@ class Predictor:
 
 
 def _open_again(kind: type[Predictor], opening: Opening, settings: Mapping[str, Any]) -> Predictor:
-    """What a pickled predictor becomes."""
+    """Unpickle a predictor."""
     opening.check()
     return kind(opening.path, opening.device, verify_digest=opening.verify_digest, engine=opening.engine, **settings)

@@ -1,4 +1,4 @@
-"""The only place that chooses between the engines."""
+"""The choice of the engine."""
 
 import re
 from pathlib import Path
@@ -11,11 +11,7 @@ from runtime.errors import DeviceError
 
 
 def parse_device(device: str) -> tuple[str, int]:
-    """Split "auto", "cpu", "cuda", "cuda:N", "tensorrt" or "tensorrt:N" into kind and index.
-
-    Raises:
-        DeviceError: Anything else.
-    """
+    """Split "auto", "cpu", "cuda", "cuda:N", "tensorrt" or "tensorrt:N" into kind and index; refuse anything else."""
     match = re.fullmatch("(auto|cpu|cuda|tensorrt)|(cuda|tensorrt):([0-9]{1,4})", str(device))
     if match is None:
         expected = "'auto', 'cpu', 'cuda', 'cuda:N', 'tensorrt' or 'tensorrt:N'"
@@ -26,27 +22,20 @@ def parse_device(device: str) -> tuple[str, int]:
 def open_backend(
     path: Path, metadata: Metadata, device: str, options: EngineOptions | None = None, *, verified: bool = True
 ) -> Backend:
-    """Load an artifact into its engine.
+    """Load an artifact into its engine; errors are those of `Predictor`.
 
     Args:
         path: The artifact.
-        metadata: Of the artifact.
+        metadata: Its metadata.
         device: As for `Predictor`.
-        options: Of the engine; None: the defaults.
-        verified: Whether the artifact's bytes are known to have the digest they record.
-
-    Raises:
-        DeviceError: The device does not exist, cannot be used, or cannot do what the options ask.
-        MissingPackageError: The engine is not installed.
-        ArtifactError: The engine is too old, or refuses the file.
-        EngineError: The engine cannot be used in this process, because it was forked.
-        OutputError: The cache cannot be written.
+        options: None for the defaults.
+        verified: Whether the artifact's bytes are known to match the recorded digest.
     """
     kind, index = parse_device(device)
     options = options or EngineOptions()
     if metadata.format == "onnx":
         from runtime.engines.fixed_batch import FixedBatch  # noqa: PLC0415
-        from runtime.engines.ort.backend import OrtBackend  # noqa: PLC0415  (only the engine that is used is imported)
+        from runtime.engines.ort.backend import OrtBackend  # noqa: PLC0415  (only the engine in use is imported)
 
         backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
         batch = metadata.input_shape[0]

@@ -1,4 +1,4 @@
-"""The engine of a predictor: freed when it is closed, opened anew in a forked child, its errors translated."""
+"""The engine of a predictor: freed on close, reopened in a forked child, with its errors translated."""
 
 import os
 from collections.abc import Iterator
@@ -13,19 +13,7 @@ from runtime.errors import ClosedError
 
 
 class Engine:
-    """An artifact in its engine.
-
-    Args:
-        opening: The artifact, and what is asked of the engine.
-        metadata: Of the artifact.
-
-    Attributes:
-        opening: As given.
-        device: Where the graph runs: "cpu", "cuda:N" or "tensorrt:N".
-
-    Raises:
-        RuntimeLibraryError: As for a `Predictor`.
-    """
+    """An artifact opened in its engine; `device` is "cpu", "cuda:N" or "tensorrt:N"."""
 
     def __init__(self, opening: Opening, metadata: Metadata) -> None:
         self.opening = opening
@@ -35,15 +23,11 @@ class Engine:
         self._process = os.getpid()
 
     def close(self) -> None:
-        """Let go of the backend; the last run under way frees it."""
+        """Release the backend; the last run in progress frees it."""
         self._backend = None
 
     def require_open(self) -> Backend:
-        """The backend, as it is.
-
-        Raises:
-            ClosedError: It was let go of.
-        """
+        """Return the backend, or raise ClosedError if it was released."""
         backend = self._backend
         if backend is None:
             raise ClosedError(f"the predictor of {self.opening.path} is closed: open another one")
@@ -51,11 +35,11 @@ class Engine:
 
     @contextmanager
     def running(self) -> Iterator[Backend]:
-        """The backend for a run; a process that was forked since it was opened gets one of its own.
+        """Yield the backend for a run; a process that was forked since it was opened gets its own.
 
         Raises:
-            ClosedError: It was let go of.
-            EngineError: It failed in the run, or cannot be used in this process; OutOfMemoryError if for memory.
+            ClosedError: The engine is closed.
+            EngineError: The run failed (OutOfMemoryError: for lack of memory), or the engine cannot be used here.
         """
         backend = self._of_this_process()
         engine = "onnxruntime" if self._metadata.format == "onnx" else "tensorflow"

@@ -1,4 +1,4 @@
-"""What engines raise in a run, as one of our errors of one line."""
+"""Errors that engines raise in a run, translated to ours."""
 
 import re
 from collections.abc import Iterator
@@ -13,33 +13,24 @@ _OUT_OF_MEMORY = re.compile(
     r"|smaller than requested bytes|ResourceExhausted",
     re.IGNORECASE,
 )
-_LONGEST = 300  # characters of an engine's own words; some go on with a stack
+_LONGEST = 300  # characters of an engine's message; some include a stack
 
 
 @contextmanager
 def engine_errors(engine: str, path: Path) -> Iterator[None]:
-    """Translate whatever an engine raises within; our own errors pass.
-
-    Args:
-        engine: Its name, for messages.
-        path: Of the artifact, for messages.
-
-    Raises:
-        OutOfMemoryError: There was too little memory.
-        EngineError: Anything else.
-    """
+    """Translate what an engine raises to OutOfMemoryError or EngineError; our own errors pass."""
     try:
         yield
     except RuntimeLibraryError:
         raise
-    except Exception as error:  # types of their own, without a common base
+    except Exception as error:  # the engines' types have no common base
         reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise OutOfMemoryError(
-                f"{engine} ran out of memory with {path}: give smaller pictures or a smaller batch_size, or on a GPU "
-                f"another EngineOptions(gpu_memory_limit=...); it says: {reason}"
+                f"{engine} ran out of memory with {path}: use smaller images or a smaller batch_size, or on a GPU "
+                f"another EngineOptions(gpu_memory_limit=...); its message: {reason}"
             ) from error
         raise EngineError(
-            f"{engine} failed in a run of {path}: export the artifact again if it happens with every picture; "
-            f"it says: {reason}"
+            f"{engine} failed in a run of {path}: export the artifact again if it happens with every image; "
+            f"its message: {reason}"
         ) from error

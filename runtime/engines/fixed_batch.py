@@ -1,4 +1,4 @@
-"""An artifact whose batch size is fixed, for callers with any number of pictures."""
+"""An artifact with a fixed batch size, for any number of images."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,19 +12,14 @@ from runtime.placement import Placement
 
 
 class FixedBatch:
-    """Runs as many full batches as are needed, the last one filled up with its last picture.
-
-    Args:
-        backend: Takes exactly `size` pictures.
-        size: Of a batch.
-    """
+    """Runs full batches of `size` images; the last one is filled up with its last image."""
 
     def __init__(self, backend: Backend, size: int) -> None:
         self._backend, self._size = backend, size
         self.device = backend.device
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run the graph; results of filled-up rows are dropped."""
+        """Run the graph; the results of added images are dropped."""
         return _join([_first(self._backend(feeds), used, self._size) for feeds, used in self._batches(inputs)])
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
@@ -32,13 +27,13 @@ class FixedBatch:
         return self._backend.explain(next(self._batches(inputs))[0])
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
-        """The tensors between the stages of the graph."""
+        """Return the tensors between the stages of the graph."""
         return _join(
             [_first(self._backend.borders(feeds, places), used, self._size) for feeds, used in self._batches(inputs)]
         )
 
     def _batches(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Iterator[tuple[Arrays, int]]:
-        """Inputs of each batch, and how many of its pictures are real."""
+        """Yield the inputs of each batch and the number of its images that are not added."""
         count = len(inputs[IMAGES])
         for begin in range(0, count, self._size):
             rows = np.minimum(np.arange(begin, begin + self._size), count - 1)
@@ -49,7 +44,7 @@ class FixedBatch:
 
 
 def _first(outputs: Arrays, used: int, size: int) -> Arrays:
-    """The part of the first pictures; crops have several rows for each picture, one picture after the other."""
+    """Return the part of the first images; tensors of crops have several rows for each image, in order."""
     return {name: array[: len(array) // size * used] for name, array in outputs.items()}
 
 

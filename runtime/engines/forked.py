@@ -1,8 +1,8 @@
-"""Engines in a process that was forked after they were used: a child has their memory, but none of their threads.
+"""Engines in a process that was forked after they were used: the child has their memory, but not their threads.
 
-TensorFlow then waits forever for threads that are not there. ONNX Runtime computes in a session that the child opens
-itself, but waits likewise where a session of the parent is freed, and in its library's own clean-up at the child's end:
-so no such session is freed, and the child ends without that clean-up.
+TensorFlow then waits forever for threads that do not exist. ONNX Runtime works in a session that the child opens
+itself, but waits forever when a session of the parent is freed, and in its library's own cleanup when the child ends.
+So the child frees no such session and ends without that cleanup.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from runtime.errors import EngineError
 
 
 class _Process:
-    """What this process knows of the one that it was forked from, if it was."""
+    """What this process knows about the process that it was forked from, if any."""
 
     def __init__(self) -> None:
         self.sessions: WeakSet[Any] = WeakSet()
@@ -25,18 +25,18 @@ class _Process:
         self.tensorflow_is_lost = False
 
     def forked(self) -> None:
-        """Begin the life of a child; no other thread runs yet."""
-        self.reopening = threading.Lock()  # a thread that is not there may hold the old one
+        """Run in a new child, before any other thread."""
+        self.reopening = threading.Lock()  # a thread that does not exist here may hold the old one
         self.tensorflow_is_lost |= "tensorflow" in sys.modules
         sessions = list(self.sessions)
         self.sessions.clear()
         for session in sessions:
-            # A reference that nobody gives back: the child's end frees whatever a list of Python holds.
+            # A reference that is never released: when the child ends, it would free what a Python list holds.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         libc = ctypes.CDLL(None)
         if sessions and hasattr(libc, "on_exit"):
-            # Of the C library's exit handlers the last one registered runs first, after Python has cleaned up: it ends
-            # the process with its exit status, and so before the handlers of ONNX Runtime.
+            # Of the C library's exit handlers, the last one registered runs first, after Python's cleanup: it ends the
+            # process with its exit status, before the handlers of ONNX Runtime.
             libc.on_exit(libc._exit, None)
 
 
@@ -46,31 +46,23 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 def keep_in_children(session: Any) -> None:
-    """Let no child of this process free a session of ONNX Runtime."""
+    """Keep a session of ONNX Runtime from being freed in children of this process."""
     _process.sessions.add(session)
 
 
 def reopening() -> threading.Lock:
-    """Held while a child opens an artifact anew."""
+    """Return the lock for reopening an artifact in a child."""
     return _process.reopening
 
 
 def refuse_tensorflow(path: Path) -> None:
-    """Refuse to run a SavedModel in a child whose parent had loaded TensorFlow.
-
-    Raises:
-        EngineError: This is one.
-    """
+    """Raise EngineError in a child whose parent had loaded TensorFlow."""
     if _process.tensorflow_is_lost:
         raise _refusal(path, "TensorFlow was loaded")
 
 
 def refuse_gpu(path: Path, device: str) -> None:
-    """Refuse to run an artifact in a child whose parent had opened it on a GPU.
-
-    Raises:
-        EngineError: The device is not the CPU.
-    """
+    """Raise EngineError, in a child, if its parent had opened the artifact on a GPU."""
     if device != "cpu":
         raise _refusal(path, f"device {device!r} was used")
 
@@ -78,5 +70,5 @@ def refuse_gpu(path: Path, device: str) -> None:
 def _refusal(path: Path, what: str) -> EngineError:
     return EngineError(
         f"{path} cannot be run in this process, which was forked after {what}: "
-        "start processes by multiprocessing.get_context('spawn')"
+        "start processes with multiprocessing.get_context('spawn')"
     )

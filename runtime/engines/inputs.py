@@ -1,4 +1,4 @@
-"""What may be given to a predictor, checked before an engine sees it: one may end the process over a wrong rank."""
+"""Arguments of a predictor, checked before an engine gets them: TensorFlow aborts the process on a wrong rank."""
 
 from typing import Any
 
@@ -10,18 +10,12 @@ from runtime.errors import InputError
 
 
 def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[np.float32]:
-    """Refuse a batch that the graph does not take.
+    """Refuse a batch that the graph does not accept, with InputError; return `windows` as float32.
 
     Args:
-        images: Should be uint8 [B, H, W, C], sides multiples of 64.
-        windows: Should be [B, 4] y1, x1, y2, x2 of the pictures inside the padding, input pixels.
-        metadata: Of the artifact.
-
-    Returns:
-        `windows` as float32.
-
-    Raises:
-        InputError: A wrong type, rank or size, or a window that is not finite.
+        images: Expected to be uint8 [B, H, W, C], H and W multiples of 64.
+        windows: Expected to be finite numbers [B, 4].
+        metadata: Metadata of the artifact.
     """
     for name, array in ((IMAGES, images), (WINDOWS, windows)):
         if not isinstance(array, np.ndarray):
@@ -48,21 +42,13 @@ def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[n
 
 
 def check_size(size: Any) -> None:
-    """Refuse what is not the height and width of a picture.
-
-    Raises:
-        InputError: Not a pair of positive integers.
-    """
+    """Raise InputError unless it is the height and width of an image: a pair of positive integers."""
     if not isinstance(size, tuple | list) or [isinstance(side, int) and side > 0 for side in size] != [True] * 2:
         raise InputError(f"sizes has {size!r}: expected (height, width) in pixels")
 
 
 def threshold(name: str, value: float | None, default: float) -> float:
-    """A score or IoU, or its default.
-
-    Raises:
-        InputError: Not within 0 and 1.
-    """
+    """Return a score or IoU from 0 to 1, or its default."""
     value = default if value is None else float(value)
     if not 0.0 <= value <= 1.0:
         raise InputError(f"{name} is {value}: expected 0 to 1")
@@ -70,20 +56,10 @@ def threshold(name: str, value: float | None, default: float) -> float:
 
 
 def limit(name: str, value: int | None, default: int, most: int | None = None) -> int:
-    """A count, or its default.
-
-    Args:
-        name: Of the argument, for the message.
-        value: As given.
-        default: In place of None.
-        most: Largest that is allowed, which is what the artifact has; None: any.
-
-    Raises:
-        InputError: Not an integer from 1 on.
-    """
+    """Return a count of at least 1, or its default; `most` is the largest that the artifact allows."""
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (most or value):
-        upper = "on" if most is None else f"to {most}, which is what the artifact has"
-        raise InputError(f"{name} is {value!r}: expected an integer from 1 {upper}")
+        expected = "of at least 1" if most is None else f"from 1 to {most}, the limit of the artifact"
+        raise InputError(f"{name} is {value!r}: expected an integer {expected}")
     return value

@@ -1,4 +1,4 @@
-"""How an artifact was opened: all that another process needs to open the same one in the same way."""
+"""How an artifact was opened: everything that another process needs to open it in the same way."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,35 +13,23 @@ from runtime.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Opening:
-    """An artifact, known by its digest, and what was asked of its engine; holds nothing that cannot be pickled.
+    """An artifact, identified by its digest, and the arguments of its `Predictor`; can be pickled."""
 
-    Attributes:
-        path: Absolute: the other process may have another working folder.
-        digest: SHA-256 that the artifact records of itself.
-        device: As asked for, so that "auto" chooses anew.
-        engine: Likewise.
-        verify_digest: Whether the artifact's bytes are compared with the recorded digest.
-    """
-
-    path: Path
-    digest: str
-    device: str
+    path: Path  # absolute, because the other process may have another working folder
+    digest: str  # SHA-256 that the artifact records of itself
+    device: str  # as requested, so that "auto" chooses again
     engine: EngineOptions
     verify_digest: bool
 
     @classmethod
     def of(cls, path: Path, device: str, engine: EngineOptions, verify_digest: bool) -> "Opening":
-        """Of the artifact that is at a path now; it is one that `read_metadata` accepts."""
+        """Describe the artifact that is at a path now, which `read_metadata` accepts."""
         if engine.cache is not None:
             engine = replace(engine, cache=Path(engine.cache).absolute())
         return cls(path.absolute(), recorded_digest(path), str(device), engine, verify_digest)
 
     def check(self) -> None:
-        """Refuse another artifact at the same path.
-
-        Raises:
-            ArtifactError: There is none, or another one than was opened.
-        """
+        """Raise ArtifactError unless the same artifact is still at the path."""
         read_metadata(self.path, verify_digest=False)
         found = recorded_digest(self.path)
         if found != self.digest:
@@ -51,26 +39,11 @@ class Opening:
             )
 
     def open(self, metadata: Metadata) -> Backend:
-        """The engine, of an artifact that has just been checked.
-
-        Args:
-            metadata: Of the artifact.
-
-        Raises:
-            RuntimeLibraryError: As for a `Predictor`.
-        """
+        """Open the engine of an artifact that has just been checked."""
         return open_backend(self.path, metadata, self.device, self.engine, verified=self.verify_digest)
 
     def reopen(self, metadata: Metadata, device: str) -> Backend:
-        """The engine once more.
-
-        Args:
-            metadata: Of the artifact.
-            device: The one in use.
-
-        Raises:
-            RuntimeLibraryError: As for a `Predictor`; it is an ArtifactError if the artifact is another one.
-        """
+        """Open the engine again, on the device in use; raise ArtifactError if the artifact has changed."""
         self.check()
         if self.verify_digest:
             read_metadata(self.path)

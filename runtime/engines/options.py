@@ -8,23 +8,24 @@ from runtime.errors import DeviceError, InputError
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options of the engine behind a `Predictor`; one that engine or device cannot honour is refused.
+    """Options of the engine behind a `Predictor`; an option that the engine or device cannot honor is refused.
 
     Attributes:
-        threads: Threads that compute one operator; None takes one for each processor core that the process may use,
-            which in a container is fewer than the machine has. TensorFlow has one number for the whole process, which
-            None leaves as it is.
-        cache: Folder for what the engine derived from the artifact, so that the next start is faster: optimised graphs
-            (CPU and CUDA) and TensorRT engines. It is made if need be, any number of processes may share it, and it can
-            be deleted at any time. What lies there is run: only those you trust may write to it. ONNX artifacts only.
-        gpu_memory_limit: Bytes of GPU memory for tensors; what CUDA's libraries take comes on top. None: no limit.
-        tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. The
-            artifact's verdict was reached without, hence the default. TensorFlow has one switch for the whole process.
+        threads: Threads that compute one operator; None for one per processor core that the process may use, which in a
+            container is fewer than the machine has. TensorFlow has one number for the whole process, which None does
+            not change.
+        cache: Folder for data that the engine derives from the artifact, so that the next start is faster: optimized
+            graphs (CPU and CUDA) and TensorRT engines. It is created if needed, any number of processes may share it,
+            and it can be deleted at any time. Its content is executed, so only people you trust may write to it. ONNX
+            artifacts only.
+        gpu_memory_limit: Bytes of GPU memory for tensors, in addition to what CUDA's libraries use. None: no limit.
+        tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. Off
+            by default, as in the parity check. TensorFlow has one switch for the whole process.
         cuda_graph: Whether the part of the graph before the proposals is recorded once for each input size and replayed
             with one launch. Device "cuda" and ONNX artifacts only.
 
     Raises:
-        InputError: A value of the wrong type or range.
+        InputError: A value has the wrong type or range.
     """
 
     threads: int | None = None
@@ -45,14 +46,7 @@ class EngineOptions:
             raise InputError(f"cache is {self.cache!r}: expected the path of a folder, or None")
 
     def require_gpu(self, device: str) -> None:
-        """Refuse options that only a GPU can honour.
-
-        Args:
-            device: Where the graph is going to run.
-
-        Raises:
-            DeviceError: It is the CPU, and there are such options.
-        """
+        """Raise DeviceError if there are options for a GPU and the device is "cpu"."""
         given = {
             "gpu_memory_limit": self.gpu_memory_limit is not None,
             "tf32": self.tf32,

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use: its affinity, the quota of its container, no hyper-threads."""
+"""How many processor cores this process may use, by its affinity and the quota of its container."""
 
 import math
 import os
@@ -7,26 +7,26 @@ from pathlib import Path
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Physical cores among the processors this process may run on, no more than its container's share; at least 1.
+    """Return the number of physical cores that this process may run on, at most its container's quota; at least 1.
 
     Args:
-        root: Where /proc and /sys are looked for.
+        root: Folder with /proc and /sys.
     """
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_core(root, processor) for processor in processors}
-    # Part of a processor counts as one: two threads get more done in 1.5 processors than one does.
+    # A part of a processor counts as one: on 1.5 processors, two threads get more done than one.
     granted = [math.ceil(quota) for quota in _quotas(root)]
     return max(1, min([len(cores), *granted]))
 
 
 def _core(root: Path, processor: int) -> str:
-    """What names the core: the list of the processors that share it."""
+    """Identify a core by the list of the processors that share it."""
     topology = root / f"sys/devices/system/cpu/cpu{processor}/topology"
     return _text(topology / "thread_siblings_list") or str(processor)
 
 
 def _quotas(root: Path) -> list[float]:
-    """Processors granted by each control group that this process is in, directly or further up."""
+    """Return the processors granted by each control group of this process and its parents."""
     found = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
@@ -45,7 +45,7 @@ def _quotas(root: Path) -> list[float]:
 
 
 def _text(path: Path) -> str:
-    """What a file of the system says; empty where there is none."""
+    """Return the text of a system file; empty if there is none."""
     with suppress(OSError):
         return path.read_text(encoding="utf-8").strip()
     return ""

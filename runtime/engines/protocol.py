@@ -1,4 +1,4 @@
-"""What every engine offers, with an artifact loaded."""
+"""What every engine offers with an artifact loaded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -19,23 +19,19 @@ class Backend(Protocol):
         """Run the graph; names and shapes are those of `runtime.artifact`."""
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run and report where each node was executed, and how long it took once the engine is warm."""
+        """Run and report where each node was executed, and its time once the engine is warm."""
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
         """Run once and return the tensors between the stages of the graph.
 
         Args:
             inputs: As for a run.
-            places: Where they are, from the artifact's metadata (`borders`).
+            places: Where they are in the graph: `Metadata.borders`.
         """
 
 
 class StageCutter(Protocol):
-    """A graph cut at the tensors between its stages.
-
-    Attributes:
-        names: its stage boundary tensors.
-    """
+    """A graph cut at its stage boundary tensors, `names`."""
 
     names: tuple[str, ...]
 
@@ -43,6 +39,6 @@ class StageCutter(Protocol):
         """Compute stage boundary tensors.
 
         Args:
-            feeds: graph inputs, and the stage boundary tensors to start from; what is not needed is ignored.
-            names: the tensors to compute.
+            feeds: Graph inputs, and the stage boundary tensors to start from; tensors that are not needed are ignored.
+            names: The tensors to compute.
         """

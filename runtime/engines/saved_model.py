@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel. The only file here that imports TensorFlow."""
+"""TensorFlow SavedModel: the only file of the package that imports TensorFlow."""
 
 import logging
 import os
@@ -32,18 +32,10 @@ _logger = logging.getLogger(__name__)
 
 
 class SavedModelBackend:
-    """A restored function on one device; anything else than the asked device is an error.
+    """A restored function on the requested device, and on no other, except for kind "auto"; see `open_backend`.
 
-    Args:
-        path: The SavedModel folder.
-        kind: "auto", "cpu" or "cuda"; "tensorrt" is refused.
-        index: Of the CUDA device.
-        options: Threads, and what a GPU shall do; they hold for all of TensorFlow in this process.
-        minimum_version: Lowest TensorFlow that reads the folder.
-
-    Raises:
-        DeviceError: CUDA was asked for and cannot be used, or an option cannot be honoured (any more).
-        ArtifactError: TensorFlow is too old, or refuses the folder, or there is more in it than a network.
+    Options for threads and the GPU apply to all of TensorFlow in this process, and are refused if it is too late for
+    them.
     """
 
     def __init__(
@@ -65,8 +57,8 @@ class SavedModelBackend:
         return self._run(self._module, inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run twice in a session of its own; the second run, which is traced, counts."""
-        # Eager TensorFlow has no public call for where the nodes of a function ran, and for how long; sessions do.
+        """Run twice in a session of its own and report the second run, which is traced."""
+        # Only sessions have a public interface for where the nodes of a function ran, and for how long.
         v1 = tf.compat.v1
         options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True)
         record = v1.RunMetadata()
@@ -101,17 +93,17 @@ class SavedModelBackend:
 
 
 class FunctionStages:
-    """The `StageCutter` of a TensorFlow function, cut at the identities that the exporter put between the stages.
+    """A `StageCutter` for a TensorFlow function with the exporter's identities between its stages.
 
     Args:
-        function: a concrete function over the artifact's inputs, traced by the exporter or restored from a SavedModel.
-        device: where to run, such as "/GPU:0".
+        function: A concrete function with the artifact's inputs, traced by the exporter or restored from a SavedModel.
+        device: TensorFlow's name of the device to run on.
     """
 
     def __init__(self, function: Any, device: str = "/CPU:0") -> None:
         definition = convert_variables_to_constants_v2(function).graph.as_graph_def()
         # A restored function is inlined under a scope of its own, so tensors are found by the last part of their names;
-        # inputs of a signature are called after its key.
+        # names of a signature's inputs begin with its key.
         found = {
             node.name.rsplit("/", 1)[-1].removeprefix(f"{SIGNATURE}_"): f"{node.name}:0"
             for node in definition.node
@@ -128,7 +120,7 @@ class FunctionStages:
     @classmethod
     def of_savedmodel(cls, path: Path) -> Self:
         """Cut the function of a SavedModel folder, on the CPU."""
-        loaded = tf.saved_model.load(str(path))  # owns the variables while the graph is frozen
+        loaded = tf.saved_model.load(str(path))  # owns the variables until the graph is frozen
         return cls(loaded.signatures[SIGNATURE])
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
@@ -140,7 +132,7 @@ class FunctionStages:
 
 
 def _description(path: Path) -> Any:
-    """The parsed `saved_model.pb`; parsing runs nothing. Where it is, TensorFlow reads none of the other spellings."""
+    """Parse `saved_model.pb`, which runs nothing; if it exists, TensorFlow reads no other spelling of the name."""
     try:
         return SavedModel.FromString((path / _DESCRIPTION).read_bytes())
     except Exception as error:  # protobuf has exceptions of its own
@@ -150,7 +142,7 @@ def _description(path: Path) -> Any:
 
 
 def _placement(device: str, record: Any) -> Placement:
-    """Nodes and their times by device and operator type."""
+    """Count nodes and add up their times by device and operator type."""
     operators = {node.name: (node.op, node.device) for graph in record.partition_graphs for node in graph.node}
     counts: Counter[tuple[str, str]] = Counter()
     milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -166,7 +158,7 @@ def _placement(device: str, record: Any) -> Placement:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep TensorFlow from calling the loader of sessions deprecated: it has no other one for them."""
+    """Silence TensorFlow's deprecation warning for the only loader that sessions have."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -177,7 +169,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _set_threads(threads: int | None) -> None:
-    """TensorFlow has one number, and takes none once it has computed anything; None leaves it as it is."""
+    """Set TensorFlow's number of threads, which is fixed once it has computed anything; None changes nothing."""
     threading = tf.config.threading
     if threads is None or threading.get_intra_op_parallelism_threads() == threads:
         return
@@ -185,8 +177,8 @@ def _set_threads(threads: int | None) -> None:
         threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
         raise DeviceError(
-            f"EngineOptions has threads={threads}, but TensorFlow runs in this process already, with another number: "
-            "open this predictor before TensorFlow is used, or leave it out"
+            f"EngineOptions has threads={threads}, but TensorFlow already runs in this process with another number: "
+            "open this predictor before TensorFlow is used, or leave threads out"
         ) from error
 
 
@@ -202,33 +194,33 @@ def _choose(kind: str, index: int, options: EngineOptions) -> str:
         tf.config.experimental.enable_tensor_float_32_execution(options.tf32)
         return f"cuda:{index}"
     if kind == "cuda":
-        why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"sees {len(devices)} CUDA devices"
+        why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"finds {len(devices)} CUDA devices"
         raise DeviceError(
-            f"device 'cuda:{index}' was asked for, but tensorflow {tf.__version__} {why}: "
+            f"device 'cuda:{index}' was requested, but tensorflow {tf.__version__} {why}: "
             "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
         )
     options.require_gpu("cpu")
-    _logger.info("device 'auto': running on the CPU, TensorFlow sees no CUDA device")
+    _logger.info("device 'auto': running on the CPU, because TensorFlow finds no CUDA device")
     return "cpu"
 
 
 def _set_memory(device: Any, limit: int | None) -> None:
-    """Let a device take memory as it needs it, up to a limit in bytes."""
+    """Let a device allocate memory as needed, up to a limit in bytes."""
     if limit is None:
         try:
             tf.config.experimental.set_memory_growth(device, True)
-        except (RuntimeError, ValueError):  # in use already, or limited, with whatever was set then
-            _logger.debug("memory growth of %s stays as it is", device.name)
+        except (RuntimeError, ValueError):  # already in use, or limited
+            _logger.debug("memory growth of %s is unchanged", device.name)
         return
     megabytes = limit / 2**20  # the unit of TensorFlow
-    standing = tf.config.get_logical_device_configuration(device)
-    if standing and standing[0].memory_limit == megabytes:
+    current = tf.config.get_logical_device_configuration(device)
+    if current and current[0].memory_limit == megabytes:
         return
     try:
         wanted = tf.config.LogicalDeviceConfiguration(memory_limit=megabytes)
         tf.config.set_logical_device_configuration(device, [wanted])
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"EngineOptions has gpu_memory_limit={limit}, but TensorFlow uses {device.name} already, without: "
-            "open this predictor before TensorFlow is used, or leave it out"
+            f"EngineOptions has gpu_memory_limit={limit}, but TensorFlow already uses {device.name} without it: "
+            "open this predictor before TensorFlow is used, or leave gpu_memory_limit out"
         ) from error

@@ -101,14 +101,9 @@ def paste_masks(
 
 
 def crop_of(mask: npt.NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> MaskCrop:
-    """Cut a mask, bool [H, W], to the rectangle that its pixels span.
+    """Cut a mask, bool [H, W] with its first pixel at origin (y, x), to the rectangle that its pixels span.
 
-    Args:
-        mask: bool [H, W].
-        origin: (y, x) of its first pixel in the image.
-
-    Returns:
-        A view of the mask; 0 x 0 at (0, 0) if the mask is empty.
+    The crop is a view of the mask; 0 x 0 at (0, 0) if the mask is empty.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

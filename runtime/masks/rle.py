@@ -24,12 +24,7 @@ class RLE(TypedDict):
 
 
 def encode_crop(crop: npt.NDArray[np.bool_], origin: tuple[int, int], image_size: tuple[int, int]) -> RLE:
-    """Encode the full mask of an image that is False outside a crop, without making its bitmap.
-
-    Args:
-        crop: bool [h, w].
-        origin: (y, x) of the first pixel of the crop in the image.
-        image_size: (height, width).
+    """Encode the full mask of an image that is False outside a crop, bool [h, w] with its first pixel at origin (y, x).
 
     Raises:
         InputError: the crop is not a bool matrix inside the image.

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from runtime.errors import InputError
 from runtime.masks.paste import MaskCrop
-from runtime.pictures.read import ImageSource, read_image
+from runtime.output.splash import read_image_of
+from runtime.pictures.read import ImageSource
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -64,12 +65,7 @@ def draw_detections(
     """
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity!r}; expected a number from 0 (clear) to 1 (solid)")
-    pixels = np.array(read_image(image))
-    if pixels.shape[:2] != detections.image_size:
-        raise InputError(
-            f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but the detections are from "
-            f"one of {detections.image_size[0]} x {detections.image_size[1]}; give the same image"
-        )
+    pixels = np.array(read_image_of(detections, image))
     boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
     objects = [
         DrawnObject(detections.mask_crops[row] if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row))

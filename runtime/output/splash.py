@@ -29,14 +29,20 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
         ImageError: `image` cannot be read.
         InputError: its size is not `detections.image_size`.
     """
+    pixels = read_image_of(detections, image)
+    # One detection at a time, so that only one crop is in memory.
+    return splash_crops(pixels, (crop for each in detections for crop in each.mask_crops))
+
+
+def read_image_of(detections: "Detections", image: ImageSource) -> npt.NDArray[np.uint8]:
+    """Read the image that detections belong to; raise InputError if it has another size."""
     pixels = read_image(image)
     if pixels.shape[:2] != detections.image_size:
         raise InputError(
             f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but the detections are from "
             f"one of {detections.image_size[0]} x {detections.image_size[1]}; give the same image"
         )
-    # One detection at a time, so that only one crop is in memory.
-    return splash_crops(pixels, (crop for each in detections for crop in each.mask_crops))
+    return pixels
 
 
 def splash_crops(pixels: npt.NDArray[np.uint8], crops: Iterable[MaskCrop]) -> Image.Image:

@@ -54,18 +54,13 @@ _FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's r
 
 @contextmanager
 def opened(source: str | bytes | bytearray, name: str, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
-    """Open an image file for the duration of a block.
-
-    Args:
-        source: a path, or the bytes of an encoded image.
-        name: name of the file in messages.
-        formats: those of `FORMATS` that may be read.
+    """Open an image file, or the bytes of one, for the duration of a block; `name` is for messages.
 
     Yields:
         The image, not decoded; its size is as declared and may be zero or absurd.
 
     Raises:
-        ImageError: there is no such file, or it has none of the formats.
+        ImageError: there is no such file, or it has none of `formats`.
         OSError: the file cannot be read. Pillow's readers raise many other types for damaged files.
     """
     if isinstance(source, str):

@@ -57,7 +57,7 @@ def test_larger_than_usual():
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
 def test_impossible_number_of_pixels(artifact, picture, limit):
-    with pytest.raises(InputError, match=r"max_pixels is .* expected an integer from 1 on"):
+    with pytest.raises(InputError, match=r"max_pixels is .* expected an integer of at least 1"):
         Predictor(artifact, "cpu", max_pixels=limit)
     with pytest.raises(InputError, match=r"max_pixels is .* expected a positive integer"):
         read_image(picture, max_pixels=limit)

@@ -1,4 +1,4 @@
-"""The backend of ONNX Runtime: one artifact on one device."""
+"""The backend of ONNX Runtime."""
 
 import json
 import logging
@@ -32,21 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class OrtBackend:
-    """A session on one device; anything else than the asked device is an error.
-
-    Args:
-        path: The `.onnx` file.
-        metadata: Of the artifact.
-        kind: "auto", "cpu", "cuda" or "tensorrt".
-        index: Of the CUDA device.
-        options: Threads, cache, and what a GPU shall do.
-        verified: Whether the file's bytes are known to have the digest it records.
-
-    Raises:
-        DeviceError: The device was asked for and cannot be used, or cannot honour an option.
-        ArtifactError: ONNX Runtime is too old, or refuses the file, or the file refers to something outside itself.
-        OutputError: The cache cannot be written.
-    """
+    """A session on the requested device, and on no other, except for kind "auto"; see `open_backend`."""
 
     def __init__(
         self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions, *, verified: bool = True
@@ -66,20 +52,20 @@ class OrtBackend:
         self._run = BoundSession(self._session, metadata.outputs(), ("cuda", index))
         if options.cuda_graph:
             self._run = self._recorded(("cuda", index))
-            self._session = None  # its memory on the device is free again
+            self._session = None  # frees its memory on the device
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
         return self._run(inputs)
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
-        """Run twice under the profiler, in a session of its own; the second run counts."""
+        """Run twice in a profiled session of its own and report the second run."""
         with tempfile.TemporaryDirectory() as folder:
             options = self._opener.options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._opener.open(self._providers, options)
-            for _ in range(2):  # the first run also fills caches and chooses algorithms
+            for _ in range(2):  # the first run also fills caches and selects algorithms
                 session.run(list(OUTPUT_NAMES), _feeds(inputs))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         begin = [event["ts"] for event in events if event.get("name") == "model_run"][-1]
@@ -110,7 +96,7 @@ class OrtBackend:
         return with_tensorrt(providers, self._metadata.precision, self._options, engines)
 
     def _start(self, kind: str) -> Any:
-        """Open the session; with "auto" on the CPU, if CUDA turns out to be of no use."""
+        """Open the session; with "auto", on the CPU if CUDA cannot be used."""
         wanted = self._providers[0][0]
         try:
             session = self._open(self._providers)
@@ -118,10 +104,10 @@ class OrtBackend:
                 if wanted == TENSORRT:
                     self._require_fixed_size(session)
                 return session
-            # ONNX Runtime only logs when the libraries do not load, and goes on with the CPU.
+            # If the libraries do not load, ONNX Runtime only logs that and uses the CPU.
             name = "TensorRT" if wanted == TENSORRT else "CUDA"
             raise DeviceError(  # noqa: TRY301
-                f"device {kind!r} was asked for, but the {name} libraries of onnxruntime {ort.__version__} "
+                f"device {kind!r} was requested, but the {name} libraries of onnxruntime {ort.__version__} "
                 f"cannot be loaded (CUDA {_cuda_version()}): see 'maskrcnn-export doctor'"
             )
         except DeviceError as error:
@@ -132,7 +118,7 @@ class OrtBackend:
         return self._open(self._providers)
 
     def _recorded(self, device: Device) -> RecordedSession:
-        """The same graph in two parts, the first of which is recorded."""
+        """Open the graph in two parts, the first of which is recorded."""
         places = self._metadata.borders
         model = CutModel(self._path.read_bytes())
         points = model.cut_points({places[name]["tensor"] for name in TRUNK_ENDS if name in places})
@@ -144,23 +130,23 @@ class OrtBackend:
         return RecordedSession(trunk, rest, self._metadata.outputs(), device)
 
     def _open(self, providers: Providers, part: str = "whole", content: bytes | None = None) -> Any:
-        # A session with TensorRT in it cannot be written as a graph; its engines are kept by TensorRT.
+        # A session with TensorRT cannot be saved as a graph; TensorRT caches its engines itself.
         if self._cache is None or providers[0][0] == TENSORRT:
             return self._opener.open(providers, content=content)
         return self._opener.open_cached(providers, self._cache.graph(providers, part), content)
 
     def _require_fixed_size(self, session: Any) -> None:
-        """TensorRT takes minutes to build an engine, for each size of input again."""
+        """Refuse dynamic sizes for TensorRT, which takes minutes to build an engine for each input size."""
         for value in session.get_inputs():
             if not all(isinstance(side, int) for side in value.shape):
                 raise DeviceError(
-                    f"device 'tensorrt' needs a graph of fixed size, {value.name} of {self._path} is {value.shape}: "
-                    "export it with --target tensorrt, or use device 'cuda'"
+                    f"device 'tensorrt' needs a graph of fixed size, but {value.name} of {self._path} is "
+                    f"{value.shape}: export it with --target tensorrt, or use device 'cuda'"
                 )
 
 
 class _PlainSession:
-    """Runs a session on arrays of the host; knows no backend, so that the last user of one frees its session."""
+    """Runs a session on host arrays; has no reference to the backend, whose last user frees the session."""
 
     def __init__(self, session: Any) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""Runs whose inputs and outputs stay in memory of the device, taken once per shape and run at a time."""
+"""Runs with inputs and outputs in device memory, allocated once for each shape and concurrent run."""
 
 import threading
 from collections import OrderedDict
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from runtime.artifact import IMAGES
 from runtime.engines.ort.library import ort
 
-_KEPT_SHAPES = 8  # pictures of many sizes must not fill the device
+_KEPT_SHAPES = 8  # so that images of many sizes do not fill the device
 
 Arrays = dict[str, npt.NDArray[Any]]
 Device = tuple[str, int]
@@ -19,15 +19,15 @@ _T = TypeVar("_T")
 
 
 class Kept(Generic[_T]):
-    """What was made for the shapes used last; the others are made again."""
+    """Values for the shapes used last; others are made again when needed."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[Hashable, _T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The value for a key."""
+        """Return the value for a key."""
         if key not in self._values:
-            while len(self._values) >= _KEPT_SHAPES:  # before, so that its memory can be used
+            while len(self._values) >= _KEPT_SHAPES:  # before making one, so that the memory can be reused
                 self._values.popitem(last=False)
             self._values[key] = make()
         self._values.move_to_end(key)
@@ -35,15 +35,15 @@ class Kept(Generic[_T]):
 
 
 class BoundRun:
-    """A session bound to tensors of its own for inputs of one shape: addresses that stay, no allocation by a run.
+    """A session bound to its own tensors for inputs of one shape: fixed addresses, and no allocation during a run.
 
     Args:
-        session: Of ONNX Runtime.
-        examples: Arrays of the host as `__call__` will get them.
-        batch: Pictures of a run.
-        outputs: Descriptions of the outputs by name, as `Metadata.outputs` has them.
-        device: Type, "cpu" or "cuda", and index.
-        ready: Inputs that others write to the device.
+        session: A session of ONNX Runtime.
+        examples: Host arrays like those that `__call__` gets.
+        batch: Number of images in a run.
+        outputs: As `Metadata.outputs` describes them.
+        device: "cpu" or "cuda", and the index.
+        ready: Inputs that are already on the device.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class BoundRun:
         self._binding = session.io_binding()
         self._inputs, self._outputs = {}, {}
         for name, array in examples.items():
-            # The pictures are uploaded as bytes; what is small is looked at by the host, too, and stays there.
+            # Images are uploaded as bytes; small inputs are also read by the host, and stay there.
             self._inputs[name] = tensor(array.shape, array.dtype, device if name == IMAGES else ("cpu", 0))
         for name, value in {**self._inputs, **(ready or {})}.items():
             self._binding.bind_ortvalue_input(name, value)
@@ -69,24 +69,18 @@ class BoundRun:
             self._binding.bind_ortvalue_output(name, self._outputs[name])
 
     def __call__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run; the results are copies on the host."""
+        """Run and return copies on the host."""
         for name, value in self._inputs.items():
             value.update_inplace(arrays[name])
         self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
-        # On the CPU `numpy` is a view of the tensor, which the next run overwrites.
+        # On the CPU, `numpy` returns a view of the tensor, which the next run overwrites.
         return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
 
 
 class BoundSession:
-    """Runs a session through a `BoundRun` of the shape that is free; any number of threads may use it at once.
-
-    Args:
-        session: Of ONNX Runtime.
-        outputs: As for `BoundRun`.
-        device: As for `BoundRun`.
-    """
+    """Runs a session with any free `BoundRun` of the input shape, for any number of threads at once."""
 
     def __init__(self, session: Any, outputs: Mapping[str, Mapping[str, Any]], device: Device) -> None:
         self._session, self._outputs, self._device = session, outputs, device
@@ -94,13 +88,13 @@ class BoundSession:
         self._free: Kept[list[BoundRun]] = Kept()
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run on arrays of the host."""
+        """Run on host arrays."""
         arrays = on_host(inputs)
         shape = arrays[IMAGES].shape
         with self._lock:
             free: list[BoundRun] = self._free.get(shape, list)
             run = free.pop() if free else None
-        if run is None:  # as many come to be as run at the same time
+        if run is None:  # as many are made as run at the same time
             run = BoundRun(self._session, arrays, shape[0], self._outputs, self._device)
         found = run(arrays)
         with self._lock:
@@ -109,10 +103,10 @@ class BoundSession:
 
 
 def on_host(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Inputs as arrays that can be copied in one piece."""
+    """Return inputs as contiguous arrays."""
     return {name: np.asarray(array, order="C") for name, array in inputs.items()}
 
 
 def tensor(shape: Any, dtype: Any, device: Device) -> Any:
-    """An uninitialised tensor of ONNX Runtime on a device."""
+    """Return an uninitialized tensor of ONNX Runtime on a device."""
     return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, *device)

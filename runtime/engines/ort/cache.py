@@ -1,4 +1,4 @@
-"""Where in the cache the graphs and engines of an artifact are, and everything they depend on."""
+"""Where in the cache the graphs and engines of an artifact are, and what they depend on."""
 
 import hashlib
 import json
@@ -15,28 +15,18 @@ from runtime.errors import OutputError
 
 
 class ArtifactCache:
-    """The part of a cache that belongs to one artifact and one build of ONNX Runtime.
-
-    Args:
-        folder: The cache.
-        path: The `.onnx` file.
-        verified: Whether the file's bytes are known to have the digest it records.
-    """
+    """The part of a cache for one artifact and one build of ONNX Runtime; `verified` as for `open_backend`."""
 
     def __init__(self, folder: str | Path, path: Path, *, verified: bool) -> None:
         self._folder, self._path, self._verified = Path(folder), path, verified
 
     def graph(self, providers: Providers, part: str) -> GraphCache:
-        """The entry of the optimised graph for these providers; `part` tells apart what an artifact was cut into."""
+        """Return the entry of the optimized graph for these providers; `part` names a part of a cut graph."""
         names = [name for name, _ in providers]
         return GraphCache(self._folder, self._key | {"providers": names, "part": part, "processor": processor()})
 
     def engines(self) -> Path:
-        """The folder that TensorRT keeps its engines in; it is made.
-
-        Raises:
-            OutputError: The disk refuses.
-        """
+        """Create and return the folder for TensorRT's engines."""
         key = json.dumps(self._key | {"tensorrt": _tensorrt_versions()}, sort_keys=True)
         folder = self._folder / f"tensorrt-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         try:
@@ -52,7 +42,7 @@ class ArtifactCache:
 
 
 def _tensorrt_versions() -> dict[str, str]:
-    """By package. For a TensorRT that pip did not install only the names of its engines tell."""
+    """Return versions by package; if pip did not install TensorRT, only the names of its engines show its version."""
     found = {}
     for package in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"):
         try:

@@ -1,7 +1,7 @@
 """A graph in two sessions: the trunk, which CUDA records and replays with one launch, and the rest.
 
-A recording holds no step that waits for a number of the device, as suppression does to know how many boxes it keeps.
-So the graph is cut before the proposals: at the features and at the scores and deltas of the anchors.
+A recording cannot contain a step that waits for a number from the device, as suppression does for the number of boxes
+it keeps. So the graph is cut before the proposals: at the features and at the scores and deltas of the anchors.
 """
 
 import threading
@@ -15,14 +15,14 @@ from runtime.artifact import IMAGES
 from runtime.engines.ort.binding import Arrays, BoundRun, Device, Kept, on_host, tensor
 from runtime.engines.ort.library import ort
 
-# Borders of the artifact at which the graph is cut.
+# The stage boundary tensors at which the graph is cut.
 TRUNK_ENDS = ("p2", "p3", "p4", "p5", "p6", "rpn_probs", "rpn_deltas")
 _UNRECORDED = -1
 
 
 @dataclass(frozen=True)
 class _Stages:
-    """Tensors and bindings of one shape; a recording works on addresses, so they stay."""
+    """Tensors and bindings of one shape, which must not move: a recording contains their addresses."""
 
     images: Any
     trunk: Any
@@ -31,15 +31,9 @@ class _Stages:
 
 
 class RecordedSession:
-    """Runs the two parts one after the other; the tensors between them never leave the device.
+    """Runs the trunk, up to the cut tensors, and the rest; the tensors between them never leave the device.
 
-    Threads may share it, but take turns: a recording has one set of tensors.
-
-    Args:
-        trunk: Session up to the cut tensors.
-        rest: Session from there to the outputs.
-        outputs: Descriptions of the outputs by name, as `Metadata.outputs` has them.
-        device: Type, "cpu" or "cuda", and index.
+    Threads may share it but take turns, because a recording has one set of tensors.
     """
 
     def __init__(self, trunk: Any, rest: Any, outputs: Mapping[str, Mapping[str, Any]], device: Device) -> None:
@@ -50,7 +44,7 @@ class RecordedSession:
         self._recordings = 0
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run on arrays of the host."""
+        """Run on host arrays."""
         arrays = on_host(inputs)
         with self._lock:
             stages = self._kept.get(arrays[IMAGES].shape, lambda: self._prepare(arrays))
@@ -60,7 +54,7 @@ class RecordedSession:
             return stages.rest(arrays)
 
     def _prepare(self, arrays: Arrays) -> _Stages:
-        """Run the trunk once without recording: its results are tensors of the right shapes, to be written again."""
+        """Run the trunk once without recording, to get tensors of the right shapes between the parts."""
         images = tensor(arrays[IMAGES].shape, arrays[IMAGES].dtype, self._device)
         images.update_inplace(arrays[IMAGES])
         names = [value.name for value in self._trunk.get_outputs()]
@@ -76,7 +70,7 @@ class RecordedSession:
         trunk.bind_ortvalue_input(IMAGES, images)
         for name, value in between.items():
             trunk.bind_ortvalue_output(name, value)
-        self._recordings += 1  # a number is never used again: its recording writes to the tensors of its shape
+        self._recordings += 1  # numbers are not reused, because a recording writes to the tensors of its shape
         ready = {name: value for name, value in {IMAGES: images, **between}.items() if name in self._rest_inputs}
         examples = {name: arrays[name] for name in arrays if name in self._rest_inputs and name not in ready}
         rest = BoundRun(self._rest, examples, len(arrays[IMAGES]), self._outputs, self._device, ready)

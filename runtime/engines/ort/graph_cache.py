@@ -1,8 +1,8 @@
-"""Optimised graphs on disk: one folder per key, complete and undamaged, or not used.
+"""Optimized graphs on disk: one folder per key, used only if complete and undamaged.
 
-    CACHE/graph-1f0c.../entry.json     what it was made from and for, and size and checksum of the other files
-                        graph.onnx     the optimised graph
-                        weights.bin    what it computes with, mapped into memory instead of read
+    CACHE/graph-1f0c.../entry.json     the key, and size and checksum of the other files
+                        graph.onnx     the optimized graph
+                        weights.bin    its weights, mapped into memory instead of read
 
 Each writer has a hidden folder with a random name and renames it into place; the first one stays. So no process waits
 for another, and none sees half an entry. `runtime.atomic` does not fit: its temporary names hold process ids, which
@@ -32,12 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class GraphCache:
-    """One entry of a cache.
-
-    Args:
-        folder: The cache.
-        key: Everything the optimised graph depends on; JSON-ready.
-    """
+    """One entry of the cache in a folder; the key has everything that the optimized graph depends on, as for JSON."""
 
     def __init__(self, folder: Path, key: Mapping[str, object]) -> None:
         self._key = json.loads(json.dumps(key))
@@ -45,7 +40,7 @@ class GraphCache:
         self.path = folder / f"graph-{digest[:32]}"
 
     def find(self) -> Path | None:
-        """The optimised graph; None if there is no entry, or a damaged one, which is logged."""
+        """Return the optimized graph; None if there is no entry or a damaged one, which is logged."""
         try:
             entry = json.loads((self.path / _ENTRY).read_text(encoding="utf-8"))
             is_sound = entry["key"] == self._key and entry["files"] == _describe(self.path)
@@ -56,17 +51,13 @@ class GraphCache:
         except (OSError, ValueError, KeyError, TypeError):
             is_sound = False
         if not is_sound:
-            _logger.warning("the cached graph %s is damaged: it is made again", self.path)
+            _logger.warning("the cached graph %s is damaged and is made again", self.path)
             return None
         return self.path / GRAPH
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """Give a new folder to write `GRAPH` and `WEIGHTS` to; it is gone when the block ends, unless published.
-
-        Raises:
-            OutputError: The disk refuses.
-        """
+        """Yield a new folder for `GRAPH` and `WEIGHTS`; it is removed when the block ends, unless it was published."""
         folder = self.path.parent
         draft = folder / f".{self.path.name}.{uuid.uuid4().hex}{_SUFFIX}"
         try:
@@ -81,11 +72,7 @@ class GraphCache:
             shutil.rmtree(draft, ignore_errors=True)
 
     def publish(self, draft: Path) -> None:
-        """Complete a draft and move it into place; an entry that stands there and is sound stays instead.
-
-        Raises:
-            OutputError: The disk refuses.
-        """
+        """Complete a draft and move it into place, unless there is an undamaged entry."""
         try:
             entry = {"key": self._key, "files": _describe(draft)}
             (draft / _ENTRY).write_text(json.dumps(entry, indent=1), encoding="utf-8")
@@ -102,7 +89,7 @@ class GraphCache:
 
 
 def processor() -> str:
-    """A name for what a graph for the CPU is specific to: the kind of processor and its instruction sets."""
+    """Return a digest of what a graph for the CPU is specific to: the processor and its instruction sets."""
     described = [platform.machine(), platform.processor()]
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -111,7 +98,7 @@ def processor() -> str:
 
 
 def _describe(folder: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of each file, the entry itself aside."""
+    """Return size and CRC-32 of each file except `entry.json`."""
     return {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != _ENTRY}
 
 
@@ -126,7 +113,7 @@ def _checksum(path: Path) -> list[int]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove drafts of processes that were killed long ago."""
+    """Remove drafts of processes that were killed at least a day ago."""
     for path in folder.glob(f".graph-*{_SUFFIX}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:

@@ -1,4 +1,4 @@
-"""ONNX Runtime itself, or a refusal that says what to install. The only file that imports it."""
+"""ONNX Runtime, or an error that says what to install: the only file that imports it."""
 
 from runtime.errors import MissingPackageError
 

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: their threads, the errors of opening one, and the cache of optimised graphs."""
+"""Sessions of ONNX Runtime: threads, errors on opening, and the cache of optimized graphs."""
 
 import logging
 from dataclasses import dataclass
@@ -11,40 +11,30 @@ from runtime.engines.ort.library import CPU, ort
 from runtime.engines.ort.providers import Providers
 from runtime.errors import ArtifactError, DeviceError, OutputError
 
-# Smaller tensors stay in the graph: the file of the others is mapped by pages.
+# Bytes; smaller tensors stay in the graph, because the file of the others is mapped by pages.
 _SMALLEST_IN_FILE = 1024
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SessionOpener:
-    """Opens sessions of one artifact.
-
-    Attributes:
-        path: The `.onnx` file.
-        threads: That compute one operator.
-    """
+    """Opens sessions of one `.onnx` file, with a number of threads that compute one operator."""
 
     path: Path
     threads: int
 
     def options(self) -> Any:
-        """Session options with our threads."""
+        """Return session options with our threads."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
-        # Threads that wait by spinning start an operator sooner, but go on when the run is over and take the core from
-        # whoever prepares the next picture: spin within a run only. docs/runtime.md has the figures.
+        # Spinning threads start an operator sooner, but between runs they take the core from the thread that prepares
+        # the next image: spin only during a run. docs/runtime.md has the figures.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
     def open(self, providers: Providers, options: Any = None, content: bytes | None = None) -> Any:
-        """A session of the artifact.
-
-        Args:
-            providers: The first one preferred.
-            options: Session options; None: those of `options`.
-            content: A serialised model to open instead.
+        """Open the file, or the serialized model `content` instead, with the first provider preferred.
 
         Raises:
             DeviceError: The device of the first provider cannot be used.
@@ -52,14 +42,14 @@ class SessionOpener:
         """
         try:
             return _create(content or str(self.path), options or self.options(), providers)
-        except Exception as error:  # its own exception types have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             reason = str(error).split("\n")[0]
             if providers[0][0] != CPU and any(word in str(error) for word in ("CUDA", "TensorRT", "TRT")):
                 raise DeviceError(f"the CUDA device cannot be used: {reason}") from error
             raise ArtifactError(f"onnxruntime {ort.__version__} refuses {self.path}: {reason}") from error
 
     def open_cached(self, providers: Providers, cache: GraphCache, content: bytes | None = None) -> Any:
-        """The same by the optimised graph in the cache, which is written there if it is missing or damaged.
+        """Open the optimized graph in the cache, after writing it there if it is missing or damaged.
 
         Raises:
             DeviceError: As `open`.
@@ -72,7 +62,7 @@ class SessionOpener:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
                 return _create(str(graph), options, providers)
-            except Exception as error:  # noqa: BLE001 - as above; the artifact itself decides whether all is well
+            except Exception as error:  # noqa: BLE001 - as above; opening the artifact itself shows whether it is sound
                 _logger.warning("onnxruntime refuses the cached graph %s: %s", graph, str(error).split("\n")[0])
                 return self.open(providers, content=content)
         with cache.draft() as draft:
@@ -84,10 +74,10 @@ class SessionOpener:
             try:
                 session = _create(content or str(self.path), options, providers)
             except Exception as error:  # as above
-                self.open(providers, content=content)  # raises, unless writing was the trouble
+                self.open(providers, content=content)  # raises, unless only writing failed
                 reason = str(error).split("\n")[0]
                 raise OutputError(f"cannot write to the cache {cache.path.parent}: {reason}") from error
-            # ONNX Runtime goes on with the CPU where CUDA cannot be loaded: that graph is not the one asked for.
+            # Where CUDA cannot be loaded, ONNX Runtime uses the CPU: that graph is not the requested one.
             if session.get_providers()[0] == providers[0][0]:
                 cache.publish(draft)
             return session

@@ -1,4 +1,4 @@
-"""Stage boundary tensors of an ONNX graph: each part between them runs in a session of its own."""
+"""Stage boundary tensors of an ONNX graph: each part between them runs in its own session."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ _FLOAT_TYPES = {"float32": "float"}  # other element types have the same name in
 
 
 class OnnxStages:
-    """The `StageCutter` of an ONNX graph.
+    """A `StageCutter` for an ONNX graph.
 
     Args:
-        model: the serialized model.
-        borders: where its stage boundary tensors are, as in `Metadata.borders`.
-        open_session: opens a session of ONNX Runtime on a serialized model.
+        model: The serialized model.
+        borders: Where its stage boundary tensors are, as in `Metadata.borders`.
+        open_session: Opens a session of ONNX Runtime with a serialized model.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class OnnxStages:
         return cls(model, borders, lambda content: opener.open([(CPU, {})], content=content))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
-        """Compute stage boundary tensors; those of type float16 are returned as float32."""
+        """Compute stage boundary tensors; float16 becomes float32."""
         given = {self._tensor(name): self._lay_out(name, array) for name, array in feeds.items()}
         wanted = [self._tensor(name) for name in names]
         key = tuple(name for name in feeds if name in self._borders), tuple(names)
@@ -52,11 +52,11 @@ class OnnxStages:
         return {name: self._restore(name, array) for name, array in zip(names, found, strict=True)}
 
     def _tensor(self, name: str) -> str:
-        """Return the graph's name of a boundary tensor or of an input."""
+        """Return the name of a boundary tensor or an input in the graph."""
         return str(self._borders[name]["tensor"]) if name in self._borders else name
 
     def _lay_out(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Bring the axes into the order of the graph, which has feature maps as [B, C, H, W]."""
+        """Permute the axes to the graph's order, which is [B, C, H, W] for feature maps."""
         order = self._borders[name]["permutation"] if name in self._borders else None
         return np.asarray(array) if order is None else np.ascontiguousarray(array.transpose(order))
 

@@ -73,7 +73,7 @@ def test_error_of_an_engine(predictor, monkeypatch, failure):
     assert len(message) < 700
     assert str(predictor.path) in message
     assert message.startswith("tensorflow" if predictor.path.is_dir() else "onnxruntime")
-    assert ("smaller pictures or a smaller batch_size" in message) == (expected is OutOfMemoryError)
+    assert ("smaller images or a smaller batch_size" in message) == (expected is OutOfMemoryError)
     assert ("gpu_memory_limit" in message) == (expected is OutOfMemoryError)
     assert exit_code(found.value) == 4
 
@@ -124,6 +124,6 @@ def test_graph_that_wants_more_memory_than_there_is(onnx_artifact, picture, tmp_
     shape = helper.make_tensor("vast_shape", TensorProto.INT64, [4], [2**20, 2**20, 1, 1])
     node = helper.make_node("Expand", ["true_scores", "vast_shape"], ["scores"])
     predictor = Predictor(doctored_graph(onnx_artifact, tmp_path / "vast.onnx", node, shape), "cpu")
-    with pytest.raises(OutOfMemoryError, match="smaller pictures") as found:
+    with pytest.raises(OutOfMemoryError, match="smaller images") as found:
         predictor(picture)
     assert "\n" not in str(found.value)

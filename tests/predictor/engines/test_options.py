@@ -107,7 +107,7 @@ def test_threads_of_tensorflow(savedmodel_artifact, pytestconfig):
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
     threads, refused = done.stdout.splitlines()
     assert threads == "1"
-    assert refused.startswith("DeviceError EngineOptions has threads=2, but TensorFlow runs in this process already")
+    assert refused.startswith("DeviceError EngineOptions has threads=2, but TensorFlow already runs in this process")
 
 
 def test_options_of_cuda(onnx_artifact, opened):
@@ -158,7 +158,7 @@ def test_tensorrt(doctored, artifact, opened, tmp_path, monkeypatch, precision):
 
 
 def test_tensorrt_refuses_sizes_that_change(onnx_artifact, opened):
-    with pytest.raises(DeviceError, match=r"needs a graph of fixed size, images of .*demo\.onnx is \['batch'"):
+    with pytest.raises(DeviceError, match=r"needs a graph of fixed size, but images of .*demo\.onnx is \['batch'"):
         Predictor(onnx_artifact, "tensorrt", engine=EngineOptions(tf32=True))
 
 
@@ -170,7 +170,7 @@ def test_tensorrt_refuses_sizes_that_change(onnx_artifact, opened):
         ({"gpu_memory_limit": 2**30}, "gpu_memory_limit"),
     ],
 )
-def test_tensorrt_refuses_what_it_cannot_honour(onnx_artifact, opened, monkeypatch, options, what):
+def test_tensorrt_refuses_what_it_cannot_honor(onnx_artifact, opened, monkeypatch, options, what):
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     with pytest.raises(DeviceError, match=what):
         Predictor(onnx_artifact, "tensorrt", engine=EngineOptions(**options))
