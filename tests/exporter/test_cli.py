@@ -447,14 +447,14 @@ def test_unknown_device(onnx_artifact, device):
 def test_cuda_that_is_not_there_for_onnx(onnx_artifact, monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     message = failed(MISSING, "verify", onnx_artifact, "--against", "demo", "--device", "cuda")
-    assert "device 'cuda' was asked for" in message
+    assert "device 'cuda' was requested" in message
     assert "maskrcnn-export[onnx-gpu]" in message
 
 
 def test_cuda_that_is_not_there_for_a_savedmodel(savedmodel_artifact, monkeypatch):
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda *_kind: [])
     message = failed(MISSING, "verify", savedmodel_artifact, "--against", "demo", "--device", "cuda:1")
-    assert "device 'cuda:1' was asked for" in message
+    assert "device 'cuda:1' was requested" in message
     assert "maskrcnn-export[tf-gpu]" in message
 
 
