@@ -1,4 +1,4 @@
-"""A model that is exported in seconds, and the folder of pictures that makes its verification short."""
+"""A model that is exported in seconds, and a folder with one image, which keeps its verification short."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block 
 
 @pytest.fixture(scope="session")
 def make_tiny():
-    """Function from changes of the network to a model of a few thousand weights with detections."""
+    """Function that makes a model of a few thousand weights with detections, given changes to the network."""
     from benchmarks.seeded_weights import seed_weights
     from maskrcnn.configuration.samples import DEMO
     from maskrcnn.model import MaskRCNN
@@ -42,7 +42,7 @@ def make_tiny():
 
 @pytest.fixture(scope="session")
 def tiny(make_tiny):
-    """A tiny model; shared, so leave its weights as they are."""
+    """A tiny model; it is shared, so do not change its weights."""
     return make_tiny()
 
 

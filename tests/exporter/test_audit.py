@@ -1,4 +1,4 @@
-"""What the audit lets through and what it refuses, on graphs of a few nodes."""
+"""What the audit accepts and rejects, on graphs of a few nodes."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from export.errors import ConversionError
 
 
 def model_of(text, opset=17, domains=""):
-    """A model from ONNX' text form of a graph."""
+    """Parse a model from ONNX's text form of a graph."""
     return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}{domains}]> {text}')
 
 
@@ -105,7 +105,7 @@ def test_all_operators_without_kernel_are_named():
 
 
 def test_type_of_where_is_not_its_conditions():
-    # There is a kernel of Where for float, none of Where for bool.
+    # Where has a kernel for float but none for bool.
     assert audit(model_of("g (bool[N] c, float[N] x) => (float[N] y) { y = Where(c, x, x) }"), 17).nodes == 1
     with pytest.raises(ConversionError, match=r"Where \(bool\)"):
         audit(model_of("g (bool[N] c, bool[N] x) => (bool[N] y) { y = Where(c, x, x) }"), 17)
@@ -121,7 +121,7 @@ def test_shape_computations_need_no_kernel():
     }"""
     model = model_of(text)
     assert audit(model, 17).operators["Pad"] == 1
-    # The same padding of numbers that come from the data is refused.
+    # The same padding of values that come from the data is rejected.
     data = model_of("g (float[H, W] x) => (int64[M] y) { n = Cast<to = 7>(x) f = Reshape(n, s) y = Pad(f, p) }")
     for name, values in (("s", [-1]), ("p", [0, 0])):
         data.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))

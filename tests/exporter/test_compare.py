@@ -1,4 +1,4 @@
-"""Rows of two runs paired and compared, on arrays made by hand."""
+"""Pairing and comparing the rows of two runs, on arrays made by hand."""
 
 import numpy as np
 import pytest
@@ -194,13 +194,13 @@ def test_every_border_has_a_tolerance_that_can_fail():
 
 
 def test_what_users_are_promised():
-    """The bounds that the README states; a wider one would let more pass."""
+    """The bounds that the README states; wider ones would let more pass."""
     assert (tolerances.BOXES, tolerances.SCORES, tolerances.MASKS) == ((0.01, False), (1e-5, False), (1e-4, False))
     assert tolerances.DECISION_MARGIN == 1e-5
 
 
 def test_bounds_of_the_stages():
-    """Typed a second time: a bound that grows is decided here, too."""
+    """Written a second time, so that widening a bound takes two edits."""
     features, probability, arithmetic = (1e-4, True), (3e-5, False), (1e-6, False)
     assert {
         **dict.fromkeys(("p2", "p3", "p4", "p5", "p6", "rpn_deltas", "box_deltas"), features),

@@ -1,4 +1,4 @@
-"""Each near decision is named where it hangs on less than the margin, and not where it hangs on ten times that."""
+"""Each close decision is named when it depends on less than the margin, and not when on ten times that."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ SCORES = np.float32([0.9, 0.8, 0.7, 0.6, 0.4, 0.2])
 
 
 def proposal_run(kept, anchors=APART, scores=SCORES):
-    """A run that chose these anchors, and detected nothing."""
+    """A run that chose these anchors and detected nothing."""
     probs = np.stack([1 - scores, scores], axis=1).astype(np.float32)
     return {
         "rpn_probs": probs,
@@ -32,7 +32,7 @@ def proposal_run(kept, anchors=APART, scores=SCORES):
 
 
 def detection_run(boxes, scores, class_ids, probs=((0.05, 0.9, 0.03, 0.02),), rows=4):
-    """Border tensors from the proposals on; the proposals themselves are equal in all runs."""
+    """Stage boundary tensors after the proposals, which are equal in all runs."""
     count = len(scores)
     tensors = {
         "num_detections": np.int32(count),
@@ -163,7 +163,7 @@ def test_proposal_overlap_at_the_threshold(distance, named, sign, swap):
 
 @pytest.mark.parametrize(("gap", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
 def test_proposals_with_equal_scores(gap, named):
-    """Two overlapping anchors, of which each run keeps another."""
+    """Two overlapping anchors; each run keeps a different one."""
     anchors, scores = APART.copy(), SCORES.copy()
     anchors[1] = anchors[0] + 0.01
     scores[1] = scores[0] - gap
@@ -233,7 +233,7 @@ def test_order_of_rows(gap, named):
 
 
 def box_of_level(level):
-    """A box twice as wide as high, whose size is that of a (fractional) pyramid level."""
+    """A box twice as wide as high, whose size corresponds to a (fractional) pyramid level."""
     side = 224 * 2 ** (level - 4)  # pixels
     height, width = side / 2**0.5 / IMAGE_SIZE[0], side * 2**0.5 / IMAGE_SIZE[1]
     return np.float32([[0.125, 0.25, 0.125 + height, 0.25 + width]])

@@ -1,4 +1,4 @@
-"""Exports over a good artifact that are killed, or meet a full or read-only disk; artifacts that were damaged later."""
+"""Exports over a good artifact that are killed or meet a full or read-only disk; artifacts damaged later."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def test_killed_at_every_step_the_old_or_the_new_one_stands_there(directory):
     assert steps["exchange"] == int(directory)
     assert steps["replace"] + steps["rename"] >= (1 if directory else 2)
     assert len(states) == len(moments) > 15
-    # The old one up to the step that puts the new one there, and the new one from then on.
+    # The old artifact until the step that puts the new one in place, and the new one afterwards.
     turn = states.index("new")
     assert moments[turn] == ("after exchange" if directory else "after replace")
     assert set(states[:turn]) == {"old"}
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_old_artifact(small_disk, directory):
     output = small_disk.folder / NAMES[0]
     export(output, directory, OLD)
     ballast, refusals = small_disk.folder / "ballast", 0
-    for used in range(0, 64 * 1024, 4096):  # less room each time, so that it is missing earlier and earlier
+    for used in range(0, 64 * 1024, 4096):  # less room each time, so that the disk is full earlier each time
         with suppress(OSError):
             ballast.write_bytes(bytes(used))
         before = content_of(small_disk.folder)
@@ -127,7 +127,7 @@ def files_of(artifact):
 
 
 def assert_all_refused(artifact, damaged_versions):
-    """Each version of each file of an artifact is refused; returns how many there were."""
+    """Assert that each damaged version of each file is rejected; return their number."""
     count = 0
     for file in files_of(artifact):
         whole = file.read_bytes()
@@ -140,7 +140,7 @@ def assert_all_refused(artifact, damaged_versions):
             assert str(artifact) in str(refused.value), f"{where} of {file}"
             count += 1
         file.write_bytes(whole)
-    read_metadata(artifact)  # all of it was taken back
+    read_metadata(artifact)  # all damage was undone
     return count
 
 
@@ -166,7 +166,7 @@ def test_a_thousand_flipped_bytes_of_a_real_artifact_are_detected(request, tmp_p
     artifact = tmp_path / original.name
     assert artifact.is_file() or (artifact / MANIFEST).is_file()
     total = sum(map(len, contents.values()))
-    # A thousand, shared out by size, and at least twenty in each file.
+    # A thousand, in proportion to size, and at least twenty in each file.
     count = assert_all_refused(artifact, lambda whole: flips(whole, max(20, -(-1000 * len(whole) // total))))
     assert count >= 1000
     assert assert_all_refused(artifact, truncations) == 100 * len(contents)

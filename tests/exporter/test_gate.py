@@ -1,4 +1,4 @@
-"""What the gate asks of a model and its artifact, and what it makes of the answers; no network is run here."""
+"""What the parity check asks of a model and its artifact, and what it concludes; no network runs here."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ BORDERS = [name for stage in STAGES for name in stage.outputs]
 
 
 def picture(name, rows, best=0.9, shape=(4, 4)):
-    """A picture in which the fake model sees so many things; the first scores `best`, each other 0.05 less."""
+    """An image in which the fake model detects `rows` objects; the first scores `best`, each next one 0.05 less."""
     image = np.zeros((*shape, 3), np.uint8)
     image[0, 0] = rows, round(best * 100), 7
     return LetterboxedPicture(name, image, (0, 1, shape[0], shape[1]))
@@ -53,7 +53,7 @@ def borders_of(feeds):
 
 
 class FakeReference:
-    """Answers from the pictures, and remembers what it was asked."""
+    """Answers from the images and records the requests."""
 
     def __init__(self):
         detection = SimpleNamespace(min_score=MIN_SCORE, nms_threshold=NMS)
@@ -66,7 +66,7 @@ class FakeReference:
 
 
 class FakeStages:
-    """Stages that find the tensors they should, except for one."""
+    """Stages that compute the right tensors, except for one."""
 
     def __init__(self, wrong=None):
         self.wrong, self.fed = wrong, []
@@ -176,11 +176,11 @@ def test_a_wrong_stage_fails_the_verdict(world):
     assert all(case.passed for case in verdict.cases)
 
 
-# What is made of a difference
+# What follows from a difference
 
 
 class FakeDifference:
-    """What an examination finds, prescribed; remembers what it was asked."""
+    """An examination with given results, which records the requests."""
 
     def __init__(self, decisions=(), objections=()):
         self.found, self.objected, self.asked = list(decisions), list(objections), []

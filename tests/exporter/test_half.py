@@ -1,4 +1,4 @@
-"""Half precision: which nodes, that nothing else changes, and that its emulation rounds as half precision does."""
+"""Half precision: which nodes it covers, that nothing else changes, and that the emulation rounds as it does."""
 
 import numpy as np
 import onnx
@@ -74,7 +74,9 @@ def test_a_node_left_in_float_gets_and_gives_float(small):
     model = to_half(small, ["second"])
     types = types_of(model)
     halves = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
-    assert halves == {f"{name}/half" for name in "xabdz"}  # d on its way to the third: a sum with c is no half
+    assert halves == {
+        f"{name}/half" for name in "xabdz"
+    }  # d before the third product: its sum with c is not in half precision
     assert types["c"] == TensorProto.FLOAT
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert weights == {"v/half": TensorProto.FLOAT16, "w/half": TensorProto.FLOAT16, "w": TensorProto.FLOAT}
@@ -91,7 +93,7 @@ def test_the_emulation_rounds_as_half_precision_does(small, low, high):
 
 
 def test_the_emulation_overflows_as_half_precision_does(small):
-    """65504 is the largest number; a little more is infinite, for good. 65.5 overflows in the sum only."""
+    """65504 is the largest number; slightly more becomes infinite and stays so. 65.5 overflows only in the sum."""
     x = np.float32([[[[65.0, 65.5, 65.56, 66.0, 1e30, -70.0]]]])
     _, z, _ = run(emulate_half(to_half(small, [])), x=x)
     assert np.array_equal(z, by_hand(x)[1])
@@ -99,7 +101,7 @@ def test_the_emulation_overflows_as_half_precision_does(small):
 
 
 def test_a_cpu_hides_that(small):
-    """The reason for an emulation: the same graph on a CPU knows no overflow between two nodes."""
+    """Why there is an emulation: on a CPU, the same graph does not overflow between two nodes."""
     z = run(to_half(small, ["sum", "third"]), x=np.float32([[[[70.0]]]]))[1]
     assert np.isfinite(z).all()
 

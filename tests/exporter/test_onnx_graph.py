@@ -1,4 +1,4 @@
-"""Surgery on ONNX graphs; what comes out is run in ONNX Runtime."""
+"""Operations on ONNX graphs; the results run in ONNX Runtime."""
 
 import numpy as np
 import onnx.parser
@@ -62,7 +62,7 @@ def test_keep_outputs_drops_weights_nobody_reads():
     kept = keep_outputs(model_of(CHAIN), ["first"])
     assert operators(kept) == ["Mul", "Relu"]
     assert [tensor.name for tensor in kept.graph.initializer] == ["w"]
-    assert inputs_of(kept) == ["x", "s"]  # the contract's inputs stay, read or not
+    assert inputs_of(kept) == ["x", "s"]  # the artifact's inputs stay, used or not
 
 
 def test_keep_outputs_leaves_the_original_alone():

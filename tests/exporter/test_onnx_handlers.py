@@ -1,4 +1,4 @@
-"""Every lowering alone: a small function, converted and run, against TensorFlow's operator and the oracles."""
+"""Each handler alone: a small function, converted and run, against TensorFlow's operator and the oracles."""
 
 from collections import Counter
 
@@ -209,7 +209,7 @@ def kept_by_oracle(boxes, valid, threshold):
 
 
 def assert_suppression(model, boxes, valid, threshold):
-    """As TensorFlow and the oracle have it; returns how many rows each image keeps."""
+    """Assert the results of TensorFlow and of the oracle; return how many rows each image keeps."""
     rows, kept = run(model, boxes=boxes, valid=valid, threshold=np.asarray(threshold, np.float32))
     theirs_rows, theirs_kept = nms.suppress(tf.constant(boxes), tf.constant(valid), MAX_OUTPUT, threshold)
     np.testing.assert_array_equal(rows, theirs_rows.numpy())

@@ -1,4 +1,4 @@
-"""Rewrites of the graph: the same result, another graph; and hands off where a rule does not apply."""
+"""Rewrite rules: another graph with the same result, and no change where a rule does not apply."""
 
 import numpy as np
 import onnx

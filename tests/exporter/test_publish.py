@@ -1,4 +1,4 @@
-"""An artifact is judged before it stands at its path; a kill at any moment leaves the old one, or none."""
+"""An artifact is verified before it is in place; a kill at any moment leaves the old one, or none."""
 
 import json
 import signal
@@ -87,7 +87,7 @@ def test_existing_output_is_not_replaced_unasked(tmp_path, directory):
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
 
 
-# The child stops at every moment and says which; the parent lets it go on, or kills it there.
+# The child stops at every moment and names it; the parent lets it continue or kills it there.
 CHILD = """
 import sys
 from pathlib import Path
@@ -135,7 +135,7 @@ def run_until(moment, output, directory):
 
 @KINDS
 def test_child_passes_every_moment(tmp_path, directory):
-    """The tests below kill at moments that an undisturbed export does pass."""
+    """The moments of the tests below occur in an undisturbed export."""
     publish_fake(tmp_path / "model", directory, judge=lambda _path: OLD)
     assert run_until("end", tmp_path / "model", directory) == MOMENTS
     assert read_metadata(tmp_path / "model").verdict == VERDICT.to_dict()

@@ -1,4 +1,4 @@
-"""Graphs made for an engine: what is fixed in them, and that they give what every other gives."""
+"""Graphs made for an engine: what is fixed in them, and that all give the same results."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ FACTS = {"name": "demo model"}
 
 @pytest.fixture(scope="module")
 def made(demo, tmp_path_factory):
-    """Function from engine and batch to an artifact of the demo model, made once."""
+    """Function that exports the demo model for an engine and batch size, once each."""
     paths = {}
 
     def make(engine, batch):
@@ -76,7 +76,7 @@ def test_a_graph_for_tensorrt_has_one_shape(made):
 @pytest.mark.parametrize(("engine", "batch"), [("cuda", 1), ("tensorrt", 2)])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_any_number_of_pictures(made, onnx_artifact, picture, engine, batch, count):
-    """Also where the batch is fixed: it is filled up, and what fills it is dropped."""
+    """Also where the batch size is fixed: the batch is padded, and the padding is dropped."""
     pictures = [picture[:, side : side + 200] for side in range(0, 40 * count, 40)]
     expected = [Predictor(onnx_artifact, "cpu")(each) for each in pictures]
     assert any(len(each) for each in expected)

@@ -1,4 +1,4 @@
-"""Half precision and eight bits: what is lowered, what it may cost, and that nothing is written when it costs more."""
+"""Half precision and 8 bits: what changes, how much accuracy may drop, and that nothing is written if more does."""
 
 import json
 import re
@@ -146,7 +146,7 @@ def test_borders_are_float32_whatever_the_graph_has(half, picture, onnx_artifact
 
 
 def test_a_part_that_overflows_is_found_and_left_in_float(demo, shapes, onnx_artifact, tmp_path, monkeypatch):
-    """The mask head's first layer times 10^7, its second by as much less: equal in float32, infinite in half."""
+    """The mask head's first layer times 10^7, its second divided by it: equal in float32, infinite in half."""
     source = onnx.load(onnx_artifact)
     first, second = (node for node in source.graph.node if re.search("mrcnn_mask_conv[12].*BiasAdd$", node.name))
     tensors = {tensor.name: tensor for tensor in source.graph.initializer}
@@ -187,7 +187,7 @@ def gate_of(found):
 
 
 def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monkeypatch, whole_is_there):
-    """The FPN costs 0.3, the mask head 0.1, the rest nothing: two rounds of trying."""
+    """The FPN costs 0.3, the mask head 0.1, the rest nothing: the search takes two rounds."""
     costs = {"FPN": 0.3, "mask head": 0.1}
     tried = []
 
@@ -228,7 +228,7 @@ def test_every_node_has_one_part(onnx_artifact):
 
 
 class Perfect:
-    """Finds every object of a data set, or all but some."""
+    """Finds every object of a dataset, or all but some."""
 
     def __init__(self, dataset, missed=()):
         self.class_names, self.missed = dataset.class_names, missed
@@ -274,7 +274,7 @@ def test_a_class_that_is_lost_is_seen_in_the_gate():
     assert gate.classes["square"][0] == gate.classes["square"][1] > 0.7
     assert gate.drop == pytest.approx(gate.classes["circle"][0] / 3, abs=1e-6)
     assert judge_precision("int8", reference, whole, dataset, "float32 detections", 0).passed
-    assert not replace(gate, reference=gate.found, objects=0).passed  # of nothing, nothing is proven
+    assert not replace(gate, reference=gate.found, objects=0).passed  # without objects, nothing was compared
 
 
 def test_pictures_without_detections_prove_nothing(demo, tmp_path):

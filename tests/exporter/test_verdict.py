@@ -1,4 +1,4 @@
-"""Verdicts: when one passes, what it says of a failure, and that it survives JSON."""
+"""Verdicts: when one passes, how it describes a failure, and that it survives JSON."""
 
 import json
 from dataclasses import replace

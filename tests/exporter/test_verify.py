@@ -1,4 +1,4 @@
-"""The gate can fail: changed weights, broken operators and changed outputs are refused, and nothing is written."""
+"""The parity check can fail: changed weights, operators and outputs are found, and nothing is written."""
 
 import json
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_model_of_another_size_is_refused(onnx_artifact, demo):
 
 @pytest.fixture(scope="module")
 def setting(demo, onnx_artifact):
-    """Model, artifact and the demo picture, on which no selection hangs on less than the margin."""
+    """Model, artifact and the demo image, in which no selection depends on less than the margin."""
     metadata = read_metadata(onnx_artifact)
     pictures = verification_pictures(None, 3, demo.config.resize)[:1]
     feeds = make_feeds(pictures, (0.7, demo.config.detection.nms_threshold))  # leaves some rows unused
@@ -108,7 +108,7 @@ def setting(demo, onnx_artifact):
 
 @pytest.fixture
 def case_of(setting, monkeypatch):
-    """Function to the case's result when a change is applied to what the artifact gives."""
+    """Function that returns the case's result after a change to the artifact's outputs."""
     reference, backend, stages, feeds, pictures, examined = setting
     # The artifact's graph is sound in all these tests: it is examined once.
     monkeypatch.setattr("export.verify.verify.Difference", lambda *_arguments: examined)
@@ -288,7 +288,7 @@ def test_broken_operator_leaves_nothing_where_nothing_was(tiny, tmp_path, one_pi
 
 
 def test_savedmodel_with_other_weights_is_never_written(make_tiny, tmp_path, one_picture, monkeypatch):
-    """Weights that change while the folder is written."""
+    """The weights change while the folder is written."""
     model, save = make_tiny(), tf.saved_model.save
     bias = next(v for v in model.mask_head.get_layer("mrcnn_mask").variables if v.name == "bias")
 
