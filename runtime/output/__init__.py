@@ -1,1 +1,1 @@
-"""Detections as documents and pictures."""
+"""Detections as documents and images."""

@@ -46,7 +46,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
 # Rows of a PIL image that are packed into an array at a time: a strip that fits the processor's cache is packed four
 # times as fast as the whole image.
 _STRIP_ROWS = 64
-_STRIP_WIDTH = 2**16  # a strip of a wider picture would not fit the cache either
+_STRIP_WIDTH = 2**16  # a strip of a wider image would not fit the cache either
 _ORIENTATION = ExifTags.Base.Orientation
 
 _REMEDIES = {
