@@ -12,8 +12,8 @@ from runtime.errors import ArtifactError
 
 # Field numbers of onnx.ModelProto, GraphProto, NodeProto, TensorProto, ValueInfoProto and TypeProto.
 _GRAPH, _METADATA_PROPS = 7, 14
-_NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME = 1, 2, 3
+_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT = 1, 2
 _INITIALIZER_NAME, _VALUE_NAME, _VALUE_TYPE = 8, 1, 2
 _TENSOR_TYPE, _ELEMENT_TYPE, _SHAPE, _DIMENSION, _DIMENSION_VALUE = 1, 1, 2, 1, 1
 ELEMENT_TYPES = {"tensor(float)": 1, "tensor(int32)": 6, "tensor(float16)": 10}
