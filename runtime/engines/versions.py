@@ -10,7 +10,7 @@ def check_engine(path: Path, package: str, installed: str, minimum: str | None) 
     """Raise ArtifactError if the installed engine is older than the artifact at `path` needs."""
     if minimum and version_numbers(installed) < version_numbers(minimum):
         raise ArtifactError(
-            f"{path} needs {package} {minimum} or newer, but {installed} is installed: pip install -U {package}"
+            f"{path} needs {package} {minimum} or later, but {installed} is installed: pip install -U {package}"
         )
 
 

@@ -306,7 +306,7 @@ def test_an_artifact_whose_engine_is_not_here(write_onnx, tmp_path):
 def test_an_artifact_for_a_newer_engine(write_onnx):
     found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("99.1"))
     assert found.state == "problem"
-    assert "needs onnxruntime 99.1 or newer, but 1.31.1 is installed" in found.detail
+    assert "needs onnxruntime 99.1 or later (opset 17), found onnxruntime 1.31.1" in found.detail
     assert found.fix == "python -m pip install 'onnxruntime>=99.1.0'"
 
 

@@ -176,7 +176,7 @@ def test_artifact_for_a_newer_engine_is_refused(artifact, doctored):
     package = "tensorflow" if artifact.is_dir() else "onnxruntime"
     path = doctored(engine_minimum={package: "99.1"})
     with pytest.raises(
-        ArtifactError, match=rf"needs {package} 99\.1 or newer, but .* is installed: pip install -U {package}"
+        ArtifactError, match=rf"needs {package} 99\.1 or later, but .* is installed: pip install -U {package}"
     ):
         Predictor(path, "cpu")
 
