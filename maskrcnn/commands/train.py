@@ -70,7 +70,8 @@ def train(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
 
-        chosen, options = plan_run(config, init, output if resume else None, layers, epochs, settings or [])
+        resumed = output if resume else None
+        chosen, options = plan_run(config, init, resumed, layers, epochs, settings or [], console.progress)
         read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
         training, validation = read(datasets), read(val) if val else None
         console.datasets(training, validation)
@@ -81,7 +82,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             output=output,
             init=init,
             resume="auto" if resume else False,
-            options=options(console.progress),
+            options=options,
         )
         code = console.training(result)
     raise Exit(code)

@@ -1,11 +1,12 @@
 """Turn the arguments of the command line into a configuration and options."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from maskrcnn.callbacks import Say
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.configuration.dataclass_json import from_dict
 from maskrcnn.configuration.files import read_config
@@ -27,8 +28,9 @@ def plan_run(
     layers: str | None,
     epochs: int | None,
     settings: Sequence[str],
-) -> tuple[Config, Callable[[Callable[[str], None]], TrainOptions]]:
-    """Return the configuration, and a function that makes the options for a given `progress` callback.
+    progress: Say,
+) -> tuple[Config, TrainOptions]:
+    """Return the configuration and the options of a run.
 
     Args:
         config: Name of a sample, or a file.
@@ -45,7 +47,7 @@ def plan_run(
     chosen = override(chosen, [setting for setting in settings if not setting.startswith(_RUN_PREFIX)])
     values = dict(split_setting(setting) for setting in settings if setting.startswith(_RUN_PREFIX))
     options = _options({name.removeprefix(_RUN_PREFIX): value for name, value in values.items()})
-    return chosen, lambda progress: replace(options, progress=progress)
+    return chosen, replace(options, progress=progress)
 
 
 def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
