@@ -179,7 +179,7 @@ def test_the_golden_runs_configuration():
 
 @pytest.mark.parametrize("name", ["coco", "small_batch2", "small_pad64"])
 def test_the_other_golden_runs_configurations(name):
-    values = golden.config_values(golden.load_shared(f"infer_{name}_seed0"))
+    values = golden.config_values(golden.load(f"infer_{name}_seed0"))
     written = to_matterport(from_matterport(values))
     assert {name: written[name] for name in values if name not in ABSENT} == {
         name: value for name, value in values.items() if name not in ABSENT

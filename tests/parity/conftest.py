@@ -53,6 +53,6 @@ def small_pair(artifact_format, tmp_path_factory):
 @pytest.fixture(scope="session")
 def coco_pair(artifact_format, tmp_path_factory):
     """ResNet-101, 81 classes, 1024 pixels: the large golden model."""
-    model = MaskRCNN(from_matterport(golden.config_values(golden.load_shared("infer_coco_seed0"))))
+    model = MaskRCNN(from_matterport(golden.config_values(golden.load("infer_coco_seed0"))))
     seed_weights(model, 0)
     return make_pair(model, artifact_format, tmp_path_factory.mktemp("coco"))

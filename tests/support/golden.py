@@ -1,11 +1,9 @@
 """Golden data: results of the genuine matterport code. See `tests/golden/README.md`."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = REPOSITORY / "tests" / "golden"
@@ -26,19 +24,31 @@ def load_json(name):
     return json.loads((COMMITTED / f"{name}.json").read_text())
 
 
-def shared_path(name):
-    """A file of the full set, which is too large to commit; the test is skipped where it is not there."""
-    folder = Path(os.environ.get(VARIABLE, REPOSITORY.parent / "shared")) / "goldens"
-    path = folder / name
-    if not path.exists():
-        pytest.skip(f"no full golden set: {path} does not exist; set {VARIABLE} to the folder with goldens/")
-    return path
+def network_images(arrays):
+    """The images fed to the network in a golden run, uint8 [B, H, W, C].
+
+    The large run's file stores the image before it was doubled, and a bit for each value that the original rounded to
+    one gray level less.
+    """
+    if "resized_image" in arrays:
+        return arrays["resized_image"]
+    image, (y1, x1, y2, x2) = doubled(arrays["image"]), arrays["window"][0]
+    below = np.unpackbits(arrays["doubled_minus_resized_packed"])[: image.size].reshape(image.shape)
+    size = config_values(arrays)["IMAGE_SHAPE"]
+    canvas = np.zeros((1, *size), np.uint8)
+    canvas[0, y1:y2, x1:x2] = image - below
+    return canvas
 
 
-def load_shared(name):
-    """An npz file of the full set, by name without its suffix."""
-    with np.load(shared_path(f"open/{name}.npz")) as arrays:
-        return dict(arrays)
+def doubled(image):
+    """An image [H, W, C] at twice its size: bilinear in whole numbers, 0 beyond the edges, truncated: uint8."""
+    values = np.pad(image.astype(np.int64), ((1, 1), (1, 1), (0, 0)))
+    for axis in (0, 1):
+        values = np.moveaxis(values, axis, 0)
+        before, here, after = values[:-2], values[1:-1], values[2:]
+        pairs = np.stack([before + 3 * here, 3 * here + after], axis=1)
+        values = np.moveaxis(pairs.reshape(-1, *values.shape[1:]), 0, axis)
+    return (values // 16).astype(np.uint8)
 
 
 def config_values(arrays):
