@@ -32,8 +32,8 @@ PROBABILITIES = 1e-4  # (1e-5, 5e-5)
 MASKS = 1e-3  # probabilities again, further down (2e-5, 2e-4)
 # A pixel whose probability is 0.5 to rounding may fall either way (one pixel of one mask did).
 MASK_PIXELS, MASK_SHARE = 3, 0.001
-# Proposals with exactly equal scores, which the genuine code orders by its heap (two pairs).
-TIED_ROWS = {COCO: 4}
+# Proposals whose scores are equal to the bit in the original, which orders them by its heap.
+TIED_ROWS = {COCO: [164, 165, 221, 222]}
 
 
 class Run(NamedTuple):
@@ -118,7 +118,11 @@ def test_proposals(case):
     assert distance.max() < BOXES
     rows = np.arange(order.shape[1])
     assert np.array_equal(np.sort(order, axis=1), np.broadcast_to(rows, order.shape))  # each once
-    assert (order != rows).sum() <= TIED_ROWS.get(case.name, 0)
+    # Neighbors whose scores differ by rounding alone may change places; only those that the golden file marks.
+    close = case.mark("unstable_proposal_rows").copy()
+    close[:, TIED_ROWS.get(case.name, [])] = True
+    assert not (order != rows)[~close].any()
+    assert np.abs(order - rows).max() <= 1
 
 
 def test_box_head(case):
