@@ -3,7 +3,7 @@
 import os
 import signal
 from functools import cache
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is imported
@@ -89,24 +89,32 @@ def picture(pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def onnx_artifact(request, tmp_path_factory):
-    """Path of the demo model as a verified `.onnx` file; copy it before you change it."""
-    if _DEMO_ONNX:
-        return Path(_DEMO_ONNX)
-    from export import export_onnx
+def artifact_store(pytestconfig):
+    """Function from a name and a function that writes it to the path of an artifact; see `store.stored`."""
+    from store import stored
 
-    path = tmp_path_factory.mktemp("onnx") / "demo.onnx"
-    export_onnx(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
-    return path
+    folder = pytestconfig.cache.mkdir("artifacts")
+    return lambda name, make: stored(folder, name, make)
 
 
 @pytest.fixture(scope="session")
-def savedmodel_artifact(request, tmp_path_factory):
+def onnx_artifact(request):
+    """Path of the demo model as a verified `.onnx` file; copy it before you change it."""
+    if _DEMO_ONNX:
+        return Path(_DEMO_ONNX)
+    return _stored_demo(request, "demo.onnx", "export_onnx")
+
+
+@pytest.fixture(scope="session")
+def savedmodel_artifact(request):
     """Path of the demo model as a verified SavedModel folder; copy it before you change it."""
     if _DEMO_ONNX:
         pytest.skip("needs TensorFlow")
-    from export import export_savedmodel
+    return _stored_demo(request, "demo", "export_savedmodel")
 
-    path = tmp_path_factory.mktemp("savedmodel") / "demo"
-    export_savedmodel(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
-    return path
+
+def _stored_demo(request, name, export):
+    def make(path):
+        getattr(import_module("export"), export)(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
+
+    return request.getfixturevalue("artifact_store")(name, make)

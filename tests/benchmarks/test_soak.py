@@ -6,6 +6,12 @@ from benchmarks import soak
 from runtime import Predictor
 
 
+@pytest.fixture
+def no_collection(monkeypatch):
+    """Collecting the garbage of a process full of models takes seconds, and nothing here makes any."""
+    monkeypatch.setattr(soak.gc, "collect", lambda: 0)
+
+
 class Finding:
     """Stands for a predictor; finds one thing in each picture."""
 
@@ -22,6 +28,7 @@ class Finding:
         return 1
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("resident", "growth", "passed"),
     [
@@ -37,6 +44,7 @@ def test_growth_counts_from_the_settled_predictions(monkeypatch, picture, reside
     assert (outcome.growth, outcome.passed, outcome.detections) == (growth, passed, 500)
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_shapes(picture):
     fixed, random = Finding(), Finding()
     for predictor, shapes in ((fixed, False), (random, True)):
@@ -48,6 +56,7 @@ def test_shapes(picture):
         assert max(size[side] for size in random.sizes) > 0.9 * picture.shape[side]
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_planted_leak_is_caught_and_no_other(picture):
     """Pages of the leak are written to, so that they count as resident: 200 x 0.5 MB."""
     plan = soak.Soak(400, 200, 20.0, random_shapes=False)

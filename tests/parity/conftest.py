@@ -1,6 +1,7 @@
 """Models with both artifacts, and the pieces a comparison needs."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import golden
 import models
@@ -26,33 +27,49 @@ class Pair:
     path: object
 
 
-def make_pair(model, artifact_format, folder):
-    path = folder / f"{model.config.name}.{artifact_format}"
-    export = {"onnx": export_onnx, "savedmodel": export_savedmodel}[artifact_format]
-    export(model, path, checkpoint={"name": "seeded weights"})
-    metadata = read_metadata(path)
-    return Pair(Reference(model), open_backend(path, metadata, "cpu"), stages_of(path, metadata), path)
-
-
 @pytest.fixture(scope="session", params=["onnx", "savedmodel"])
 def artifact_format(request):
     return request.param
 
 
 @pytest.fixture(scope="session")
-def demo_pair(artifact_format, demo, tmp_path_factory):
-    return make_pair(demo, artifact_format, tmp_path_factory.mktemp("demo"))
+def pair_of(artifact_format, artifact_store):
+    """Function from a model's reference to the pair with its artifact of this format."""
+
+    def make(reference):
+        model = reference.model
+        suffix, export = {"onnx": (".onnx", export_onnx), "savedmodel": ("", export_savedmodel)}[artifact_format]
+        facts = {"name": f"{model.config.name} model"}
+        path = artifact_store(f"{model.config.name}{suffix}", lambda path: export(model, path, checkpoint=facts))
+        metadata = read_metadata(path)
+        return Pair(reference, open_backend(path, metadata, "cpu"), stages_of(path, metadata), path)
+
+    return make
+
+
+@cache
+def reference_of(make):
+    return Reference(make())
 
 
 @pytest.fixture(scope="session")
-def small_pair(artifact_format, tmp_path_factory):
+def demo_pair(pair_of):
+    return pair_of(reference_of(models.demo))
+
+
+@pytest.fixture(scope="session")
+def small_pair(pair_of):
     """ResNet-50, 4 classes, 256 pixels: the small golden model."""
-    return make_pair(models.small_model(), artifact_format, tmp_path_factory.mktemp("small"))
+    return pair_of(reference_of(models.small_model))
 
 
-@pytest.fixture(scope="session")
-def coco_pair(artifact_format, tmp_path_factory):
-    """ResNet-101, 81 classes, 1024 pixels: the large golden model."""
+def coco_model():
     model = MaskRCNN(from_matterport(golden.config_values(golden.load("infer_coco_seed0"))))
     seed_weights(model, 0)
-    return make_pair(model, artifact_format, tmp_path_factory.mktemp("coco"))
+    return model
+
+
+@pytest.fixture(scope="session")
+def coco_pair(pair_of):
+    """ResNet-101, 81 classes, 1024 pixels: the large golden model."""
+    return pair_of(reference_of(coco_model))

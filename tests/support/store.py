@@ -1,0 +1,52 @@
+"""Artifacts that many tests use, made once for a state of the sources, by whichever test process is first.
+
+They are kept in pytest's cache folder, so the next run has them too; `pytest --cache-clear` makes them again.
+"""
+
+import hashlib
+import shutil
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+_SOURCES = ("runtime", "maskrcnn", "export", "benchmarks/seeded_weights.py", "tests/support/models.py")
+_SUFFIXES = (".py", ".json", ".h5", ".jpg")
+_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+@cache
+def digest():
+    """SHA-256 of everything that decides what an artifact holds."""
+    found = hashlib.sha256(" ".join(map(metadata.version, _PACKAGES)).encode())
+    for source in _SOURCES:
+        path = ROOT / source
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in _SUFFIXES:
+                found.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def stored(folder, name, make):
+    """Path of an artifact below `folder`; `make(path)` writes it if this state of the sources has none yet.
+
+    It is shared: copy it before you change it.
+    """
+    here = folder / digest()
+    path = here / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock"):
+        if not path.exists():
+            for other in folder.iterdir():  # of earlier states
+                if other.is_dir() and other != here:
+                    shutil.rmtree(other, ignore_errors=True)
+            unfinished = here / f"{name}.unfinished" / name
+            shutil.rmtree(unfinished.parent, ignore_errors=True)
+            unfinished.parent.mkdir(parents=True)
+            make(unfinished)
+            for made in sorted(unfinished.parent.iterdir(), key=lambda each: each == unfinished):  # it comes last
+                made.rename(here / made.name)
+            unfinished.parent.rmdir()
+    return path
