@@ -111,6 +111,7 @@ class FunctionStages:
         }
         self._graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
         self._device = device
+        self._cuts: dict[tuple[tuple[str, ...], ...], Any] = {}
         self.names = tuple(name.removeprefix(BORDER_PREFIX) for name in found if name.startswith(BORDER_PREFIX))
         places = {name: found[BORDER_PREFIX + name] for name in self.names} | {
             name: found[name] for name in INPUT_NAMES
@@ -125,9 +126,11 @@ class FunctionStages:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
         """Compute stage boundary tensors."""
-        pruned = self._graph.prune([self._tensors[name] for name in feeds], [self._tensors[name] for name in names])
+        key = tuple(feeds), tuple(names)
+        if key not in self._cuts:  # a cut copies the graph with its weights, which takes seconds
+            self._cuts[key] = self._graph.prune(*([self._tensors[name] for name in part] for part in key))
         with tf.device(self._device):
-            found = pruned(*map(tf.constant, feeds.values()))
+            found = self._cuts[key](*map(tf.constant, feeds.values()))
         return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
 
 
