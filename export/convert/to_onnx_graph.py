@@ -1,6 +1,7 @@
 """Convert a model to ONNX: trace, convert with our handlers, rewrite, audit."""
 
 import logging
+import os
 from typing import NamedTuple
 
 import onnx
@@ -35,6 +36,8 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
 
     # It only logs what it cannot convert; the audit below decides.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    # Otherwise it copies the graph before every optimization, a quarter of the time, and goes on where one fails.
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
     staged, _ = tf2onnx_convert.from_function(
         trace(model, with_borders=True, every_row=target.every_row, size=size),
         input_signature=input_signature(model.config.model.image_channels, size),
