@@ -10,13 +10,19 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo test check bench coverage audit sbom wheel-check lowest fuzz mutants clean
+.PHONY: demo test quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
 
 test: check
 	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+# Style, types and the tests that start no TensorFlow: the loop while developing.
+quick: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest --quick -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,7 +36,7 @@ bench: $(VENV)/.dev
 # Lists the lines of runtime/ and export/ that no test runs; fails below 95 % coverage.
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/coverage run -m pytest --cache-clear -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --skip-covered
 

@@ -28,7 +28,24 @@ def pytest_report_header():
     return "engines: " + ", ".join(found)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="only tests that start no TensorFlow")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--quick") and collection_path.name.startswith("test_"):
+        from quick import file_starts_tensorflow
+
+        return file_starts_tensorflow(collection_path) or None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        from quick import is_slow
+
+        config.hook.pytest_deselected(items=[item for item in items if is_slow(item)])
+        items[:] = [item for item in items if not is_slow(item)]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_cuda() if marked else None
     if reason:
@@ -114,6 +131,9 @@ def savedmodel_artifact(request):
 
 
 def _stored_demo(request, name, export):
+    if request.config.getoption("--quick"):
+        pytest.skip("starts TensorFlow")
+
     def make(path):
         getattr(import_module("export"), export)(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
 

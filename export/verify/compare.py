@@ -20,7 +20,8 @@ def difference(reference: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: 
         return float("inf")
     if not reference.size:
         return 0.0
-    worst = float(np.abs(reference.astype(np.float64) - other.astype(np.float64)).max())
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        worst = float(np.abs(reference.astype(np.float64) - other.astype(np.float64)).max())
     if not np.isfinite(worst):
         return float("inf")
     scale = float(np.abs(reference).max()) if tolerance.relative else 1.0
