@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import re
 from dataclasses import fields
 from importlib.util import find_spec
@@ -16,7 +17,11 @@ import maskrcnn
 import runtime
 from export.cli import app as export_app
 from maskrcnn.cli import app as training_app
+from maskrcnn.configuration.dataclass_json import to_dict
+from maskrcnn.configuration.model import DetectionConfig, ModelConfig, ProposalConfig
+from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
 from maskrcnn.training.options import TrainOptions
+from maskrcnn.training.plan import _SETTABLE
 from runtime.artifact import Metadata
 
 ROOT = Path(__file__).parents[2]
@@ -276,3 +281,28 @@ def test_every_field_is_described(name, described):
     cells = re.findall(r"^\| ([^|]+) \|", PAGES[f"docs/{name}.md"].read_text(encoding="utf-8"), re.MULTILINE)
     rows = {span for cell in cells for span in _SPAN.findall(cell)}
     assert {field.name for field in fields(described)} <= rows
+
+
+_SECTIONS = {
+    "model": ModelConfig(),
+    "proposals": ProposalConfig(),
+    "detection": DetectionConfig(),
+    "resize": maskrcnn.Config().resize,
+    "training": TrainingConfig(),
+    "training.augmentation": AugmentationConfig(),
+    "run": TrainOptions(),
+}
+
+
+@pytest.mark.parametrize("section", _SECTIONS)
+def test_every_setting_has_its_default(section):
+    """Each row names settings and, in the same order, their defaults as JSON."""
+    settings = _SECTIONS[section]
+    page = PAGES["docs/configuration.md"].read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^### {re.escape(section)}\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
+    shown = {}
+    for names, defaults in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", table, re.MULTILINE):
+        keys, values = _SPAN.findall(names), [json.loads(text) for text in _SPAN.findall(defaults)]
+        shown |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True)) if values else {}
+    defaults = to_dict(settings) if section != "run" else {name: getattr(settings, name) for name in _SETTABLE}
+    assert shown == {name: value for name, value in defaults.items() if name != "augmentation"}
