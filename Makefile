@@ -59,7 +59,7 @@ lowest: $(VENV)/.dev
 # Fuzzes one entry point for untrusted files (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group fuzz
-	$(BIN)/python tests/support/fuzz.py $(TARGET) --minutes $(MINUTES)
+	$(BIN)/python tests/fuzz/fuzz.py $(TARGET) --minutes $(MINUTES)
 
 # Breaks one place at a time in code that results depend on; tests must notice 90 % of the changes.
 mutants: $(VENV)/.dev

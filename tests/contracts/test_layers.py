@@ -79,6 +79,6 @@ def test_a_module_without_a_layer_is_noticed(pytestconfig, tmp_path):
 
 
 def test_no_folder_is_too_wide_to_read(pytestconfig):
-    packages = [pytestconfig.rootpath / package for package in ("runtime", "maskrcnn", "export")]
+    packages = [pytestconfig.rootpath / package for package in ("runtime", "maskrcnn", "export", "tests")]
     folders = [folder for package in packages for folder in [package, *package.rglob("*/")]]
     assert {str(folder): count for folder in folders if (count := len(list(folder.glob("*.py")))) > 24} == {}

@@ -1,6 +1,6 @@
 """Hypothesis against doors that bytes of strangers come through; each may only refuse with its own error.
 
-`MASKRCNN_FUZZ_EXAMPLES` (see `fuzzing.py`) makes minutes of it. `tests/support/fuzz.py` fuzzes the same targets, guided
+`MASKRCNN_FUZZ_EXAMPLES` (see `fuzzing.py`) makes minutes of it. `tests/fuzz/fuzz.py` fuzzes the same targets, guided
 by coverage.
 """
 

@@ -27,7 +27,7 @@ def test_the_corpus_of_a_target_has_no_finding(target):
         try:
             TARGETS[target](path.read_bytes())
         except Exception as error:
-            raise AssertionError(f"python tests/support/fuzz.py {target} --replay {path}") from error
+            raise AssertionError(f"python tests/fuzz/fuzz.py {target} --replay {path}") from error
 
 
 def test_the_corpus_is_small_and_of_known_targets():

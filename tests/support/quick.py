@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grimp
 
-SUPPORT = Path(__file__).parent
+HELPERS = (Path(__file__).parent, Path(__file__).parents[1] / "fuzz")
 _ENGINES = ("tensorflow", "keras")
 
 
@@ -38,16 +38,16 @@ def _imports(tree):
 
 def _starts_tensorflow(tree):
     for name in _imports(tree):
-        helper = SUPPORT / f"{name.split('.')[0]}.py"
-        bound = name in _bound() or name.split(".")[0] in _ENGINES
-        if bound or (helper.exists() and file_starts_tensorflow(helper)):
+        first = name.split(".")[0]
+        helpers = [path for folder in HELPERS if (path := folder / f"{first}.py").exists()]
+        if name in _bound() or first in _ENGINES or any(map(file_starts_tensorflow, helpers)):
             return True
     return False
 
 
 @cache
 def file_starts_tensorflow(path):
-    """Whether a test file or a module of `tests/support` imports TensorFlow, directly or not."""
+    """Whether a test file or a helper of the tests imports TensorFlow, directly or not."""
     return _starts_tensorflow(ast.parse(path.read_text(encoding="utf-8")))
 
 

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of one target (Linux, `pip install --group fuzz`).
 
-    python tests/support/fuzz.py picture --minutes 30    goes on from what earlier runs found
-    python tests/support/fuzz.py picture --merge         the least of all that reaches as much, to tests/fuzz_corpus
+    python tests/fuzz/fuzz.py picture --minutes 30    goes on from what earlier runs found
+    python tests/fuzz/fuzz.py picture --merge         the least of all that reaches as much, to tests/fuzz_corpus
 
 What a run finds is kept in `.fuzz/TARGET/corpus`; an input that is a finding in `.fuzz/TARGET-crash-...` (or -timeout-,
 -oom-), and the run ends with the traceback. `--replay FILE` tries one again.
@@ -34,7 +34,7 @@ _MEMORY = {"rle": 8_000}  # MB, else 2048; atheris itself loses a kilobyte with 
 
 def _load(name):
     """A target, with our code instrumented; and Pillow's readers, which picture files are judged by."""
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
     packages = ["runtime", "maskrcnn", *(["PIL"] if name == "picture" else [])]
     if name == "savedmodel":
         _import_without_tensorflow()
