@@ -2,7 +2,8 @@
 
 Everything is written under a hidden sibling name, flushed to disk, and renamed into place. A process that is killed at
 any moment leaves the old content or the new, and perhaps a sibling, which the next writer to the same path removes.
-(Where the system cannot exchange two folders, there is a moment without either, see `_move_into_place`.)
+(Where the system cannot exchange two folders, there is a moment without either, see `_move_into_place`. On Windows, a
+process cannot tell whether another one still runs, so siblings of others stay.)
 """
 
 import ctypes

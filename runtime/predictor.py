@@ -212,7 +212,7 @@ class Predictor:
             ImageError: The model cannot use images of a size.
             InputError: `batch_size` is not a positive integer, or a size is not a pair of them.
         """
-        limit("batch_size", batch_size, 1)
+        check_pictures((), batch_size)
         windows, channels = {}, self.metadata.image_channels
         for size in sizes:
             check_size(size)

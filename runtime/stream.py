@@ -103,11 +103,13 @@ def stream(
 def stream_each(work: Work[T, R], items: Iterable[T]) -> Generator[tuple[T, R | Exception]]:
     """Yield each item, in order, with its result or its error.
 
-    An expected error of `prepare` or `finish` belongs to its item. If the engine fails on a batch, its items run one at
-    a time, to find those that fail. After a stop, only items that the engine had begun are yielded.
+    An expected error of `prepare` or `finish` belongs to its item. If the engine fails on a batch, for whatever reason,
+    its items run one at a time, and an error belongs to the item that fails. After a stop, only items that the engine
+    had begun are yielded.
 
     Raises:
-        Exception: What `items` raises, after the results of the items before it; any unexpected error, in its place.
+        Exception: What `items` raises, after the results of the items before it; any other error of `prepare` or
+            `finish`, in its place.
     """
     return _results(work, items, (RuntimeLibraryError, OSError, MemoryError), each=True)
 
@@ -141,7 +143,9 @@ def _results(
                 return
             result = pending.popleft().result()
             if result is None:
-                ended = True  # after a stop, results of another input size may follow
+                if not ended:
+                    pipeline.request()  # its read sees the end, and hands over the batches that are not full
+                ended = True  # results of other input sizes may follow
             else:
                 yield result
     finally:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import onnx
@@ -36,14 +38,13 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
 
     # It only logs what it cannot convert; the audit below decides.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    # Otherwise it copies the graph before every optimization, a quarter of the time, and goes on where one fails.
-    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
-    staged, _ = tf2onnx_convert.from_function(
-        trace(model, with_borders=True, every_row=target.every_row, size=size),
-        input_signature=input_signature(model.config.model.image_channels, size),
-        opset=target.opset,
-        custom_op_handlers=handlers_for(target),
-    )
+    with _strict_optimizer():
+        staged, _ = tf2onnx_convert.from_function(
+            trace(model, with_borders=True, every_row=target.every_row, size=size),
+            input_signature=input_signature(model.config.model.image_channels, size),
+            opset=target.opset,
+            custom_op_handlers=handlers_for(target),
+        )
     cancel_transposes(staged)
     shape_axes(staged)
     borders = find_borders(staged)
@@ -60,3 +61,18 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     artifact.producer_name = "maskrcnn-export"
     artifact.graph.name = model.config.name
     return Converted(artifact, borders, audit(artifact, target.opset))
+
+
+@contextmanager
+def _strict_optimizer() -> Iterator[None]:
+    """Have tf2onnx raise if an optimization fails; otherwise it copies the graph before each, a quarter of the time."""
+    name = "TF2ONNX_CATCH_ERRORS"
+    before = os.environ.get(name)
+    os.environ[name] = "FALSE"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -2,10 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 # Threads that write results: compressing an overlay takes longer than predicting a small image.
 _WRITERS = min(4, os.cpu_count() or 1)
+# Bytes of decoded images that wait for their views; beyond that, an image is decoded again when they are drawn.
+_MOST_DECODED = 1 << 29
 
 
 @dataclass
@@ -46,6 +49,8 @@ class PictureRun:
         self.made = 0
         self.failures: list[Failure] = []
         self._job = job
+        self._decoded = 0
+        self._decoded_lock = Lock()
 
     def run(self, sources: Sequence[Source]) -> None:
         """Predict and draw what is missing; end early if the job is stopped."""
@@ -83,9 +88,9 @@ class PictureRun:
 
     def _add_views(self, source: Source, views: Sequence[str]) -> None:
         document = read_document(self._job.folder.document(source), stamp(source), self._job.run)
-        pixels = read_image(source.path, max_pixels=self._job.max_pixels)
-        if document is None or document["image_size"] != list(pixels.shape[:2]):
+        if document is None:
             raise ImageError(f"{source.name!r} changed during the run: predict it again")
+        pixels = self._decode_again(source, document)
         write_picture_views(self._job.folder, source, views, pixels, document["detections"])
 
     def _predict(self, pending: Sequence[_Pending], total: int) -> None:
@@ -101,25 +106,43 @@ class PictureRun:
                 self._job.progress("images", number, total)
 
     def _image_of(self, picture: _Pending) -> ImageSource:
-        """Return what to predict. If there are views to draw, the picture is decoded here, once for both."""
+        """Return what to predict. For views, the picture is decoded here, once for both."""
         if not self._job.views:
             return picture.source.path
-        picture.pixels = read_image(picture.source.path, max_pixels=self._job.max_pixels)
-        return Image.fromarray(picture.pixels)  # networks with one channel do not take arrays with three
+        pixels = read_image(picture.source.path, max_pixels=self._job.max_pixels)
+        with self._decoded_lock:
+            if self._decoded + pixels.nbytes <= _MOST_DECODED:
+                self._decoded += pixels.nbytes
+                picture.pixels = pixels
+        return Image.fromarray(pixels)  # networks with one channel do not take arrays with three
 
     def _save(self, picture: _Pending, found: dict[str, Any] | Exception) -> bool:
         """Write the views, then the document: if it exists, they do. Return whether there is one."""
         folder, source = self._job.folder, picture.source
         pixels, picture.pixels = picture.pixels, None
-        if isinstance(found, Exception):
-            self._fail(source, found)
+        try:
+            if isinstance(found, Exception):
+                self._fail(source, found)
+                return False
+            folder.forget(source)
+            if self._job.views:
+                drawn = self._decode_again(source, found) if pixels is None else pixels
+                write_picture_views(folder, source, self._job.views, drawn, found["detections"])
+        except ImageError as error:
+            self._fail(source, error)
             return False
-        folder.forget(source)
-        if pixels is not None:
-            write_picture_views(folder, source, self._job.views, pixels, found["detections"])
+        finally:
+            with self._decoded_lock:
+                self._decoded -= 0 if pixels is None else pixels.nbytes
         write_document(folder.document(source), source, picture.mark, self._job.run, found)
         self.done.append(source)
         return True
+
+    def _decode_again(self, source: Source, found: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+        pixels = read_image(source.path, max_pixels=self._job.max_pixels)
+        if found["image_size"] != list(pixels.shape[:2]):
+            raise ImageError(f"{source.name!r} changed during the run: predict it again")
+        return pixels
 
     def _fail(self, source: Source, error: Exception) -> None:
         self._job.folder.forget(source)

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.prediction.documents import Row, stamp
 from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.journal import Journal, read_journal
 from maskrcnn.prediction.sources import Failure, Source
-from maskrcnn.prediction.video_file import Frame, read_facts, read_frames, write_video
+from maskrcnn.prediction.video_file import read_facts, read_frames, write_video
 from maskrcnn.prediction.views import draw_view
 from runtime.atomic import atomic_write
 from runtime.errors import ImageError
@@ -17,6 +20,12 @@ from runtime.errors import ImageError
 
 class _StoppedError(Exception):
     """Ends the writing of a video after a stop."""
+
+
+class _PendingFrame(NamedTuple):
+    number: int
+    time: float | None  # seconds
+    pixels: list[npt.NDArray[np.uint8]]  # taken out when the frame is prepared: many wait for the network
 
 
 class VideoRun:
@@ -64,7 +73,7 @@ class VideoRun:
         total = None if known is None else -(-known // every)
         seen = 0
 
-        def frames() -> Iterator[Frame]:
+        def frames() -> Iterator[_PendingFrame]:
             nonlocal seen
             first = journal.written * every  # an earlier run predicted those before it
             for frame in read_frames(source.path):
@@ -72,10 +81,10 @@ class VideoRun:
                     return
                 seen = frame.number + 1
                 if frame.number >= first and frame.number % every == 0:
-                    yield frame
+                    yield _PendingFrame(frame.number, frame.time, [frame.pixels])
 
         self._job.progress(source.name, journal.written, total)
-        with closing(self._job.predict(frames(), lambda frame: Image.fromarray(frame.pixels))) as results:
+        with closing(self._job.predict(frames(), lambda frame: Image.fromarray(frame.pixels.pop()))) as results:
             for frame, found in results:
                 if isinstance(found, Exception):
                     raise ImageError(f"frame {frame.number}: {type(found).__name__}: {found}") from found

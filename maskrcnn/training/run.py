@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from maskrcnn.training.average import WeightAverage
 Logs = dict[str, float]
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """Paths of the files in a run folder.
 
     Attributes:
+        path: The folder.
         config: The configuration, which resuming reads.
         state: Everything else that resuming needs.
         last: Checkpoint of the last finished epoch.
@@ -30,14 +32,18 @@ class RunFolder:
         tensorboard: Folder of the logs for TensorBoard.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = path / "config.json"
-        self.state = path / "state.h5"
-        self.last = path / "last.weights.h5"
-        self.best = path / "best.weights.h5"
-        self.history = path / "history.json"
-        self.tensorboard = path / "tensorboard"
+    path: Path
+    config: Path = field(init=False)
+    state: Path = field(init=False)
+    last: Path = field(init=False)
+    best: Path = field(init=False)
+    history: Path = field(init=False)
+    tensorboard: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = ("config.json", "state.h5", "last.weights.h5", "best.weights.h5", "history.json", "tensorboard")
+        for each, name in zip(fields(self)[1:], names, strict=True):
+            object.__setattr__(self, each.name, self.path / name)
 
     def epoch(self, epoch: int) -> Path:
         """Return the checkpoint of one epoch, counted from 1."""

@@ -72,7 +72,10 @@ def load_state(path: str | Path) -> State:
         raise CheckpointFormatError(f"{path} is damaged: its content does not match the digest stored with it")
     values = json.loads(facts)
     if values.get("format") != FORMAT:
-        raise CheckpointFormatError(f"{path} has format {values.get('format')}: this version reads {FORMAT}")
+        raise CheckpointFormatError(
+            f"{path} has format {values.get('format')}, and this version reads {FORMAT}: start a new run from its "
+            "last.weights.h5 (init) in another folder"
+        )
     return State(arrays, values)
 
 

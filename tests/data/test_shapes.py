@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools.coco import COCO
 
 from maskrcnn.data.readers.open import open_dataset
@@ -12,6 +11,7 @@ from maskrcnn.data.synthetic.shapes import CLASS_NAMES, draw_shapes, shapes_data
 from maskrcnn.errors import DatasetError
 from runtime.errors import OutputError
 from runtime.masks.rle import decode
+from runtime.pictures.read import read_image
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_pycocotools_reads_the_files(written, pictures):
     assert min(coco.getAnnIds()) == 1
     for index, row in coco.imgs.items():
         image, masks, class_ids = pictures[index]
-        assert np.array_equal(np.asarray(Image.open(written.parent / "images" / row["file_name"])), image)
+        assert np.array_equal(read_image(written.parent / "images" / row["file_name"]), image)
         assert (row["height"], row["width"]) == image.shape[:2]
         objects = coco.loadAnns(coco.getAnnIds(imgIds=[index]))
         assert [entry["category_id"] for entry in objects] == class_ids

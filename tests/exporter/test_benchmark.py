@@ -75,7 +75,8 @@ def test_as_it_is_typed(savedmodel_artifact, picture, tmp_path):
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["device"] == "cpu"
     assert figures["timings"][0]["runs"] == 2
-    assert Image.open(tmp_path / "chart.png").width > 400
+    with Image.open(tmp_path / "chart.png") as image:
+        assert image.width > 400
     again = call(savedmodel_artifact, "--runs", 1, "-o", tmp_path / "figures.json")
     assert again.exit_code == 6  # refused before anything is timed
     assert "round" not in again.output

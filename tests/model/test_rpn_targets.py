@@ -114,7 +114,8 @@ def test_crowd_alone_keeps_its_anchors_out_of_the_background():
 def test_box_that_no_anchor_touches_changes_nothing_unless_asked_for():
     lonely = [[40, 60, 40, 90]]
     assert not (targets(lonely).match == 1).any()
-    assert (targets(lonely, bugs=True).match == 1).all()
+    with np.errstate(divide="ignore"):  # the box has no height, and the original takes its logarithm
+        assert (targets(lonely, bugs=True).match == 1).all()
 
 
 def test_sampling_keeps_the_limits():

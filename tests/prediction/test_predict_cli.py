@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from maskrcnn.cli import app
 from maskrcnn.demo import demo_checkpoint
+from runtime.pictures.read import read_image
 
 USAGE, UNUSABLE, PICTURE, OUTPUT = 2, 4, 5, 6
 BROKEN = ("cut.jpg", "empty.png", "float.tiff", "gone.png", "text.png")
@@ -129,7 +130,7 @@ def test_all_outputs_and_options(onnx_artifact, picture, tmp_path):
     both = call(onnx_artifact, tmp_path / "*.png", "-o", tmp_path / "out", "--overlay", "--splash", "--device", "cpu")
     assert both.exit_code == 0, both.output
     for kind in ("overlay", "splash"):
-        drawn = np.asarray(Image.open(tmp_path / "out" / kind / "a.png"))
+        drawn = read_image(tmp_path / "out" / kind / "a.png")
         assert drawn.shape == picture.shape
         assert (drawn != picture).any()
     assert "1 images" in both.stdout

@@ -16,6 +16,7 @@ from maskrcnn.prediction.predict import PredictOptions, predict_paths
 from runtime.errors import ImageError, InputError, OutputError
 from runtime.output.draw import instance_color
 from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.read import read_image
 from runtime.steps import letterbox_picture
 
 CAT, DOG, REFUSED = (50, 128, 0), (100, 0, 0), (0, 0, 255)
@@ -130,7 +131,7 @@ def test_views_are_made_later_without_predicting(pictures, run, fake, tmp_path):
     os.utime(pictures / "1.png", ns=(5, 5))
     run(pictures, views=("overlay", "splash"))
     assert (tmp_path / "out" / "overlay" / "1.png").read_bytes() == later
-    overlay, splash = (np.asarray(Image.open(tmp_path / "out" / kind / "1.png")) for kind in ("overlay", "splash"))
+    overlay, splash = (read_image(tmp_path / "out" / kind / "1.png") for kind in ("overlay", "splash"))
     assert tuple(overlay[4, 2]) == instance_color(0)
     assert tuple(splash[5, 5]) == CAT
     assert np.ptp(splash[15, 20]) == 0
@@ -219,7 +220,7 @@ def test_a_view_of_an_older_picture_does_not_stay(pictures, run, save, tmp_path)
     run(pictures)
     assert not (tmp_path / "out" / "overlay" / "1.png").exists()
     run(pictures, views=("overlay",))
-    assert np.asarray(Image.open(tmp_path / "out" / "overlay" / "1.png"))[60, 25].tolist() == [50, 0, 200]
+    assert read_image(tmp_path / "out" / "overlay" / "1.png")[60, 25].tolist() == [50, 0, 200]
 
 
 def test_a_document_is_never_there_before_its_view(pictures, run, tmp_path, monkeypatch):

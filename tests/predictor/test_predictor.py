@@ -85,7 +85,8 @@ def test_results_say_where_they_were_made(predictor, picture):
 def test_equal_for_path_bytes_pil_and_array(predictor, found, picture, tmp_path):
     path = tmp_path / "picture.png"
     Image.fromarray(picture).save(path)
-    for source in (path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(picture), picture):
+    encoded = path.read_bytes()
+    for source in (path, str(path), encoded, Image.open(BytesIO(encoded)), Image.fromarray(picture), picture):
         assert_same(predictor(source), found, 0, 0, 0)
 
 

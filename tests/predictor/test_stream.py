@@ -19,7 +19,7 @@ from runtime import Predictor
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
-from runtime.stream import stream
+from runtime.stream import Work, stream, stream_each
 
 PATIENCE = 20  # seconds that a thread waits for another before the test fails
 
@@ -511,6 +511,28 @@ def test_a_frame_buffer_that_is_written_to_again(doctored, picture):
 
     assert_equal(list(predictor.predict_stream(camera())), expected)
     assert_equal(list(predictor.predict_stream(camera(), 5)), expected, 0.01, 1e-5, 1e-4)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [2, 4])
+@pytest.mark.parametrize("sides", [[64, 128, 128, 64, 192, 256, 320, 384, 448, 512] * 2, [64, 128, 128, 64] * 5])
+def test_a_stop_ends_a_stream_whose_batches_are_not_full(sides, batch_size, moment):
+    """With many sizes, images wait for others that are never read."""
+    steps, seen = FakeStages(), []
+    stopped = threading.Event()
+
+    def run(images, windows):
+        if len(steps.batches) + 1 == moment:
+            stopped.set()
+        return FakeStages.run(steps, images, windows)
+
+    work = Work(steps.prepare, run, steps.finish, batch_size, 4 * batch_size, stopped.is_set)
+    for item, found in stream_each(work, frames(sides)):
+        seen.append(item[0, 0, 0])
+        assert len(found) == 1
+    assert stopped.is_set()
+    assert len(seen) == sum(map(len, steps.batches)) < len(sides)
 
 
 class FakePredictor(FakeStages, Predictor):

@@ -87,7 +87,8 @@ def test_evaluation_prints_and_writes_the_same_figures(run, tmp_path):
     row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["AP50"])
     written = [summary[kind]["numbers"]["AP50"] for kind in ("bbox", "segm")]
     assert row[1:] == [f"{value:.3f}" for value in written]
-    assert Image.open(tmp_path / "scores" / "worst.png").size > (64, 64)
+    with Image.open(tmp_path / "scores" / "worst.png") as image:
+        assert image.size > (64, 64)
     failed(OUTPUT, "evaluate", folder / "last.weights.h5", shapes, "-o", tmp_path / "scores")
 
 

@@ -153,6 +153,7 @@ def classifier():
     return model
 
 
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`:UserWarning", "ignore:Exception encountered:UserWarning")
 def test_keras_classifier_computes_the_same_features(resnet50, tmp_path):
     model = classifier()
     model.save(tmp_path / "resnet50.h5")

@@ -77,8 +77,7 @@ class GraphCache:
             entry = {"key": self._key, "files": _describe(draft)}
             (draft / _ENTRY).write_text(json.dumps(entry, indent=1), encoding="utf-8")
             if self.path.exists() and self.find() is None:
-                with suppress(FileNotFoundError):  # another process was faster
-                    shutil.rmtree(self.path)
+                shutil.rmtree(self.path, ignore_errors=True)  # another process may be faster
             try:
                 draft.rename(self.path)
             except OSError:

@@ -33,7 +33,14 @@ def refusal(source, channels=3):
 def test_path_bytes_pil_and_array_agree(tmp_path):
     path = tmp_path / "picture.png"
     Image.fromarray(RGB).save(path)
-    for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), Image.open(path), RGB):
+    for source in (
+        path,
+        str(path),
+        path.read_bytes(),
+        bytearray(path.read_bytes()),
+        Image.open(BytesIO(path.read_bytes())),
+        RGB,
+    ):
         result = read_image(source)
         assert result.dtype == np.uint8
         assert result.flags.c_contiguous
