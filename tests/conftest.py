@@ -106,6 +106,16 @@ def picture(pytestconfig):
 
 
 @pytest.fixture(scope="session")
+def one_picture(picture, tmp_path_factory):
+    """Folder with the demo picture alone, which makes a verification short."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(picture).save(folder / "picture.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def artifact_store(pytestconfig):
     """Function from a name and a function that writes it to the path of an artifact; see `store.stored`."""
     from store import stored

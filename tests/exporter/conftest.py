@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 GAINS = {f"res{stage}{block}_branch2b": 0.3 for stage in (2, 3, 4, 5) for block in "ab"}  # as the demo's
 
@@ -44,11 +43,3 @@ def make_tiny():
 def tiny(make_tiny):
     """A tiny model; it is shared, so do not change its weights."""
     return make_tiny()
-
-
-@pytest.fixture(scope="session")
-def one_picture(picture, tmp_path_factory):
-    """Folder with the demo picture alone."""
-    folder = tmp_path_factory.mktemp("pictures")
-    Image.fromarray(picture).save(folder / "picture.png")
-    return folder

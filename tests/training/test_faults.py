@@ -59,10 +59,8 @@ def cheap(monkeypatch):
     monkeypatch.setattr(module, "TrainingModel", Cheap)
 
 
-@pytest.fixture
-def files(tmp_path):
+def files_in(folder):
     """The synthetic images as files, enough of them that one can be missing after several steps."""
-    folder = tmp_path / "pictures"
     folder.mkdir()
     drawn = training_runs.pictures(40)
     records = []
@@ -71,6 +69,20 @@ def files(tmp_path):
         Image.fromarray(record.load_image()).save(path)
         records.append(replace(record, image=path))
     return replace(drawn, records=tuple(records))
+
+
+@pytest.fixture
+def files(tmp_path):
+    return files_in(tmp_path / "pictures")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder and result of a run on such files in which nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TrainingModel", Cheap)
+        return folder / "run", run(folder / "run", files_in(folder / "pictures"))
 
 
 def run(folder, dataset, resume=False, validation=None, callbacks=(), **options):
@@ -100,10 +112,9 @@ def picture_of(dataset, step):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n"], ids=["missing", "empty", "broken"])
-def test_picture_that_cannot_be_read_any_more(tmp_path, files, content):
-    expected = run(tmp_path / "whole", files)
+def test_picture_that_cannot_be_read_any_more(tmp_path, files, content, whole):
     path = picture_of(files, 10)  # several steps after the batches made in advance
-    whole = path.read_bytes()
+    sound = path.read_bytes()
 
     def spoil():
         path.unlink()
@@ -117,9 +128,9 @@ def test_picture_that_cannot_be_read_any_more(tmp_path, files, content):
     assert load_state(tmp_path / "run" / "state.h5").facts["counters"]["step"] == 9
     with pytest.raises(ImageError, match=path.name):
         run(tmp_path / "run", files, resume=True)
-    path.write_bytes(whole)
+    path.write_bytes(sound)
     result = run(tmp_path / "run", files, resume=True)
-    assert_ends_as(tmp_path / "run", result, tmp_path / "whole", expected)
+    assert_ends_as(tmp_path / "run", result, *whole)
 
 
 def test_picture_of_another_size(tmp_path, files):
@@ -136,12 +147,12 @@ def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
     training = replace(files, records=files.records[4:])
     expected = run(tmp_path / "whole", training, validation=validation)
     path = validation.records[1].image
-    whole = path.read_bytes()
+    sound = path.read_bytes()
     with pytest.raises(ImageError, match=path.name):
         run(tmp_path / "run", training, validation=validation, state_steps=3, callbacks=(At(EPOCH + 1, path.unlink),))
     counters = load_state(tmp_path / "run" / "state.h5").facts["counters"]
     assert (counters["step"], len(counters["history"])) == (6, 1)
-    path.write_bytes(whole)
+    path.write_bytes(sound)
     result = run(tmp_path / "run", training, resume=True, validation=validation)
     assert_ends_as(tmp_path / "run", result, tmp_path / "whole", expected)
 
@@ -149,12 +160,12 @@ def test_validation_picture_that_cannot_be_read_any_more(tmp_path, files):
 def test_no_step_no_state(tmp_path, files):
     """There is no state, so the next run starts without `resume`."""
     path = picture_of(files, 0)
-    whole = path.read_bytes()
+    sound = path.read_bytes()
     path.unlink()
     with pytest.raises(ImageError, match=path.name):
         run(tmp_path / "run", files)
     assert not (tmp_path / "run" / "state.h5").exists()
-    path.write_bytes(whole)
+    path.write_bytes(sound)
     assert run(tmp_path / "run", files).ended == "finished"
 
 
@@ -169,9 +180,8 @@ def test_error_of_our_own_code_keeps_its_traceback(tmp_path, files):
 
 
 @pytest.mark.parametrize("size", [0, 3000, 20_000])
-def test_files_that_cannot_grow(tmp_path, files, size):
+def test_files_that_cannot_grow(tmp_path, files, size, whole):
     """As on a full disk: the earlier state and checkpoints are still there."""
-    expected = run(tmp_path / "whole", files)
     folder = tmp_path / "run"
     run(folder, files, state_steps=3, callbacks=(Stop(5),))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -182,16 +192,15 @@ def test_files_that_cannot_grow(tmp_path, files, size):
     assert exit_code(refused.value) == 6
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     result = run(folder, files, resume=True, state_steps=3)
-    assert_ends_as(folder, result, tmp_path / "whole", expected)
+    assert_ends_as(folder, result, *whole)
 
 
 @pytest.mark.parametrize("left", [0, 30_000, 120_000])
-def test_full_disk(files, tmp_path, left):
+def test_full_disk(files, whole, tmp_path, left):
     disk = SmallDisk.make(2048)
     if disk is None:
         pytest.skip("mounting a small file system is not allowed here")
     try:
-        expected = run(tmp_path / "whole", files)
         folder, ballast = disk.folder / "run", disk.folder / "ballast"
         run(folder, files, callbacks=(Stop(5),))
         state = (folder / "state.h5").read_bytes()
@@ -200,6 +209,6 @@ def test_full_disk(files, tmp_path, left):
         assert (folder / "state.h5").read_bytes() == state
         ballast.unlink()
         result = run(folder, files, resume=True)
-        assert_ends_as(folder, result, tmp_path / "whole", expected)
+        assert_ends_as(folder, result, *whole)
     finally:
         disk.remove()
