@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from runtime.errors import ToolkitError
 
 if TYPE_CHECKING:
-    from export.precision.gate import PrecisionGate
-    from export.verify.verdict import Verdict
+    from export.verify.verdict import PrecisionGate, Verdict
 
 
 class ExportError(ToolkitError):

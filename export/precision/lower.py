@@ -11,14 +11,14 @@ import onnx
 
 from export.convert.audit import audit
 from export.errors import ConversionError, PrecisionError
-from export.precision.gate import ALLOWED, PrecisionGate, detected_dataset, judge_precision, score_masks
+from export.precision.gate import ALLOWED, detected_dataset, judge_precision, score_masks
 from export.precision.half import borders_in, emulate_half, to_half
 from export.precision.quantize import nodes_by_part, quantize
 from export.publish import publish, write_onnx
 from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
-from export.verify.verdict import Verdict
+from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.data.records import Dataset

@@ -129,3 +129,45 @@ class Verdict:
         }
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
+
+
+@dataclass(frozen=True)
+class PrecisionGate:
+    """Result of the comparison of accuracy.
+
+    Attributes:
+        precision: "fp16" or "int8".
+        against: "annotations" or "float32 detections".
+        measure: "mask AP" or "mask AP50".
+        objects: Number of objects in the ground truth.
+        reference: The measure of the float32 model, 0 to 1; `found` is that of the artifact.
+        allowed: Largest allowed drop.
+        classes: By class name, the measure of both; None for a class without objects.
+        left_in_float: Parts of the network that stay in float32.
+    """
+
+    precision: str
+    against: str
+    measure: str
+    pictures: int
+    objects: int
+    reference: float
+    found: float
+    allowed: float
+    classes: dict[str, tuple[float | None, float | None]]
+    left_in_float: tuple[str, ...] = ()
+
+    @property
+    def drop(self) -> float:
+        """How much worse the artifact is."""
+        return self.reference - self.found
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were objects to find and the drop is allowed."""
+        return self.objects > 0 and self.drop <= self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; tuples are lists, so that a verdict read back equals the one written."""
+        plain: dict[str, Any] = json.loads(json.dumps({**asdict(self), "drop": self.drop, "passed": self.passed}))
+        return plain

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 
+import grimp
 import pytest
 
 CHECK = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
@@ -82,3 +83,13 @@ def test_no_folder_is_too_wide_to_read(pytestconfig):
     packages = [pytestconfig.rootpath / package for package in ("runtime", "maskrcnn", "export", "tests")]
     folders = [folder for package in packages for folder in [package, *package.rglob("*/")]]
     assert {str(folder): count for folder in folders if (count := len(list(folder.glob("*.py")))) > 24} == {}
+
+
+def test_the_only_circle_is_that_of_detections_and_their_output():
+    """By imports for types alone: the output functions name `Detections`, which has them as methods."""
+    graph = grimp.build_graph("maskrcnn", "export", "runtime")
+    found = set()
+    for module in graph.modules:
+        for other in graph.find_modules_directly_imported_by(module):
+            found |= set(graph.find_shortest_chain(other, module) or ())
+    assert found == {"runtime.detections", "runtime.output.draw", "runtime.output.formats", "runtime.output.splash"}

@@ -13,14 +13,14 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from export.cli import app
-from export.errors import ConversionError, PrecisionError
+from export.errors import ConversionError
 from export.precision import lower as to_lower_precision
-from export.precision.gate import PrecisionGate, detected_dataset, judge_precision, score_masks
+from export.precision.gate import detected_dataset, judge_precision, score_masks
 from export.precision.lower import LowerPrecision, export_lower_precision
 from export.precision.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.target import Target
-from export.verify.verdict import Verdict
+from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.synthetic.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
@@ -320,9 +320,3 @@ def test_a_package_that_is_missing_is_missed_before_anything_is_converted(demo, 
         export_lower_precision(
             demo, tmp_path / "x.onnx", LowerPrecision("int8", shapes.parent / "images"), checkpoint=FACTS
         )
-
-
-def test_the_error_carries_its_gate():
-    error = PrecisionError(gate_of(0.7))
-    assert error.gate.drop == pytest.approx(0.2)
-    assert "--max-drop" in str(error)

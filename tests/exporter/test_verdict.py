@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from export.errors import ParityError
+from export.errors import ParityError, PrecisionError
 from export.verify import tolerances
-from export.verify.verdict import CaseResult, StageResult, Verdict
+from export.verify.verdict import CaseResult, PrecisionGate, StageResult, Verdict
 
 STAGE = StageResult("mask head", "masks", 1e-6, 1e-4, relative=False)
 CASE = CaseResult("picture (alone, 1)", 4, 4, 1e-5, 1e-7, 1e-6, passed=True)
@@ -91,3 +91,29 @@ def test_one_detection_is_something_to_compare_and_a_case_counts_rows_from_none(
     case = CaseResult("picture", 1, 1, 0.0, 0.0, 0.0, passed=True)
     assert (case.unmatched, case.swapped, case.decisions, case.objections) == (0, 0, (), ())
     assert Verdict("model", "engine", 0.5, 0.3, [], [case]).passed
+
+
+GATE = PrecisionGate("int8", "annotations", "mask AP", 2, 5, 0.9, 0.89, 0.0125, {"a": (0.9, 0.89)}, ("FPN",))
+
+
+@pytest.mark.parametrize(
+    ("found", "objects", "passed"), [(0.89, 5, True), (0.95, 5, True), (0.88, 5, False), (0.9, 0, False)]
+)
+def test_lower_precision_may_lose_what_is_allowed_where_there_are_objects(found, objects, passed):
+    gate = replace(GATE, found=found, objects=objects)
+    assert gate.passed is passed
+    assert gate.drop == pytest.approx(0.9 - found)
+
+
+def test_a_gate_as_json_is_what_is_read_back():
+    values = GATE.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["drop"] == pytest.approx(0.01)
+    assert (values["passed"], values["left_in_float"], values["classes"]) == (True, ["FPN"], {"a": [0.9, 0.89]})
+
+
+def test_the_error_of_lower_precision_carries_its_gate():
+    error = PrecisionError(replace(GATE, found=0.7))
+    assert error.gate.drop == pytest.approx(0.2)
+    assert "drops from 0.9000 to 0.7000; the largest allowed drop is 0.0125" in str(error)
+    assert "--max-drop" in str(error)
