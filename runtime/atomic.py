@@ -1,14 +1,20 @@
-"""Files and folders that appear complete or not at all.
+"""Files and folders that appear complete or not at all, also if several threads and processes write to one path.
 
-Everything is written under a hidden sibling name, flushed to disk, and renamed into place. A process that is killed at
-any moment leaves the old content or the new, and perhaps a sibling, which the next writer to the same path removes.
-(Where the system cannot exchange two folders, there is a moment without either, see `_move_into_place`. On Windows, a
-process cannot tell whether another one still runs, so siblings of others stay.)
+Everything is written in a hidden folder next to the path, which has a random name and belongs to this one write. What
+is finished is flushed to disk and renamed out of it. A process that is killed at any moment leaves the old content or
+the new, and perhaps its hidden folder. (Where the system cannot exchange two folders, there is a moment without either,
+see `_replace_folder`.)
+
+A writer holds a lock (`flock`) on its hidden folder. The kernel releases it with the process, and all containers of a
+machine see it. The next writer to the same path removes the hidden folders that nobody holds. Where there are no such
+locks (Windows, NFS), nobody can tell whether a writer still lives, so they stay.
 """
 
 import ctypes
+import errno
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,10 +23,18 @@ from pathlib import Path
 
 from runtime.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    _LOCKS = False
+else:
+    _LOCKS = True
+
 _SUFFIX, _ASIDE = ".partial", ".old"
 _WINDOWS = os.name == "nt"
 _AT_WORKING_FOLDER = -100  # AT_FDCWD: paths are as the caller gives them
-_RENAME_EXCHANGE = 2
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+_MOST_TRIES = 1000  # of a step that another writer can be in the way of
 
 
 @contextmanager
@@ -40,23 +54,22 @@ def atomic_write(
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, directory=directory, marker=marker)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         check_output(path, overwrite=overwrite, directory=directory, marker=marker)  # an old folder may have come back
-        if directory:
-            temporary.mkdir()
-        yield temporary
-        for item in [temporary, *sorted(temporary.rglob("*"))] if temporary.is_dir() else [temporary]:
-            _flush(item)
-        _move_into_place(temporary, path)
+        with _hidden_folder(path) as folder:
+            temporary = folder / path.name
+            if directory:
+                temporary.mkdir()
+            yield temporary
+            for item in [temporary, *sorted(temporary.rglob("*"))] if temporary.is_dir() else [temporary]:
+                _flush(item)
+            _move_into_place(temporary, path, overwrite=overwrite)
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:
             raise
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}") from error
-    finally:
-        _remove(temporary)
 
 
 def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None) -> None:
@@ -79,7 +92,7 @@ def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, 
     except OSError as error:  # the name is too long, or a folder may not be entered
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     if exists and not overwrite:
-        raise OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
+        raise _exists(path)
     if exists and path.is_dir() and not directory:
         raise OutputError(f"{path} is a folder: give the path of a file, such as {path / 'model'}")
     if exists and directory and not path.is_dir():
@@ -108,36 +121,115 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _move_into_place(temporary: Path, path: Path) -> None:
-    if not temporary.is_dir() or not (path.exists() or path.is_symlink()):
+def _exists(path: Path) -> OutputError:
+    return OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
+
+
+@contextmanager
+def _hidden_folder(path: Path) -> Iterator[Path]:
+    """Make a folder next to `path`, locked and for this user alone; remove it when the block ends."""
+    for _ in range(_MOST_TRIES):
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
+        folder.mkdir(mode=0o700)
+        with suppress(BlockingIOError, FileNotFoundError):  # another writer took it for abandoned before it was locked
+            lock = _lock(folder)
+            break
+    else:
+        raise OutputError(f"cannot write {path}: its temporary files were removed again and again by other processes")
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder; return the open descriptor that holds the lock, or None where there are no locks.
+
+    Raises:
+        BlockingIOError: Someone else holds the lock.
+        FileNotFoundError: The folder has been removed.
+    """
+    if not _LOCKS:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # its last holder may have removed it before it let go
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _move_into_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        _move_to_free_name(temporary, path)
+    elif temporary.is_dir():
+        _replace_folder(temporary, path)
+    else:
         temporary.replace(path)
-    elif not exchange(temporary, path):  # otherwise the old folder is now at `temporary`, and is removed there
-        # Two steps, with a moment without a folder between them; after a crash there, the next run restores the old
-        # one.
-        aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}{_SUFFIX}")
-        path.rename(aside)
-        try:
-            temporary.rename(path)
-        except OSError:
-            aside.rename(path)
-            raise
-        _remove(aside)
     with suppress(OSError):  # some file systems cannot flush a folder; the rename itself has happened
         _flush(path.parent)
 
 
+def _move_to_free_name(temporary: Path, path: Path) -> None:
+    """Rename to a name that another writer may have taken since it was looked at."""
+    found = _renameat2(temporary, path, _RENAME_NOREPLACE)
+    if found == errno.EEXIST:
+        raise _exists(path)
+    if found != 0:  # a system without this; its rename replaces a file that appears between these two lines
+        check_output(path, overwrite=False)
+        temporary.rename(path)
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Put a folder where another may stand; what stood there is removed with the hidden folder.
+
+    Two folders that cannot be exchanged take two steps, with a moment without either. After a crash there, the next
+    writer restores the old one. Other writers may do the same at the same time.
+    """
+    aside = temporary.with_name(path.name + _ASIDE)
+    for _ in range(_MOST_TRIES):
+        if os.path.lexists(path):
+            if exchange(temporary, path):
+                return
+            _remove(aside)
+            with suppress(FileNotFoundError):  # another writer has moved it aside
+                path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another writer was faster
+                continue
+            if os.path.lexists(aside):
+                aside.rename(path)
+            raise
+        return
+    raise OutputError(f"cannot write {path}: other processes replace it again and again")
+
+
 def exchange(one: Path, other: Path) -> bool:
     """Swap two files or folders of one file system atomically; return False, with no change, if that is impossible."""
+    return _renameat2(one, other, _RENAME_EXCHANGE) == 0
+
+
+def _renameat2(one: Path, other: Path, flag: int) -> int | None:
+    """Rename as Linux can; return 0 or the number of the error, and None on other systems."""
     if sys.platform != "linux":
-        return False
+        return None
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # a C library without it
-        return False
+        return None
     done: int = rename(
-        _AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+        _AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other), ctypes.c_uint(flag)
     )
-    return done == 0
+    return 0 if done == 0 else ctypes.get_errno()
 
 
 def _remove(path: Path) -> None:
@@ -149,28 +241,20 @@ def _remove(path: Path) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the files of killed writers next to `path`; restore a folder that one had moved aside if none is there."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)({re.escape(_ASIDE)})?{re.escape(_SUFFIX)}")
+    """Remove the hidden folders of killed writers next to `path`; restore a folder that one had moved aside."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
     prefix = f".{path.name}."
     with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results, so no Path for each
         names = [entry.name for entry in entries if entry.name.startswith(prefix)]
-    for name in names:
-        match = ours.fullmatch(name)
-        if match and not _is_writing(int(match[1])):
-            if match[2] and not path.exists():
-                (path.parent / name).rename(path)
-            _remove(path.parent / name)
-
-
-def _is_writing(process_id: int) -> bool:
-    if process_id == os.getpid():  # an earlier process had our id, as in containers
-        return False
-    if _WINDOWS:  # `os.kill` would end that process: what it may have left stays
-        return True
-    try:
-        os.kill(process_id, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    for folder in (path.parent / name for name in names if ours.fullmatch(name)):
+        with suppress(OSError):  # its writer lives, or it is someone else's
+            lock = _lock(folder)
+            if lock is None:
+                return
+            try:
+                aside = folder / (path.name + _ASIDE)
+                if os.path.lexists(aside) and not os.path.lexists(path):
+                    aside.rename(path)
+                _remove(folder)
+            finally:
+                os.close(lock)

@@ -13,7 +13,7 @@ from runtime.pictures.header import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
-# File systems allow 255 bytes; at most ".", ".jsonl", a process id and ".partial" are added.
+# File systems allow 255 bytes; at most ".", ".jsonl", a random name and ".partial" are added.
 _LONGEST_NAME = 200
 
 

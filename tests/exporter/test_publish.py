@@ -30,7 +30,7 @@ def test_artifact_is_judged_at_a_temporary_path(tmp_path, directory):
     output, seen = tmp_path / "model", []
 
     def judge(path):
-        assert path.parent == output.parent  # the same file system, so that the rename is one step
+        assert path.parent.parent == output.parent  # the same file system, so that the rename is one step
         assert not output.exists()
         assert read_metadata(path).verdict == {}
         seen.append(path)

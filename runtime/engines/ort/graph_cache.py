@@ -5,9 +5,9 @@
                         weights.bin    its weights, mapped into memory instead of read
 
 Each writer has a hidden folder with a random name and renames it into place; the first one stays. So no process waits
-for another, and none sees half an entry. `runtime.atomic` does not fit: its temporary names hold process ids, which
-threads share, and so do containers that share a cache. Nothing is flushed to the disk either, because a checksum finds
-what a crash cut short. It finds damage, not malice: anyone who can write here can write anything.
+for another, and none sees half an entry. `runtime.atomic` does not fit: the last writer wins there, and it flushes to
+the disk, which is not needed here, because a checksum finds what a crash cut short. It finds damage, not malice: anyone
+who can write here can write anything.
 """
 
 import hashlib
