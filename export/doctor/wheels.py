@@ -61,9 +61,15 @@ def driver_suits(environment: Environment, cuda: int) -> bool:
 
 
 def gpu_extra(environment: Environment) -> str:
-    """Return the extra with the ONNX Runtime for CUDA that fits this environment; CUDA 12 beside TensorFlow."""
+    """Return the extra with the ONNX Runtime for CUDA that fits this environment; CUDA 12 beside TensorFlow.
+
+    With the exporter, which needs a newer ONNX Runtime than there is for CUDA 12, TensorFlow must do without CUDA.
+    """
+    suits_13 = driver_suits(environment, 13)
+    if suits_13 and "tf2onnx" in environment.packages and cuda_of_tensorflow(environment) is None:
+        return "export-gpu"
     beside_tensorflow = bool(environment.installed(TENSORFLOW_WHEELS))
-    return "onnx-gpu" if not beside_tensorflow and driver_suits(environment, 13) else "onnx-gpu-cu12"
+    return "onnx-gpu" if not beside_tensorflow and suits_13 else "onnx-gpu-cu12"
 
 
 def ort_extra(environment: Environment) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from runtime.masks.rle import area
 
 COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
 
-# Spreadsheets read a cell that begins with one of these as a formula.
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# The start of what spreadsheets read as a formula: of the cell, or of a part of it, because some split at other
+# separators than commas. Quotation marks and spaces before the sign do not stop them; the wide signs are East Asian.
+_FORMULA = re.compile(r'(^|[;,|\t\r\n])(?=["\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])')
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def _annotation(number: int, image_id: int, row: Row, pixels: int) -> dict[str, 
 
 
 def _cell(text: str) -> str:
-    """Return text that no spreadsheet reads as a formula: with an apostrophe, which they hide, in front if needed."""
-    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
+    """Return text that no spreadsheet reads as a formula: with an apostrophe in front of each that would be one."""
+    return _FORMULA.sub(r"\1'", text)
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:

@@ -19,8 +19,9 @@ from tools.installed import PYPROJECT, closure, floor, requirements
 # The first releases without the vulnerabilities named; a floor must never be lower.
 FIRST_SAFE = {
     "filelock": "3.20.3",  # CVE-2025-68146, CVE-2026-22701
-    "keras": "3.13.2",  # CVE-2026-1669, CVE-2026-0897, CVE-2025-9906, CVE-2025-9905, CVE-2025-1550
+    "keras": "3.14",  # CVE-2026-1669, CVE-2026-0897, CVE-2025-9906, CVE-2025-9905, CVE-2025-1550 and later ones
     "onnx": "1.21",  # CVE-2026-27489, CVE-2026-34446, CVE-2026-34447
+    "pillow": "12.3",  # eight advisories of 2026, some of them in decoders that are used here
 }
 
 
@@ -54,8 +55,9 @@ def test_nothing_installed_is_below_its_floor():
     assert len(checked) > 10
     below = [each for each in package_findings(found) if each.state == "problem"]
     assert below == []
-    old = replace(found, packages=found.packages | {"keras": "3.13.1"})
-    assert [each.subject for each in package_findings(old) if each.state == "problem"] == ["keras"]
+    for package, version in {"keras": "3.13.2", "pillow": "12.2.0"}.items():
+        old = replace(found, packages=found.packages | {package: version})
+        assert [each.subject for each in package_findings(old) if each.state == "problem"] == [package]
 
 
 # The closure

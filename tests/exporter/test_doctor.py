@@ -1,5 +1,9 @@
 """The doctor's rules on made-up environments: each fires on its problem, and none on what an extra installs."""
 
+import json
+import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from itertools import chain
@@ -7,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from export.doctor.cuda import cuda_findings
 from export.doctor.engines import onnxruntime_findings, tensorflow_findings
@@ -14,7 +19,7 @@ from export.doctor.environment import Environment, OrtFolder
 from export.doctor.installer import Installer
 from export.doctor.packages import package_findings
 from export.doctor.probe import Answer
-from export.doctor.wheels import cuda_of_onnxruntime
+from export.doctor.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, cuda_of_onnxruntime
 
 PIP = "py -m pip"
 CUDA_12 = {"nvidia-cudnn-cu12": "9.28.0.42", "nvidia-cuda-runtime-cu12": "12.9.79", "nvidia-cublas-cu12": "12.9.1.4"}
@@ -23,22 +28,36 @@ BASE = {"numpy": "2.4.6", "pillow": "13.0.0", "packaging": "26.3", "maskrcnn-exp
 TENSORFLOW = {"tensorflow": "2.21.0", "keras": "3.15.1", "h5py": "3.14.0"}
 TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
-LOCK = {"filelock": "4.3.1"}
 GPU = {"driver": "580.95.05", "gpus": ("NVIDIA H100",)}
-# What pip resolves for each extra, typed by hand from the wheels' metadata.
+COMMANDS = {"typer": "0.29.2", "filelock": "4.3.1"}
+TRAINING = {"pycocotools": "2.0.11", "tensorboard": "2.20.0"} | COMMANDS
+EXPORTER = {"tf2onnx": "1.17.0", "onnx": "1.23.2"} | COMMANDS
+# What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
 SOUND = {
     "onnx": ORT,
     "onnx-gpu": ORT_13 | CUDA_13,
     "onnx-gpu-cu12": ORT_12 | CUDA_12,
     "tf": TENSORFLOW,
     "tf-gpu": TENSORFLOW_GPU,
-    "train": TENSORFLOW | {"pycocotools": "2.0.11", "tensorboard": "2.20.0", "typer": "0.29.2"} | LOCK,
-    "export": TENSORFLOW | ORT | {"tf2onnx": "1.17.0", "onnx": "1.23.2", "typer": "0.29.2"} | LOCK,
-    "predict": ORT | {"typer": "0.29.2"} | LOCK,
-    "inspect": TENSORFLOW | {"jinja2": "3.1.6", "matplotlib": "3.11.0", "typer": "0.29.2"} | LOCK,
+    "train": TENSORFLOW | TRAINING,
+    "export": TENSORFLOW | ORT | EXPORTER,
+    "export-gpu": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER,
+    "predict": ORT | COMMANDS,
+    "predict-gpu": ORT_13 | CUDA_13 | COMMANDS,
+    "inspect": TENSORFLOW | TRAINING | {"jinja2": "3.1.6", "matplotlib": "3.11.0"},
     "supervision": {"supervision": "0.31.2"},
     "video": {"av": "18.0.0"},
     "tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | ORT_12,
+    "export,train": TENSORFLOW | ORT | EXPORTER | TRAINING,
+    "export,train,inspect": TENSORFLOW | ORT | EXPORTER | TRAINING,
+    "export-gpu,train,inspect": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER | TRAINING,
+    "train,onnx": TENSORFLOW | TRAINING | ORT,
+    "train,tf-gpu": TENSORFLOW_GPU | TRAINING,
+    "train,tf-gpu,onnx": TENSORFLOW_GPU | TRAINING | ORT,
+    "train,tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | TRAINING | ORT_12,
+    "predict,tf,video": TENSORFLOW | ORT | COMMANDS | {"av": "18.0.0"},
+    "predict-gpu,tf,video": TENSORFLOW | ORT_13 | CUDA_13 | COMMANDS | {"av": "18.0.0"},
+    "inspect,onnx": TENSORFLOW | ORT | TRAINING,
 }
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = (*PYPROJECT["dependencies"], *chain.from_iterable(PYPROJECT["optional-dependencies"].values()))
@@ -76,6 +95,67 @@ def test_silent_on_what_an_extra_installs(packages, machine):
     assert findings(environment(packages, **machine)) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("extras", SOUND)
+def test_pip_resolves_every_combination_of_extras_to_one_wheel_per_folder(extras, tmp_path):
+    """Nothing is installed; the metadata of the wheels comes from the package index."""
+    report = tmp_path / "report.json"
+    options = [
+        "--dry-run",
+        "--ignore-installed",
+        "--only-binary=:all:",
+        "--no-build-isolation",
+        "--report",
+        str(report),
+    ]
+    pip = [sys.executable, "-m", "pip", "--retries=0", "install", "--quiet", *options]
+    done = subprocess.run([*pip, *wheel_requirements(extras)], capture_output=True, text=True, check=False)
+    if (
+        done.returncode
+        and "No matching distribution found for" in done.stderr
+        and "(from versions: none)" in done.stderr
+    ):
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    items = (each["metadata"] for each in json.loads(report.read_text(encoding="utf-8"))["install"])
+    resolved = {canonicalize_name(each["name"]): each["version"] for each in items}
+    for wheels in (ORT_WHEELS, TENSORFLOW_WHEELS, CUDNN_WHEELS):
+        assert len(set(wheels) & set(resolved)) <= 1
+    # The set typed by hand is what pip resolves, and the doctor has nothing to say about either.
+    assert set(SOUND[extras]) <= set(resolved)
+    named = set(ORT_WHEELS + TENSORFLOW_WHEELS + CUDNN_WHEELS)
+    assert named & set(SOUND[extras]) == named & set(resolved)
+    assert findings(environment(resolved)) == []
+
+
+def wheel_requirements(extras):
+    """Return what the extras ask for, without this package itself, which would have to be built."""
+    optional, own, asked = PYPROJECT["optional-dependencies"], [], list(PYPROJECT["dependencies"])
+    waiting = extras.split(",")
+    while waiting:
+        own.append(waiting.pop())
+        for requirement in map(Requirement, optional[own[-1]]):
+            if requirement.name == "maskrcnn-export":
+                waiting += requirement.extras
+            else:
+                asked.append(str(requirement))
+    return asked
+
+
+def test_readme_names_the_combinations():
+    """Each extra in README's table is resolved above, and each alone."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| to use | extra |")[2].partition("\n\n")[0]
+    named = {word for row in table.splitlines()[2:] for word in re.findall(r"`([a-z][a-z0-9-]+)`", row.split("|")[2])}
+    assert named == set(PYPROJECT["optional-dependencies"])
+
+
+def test_an_extra_has_one_onnxruntime():
+    for extra in PYPROJECT["optional-dependencies"]:
+        wheels = {Requirement(text).name for text in wheel_requirements(extra)} & set(ORT_WHEELS)
+        assert len(wheels) <= 1, extra
+
+
 def test_silent_on_cuda_12_with_its_older_driver():
     assert findings(environment(SOUND["tf-gpu,onnx-gpu-cu12"], driver="525.60.13", gpus=("one",))) == []
 
@@ -93,6 +173,15 @@ def test_two_onnxruntimes(machine):
     extra = "onnx-gpu" if machine else "onnx"
     gone = f"{PIP} uninstall --yes onnxruntime onnxruntime-gpu"
     assert found.fix == f"{gone} && {PIP} install 'maskrcnn-export[{extra}]'"
+
+
+def test_two_onnxruntimes_of_the_exporter():
+    """`[export]` and `[onnx-gpu]` installed together."""
+    found = only(environment(TENSORFLOW, ORT, EXPORTER, ORT_13, CUDA_13, **GPU))
+    assert found.subject == "onnxruntime and onnxruntime-gpu"
+    assert found.fix.endswith("install 'maskrcnn-export[export-gpu]'")
+    found = only(environment(TENSORFLOW_GPU, ORT, EXPORTER, ORT_12, **GPU))
+    assert found.fix.endswith("install 'maskrcnn-export[onnx-gpu-cu12]'")
 
 
 def test_three_onnxruntimes_beside_tensorflow():
@@ -169,9 +258,10 @@ def test_the_first_onnxruntime_that_will_do():
 @pytest.mark.parametrize(
     ("package", "version", "state", "fix"),
     [
-        ("keras", "3.12.0", "problem", "'keras<4,>=3.13.2'"),
+        ("keras", "3.13.2", "problem", "'keras<4,>=3.14'"),
         ("onnx", "1.20.1", "problem", "'onnx<2,>=1.21'"),
-        ("pillow", "11.3.0", "problem", "'pillow<14,>=12.0'"),
+        ("pillow", "11.3.0", "problem", "'pillow<14,>=12.3'"),
+        ("pillow", "12.2.0", "problem", "'pillow<14,>=12.3'"),
         ("tensorflow", "2.20.0", "problem", "'tensorflow~=2.21.0'"),
         ("tensorflow", "2.22.0", "advice", "'tensorflow~=2.21.0'"),
         ("h5py", "3.16.0", "advice", "'h5py<3.15,>=3.11'"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -107,21 +108,45 @@ def test_table(written):
     np.testing.assert_allclose([float(row[4]) for row in rows[2:5]], found["c.mp4"].scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_cell_is_a_formula(tmp_path, sign):
-    folder, name = OutputFolder(tmp_path), f"{sign}cmd|' /c calc'!A0"
-    source = Source(tmp_path / "x.png", name + ".png")
+def written_cells(folder, name):
+    """Return the cells of the table of one detection, read with commas, and the text of the table."""
+    source = Source(folder / "x.png", name + ".png")
     row = {"class_id": 1, "name": name, "score": 0.5, "box": [-1, 0, 1, 1], "mask": {"size": [1, 1], "counts": "01"}}
-    folder.document(source).parent.mkdir(parents=True)
-    document = {"image_size": [1, 1], "detections": [row]}
-    folder.document(source).write_text(json.dumps(document), encoding="utf-8")
-    write_results(folder, replace(SETTINGS, class_names=("BG", name)), [source])
-    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
-        _, cells = csv.reader(file)
+    document = OutputFolder(folder).document(source)
+    document.parent.mkdir(parents=True)
+    document.write_text(json.dumps({"image_size": [1, 1], "detections": [row]}), encoding="utf-8")
+    write_results(OutputFolder(folder), replace(SETTINGS, class_names=("BG", name)), [source])
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    _, cells = csv.reader(text.splitlines(keepends=True))
+    return cells, text
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", " ="])
+def test_no_cell_is_a_formula(tmp_path, sign):
+    name = f"{sign}cmd|' /c calc'!A0"
+    cells, _ = written_cells(tmp_path, name)
     assert cells[0] == f"'{name}.png"
     assert cells[3] == f"'{name}"
     assert cells[5] == "-1"  # a number stays one
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["categories"][0]["name"] == name
+
+
+@pytest.mark.parametrize("between", ["", " ", '"', ' ""', "\t", "\r\n", "\n"])
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\uff1d"])
+@pytest.mark.parametrize("separator", [";", "|", "\t", ",", "\n", "\r"])
+def test_no_part_of_a_cell_is_a_formula_at_another_separator(tmp_path, separator, sign, between):
+    cells, text = written_cells(tmp_path, f"a{separator}{between}{sign}1+1")
+    for part in (*re.split(rf"[{separator}\r\n]", cells[0]), *re.split(rf"[{separator}\r\n]", cells[3])):
+        assert not part.strip('" \t').startswith(sign)
+    if separator != ",":
+        assert not [part for part in re.split(rf"[{separator}\r\n]", text) if part.strip('" \t').startswith(sign)]
+
+
+@pytest.mark.parametrize("name", ["a;b", "a=b", "a-1;b+2", "x, y", "e-mail@home", "'quoted'", 'a"b'])
+def test_other_cells_stay_as_they_are(tmp_path, name):
+    cells, _ = written_cells(tmp_path, name)
+    assert (cells[0], cells[3]) == (f"{name}.png", name)
 
 
 def test_nothing_found_at_all(tmp_path):
