@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maskrcnn.configuration.require import require
 from maskrcnn.model import MaskRCNN
+from runtime.arguments import count, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox
@@ -31,10 +31,10 @@ class CheckpointPredictor:
         score_threshold: Lowest score returned, 0..1. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, because the
             configuration's is meant for showing results and lowers average precision.
         nms_threshold: Largest IoU within a class, 0..1; None takes the configuration's.
-        max_pixels: Most pixels of an image; larger ones are refused.
+        max_pixels: Most pixels of an image; larger ones are refused. None for 100 million.
 
     Raises:
-        ConfigError: A threshold is out of range.
+        InputError: A threshold or limit is out of range.
     """
 
     def __init__(
@@ -42,14 +42,12 @@ class CheckpointPredictor:
         model: MaskRCNN,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> None:
         self.model = model
         self.max_pixels = max_pixels
-        self.score_threshold = EVALUATION_SCORE_THRESHOLD if score_threshold is None else float(score_threshold)
-        self.nms_threshold = model.config.detection.nms_threshold if nms_threshold is None else float(nms_threshold)
-        for name in (SCORE_THRESHOLD, NMS_THRESHOLD):
-            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: expected 0 to 1")
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
         signature = [
             tf.TensorSpec([None, None, None, model.config.model.image_channels], tf.uint8, name=IMAGES),
             tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
@@ -57,6 +55,35 @@ class CheckpointPredictor:
             tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
         ]
         self._detect = tf.function(model.detect, input_signature=signature, autograph=False)
+
+    @property
+    def score_threshold(self) -> float:
+        """Lowest score of returned detections; like the other settings, it is checked when it is assigned."""
+        return self._score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float | None) -> None:
+        default = EVALUATION_SCORE_THRESHOLD
+        self._score_threshold = default if value is None else real("score_threshold", value)
+
+    @property
+    def nms_threshold(self) -> float:
+        """Largest IoU of two detections of one class."""
+        return self._nms_threshold
+
+    @nms_threshold.setter
+    def nms_threshold(self, value: float | None) -> None:
+        default = self.model.config.detection.nms_threshold
+        self._nms_threshold = default if value is None else real("nms_threshold", value)
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of an image."""
+        return self._max_pixels
+
+    @max_pixels.setter
+    def max_pixels(self, value: int | None) -> None:
+        self._max_pixels = MAX_PIXELS if value is None else count("max_pixels", value)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.arguments import real
 from runtime.errors import InputError
 from runtime.masks.edges import Edges, box_spans, mask_edges
 from runtime.masks.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, paste_masks
@@ -132,13 +133,11 @@ class Detections:
         """Return the detections with a score of at least `min_score` and one of the given classes (names or ids).
 
         Raises:
-            InputError: the model has no such class, or `min_score` is not finite.
+            InputError: the model has no such class, or `min_score` is not a number from 0 to 1.
         """
         keep = np.ones(len(self), np.bool_)
         if min_score is not None:
-            if not np.isfinite(min_score):
-                raise InputError(f"min_score is {min_score!r}; expected a finite number")
-            keep &= self.scores >= min_score
+            keep &= self.scores >= real("min_score", min_score)
         if classes is not None:
             wanted = [classes] if isinstance(classes, str | int | np.integer) else classes
             keep &= np.isin(self.class_ids, [class_id for item in wanted for class_id in self._ids_of(item)])

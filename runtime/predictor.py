@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import artifact as names
+from runtime.arguments import count, real
 from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.artifact_files.read import read_metadata
 from runtime.detections import Detections
 from runtime.engines.engine import Engine
-from runtime.engines.inputs import check_inputs, check_size, limit, threshold
+from runtime.engines.inputs import check_inputs, check_size
 from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
@@ -26,7 +27,7 @@ from runtime.stream import OnError, check_pictures, stream
 
 Image = npt.NDArray[np.uint8]
 _DEFAULTS = EngineOptions()
-_SETTINGS = ("score_threshold", "nms_threshold", "max_detections", "max_pixels")  # may be changed at any time
+_SETTINGS = ("score_threshold", "nms_threshold", "max_detections", "max_pixels")  # travel when it is pickled
 
 
 class Predictor:
@@ -66,11 +67,10 @@ class Predictor:
     ) -> None:
         self.path = Path(path)
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
-        most = self.metadata.max_detections
-        self.score_threshold = threshold("score_threshold", score_threshold, self.metadata.score_threshold)
-        self.nms_threshold = threshold("nms_threshold", nms_threshold, self.metadata.nms_threshold)
-        self.max_detections = limit("max_detections", max_detections, most, most)
-        self.max_pixels = limit("max_pixels", max_pixels, MAX_PIXELS)
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+        self.max_pixels = max_pixels
         self._engine = Engine(Opening.of(self.path, device, engine, verify_digest), self.metadata)
 
     def close(self) -> None:
@@ -102,6 +102,50 @@ class Predictor:
         """
         self._engine.require_open()
         return _open_again, (type(self), self._engine.opening, {name: getattr(self, name) for name in _SETTINGS})
+
+    @property
+    def score_threshold(self) -> float:
+        """Lowest score of returned detections, 0 to 1; assign None for the artifact's default.
+
+        This and the next three settings may be changed at any time. A value that the constructor would refuse raises
+        `InputError` and changes nothing.
+        """
+        return self._score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float | None) -> None:
+        default = self.metadata.score_threshold
+        self._score_threshold = default if value is None else real("score_threshold", value)
+
+    @property
+    def nms_threshold(self) -> float:
+        """Largest IoU of two detections of one class, 0 to 1; assign None for the artifact's default."""
+        return self._nms_threshold
+
+    @nms_threshold.setter
+    def nms_threshold(self, value: float | None) -> None:
+        default = self.metadata.nms_threshold
+        self._nms_threshold = default if value is None else real("nms_threshold", value)
+
+    @property
+    def max_detections(self) -> int:
+        """Most detections per image, best first; assign None for the artifact's limit, which is also the largest."""
+        return self._max_detections
+
+    @max_detections.setter
+    def max_detections(self, value: int | None) -> None:
+        most = self.metadata.max_detections
+        expected = f"an integer from 1 to {most}, the limit of the artifact"
+        self._max_detections = most if value is None else count("max_detections", value, most=most, expected=expected)
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of an image, checked in its header before it is decoded; assign None for 100 million."""
+        return self._max_pixels
+
+    @max_pixels.setter
+    def max_pixels(self, value: int | None) -> None:
+        self._max_pixels = MAX_PIXELS if value is None else count("max_pixels", value)
 
     @property
     def device(self) -> str:

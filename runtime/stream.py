@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
+from runtime.arguments import count
 from runtime.detections import Detections
 from runtime.errors import EngineError, ImageError, InputError, RuntimeLibraryError
 from runtime.pictures.letterbox import Letterbox
@@ -67,8 +68,7 @@ def check_pictures(images: Iterable[ImageSource], batch_size: int) -> None:
     Raises:
         InputError: `batch_size` is not a positive integer, or `images` is a single image.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size is {batch_size!r}: expected an integer of at least 1")
+    count("batch_size", batch_size)
     given: object = images
     single = isinstance(given, str | bytes | bytearray | PathLike) or not isinstance(given, Iterable)
     if single or (isinstance(given, np.ndarray) and given.ndim != 4):
@@ -90,9 +90,9 @@ def stream(
         InputError: An argument is out of range, or `images` is a single image.
     """
     check_pictures(images, batch_size)
+    batch_size = int(batch_size)
     ahead = 3 * batch_size if ahead is None else ahead  # being read, in the engine, being finished
-    if not isinstance(ahead, int) or ahead < batch_size:
-        raise InputError(f"ahead is {ahead!r}: expected an integer of at least batch_size, {batch_size}")
+    ahead = count("ahead", ahead, batch_size, expected=f"an integer of at least batch_size, {batch_size}")
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {on_error!r}: expected one of {', '.join(get_args(OnError))}")
     errors = (ImageError,) if on_error == "yield" else ()

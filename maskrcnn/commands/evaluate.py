@@ -21,7 +21,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     device: shared.Device = "auto",
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Use only the first N images.")] = None,
     force: shared.Force = False,
-    score_threshold: Annotated[float, advanced(metavar="SCORE", help=shared.SCORE_HELP)] = 0.05,
+    score_threshold: Annotated[float, advanced(**shared.SCORE)] = 0.05,
     worst: Annotated[int, advanced(min=1, metavar="N", help="Number of images in worst.png.")] = 8,
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,

@@ -34,12 +34,8 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     layer: Annotated[
         list[str] | None, advanced(metavar="NAME", help="Also show activations of this layer; may be repeated.")
     ] = None,
-    score_threshold: Annotated[
-        float | None, advanced(min=0, max=1, metavar="SCORE", help=shared.SCORE_HELP, show_default="the model's")
-    ] = None,
-    nms_threshold: Annotated[
-        float | None, advanced(min=0, max=1, metavar="IOU", help=shared.NMS_HELP, show_default="the model's")
-    ] = None,
+    score_threshold: Annotated[float | None, advanced(**shared.SCORE, show_default="the model's")] = None,
+    nms_threshold: Annotated[float | None, advanced(**shared.NMS, show_default="the model's")] = None,
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,

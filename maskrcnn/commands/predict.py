@@ -25,7 +25,8 @@ def predict(  # noqa: PLR0913  (one argument per option)
     ] = False,
     splash: Annotated[bool, Option("--splash", help="Also write gray images with the objects in color.")] = False,
     score_threshold: Annotated[
-        float | None, Option(metavar="SCORE", help=shared.SCORE_HELP, show_default="the model's")
+        float | None,
+        Option(**shared.SCORE, show_default="the model's"),
     ] = None,
     classes: Annotated[
         list[str] | None, Option("--class", metavar="NAME", help="Keep only this class; may be repeated.")
@@ -35,7 +36,8 @@ def predict(  # noqa: PLR0913  (one argument per option)
     device: shared.Device = "auto",
     force: Annotated[bool, Option("--force", help="Replace results that were made with other settings.")] = False,
     nms_threshold: Annotated[
-        float | None, advanced(metavar="IOU", help=shared.NMS_HELP, show_default="the model's")
+        float | None,
+        advanced(**shared.NMS, show_default="the model's"),
     ] = None,
     batch_size: Annotated[int, advanced(min=1, metavar="N", help="Images of one input size to run together.")] = 1,
     max_pixels: Annotated[

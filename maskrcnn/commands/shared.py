@@ -1,11 +1,12 @@
 """Options that several commands share, and the models of their arguments."""
 
+import math
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, BadParameter, Exit, Option, echo
 
 from maskrcnn.commands.console import progress
 from maskrcnn.configuration.samples import SAMPLES, find_config
@@ -25,8 +26,16 @@ CONFIG_KINDS = f"a JSON file with our or matterport's field names, or a sample (
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask images"
 MODEL_KINDS = "An .onnx file, a SavedModel folder, a .weights.h5, a matterport .h5, or demo for the demo model."
 
-SCORE_HELP = "Lowest score of a detection."
-NMS_HELP = "Largest IoU of two detections of one class."
+
+def _is_number(value: float | None) -> float | None:
+    if value is not None and math.isnan(value):  # which is not outside of any range
+        raise BadParameter("nan is not in the range 0<=x<=1.")
+    return value
+
+
+_RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
+SCORE = _RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
+NMS = _RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
 
 Model = Annotated[Path, Argument(metavar="MODEL|demo", help=MODEL_KINDS)]
 DatasetPath = Annotated[Path, Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]

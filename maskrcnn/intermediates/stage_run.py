@@ -15,6 +15,7 @@ from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN, Stages
 from maskrcnn.roi_align import LEVELS, assign_levels, build_atlas
 from maskrcnn.rpn_targets import anchor_grids
+from runtime.arguments import real
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox
@@ -111,8 +112,10 @@ class ModelStages:
     ) -> None:
         detection = model.config.detection
         self.model, self.config = model, model.config
-        self.score_threshold = detection.min_score if score_threshold is None else score_threshold
-        self.nms_threshold = detection.nms_threshold if nms_threshold is None else nms_threshold
+        self.score_threshold = (
+            detection.min_score if score_threshold is None else real("score_threshold", score_threshold)
+        )
+        self.nms_threshold = detection.nms_threshold if nms_threshold is None else real("nms_threshold", nms_threshold)
         self._stages = tf.function(model.stages, autograph=False, reduce_retracing=True)
 
     def run(self, image: ImageSource) -> StageRun:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.arguments import count, shown
 from runtime.artifact import IMAGES, SIZE_MULTIPLE, WINDOWS, Metadata
 from runtime.errors import InputError
 
@@ -43,23 +44,7 @@ def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[n
 
 def check_size(size: Any) -> None:
     """Raise InputError unless it is the height and width of an image: a pair of positive integers."""
-    if not isinstance(size, tuple | list) or [isinstance(side, int) and side > 0 for side in size] != [True] * 2:
-        raise InputError(f"sizes has {size!r}: expected (height, width) in pixels")
-
-
-def threshold(name: str, value: float | None, default: float) -> float:
-    """Return a score or IoU from 0 to 1, or its default."""
-    value = default if value is None else float(value)
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} is {value}: expected 0 to 1")
-    return value
-
-
-def limit(name: str, value: int | None, default: int, most: int | None = None) -> int:
-    """Return a count of at least 1, or its default; `most` is the largest that the artifact allows."""
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (most or value):
-        expected = "of at least 1" if most is None else f"from 1 to {most}, the limit of the artifact"
-        raise InputError(f"{name} is {value!r}: expected an integer {expected}")
-    return value
+    try:
+        _height, _width = (count("a side", side) for side in size)
+    except (TypeError, ValueError) as error:  # InputError is a ValueError
+        raise InputError(f"sizes has {shown(size)}: expected (height, width) in pixels") from error

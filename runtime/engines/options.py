@@ -1,9 +1,13 @@
 """How an engine runs an artifact: threads, cached graphs, GPU memory and arithmetic."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.arguments import count
 from runtime.errors import DeviceError, InputError
+
+MOST_THREADS = 4096  # more than any machine has cores; an engine starts them all at once
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,10 @@ class EngineOptions:
     cuda_graph: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("threads", "gpu_memory_limit"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is {value!r}: expected a positive integer, or None")
+        for name, most in (("threads", MOST_THREADS), ("gpu_memory_limit", sys.maxsize)):
+            value, expected = getattr(self, name), f"an integer from 1 to {most}, or None"
+            if value is not None:
+                object.__setattr__(self, name, count(name, value, most=most, expected=expected))
         for name in ("tf32", "cuda_graph"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}: expected True or False")

@@ -4,12 +4,13 @@ Coordinates are pixel corners: the pixel in column x and row y covers x..x + 1 a
 alone is the square (x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1).
 """
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import InputError
+from runtime.arguments import real
 from runtime.masks.edges import Edges
 
 # int32 [P, 2], x, y in image pixels; the last corner is joined to the first.
@@ -86,9 +87,8 @@ def ring_area(ring: npt.NDArray[np.number]) -> float:
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raise InputError for a tolerance that is negative or not finite."""
-    if not (np.isfinite(tolerance) and tolerance >= 0):
-        raise InputError(f"tolerance is {tolerance!r}; expected a number of pixels, 0 or more")
+    """Raise InputError for a tolerance that is not a finite number of at least 0."""
+    real("tolerance", tolerance, most=sys.float_info.max, range_="0 up, in pixels")
 
 
 def simplify_ring(ring: Ring, tolerance: float) -> Ring:

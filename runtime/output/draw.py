@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from runtime.errors import InputError
+from runtime.arguments import real
 from runtime.masks.paste import MaskCrop
 from runtime.output.splash import read_image_of
 from runtime.pictures.read import ImageSource
@@ -63,8 +63,7 @@ def draw_detections(
         ImageError: `image` cannot be read.
         InputError: its size is not `detections.image_size`, or `opacity` is out of range.
     """
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity!r}; expected a number from 0 (clear) to 1 (solid)")
+    opacity = real("opacity", opacity, range_="0 (clear) to 1 (solid)")
     pixels = np.array(read_image_of(detections, image))
     boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
     objects = [

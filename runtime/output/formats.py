@@ -73,11 +73,11 @@ def _segmentations(
 ) -> Sequence[RLE | list[list[float]]]:
     if segmentation not in get_args(Segmentation):
         raise InputError(f"segmentation is {segmentation!r}; expected one of {', '.join(get_args(Segmentation))}")
+    check_tolerance(tolerance)
     if segmentation == "rle":
         if tolerance != 0:
             raise InputError(f"tolerance is {tolerance!r} with segmentation 'rle', which is exact; use 'polygon'")
         return detections.rles
-    check_tolerance(tolerance)
     traced = zip(detections.polygons, detections, strict=True)
     return [coco_polygons(rings, tolerance) if rings else one.rles[0] for rings, one in traced]
 

@@ -6,10 +6,10 @@ import pytest
 
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD, CheckpointPredictor
 from maskrcnn.demo import demo_model
-from maskrcnn.errors import ConfigError
 from runtime import Predictor
-from runtime.errors import ImageError
+from runtime.errors import ImageError, InputError
 from runtime.pictures.letterbox import plan_letterbox
+from runtime.pictures.read import MAX_PIXELS
 from runtime.steps import PredictorSteps
 
 
@@ -60,10 +60,19 @@ def test_thresholds(picture):
     middle = float(np.median(scores))
     assert scores.min() < middle
     assert CheckpointPredictor(model, score_threshold=middle)(picture).scores.min() >= np.float32(middle)
-    with pytest.raises(ConfigError, match=r"score_threshold is 1.5: expected 0 to 1"):
+    with pytest.raises(InputError, match=r"score_threshold is 1.5: expected a number from 0 to 1"):
         CheckpointPredictor(model, score_threshold=1.5)
-    with pytest.raises(ConfigError, match="nms_threshold is nan"):
+    with pytest.raises(InputError, match="nms_threshold is nan"):
         CheckpointPredictor(model, nms_threshold=float("nan"))
+    predictor = CheckpointPredictor(model, 0.3, 0.4, 5000)
+    for name, bad in {"score_threshold": "7", "nms_threshold": 10**400, "max_pixels": -3}.items():
+        before = getattr(predictor, name)
+        with pytest.raises(InputError, match=f"^{name} is "):
+            setattr(predictor, name, bad)
+        assert getattr(predictor, name) == before
+        setattr(predictor, name, None)
+    defaults = predictor.score_threshold, predictor.nms_threshold, predictor.max_pixels
+    assert defaults == (EVALUATION_SCORE_THRESHOLD, model.config.detection.nms_threshold, MAX_PIXELS)
 
 
 def test_weights_are_read_at_each_call_and_the_graph_is_traced_once(picture):

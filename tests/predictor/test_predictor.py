@@ -256,13 +256,6 @@ def test_thresholds_come_from_the_artifact_unless_given(doctored, picture, found
     assert (given.score_threshold, given.nms_threshold) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", ["score_threshold", "nms_threshold"])
-@pytest.mark.parametrize("value", [-0.01, 1.01, 50, float("nan"), float("inf")])
-def test_threshold_out_of_range(artifact, name, value):
-    with pytest.raises(InputError, match=rf"{name} is .*: expected 0 to 1"):
-        Predictor(artifact, "cpu", **{name: value})
-
-
 def test_no_detections(artifact, picture, tmp_path):
     empty = Predictor(artifact, "cpu", score_threshold=1.0)(picture)
     assert len(empty) == 0
