@@ -11,6 +11,7 @@ from typing import NamedTuple
 import onnx
 
 from export.errors import ConversionError
+from runtime.artifact_files.onnx_scan import foreign_operators
 
 CONTROL_FLOW = ("Loop", "If", "Scan")
 
@@ -26,8 +27,8 @@ def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
     """Check a graph and count its nodes.
 
     Raises:
-        ConversionError: The graph has a non-standard or control flow operator, one without a CUDA kernel, or external
-            data, or the ONNX checker rejects it.
+        ConversionError: The graph has a control flow operator, one that a predictor refuses, one without a CUDA kernel,
+            or external data, or the ONNX checker rejects it.
     """
     used = {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
     domains = sorted(used - {"", "ai.onnx", "ai.onnx.ml"})  # tf2onnx imports the last without using it
@@ -42,6 +43,9 @@ def audit(model: onnx.ModelProto, opset: int) -> GraphFacts:
             raise ConversionError(f"{operator} is not an ONNX operator of opset {opset}: it was not converted")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise ConversionError("the graph keeps weights in other files, but an artifact must be one file")
+    foreign = foreign_operators(operators)
+    if foreign:
+        raise ConversionError(f"{foreign[0]} is not among the operators that a predictor runs (see SECURITY.md)")
     try:
         onnx.checker.check_model(model, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)

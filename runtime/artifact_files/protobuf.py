@@ -56,6 +56,15 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, 
         begin = end
 
 
+def read_varints(content: bytes | bytearray | memoryview) -> list[int]:
+    """Return the numbers of a field: one, or several in packed form."""
+    view, position, found = memoryview(content), 0, []
+    while position < len(view):
+        value, position = _read_varint(view, position)
+        found.append(value)
+    return found
+
+
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:

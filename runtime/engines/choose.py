@@ -43,4 +43,4 @@ def open_backend(
     refuse_tensorflow(path)
     from runtime.engines.saved_model import SavedModelBackend  # noqa: PLC0415
 
-    return SavedModelBackend(path, kind, index, options, metadata.engine_minimum.get("tensorflow"))
+    return SavedModelBackend(path, metadata, kind, index, options)

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE
+from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE, Metadata
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.engines.options import EngineOptions
+from runtime.engines.outputs import check_outputs
 from runtime.engines.protocol import Arrays
 from runtime.engines.versions import check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
@@ -38,14 +39,12 @@ class SavedModelBackend:
     them.
     """
 
-    def __init__(
-        self, path: Path, kind: str, index: int, options: EngineOptions, minimum_version: str | None = None
-    ) -> None:
-        check_engine(path, "tensorflow", tf.__version__, minimum_version)
+    def __init__(self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions) -> None:
+        check_engine(path, "tensorflow", tf.__version__, metadata.engine_minimum.get("tensorflow"))
         for name in ("cache", "cuda_graph"):
             if getattr(options, name):
                 raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
-        self._path = path
+        self._path, self._metadata = path, metadata
         check_savedmodel(_description(path), path)
         _set_threads(options.threads)
         self.device = _choose(kind, index, options)
@@ -54,7 +53,9 @@ class SavedModelBackend:
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
-        return self._run(self._module, inputs)
+        outputs = self._run(self._module, inputs)
+        check_outputs(outputs, inputs, self._metadata, self._path)
+        return outputs
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run twice in a session of its own and report the second run, which is traced."""

@@ -22,6 +22,7 @@ from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
 from runtime.engines.ort.providers import Providers, choose_providers, with_tensorrt
 from runtime.engines.ort.session import SessionOpener
 from runtime.engines.ort.stages import OnnxStages
+from runtime.engines.outputs import check_outputs
 from runtime.engines.processors import usable_cores
 from runtime.engines.protocol import Arrays
 from runtime.engines.versions import check_engine
@@ -56,7 +57,9 @@ class OrtBackend:
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
-        return self._run(inputs)
+        outputs = self._run(inputs)
+        check_outputs(outputs, inputs, self._metadata, self._path)
+        return outputs
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run twice in a profiled session of its own and report the second run."""

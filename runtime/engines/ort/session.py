@@ -13,6 +13,8 @@ from runtime.errors import ArtifactError, DeviceError, OutputError
 
 # Bytes; smaller tensors stay in the graph, because the file of the others is mapped by pages.
 _SMALLEST_IN_FILE = 1024
+# Bytes of a tensor that is computed on opening, because its inputs or their shapes are constant.
+_LARGEST_FOLDED = 2**26
 _logger = logging.getLogger(__name__)
 
 
@@ -31,6 +33,7 @@ class SessionOpener:
         # Spinning threads start an operator sooner, but between runs they take the core from the thread that prepares
         # the next image: spin only during a run. docs/runtime.md has the figures.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_LARGEST_FOLDED))
         return options
 
     def open(self, providers: Providers, options: Any = None, content: bytes | None = None) -> Any:

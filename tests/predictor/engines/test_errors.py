@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from maskrcnn.commands.exit_codes import exit_code
 from runtime import EngineError, OutOfMemoryError, Predictor, read_metadata
@@ -95,15 +95,20 @@ def test_our_own_errors_and_interrupts_pass(predictor, monkeypatch):
         assert found.value is error
 
 
-def doctored_graph(artifact, path, node, *initializers):
-    """A sealed copy whose scores come out of a further node."""
+def doctored_graph(artifact, path, nodes, initializers=(), output="scores", element_type=None):
+    """A sealed copy with an output that comes out of further nodes; they read it with "true_" before its name."""
     model = onnx.load(artifact)
-    (maker,) = (each for each in model.graph.node if "scores" in each.output)
-    maker.output[list(maker.output).index("scores")] = "true_scores"
+    true = f"true_{output}"
+    (maker,) = (each for each in model.graph.node if output in each.output)
+    maker.output[list(maker.output).index(output)] = true
     for other in model.graph.node:
-        other.input[:] = ["true_scores" if name == "scores" else name for name in other.input]
-    model.graph.node.append(node)
+        other.input[:] = [true if name == output else name for name in other.input]
+    model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)
+    for value in model.graph.output:
+        if value.name == output:  # the format of a graph that lies is in its metadata alone
+            value.type.tensor_type.ClearField("shape")
+            value.type.tensor_type.elem_type = element_type or value.type.tensor_type.elem_type
     del model.metadata_props[:]
     path.write_bytes(seal(model.SerializeToString(), json.dumps(json.loads(read_metadata(artifact).to_json()))))
     return path
@@ -112,7 +117,7 @@ def doctored_graph(artifact, path, node, *initializers):
 def test_graph_whose_shapes_do_not_fit(onnx_artifact, picture, tmp_path):
     shape = helper.make_tensor("bad_shape", TensorProto.INT64, [2], [1, 12345])
     node = helper.make_node("Reshape", ["true_scores", "bad_shape"], ["scores"])
-    predictor = Predictor(doctored_graph(onnx_artifact, tmp_path / "bad.onnx", node, shape), "cpu")
+    predictor = Predictor(doctored_graph(onnx_artifact, tmp_path / "bad.onnx", [node], [shape]), "cpu")
     for _ in range(2):
         with pytest.raises(EngineError, match=r"onnxruntime failed in a run of .*Reshape") as found:
             predictor(picture)
@@ -121,9 +126,92 @@ def test_graph_whose_shapes_do_not_fit(onnx_artifact, picture, tmp_path):
 
 
 def test_graph_that_wants_more_memory_than_there_is(onnx_artifact, picture, tmp_path):
-    shape = helper.make_tensor("vast_shape", TensorProto.INT64, [4], [2**20, 2**20, 1, 1])
-    node = helper.make_node("Expand", ["true_scores", "vast_shape"], ["scores"])
-    predictor = Predictor(doctored_graph(onnx_artifact, tmp_path / "vast.onnx", node, shape), "cpu")
+    steps = {"four": ("Shape", ["images"]), "two": ("Slice", ["four", "begin", "end"]), "long": ("Mul", ["two", "by"])}
+    nodes = [helper.make_node(name, inputs, [output]) for output, (name, inputs) in steps.items()]
+    nodes += [helper.make_node("Concat", ["long", "ones"], ["vast_shape"], axis=0)]
+    nodes += [helper.make_node("Expand", ["true_scores", "vast_shape"], ["scores"])]
+    numbers = {"begin": [0], "end": [2], "by": [2**20, 2**12], "ones": [1, 1]}
+    constants = [constant(name, value, np.int64) for name, value in numbers.items()]
+    predictor = Predictor(doctored_graph(onnx_artifact, tmp_path / "vast.onnx", nodes, constants), "cpu")
     with pytest.raises(OutOfMemoryError, match="smaller images") as found:
         predictor(picture)
     assert "\n" not in str(found.value)
+
+
+def constant(name, value, dtype=np.float32):
+    return numpy_helper.from_array(np.array(value, dtype), name)
+
+
+def replaced(output, name, *initializers, **attributes):
+    """An operator on an output, with constants."""
+    inputs = [f"true_{output}", *(each.name for each in initializers)]
+    return [helper.make_node(name, inputs, [output], **attributes)], initializers, output
+
+
+BOOL, DOUBLE, INT64 = TensorProto.BOOL, TensorProto.DOUBLE, TensorProto.INT64
+LIES = {
+    "counts without an axis": (*replaced("num_detections", "ReduceMax", keepdims=0), "num_detections as int32 []"),
+    "counts in two axes": (
+        *replaced("num_detections", "Unsqueeze", constant("axes", [0], np.int64)),
+        "num_detections as int32 [1, 1]",
+    ),
+    "no counts": (
+        *replaced("num_detections", "Gather", constant("none", np.zeros(0), np.int64)),
+        "num_detections as int32 [0]",
+    ),
+    "negative counts": (
+        *replaced("num_detections", "Sub", constant("less", 10**6, np.int32)),
+        "num_detections [-99",
+    ),
+    "counts beyond the rows": (
+        *replaced("num_detections", "Add", constant("more", 10**6, np.int32)),
+        "num_detections [100",
+    ),
+    "counts in 64 bits": (*replaced("num_detections", "Cast", to=INT64), "num_detections as int64"),
+    "half of the scores": (
+        *replaced("scores", "Slice", *(constant(n, [v], np.int64) for n, v in {"a": 0, "b": 9, "c": 1}.items())),
+        "scores as float32 [1, 9]",
+    ),
+    "scores of 7": (*replaced("scores", "Add", constant("seven", 7)), "scores from 7"),
+    "negative scores": (*replaced("scores", "Sub", constant("seven", 7)), "scores from -7"),
+    "scores that are no numbers": (*replaced("scores", "Add", constant("nan", np.nan)), "scores from nan"),
+    "scores in 64 bits": (*replaced("scores", "Cast", to=DOUBLE), "scores as float64"),
+    "class ids as floats": (*replaced("class_ids", "Cast", to=TensorProto.FLOAT), "class_ids as float32"),
+    "class ids beyond the names": (
+        *replaced("class_ids", "Add", constant("more", 4, np.int32)),
+        "class_ids out of range",
+    ),
+    "class ids of the background": (
+        *replaced("class_ids", "Mul", constant("nought", 0, np.int32)),
+        "class_ids out of range",
+    ),
+    "negative class ids": (*replaced("class_ids", "Sub", constant("more", 9, np.int32)), "class_ids out of range"),
+    "boxes that are no numbers": (*replaced("boxes", "Add", constant("nan", np.nan)), "boxes outside the image"),
+    "boxes without end": (*replaced("boxes", "Add", constant("inf", np.inf)), "boxes outside the image"),
+    "boxes far away": (*replaced("boxes", "Add", constant("far", 1e9)), "boxes outside the image"),
+    "boxes of three numbers": (
+        *replaced("boxes", "Slice", *(constant(n, [v], np.int64) for n, v in {"a": 0, "b": 3, "c": 2}.items())),
+        "boxes as float32 [1, 50, 3]",
+    ),
+    "masks of 2": (*replaced("masks", "Add", constant("two", 2)), "masks from 2"),
+    "masks that are no numbers": (*replaced("masks", "Add", constant("nan", np.nan)), "masks from nan"),
+    "masks in one axis": (*replaced("masks", "Reshape", constant("flat", [-1], np.int64)), "masks as float32 ["),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_graph_that_returns_what_the_format_forbids(onnx_artifact, picture, tmp_path, name):
+    nodes, initializers, output, expected = LIES[name]
+    kind = next((each.i for node in nodes for each in node.attribute if each.name == "to"), None)
+    path = doctored_graph(onnx_artifact, tmp_path / "lie.onnx", nodes, initializers, output, kind)
+    predictor = Predictor(path, "cpu")
+    for use in (
+        lambda: predictor(picture),
+        lambda: predictor.predict_batch([picture]),
+        lambda: predictor.warm_up([(64, 64)]),
+    ):
+        with pytest.raises(EngineError) as found:
+            use()
+        message = str(found.value)
+        assert message.startswith(f"{path} returned {expected}"), message
+        assert message.endswith("export the checkpoint again")
