@@ -19,6 +19,8 @@
 Each message is one printable line: what is wrong, where, what was expected, what to do.
 """
 
+from collections.abc import Collection
+
 from runtime.one_line import printable_message
 
 
@@ -27,6 +29,20 @@ class ToolkitError(Exception):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*map(printable_message, arguments))  # names and values in a message may come from a file
+
+
+def comes_from(error: Exception, packages: Collection[str]) -> bool:
+    """Return whether an exception has a type of one of these packages, or a built-in one and was raised in their code.
+
+    Signal handlers run between any two steps of ours, so what they raise can arrive where errors of another library are
+    translated. It is not to be mistaken for one of those.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    made_in = type(error).__module__
+    return (raised_in if made_in == "builtins" else made_in).partition(".")[0] in packages
 
 
 class RuntimeLibraryError(ToolkitError):

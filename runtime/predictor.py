@@ -14,7 +14,7 @@ from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.artifact_files.read import read_metadata
 from runtime.detections import Detections
 from runtime.engines.engine import Engine
-from runtime.engines.inputs import check_inputs, check_size
+from runtime.engines.inputs import check_batch, check_inputs, check_size
 from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
@@ -184,6 +184,7 @@ class Predictor:
         """
         check_pictures(images, batch_size)
         images = list(images)
+        batch_size = min(int(batch_size), max(len(images), 1))
         # Far enough ahead that no image runs in a smaller batch because results are waiting for it.
         return list(self.predict_stream(images, batch_size, len(images) + batch_size))
 
@@ -254,14 +255,17 @@ class Predictor:
 
         Raises:
             ImageError: The model cannot use images of a size.
-            InputError: `batch_size` is not a positive integer, or a size is not a pair of them.
+            InputError: `batch_size` is not a positive integer, a size is not a pair of them, or both together are too
+                large.
         """
         check_pictures((), batch_size)
         windows, channels = {}, self.metadata.image_channels
         for size in sizes:
-            check_size(size)
+            check_size(size, self.max_pixels)
             letterbox, prepared = self.prepare(np.zeros((*size, channels), np.uint8))
             windows[prepared.shape] = letterbox.window
+        for height, width, _ in windows:
+            check_batch(batch_size, height, width)
         for (height, width, _), window in windows.items():
             # Large cells in many colors, with a score threshold of 0: detections in them give the mask head work.
             side = SIZE_MULTIPLE // 2

@@ -4,16 +4,21 @@ There are three threads. The first takes items from their source, prepares them,
 the second runs the engine; the third makes the results. Each item has a future, and the caller waits for them in order.
 """
 
+import atexit
+import itertools
 import os
-from collections import Counter, deque
+import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from os import PathLike
-from threading import Semaphore
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +59,10 @@ class Work(Generic[T, R]):
     stopped: Callable[[], bool] = lambda: False
 
 
+# Seconds for a source to give its next item before it is left to itself; the second after a signal.
+_PATIENCE, _HASTE = 5.0, 0.5
+
+
 class _Picture(NamedTuple):
     number: int
     item: Any  # None if results come without their items: a large array is then freed once it is letterboxed
@@ -91,7 +100,7 @@ def stream(
     """
     check_pictures(images, batch_size)
     batch_size = int(batch_size)
-    ahead = 3 * batch_size if ahead is None else ahead  # being read, in the engine, being finished
+    ahead = min(3 * batch_size, sys.maxsize) if ahead is None else ahead  # being read, in the engine, being finished
     ahead = count("ahead", ahead, batch_size, expected=f"an integer of at least batch_size, {batch_size}")
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {on_error!r}: expected one of {', '.join(get_args(OnError))}")
@@ -132,28 +141,76 @@ def _results(
     work: Work[Any, Any], items: Iterable[Any], errors: tuple[type[Exception], ...], *, each: bool
 ) -> Generator[Any]:
     pipeline = _Pipeline(work, items, errors, each)
-    pending: deque[Future[Any]] = deque()
-    ended = False
+    interrupted = True  # while it waits, an error that is no result comes from a signal handler
     try:
-        while True:
+        for allowed in itertools.count(work.ahead):
             pipeline.require_own_process()
-            while not ended and len(pending) < work.ahead:
-                pending.append(pipeline.request())
-            if not pending:
+            future = pipeline.next(allowed)
+            error = None if future is None else future.exception()
+            interrupted = False
+            if future is None:
                 return
-            result = pending.popleft().result()
-            if result is None:
-                if not ended:
-                    pipeline.request()  # its read sees the end, and hands over the batches that are not full
-                ended = True  # results of other input sizes may follow
-            else:
+            if error is not None:
+                raise error
+            result = future.result()
+            if result is not None:  # else it came after a stop; results of other input sizes may follow
                 yield result
+            interrupted = True
     finally:
-        pipeline.close()
+        pipeline.close(interrupted=interrupted)
+
+
+class _Reader:
+    """One thread that makes calls in order. A source may stall it forever, so nothing has to wait for its end.
+
+    The threads of a pool are waited for when the interpreter ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+        _readers.add(self)
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Make a call, which raises nothing, after those before it."""
+        self._calls.put(call)
+
+    def end(self) -> None:
+        """End the thread after the calls submitted so far."""
+        self._calls.put(None)
+
+    @property
+    def works(self) -> bool:
+        """Whether calls are still made: not after the end, nor when the interpreter has stopped its threads."""
+        return self._thread.is_alive() and not sys.is_finalizing()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the thread's end; return whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            call()
+            del call  # else an idle thread would keep the stream alive, also in a program that ends
+
+
+_readers: WeakSet[_Reader] = WeakSet()
+
+
+@atexit.register
+def _end_readers() -> None:
+    """Let threads finish their current step when the program ends, unless their source stalls."""
+    readers = list(_readers)
+    for reader in readers:
+        reader.end()
+    for reader in readers:
+        reader.ends_within(_HASTE)
 
 
 class _Pipeline:
-    """Prepares one item per request and resolves the future that it returned for it.
+    """Prepares items, runs them in batches, and resolves a future for each, in order.
 
     Args:
         work: What to do with each item.
@@ -166,63 +223,82 @@ class _Pipeline:
         self, work: Work[Any, Any], items: Iterable[Any], errors: tuple[type[Exception], ...], each: bool
     ) -> None:
         self._work, self._source, self._errors, self._each = work, iter(items), errors, each
-        # An item waits for others of its size until this many are taken, itself included. Never more than are
-        # requested, or the caller would wait forever.
+        # An item waits for others of its size until this many are taken, itself included. Never more than may be taken,
+        # or the caller would wait forever.
         self._window = max(work.batch_size, work.ahead - work.batch_size)
-        self._pools = [ThreadPoolExecutor(1, f"predict-{name}") for name in ("read", "run", "finish")]
-        self._reader, self._engine, self._finisher = self._pools
+        self._reader = _Reader("predict-read")
+        self._engine, self._finisher = (ThreadPoolExecutor(1, f"predict-{name}") for name in ("run", "finish"))
         self._places = Semaphore(2)  # in the engine: the batch that runs, and the next one
+        self._taken: SimpleQueue[Future[Any] | None] = SimpleQueue()
+        self._allowed = 0  # items that may be taken
         self._waiting: list[_Picture] = []
         self._number = -1  # of the last item taken
         self._ended = self._closed = False
         self._process = os.getpid()
 
-    def request(self) -> Future[Any]:
-        """Request the next item; its future becomes None at the end of the source, or after a stop."""
-        result: Future[Any] = Future()
-        self._reader.submit(self._read, result)
-        return result
+    def next(self, allowed: int) -> Future[Any] | None:
+        """Allow this many items to be taken in all; return the future of the next one, or None after the last one."""
+        self._allowed = allowed
+        self._reader.submit(self._read)
+        return self._taken.get()
 
     def require_own_process(self) -> None:
         """Raise EngineError in a forked child: the threads are in its parent."""
         if self._process != os.getpid():
             raise EngineError("this stream was started before the process was forked: start another one in the child")
 
-    def close(self) -> None:
-        """Let each thread finish its current step, close the source if it is a generator, and end the threads."""
+    def close(self, *, interrupted: bool) -> None:
+        """Let each thread finish its current step, close the source if it is a generator, and end the threads.
+
+        Args:
+            interrupted: Wait only shortly for the source, which may be what stalls. It is closed when it goes on.
+        """
         self._closed = True
         if self._process != os.getpid():
             return  # threads and source belong to the parent
-        try:
-            source = self._reader.submit(self._close_source)
-        except RuntimeError:  # the interpreter is shutting down and has ended the threads
+        if not self._reader.works:  # the program ends
             self._close_source()
             return
-        for pool in self._pools:  # in order: each thread submits to the next
-            pool.shutdown()
-        source.result()
+        closed: Future[None] = Future()
+        self._reader.submit(partial(_resolve, closed, self._close_source))
+        self._reader.end()
+        has_ended = self._reader.ends_within(_HASTE if interrupted else _PATIENCE)
+        self._engine.shutdown()  # in order: each thread submits to the next
+        self._finisher.shutdown()
+        if has_ended:
+            closed.result()
 
     def _close_source(self) -> None:
         if isinstance(self._source, Generator):
             self._source.close()
 
-    def _read(self, result: Future[Any]) -> None:
-        if self._ended or self._closed:
-            result.set_result(None)
-            return
+    def _read(self) -> None:
+        """Take the items that are allowed."""
+        while self._number + 1 < self._allowed and not self._ended and not self._closed:
+            if not self._read_one():
+                self._ended = True
+                self._taken.put(None)
+            self._hand_over()
+
+    def _read_one(self) -> bool:
+        """Return whether there may be more items."""
+        result: Future[Any] = Future()
         try:
             taken = [] if self._work.stopped() else list(islice(self._source, 1))
-            for item in taken:
-                self._number += 1
-                self._prepare(item, result)
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
-            self._ended = True
             result.set_exception(error)
-        else:
-            if not taken:
-                self._ended = True
-                result.set_result(None)
-        self._hand_over()
+            self._taken.put(result)
+            taken = []
+        if not taken:
+            return False
+        self._number += 1
+        self._taken.put(result)
+        try:
+            self._prepare(taken[0], result)
+        except BaseException as error:  # noqa: BLE001  (as above)
+            result.set_exception(error)
+            return False
+        return True
 
     def _prepare(self, item: Any, result: Future[Any]) -> None:
         try:
@@ -245,7 +321,12 @@ class _Pipeline:
             batch = [picture for picture in self._waiting if picture.letterbox.input_size == size]
             self._waiting = [picture for picture in self._waiting if picture.letterbox.input_size != size]
             self._places.acquire()
-            self._engine.submit(self._run, batch)
+            try:
+                self._engine.submit(self._run, batch)
+            except RuntimeError as error:  # the interpreter is shutting down
+                self._ended = True
+                for picture in batch:
+                    picture.result.set_exception(error)
 
     def _run(self, batch: list[_Picture]) -> None:
         try:
@@ -277,9 +358,9 @@ class _Pipeline:
             images = np.stack([picture.pixels for picture in batch])
             windows = np.array([picture.letterbox.window for picture in batch], np.float32)
             outputs = self._work.run(images, windows)
+            self._finisher.submit(self._finish, batch, outputs)
         except BaseException as error:  # noqa: BLE001  (as in `_read`; engines raise types of their own)
             return error
-        self._finisher.submit(self._finish, batch, outputs)
         return None
 
     def _finish(self, batch: list[_Picture], outputs: Outputs) -> None:
@@ -295,3 +376,11 @@ class _Pipeline:
 
     def _give(self, result: Future[Any], item: Any, value: Any) -> None:
         result.set_result((item, value) if self._each else value)
+
+
+def _resolve(result: Future[None], call: Callable[[], None]) -> None:
+    try:
+        call()
+        result.set_result(None)
+    except BaseException as error:  # noqa: BLE001  (raised again where the result is asked for)
+        result.set_exception(error)

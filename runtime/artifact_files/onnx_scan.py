@@ -12,7 +12,7 @@ numbers are accessed.
 import math
 import struct
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field as dataclass_field
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +183,7 @@ def _check_tensor(tensor: memoryview) -> bytes:
     return name
 
 
-def _computed(graph: _Graph) -> Collection[bytes]:
+def _computed(graph: _Graph) -> set[bytes]:
     """Return the tensors that depend on an input of the graph."""
     readers: dict[bytes, list[_Node]] = defaultdict(list)
     for node in graph.nodes:

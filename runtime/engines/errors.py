@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import EngineError, OutOfMemoryError, RuntimeLibraryError
+from runtime.errors import EngineError, OutOfMemoryError, RuntimeLibraryError, comes_from
 
 # ONNX Runtime's arenas, CUDA and its libraries, the C++ allocator, TensorFlow's ResourceExhaustedError.
 _OUT_OF_MEMORY = re.compile(
@@ -16,14 +16,25 @@ _OUT_OF_MEMORY = re.compile(
 _LONGEST = 300  # characters of an engine's message; some include a stack
 
 
+# Packages of the engines and of what they call. Their exceptions have no common base, and many are built in.
+_ENGINES = ("onnxruntime", "tensorflow", "keras", "google", "numpy", "runtime")
+
+
+def is_engines_own(error: Exception) -> bool:
+    """Return whether an exception comes from an engine, and not from a signal handler that ran in the meantime."""
+    return comes_from(error, _ENGINES)
+
+
 @contextmanager
 def engine_errors(engine: str, path: Path) -> Iterator[None]:
-    """Translate what an engine raises to OutOfMemoryError or EngineError; our own errors pass."""
+    """Translate what an engine raises to OutOfMemoryError or EngineError; our own errors and any others pass."""
     try:
         yield
     except RuntimeLibraryError:
         raise
-    except Exception as error:  # the engines' types have no common base
+    except Exception as error:
+        if not is_engines_own(error):
+            raise
         reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise OutOfMemoryError(

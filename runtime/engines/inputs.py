@@ -9,6 +9,8 @@ from runtime.arguments import count, shown
 from runtime.artifact import IMAGES, SIZE_MULTIPLE, WINDOWS, Metadata
 from runtime.errors import InputError
 
+_MOST_PIXELS = 2**30  # of a batch of made-up images: at most 3 GiB
+
 
 def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[np.float32]:
     """Refuse a batch that the graph does not accept, with InputError; return `windows` as float32.
@@ -42,9 +44,20 @@ def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[n
     return converted
 
 
-def check_size(size: Any) -> None:
-    """Raise InputError unless it is the height and width of an image: a pair of positive integers."""
+def check_size(size: Any, max_pixels: int) -> None:
+    """Raise InputError unless it is the height and width of an image: positive integers, not too many pixels."""
     try:
-        _height, _width = (count("a side", side) for side in size)
+        height, width = (count("a side", side) for side in size)
     except (TypeError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"sizes has {shown(size)}: expected (height, width) in pixels") from error
+    if height * width > max_pixels:
+        raise InputError(f"sizes has {shown(size)}: expected at most {max_pixels} pixels, the max_pixels of images")
+
+
+def check_batch(batch_size: int, height: int, width: int) -> None:
+    """Raise InputError if a batch of images of a size is too large to try."""
+    if batch_size * height * width > _MOST_PIXELS:
+        raise InputError(
+            f"batch_size is {shown(batch_size)}: expected at most {_MOST_PIXELS // (height * width)} images of "
+            f"{height} x {width} pixels"
+        )

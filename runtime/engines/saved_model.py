@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE, Metadata
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
+from runtime.engines.errors import is_engines_own
 from runtime.engines.options import EngineOptions
 from runtime.engines.outputs import check_outputs
 from runtime.engines.protocol import Arrays
@@ -83,6 +84,8 @@ class SavedModelBackend:
             with tf.device(self._tf_device):
                 return tf.saved_model.load(str(self._path))
         except Exception as error:
+            if not is_engines_own(error):
+                raise
             reason = str(error).split("\n")[0]
             raise ArtifactError(f"tensorflow {tf.__version__} refuses {self._path}: {reason}") from error
 
@@ -138,8 +141,11 @@ class FunctionStages:
 def _description(path: Path) -> Any:
     """Parse `saved_model.pb`, which runs nothing; if it exists, TensorFlow reads no other spelling of the name."""
     try:
-        return SavedModel.FromString((path / _DESCRIPTION).read_bytes())
+        description = path / _DESCRIPTION
+        return SavedModel.FromString(description.read_bytes() if description.is_file() else b"")
     except Exception as error:  # protobuf has exceptions of its own
+        if not is_engines_own(error):
+            raise
         raise ArtifactError(
             f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is missing or damaged: copy or export it again"
         ) from error

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count, islice
@@ -352,6 +353,95 @@ def test_an_interrupt_comes_through():
     assert camera.closed == 1
 
 
+class Stalled:
+    """A camera that gives some frames and then nothing, until it is let go."""
+
+    def __init__(self, sides):
+        self.sides = sides
+        self.stalls, self.go_on, self.ended = (threading.Event() for _ in range(3))
+
+    def frames(self):
+        try:
+            yield from frames(self.sides)
+            self.stalls.set()
+            self.go_on.wait(PATIENCE)
+            yield from frames([64])
+        finally:
+            self.ended.set()
+
+
+@pytest.fixture
+def stalled():
+    made = []
+    yield lambda sides: made.append(Stalled(sides)) or made[-1]
+    for each in made:
+        each.go_on.set()
+        assert each.ended.wait(PATIENCE), "the source is closed when it goes on"
+
+
+class Timeout(Exception):  # noqa: N818
+    """Raised by the signal handler of a program."""
+
+
+@pytest.mark.parametrize("sides", [[], [64], [64, 64, 128]], ids=len)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Timeout])
+def test_a_signal_ends_a_stream_whose_source_stalls(stalled, sides, kind):
+    """At once, with what its handler raises."""
+
+    def ring(*_):
+        raise kind
+
+    source = stalled(sides)
+    before = signal.signal(signal.SIGALRM, ring)
+    found = start(FakeStages(), source.frames(), 2, 4)
+    try:
+        begin = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(kind):
+            list(found)
+        assert time.monotonic() - begin < 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not source.ended.is_set()
+
+
+def test_a_program_that_leaves_a_stalled_source_goes_on(stalled, monkeypatch):
+    """It waits for the source, but not forever."""
+    monkeypatch.setattr("runtime.stream._PATIENCE", 0.1)
+    source = stalled([64, 64])
+    with closing(start(FakeStages(), source.frames(), 1, 3)) as found:
+        next(found)
+        assert source.stalls.wait(PATIENCE)
+    assert not source.ended.is_set()
+
+
+STALLED = """
+import sys, threading
+sys.path.insert(0, {folder!r})
+import numpy as np
+from runtime.stream import Work, stream_each
+
+def source():
+    print("stalled", flush=True)
+    threading.Event().wait()
+    yield
+
+for _ in stream_each(Work(None, None, None, 1, 1), source()):
+    pass
+"""
+
+
+def test_the_first_ctrl_c_ends_a_program_with_a_stalled_source(pytestconfig):
+    code = STALLED.format(folder=str(pytestconfig.rootpath))
+    command = ["sh", "-c", 'trap - INT; exec "$0" -c "$1"', sys.executable, code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "stalled\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == -signal.SIGINT
+        assert "KeyboardInterrupt" in child.stderr.read()
+
+
 def test_what_the_source_raises_when_it_is_closed_comes_through():
     def source():
         try:
@@ -539,6 +629,22 @@ class FakePredictor(FakeStages, Predictor):
     """The methods of a predictor, taken for open, over steps that count."""
 
     _engine = SimpleNamespace(require_open=lambda: None)
+
+
+@pytest.mark.parametrize("number", [10**9, sys.maxsize])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_no_number_is_larger_than_that_of_the_pictures(number, count):
+    """Neither memory nor time grows with what is asked for."""
+    pictures = list(frames([64] * count))
+    wanted = list(range(count))
+    tracemalloc.start()
+    assert numbers(FakePredictor().predict_batch(pictures, number)) == wanted
+    assert numbers(start(FakeStages(), pictures, 1, number)) == wanted
+    assert numbers(start(FakeStages(), iter(pictures), number)) == wanted
+    assert numbers(start(FakeStages(), pictures, number, number)) == wanted
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_a_batch_groups_all_that_is_given():

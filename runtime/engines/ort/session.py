@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.engines.errors import is_engines_own
 from runtime.engines.forked import keep_in_children
 from runtime.engines.ort.graph_cache import GRAPH, WEIGHTS, GraphCache
 from runtime.engines.ort.library import CPU, ort
@@ -45,7 +46,9 @@ class SessionOpener:
         """
         try:
             return _create(content or str(self.path), options or self.options(), providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
+        except Exception as error:
+            if not is_engines_own(error):
+                raise
             reason = str(error).split("\n")[0]
             if providers[0][0] != CPU and any(word in str(error) for word in ("CUDA", "TensorRT", "TRT")):
                 raise DeviceError(f"the CUDA device cannot be used: {reason}") from error
@@ -65,7 +68,9 @@ class SessionOpener:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
                 return _create(str(graph), options, providers)
-            except Exception as error:  # noqa: BLE001 - as above; opening the artifact itself shows whether it is sound
+            except Exception as error:  # opening the artifact itself shows whether it is sound
+                if not is_engines_own(error):
+                    raise
                 _logger.warning("onnxruntime refuses the cached graph %s: %s", graph, str(error).split("\n")[0])
                 return self.open(providers, content=content)
         with cache.draft() as draft:
@@ -76,7 +81,9 @@ class SessionOpener:
             options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_SMALLEST_IN_FILE))
             try:
                 session = _create(content or str(self.path), options, providers)
-            except Exception as error:  # as above
+            except Exception as error:
+                if not is_engines_own(error):
+                    raise
                 self.open(providers, content=content)  # raises, unless only writing failed
                 reason = str(error).split("\n")[0]
                 raise OutputError(f"cannot write to the cache {cache.path.parent}: {reason}") from error
@@ -87,6 +94,8 @@ class SessionOpener:
 
 
 def _create(source: str | bytes, options: Any, providers: Providers) -> Any:
-    session = ort.InferenceSession(source, sess_options=options, providers=providers)
+    # Its fallback is for GPUs; on the CPU it would try again after any RuntimeError, also a signal handler's.
+    fallback = int(providers[0][0] != CPU)
+    session = ort.InferenceSession(source, sess_options=options, providers=providers, enable_fallback=fallback)
     keep_in_children(session)
     return session

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
 
 from runtime import Placement, Predictor, read_metadata
 from runtime.artifact_files.onnx_file import metadata_entry, seal
@@ -104,7 +105,7 @@ def test_cpu_that_was_asked_for_is_not_worth_a_message(artifact, caplog):
 def falls_back(real):
     """ONNX Runtime where the CUDA libraries do not load: a session on the CPU, and no error."""
 
-    def session(path, sess_options, providers):
+    def session(path, sess_options, providers, **_fallback):
         return real(path, sess_options=sess_options, providers=[CPU])
 
     return session
@@ -113,9 +114,9 @@ def falls_back(real):
 def fails(real):
     """ONNX Runtime where the CUDA libraries load, but there is no device."""
 
-    def session(path, sess_options, providers):
+    def session(path, sess_options, providers, **_fallback):
         if providers[0][0] == CUDA:
-            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected\nsecond line")
+            raise EngineFailure("CUDA failure 100: no CUDA-capable device is detected\nsecond line")
         return real(path, sess_options=sess_options, providers=providers)
 
     return session

@@ -1,6 +1,7 @@
 """What engines raise in a run: one line of ours, memory told apart, and the predictor goes on."""
 
 import json
+import signal
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from maskrcnn.commands.exit_codes import exit_code
-from runtime import EngineError, OutOfMemoryError, Predictor, read_metadata
+from runtime import EngineError, EngineOptions, OutOfMemoryError, Predictor, read_metadata
 from runtime.artifact_files.onnx_file import seal
 from runtime.errors import DeviceError
 
@@ -24,21 +25,25 @@ USES = {
 
 
 class Failing:
-    """An engine that raises whatever it is asked."""
+    """An engine that raises whatever it is asked; its code counts as a part of `package`."""
 
     device = "cpu"
 
-    def __init__(self, error):
-        self._error = error
+    def __init__(self, error, package="onnxruntime.capi"):
+        names = {"__name__": package, "error": error}
+        exec("def fail(*_): raise error", names)
+        self._fail = names["fail"]
 
     def __call__(self, *_):
-        raise self._error
+        self._fail()
 
     explain = borders = __call__
 
 
 class ResourceExhaustedError(Exception):
-    """Of the name that TensorFlow's has."""
+    """As TensorFlow has one."""
+
+    __module__ = "tensorflow.python.framework.errors_impl"
 
 
 FAILURES = {
@@ -93,6 +98,64 @@ def test_our_own_errors_and_interrupts_pass(predictor, monkeypatch):
         with pytest.raises(type(error)) as found:
             predictor.run(IMAGES, WINDOWS)
         assert found.value is error
+
+
+class Timeout(Exception):  # noqa: N818
+    """Of a program that uses the package."""
+
+
+HANDLERS = [
+    Timeout("mine"),
+    TimeoutError("mine"),
+    RuntimeError("out of memory"),
+    MemoryError("mine"),
+    OSError(5, "mine"),
+]
+
+
+@pytest.mark.parametrize("raised", HANDLERS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("use", USES)
+def test_what_a_signal_handler_raises_in_a_run_passes(predictor, picture, monkeypatch, use, raised):
+    monkeypatch.setattr(predictor._engine, "_backend", Failing(raised, "my_program"))
+    with pytest.raises(type(raised)) as found:
+        USES[use](predictor, picture)
+    assert found.value is raised
+
+
+@pytest.mark.parametrize("raised", HANDLERS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("cached", [False, True], ids=["plain", "cached"])
+def test_what_a_signal_handler_raises_on_opening_passes(artifact, monkeypatch, tmp_path, raised, cached):
+    if artifact.is_dir():
+        monkeypatch.setattr("runtime.engines.saved_model.tf.saved_model.load", Failing(raised, "my_program"))
+        monkeypatch.setattr("runtime.engines.saved_model.SavedModel.FromString", lambda content: content)
+        monkeypatch.setattr("runtime.engines.saved_model.check_savedmodel", lambda *_: None)
+        cached = False
+    else:
+        create = "onnxruntime.InferenceSession._create_inference_session"
+        if cached:  # the second predictor opens what the first one wrote
+            Predictor(artifact, "cpu", engine=EngineOptions(cache=tmp_path))
+        monkeypatch.setattr(create, Failing(raised, "my_program"))
+    with pytest.raises(type(raised)) as found:
+        Predictor(artifact, "cpu", engine=EngineOptions(cache=tmp_path if cached else None))
+    assert found.value is raised
+
+
+def test_a_real_alarm_in_a_run(predictor):
+    """It arrives when the engine returns."""
+
+    def ring(*_):
+        raise Timeout
+
+    before = signal.signal(signal.SIGALRM, ring)
+    images, windows = np.zeros((4, 512, 512, 3), np.uint8), np.array([[0, 0, 512, 512]] * 4, np.float32)
+    signal.setitimer(signal.ITIMER_REAL, 0.03)
+    try:
+        with pytest.raises(Timeout):
+            predictor.run(images, windows)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert predictor.run(images, windows)["num_detections"].shape == (4,)
 
 
 def doctored_graph(artifact, path, nodes, initializers=(), output="scores", element_type=None):

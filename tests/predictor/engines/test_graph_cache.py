@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
 
 from runtime import EngineOptions, Predictor
 from runtime.artifact_files.onnx_file import metadata_entry
@@ -43,7 +44,7 @@ def opened(monkeypatch):
 
     real, calls = ort.InferenceSession, []
 
-    def session(source, sess_options, providers):
+    def session(source, sess_options, providers, **_fallback):
         calls.append((source, sess_options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL))
         return real(source, sess_options=sess_options, providers=providers)
 
@@ -199,9 +200,9 @@ def test_disk_that_is_full(start, cache, monkeypatch):
 
     real = ort.InferenceSession
 
-    def session(source, sess_options, providers):
+    def session(source, sess_options, providers, **_fallback):
         if sess_options.optimized_model_filepath:
-            raise RuntimeError("No space left on device\nsecond line")
+            raise EngineFailure("No space left on device\nsecond line")
         return real(source, sess_options=sess_options, providers=providers)
 
     monkeypatch.setattr(ort, "InferenceSession", session)
@@ -216,7 +217,7 @@ def test_cuda_that_does_not_load_leaves_no_graph_of_its_own(onnx_artifact, cache
     real = ort.InferenceSession
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(ort, "preload_dlls", lambda **_options: None, raising=False)
-    monkeypatch.setattr(ort, "InferenceSession", lambda path, sess_options, providers: real(path, sess_options, [CPU]))
+    monkeypatch.setattr(ort, "InferenceSession", lambda path, sess_options, **_rest: real(path, sess_options, [CPU]))
     caplog.set_level(logging.WARNING, logger="runtime")
     with pytest.raises(DeviceError):
         Predictor(onnx_artifact, "cuda", engine=EngineOptions(cache=cache))

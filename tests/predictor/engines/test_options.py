@@ -63,7 +63,7 @@ def opened(monkeypatch):
     real, calls = ort.InferenceSession, []
 
     class Session:
-        def __init__(self, source, sess_options, providers):
+        def __init__(self, source, sess_options, providers, **_fallback):
             calls.append(SimpleNamespace(source=source, options=sess_options, providers=providers))
             self._real = real(source, sess_options=sess_options, providers=[CPU])
 
@@ -215,6 +215,23 @@ def test_warm_up_runs_each_size_once_with_work_for_every_stage(predictor, record
         assert inputs["score_threshold"] == 0
         assert outputs["num_detections"].all()
     assert len(recorder) == 1  # all sizes become one
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "said"),
+    [
+        ([(10**9, 10**9)], 1, "sizes has (1000000000, 1000000000): expected at most 100000000 pixels"),
+        ([(64, 64), (1, 10**400)], 1, "sizes has (1, 1000"),
+        ([(64, 64), (2**62, 2**62)], 1, "sizes has (46116"),
+        ([(64, 64)], 10**9, "batch_size is 1000000000: expected at most 16384 images of"),
+        ([(64, 64)], sys.maxsize, "batch_size is 9223372036854775807: expected at most 16384 images of"),
+    ],
+)
+def test_warm_up_of_more_than_fits(predictor, sizes, batch_size, said):
+    with pytest.raises(InputError) as refused:
+        predictor.warm_up(sizes, batch_size)
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 300
 
 
 def test_warm_up_of_sizes_that_differ(doctored, monkeypatch):
