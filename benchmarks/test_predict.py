@@ -135,3 +135,31 @@ def test_run_lengths_by_pycocotools(benchmark, onnx_path, photograph):
     encoder = pytest.importorskip("pycocotools.mask")
     detections = Predictor(onnx_path, "cpu")(photograph)
     benchmark(lambda: [encoder.encode(np.asfortranarray(d.masks[0])) for d in detections])
+
+
+@pytest.fixture(scope="module")
+def ten_large():
+    """Ten round masks at 12 megapixels, each about half as large as the image, and the image."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 0.3, (10, 2)) * (4000, 3000)
+    boxes = np.hstack([corners, corners + np.array([2800, 2100])]).astype(np.float32)
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    masks = np.repeat(np.clip(1.4 - np.hypot(y, x), 0, 1)[None], 10, 0).astype(np.float32)
+    found = Detections(boxes, np.ones(10, np.float32), np.ones(10, np.int32), masks, (3000, 4000), ("BG", "cell"))
+    return found, rng.integers(0, 256, (3000, 4000, 3), np.uint8)
+
+
+@pytest.mark.benchmark(group="ten large masks drawn at 12 megapixels")
+def test_draw(benchmark, ten_large):
+    """Masks from their probabilities, outlines, boxes and labels."""
+    found, picture = ten_large
+    benchmark(found.draw, picture)
+
+
+@pytest.mark.benchmark(group="ten large masks drawn at 12 megapixels")
+def test_draw_by_supervision(benchmark, ten_large):
+    """The peer tints only, with masks that are pasted before; install opencv-python-headless, or it is slower."""
+    supervision = pytest.importorskip("supervision")
+    found, picture = ten_large
+    theirs, pen = found.to_supervision(), supervision.MaskAnnotator()
+    benchmark(lambda: pen.annotate(picture.copy(), theirs))

@@ -76,7 +76,7 @@ class Scene:
         scale = drawing_scale(pixels.shape[:2])
         shrunk = resize(pixels, scale)
         objects = [self._drawn(shape, scale, shrunk.shape[:2]) for shape in self.shapes]
-        canvas = draw_objects(np.array(shrunk), objects, boxes=False)
+        canvas = draw_objects(shrunk, objects, boxes=False)
         pen = ImageDraw.Draw(canvas)
         width = max(1, round(max(canvas.size) / 512))
         for shape in self.shapes:

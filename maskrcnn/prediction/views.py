@@ -1,6 +1,7 @@
 """Overlays and splashes, drawn from the stored detections, so that those drawn later are identical."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from maskrcnn.prediction.documents import Row
 from maskrcnn.prediction.output_folder import OutputFolder
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
-from runtime.masks.rle import decode_crop
+from runtime.masks.rle import area, decode_crop
 from runtime.output.draw import DrawnObject, draw_objects, instance_color
 from runtime.output.splash import splash_crops
 
@@ -27,15 +28,21 @@ def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, 
     Returns:
         An RGB image [H, W].
     """
-    crops = [decode_crop(row["mask"]) for row in rows]
     if kind == "splash":
-        return splash_crops(pixels, crops)
+        return splash_crops(pixels, (decode_crop(row["mask"]) for row in rows))
     colors = [instance_color(row["class_id"] - 1 if by_class else place) for place, row in enumerate(rows)]
     objects = [
-        DrawnObject(crop, np.rint(row["box"]).astype(int).tolist(), row["name"], f" {row['score']:.2f}", color)
-        for row, crop, color in zip(rows, crops, colors, strict=True)
+        DrawnObject(
+            partial(decode_crop, row["mask"]),
+            np.rint(row["box"]).astype(int).tolist(),
+            row["name"],
+            f" {row['score']:.2f}",
+            color,
+            area(row["mask"]),
+        )
+        for row, color in zip(rows, colors, strict=True)
     ]
-    return draw_objects(pixels.copy(), objects)
+    return draw_objects(pixels, objects)
 
 
 def write_picture_views(

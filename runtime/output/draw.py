@@ -1,7 +1,8 @@
 """Draw detections, or other objects, on their image."""
 
 import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from runtime.arguments import real
-from runtime.masks.paste import MaskCrop
+from runtime.masks.paste import MaskCrop, paste_mask
 from runtime.output.splash import read_image_of
 from runtime.pictures.read import ImageSource
 
@@ -22,17 +23,21 @@ Rectangle = tuple[float, float, float, float]
 # Multiples of the golden ratio spread hues evenly, however many there are.
 _GOLDEN_RATIO = 0.618033988749895
 
+# Rows of a mask that are drawn at a time: such a strip fits the processor's cache.
+_STRIP_ROWS = 128
+
 _NO_MASK: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 
 
 class DrawnObject(NamedTuple):
     """How one object is drawn."""
 
-    crop: MaskCrop
+    crop: MaskCrop | Callable[[], MaskCrop]  # a function makes it when it is drawn: one crop is in memory at a time
     box: Sequence[int]  # x1, y1, x2, y2 in whole image pixels; the label is next to it
     name: str  # first part of the label, shortened if there is no room
     tail: str  # second part of the label, such as a score
     color: Color
+    area: int | None = None  # pixels of the mask; None counts them
 
 
 def draw_detections(
@@ -64,11 +69,15 @@ def draw_detections(
         InputError: its size is not `detections.image_size`, or `opacity` is out of range.
     """
     opacity = real("opacity", opacity, range_="0 (clear) to 1 (solid)")
-    pixels = np.array(read_image_of(detections, image))
-    boxes_and_names = zip(detections.pixel_boxes.tolist(), detections.names, detections.scores, strict=True)
+    pixels = read_image_of(detections, image)
+    pairs = zip(detections.mask_probabilities, detections.boxes, strict=True)
+    # One mask at a time; `Detections.mask_crops` would keep them all.
+    crops = [partial(paste_mask, *pair, detections.image_size, detections.paste_mode) for pair in pairs]
+    areas = detections.areas.tolist() if masks else [0] * len(crops)
+    rows = zip(crops, detections.pixel_boxes.tolist(), detections.names, detections.scores, areas, strict=True)
     objects = [
-        DrawnObject(detections.mask_crops[row] if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row))
-        for row, (box, name, score) in enumerate(boxes_and_names)
+        DrawnObject(crop if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row), area)
+        for row, (crop, box, name, score, area) in enumerate(rows)
     ]
     return draw_objects(pixels, objects, boxes=boxes, labels=labels, opacity=opacity)
 
@@ -81,22 +90,22 @@ def draw_objects(
     labels: bool = True,
     opacity: float = 0.45,
 ) -> Image.Image:
-    """Draw objects as `draw_detections` does; writes to `pixels`, uint8 [H, W, 3].
+    """Draw objects on `pixels`, uint8 [H, W, 3], as `draw_detections` does.
 
     Boxes and labels are drawn in the order of `objects`; an object without name and tail has no label.
     """
     height, width = pixels.shape[:2]
     extent = (height * width) ** 0.5
     line = max(1, round(extent / 320))
-    areas = np.array([np.count_nonzero(each.crop[0]) for each in objects])
-    for row in np.argsort(-areas, kind="stable"):
-        _tint(pixels, objects[row].crop, objects[row].color, opacity, line)
     canvas = Image.fromarray(pixels)
+    for each in sorted(objects, key=_area, reverse=True):  # equal ones in their order
+        _tint(canvas, _made(each.crop), each.color, opacity, line)
     pen = ImageDraw.Draw(canvas)
     if boxes:
-        for _, (x1, y1, x2, y2), _, _, color in objects:
+        for each in objects:
+            x1, y1, x2, y2 = each.box
             if x2 > x1 and y2 > y1:
-                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=color, width=line)
+                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=each.color, width=line)
     if labels:
         size = max(10, min(round(extent / 45), min(height, width) // 6))
         labeled = [each for each in objects if each.name or each.tail]
@@ -110,16 +119,38 @@ def instance_color(row: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _tint(pixels: npt.NDArray[np.uint8], place: MaskCrop, color: Color, opacity: float, line: int) -> None:
-    crop, (y, x) = place
-    part = pixels[y : y + crop.shape[0], x : x + crop.shape[1]]
-    part[crop] = np.rint((1 - opacity) * part[crop] + opacity * np.array(color))
-    inner = np.pad(crop, 1)
-    for _ in range(line):  # each pass removes the pixels that touch the outside
-        core = inner[1:-1, 1:-1]
-        core = core & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        inner = np.pad(core, 1)
-    part[crop & ~inner[1:-1, 1:-1]] = color
+def _made(crop: MaskCrop | Callable[[], MaskCrop]) -> MaskCrop:
+    return crop() if callable(crop) else crop
+
+
+def _area(drawn: DrawnObject) -> int:
+    return int(np.count_nonzero(_made(drawn.crop)[0])) if drawn.area is None else drawn.area
+
+
+def _tint(canvas: Image.Image, place: MaskCrop, color: Color, opacity: float, line: int) -> None:
+    crop, (y, left) = place
+    mixed = [np.rint((1 - opacity) * np.arange(256) + opacity * value).astype(int).tolist() for value in color]
+    surrounded = np.pad(crop, line)
+    for top in range(0, len(crop), _STRIP_ROWS):
+        strip = crop[top : top + _STRIP_ROWS]
+        box = (left, y + top, left + strip.shape[1], y + top + len(strip))
+        canvas.paste(canvas.crop(box).point(mixed[0] + mixed[1] + mixed[2]), box, Image.fromarray(strip))
+        inner = _eroded(surrounded[top : top + len(strip) + 2 * line], line)[line:-line, line:-line]
+        canvas.paste(color, box, Image.fromarray(strip & ~inner))
+
+
+def _eroded(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
+    """Remove the pixels that are at most `steps` up, down, left or right from the outside, but for the outer rows."""
+    reach = 0
+    while reach < steps:
+        step = min(max(reach, 1), steps - reach)  # shifts by up to `reach` leave no gaps, so the reach can double
+        inner = mask.copy()
+        inner[step:] &= mask[:-step]
+        inner[:-step] &= mask[step:]
+        inner[:, step:] &= mask[:, :-step]
+        inner[:, :-step] &= mask[:, step:]
+        mask, reach = inner, reach + step
+    return mask
 
 
 def _write_labels(
@@ -131,7 +162,7 @@ def _write_labels(
 ) -> None:
     margin = line + 1
     taken: list[Rectangle] = []
-    for _, box, name, tail, color in objects:
+    for _, box, name, tail, color, _ in objects:
         text = _fit(pen, font, name, tail, image_size[1] - 2 * margin)
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         size = (right - left + 2 * margin, bottom - top + 2 * margin)

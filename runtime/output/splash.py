@@ -47,9 +47,10 @@ def read_image_of(detections: "Detections", image: ImageSource) -> npt.NDArray[n
 
 def splash_crops(pixels: npt.NDArray[np.uint8], crops: Iterable[MaskCrop]) -> Image.Image:
     """Return pixels, uint8 [H, W, 3] RGB, in gray (luminance, ITU-R 601) except inside the masks."""
-    gray = np.asarray(Image.fromarray(pixels).convert("L"))
-    result = np.repeat(gray[:, :, None], 3, axis=2)
+    inside = np.zeros(pixels.shape[:2], np.bool_)
     for crop, (y, x) in crops:
-        place = np.s_[y : y + crop.shape[0], x : x + crop.shape[1]]
-        result[place][crop] = pixels[place][crop]
-    return Image.fromarray(result)
+        inside[y : y + crop.shape[0], x : x + crop.shape[1]] |= crop
+    colored = Image.fromarray(pixels)
+    result = colored.convert("L").convert("RGB")
+    result.paste(colored, mask=Image.fromarray(inside))
+    return result
