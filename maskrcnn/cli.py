@@ -7,7 +7,7 @@ be written; 130 and 143 the run was interrupted by Ctrl-C or SIGTERM, and can be
 
 from typer import Typer
 
-from maskrcnn.commands import data
+from maskrcnn.commands import config, data
 from maskrcnn.commands.evaluate import evaluate
 from maskrcnn.commands.inspect import inspect
 from maskrcnn.commands.predict import predict
@@ -24,4 +24,5 @@ def main(version: Version = False) -> None:
 
 for _command in (train, evaluate, predict, inspect):
     app.command()(_command)
+app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import keras
 
+from maskrcnn.checkpoints.architecture import CONFIG, config_of
 from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.checkpoints.named_weights import LoadReport, get_arrays, set_arrays
 from maskrcnn.configuration.model import Config
-from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-
-_CONFIG = "maskrcnn_config"
 
 
 def save_checkpoint(model: MaskRCNN, path: str | Path, overwrite: bool = False) -> None:
@@ -23,7 +21,7 @@ def save_checkpoint(model: MaskRCNN, path: str | Path, overwrite: bool = False) 
     Raises:
         OutputError: The file exists and `overwrite` is False, or it cannot be written.
     """
-    write_arrays(path, get_arrays(model), {_CONFIG: model.config.to_json()}, overwrite)
+    write_arrays(path, get_arrays(model), {CONFIG: model.config.to_json()}, overwrite)
 
 
 def save_matterport(model: MaskRCNN, path: str | Path, overwrite: bool = False) -> None:
@@ -56,13 +54,8 @@ def load_checkpoint(
         CheckpointError: The file cannot be read, or does not fit the configuration.
         ConfigError: No model can be built from the configuration (given or stored).
     """
-    arrays, attributes = read_arrays(path)
+    arrays, _ = read_arrays(path)
     if config is None:
-        if _CONFIG not in attributes:
-            raise CheckpointMismatchError(
-                f"{path} does not store a model configuration: give one with --config FILE.json (config=...), with our "
-                "or matterport's field names"
-            )
-        config = Config.from_json(attributes[_CONFIG])
+        config = config_of(path)
     model = MaskRCNN(config, backbone)
     return model, set_arrays(model, arrays, str(path), exclude_heads)

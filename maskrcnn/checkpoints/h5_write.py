@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-
-import h5py
+from typing import TYPE_CHECKING
 
 from runtime.atomic import atomic_write
 
+if TYPE_CHECKING:
+    import h5py
+
 
 @contextmanager
-def writing_h5(path: str | Path, *, overwrite: bool) -> Iterator[h5py.File]:
+def writing_h5(path: str | Path, *, overwrite: bool) -> Iterator["h5py.File"]:
     """Yield an HDF5 file to fill; it is written to `path` when the block ends without an error."""
+    import h5py  # noqa: PLC0415  (reading needs it for few files)
+
     with atomic_write(path, overwrite=overwrite) as temporary:
         content = BytesIO()
-        with h5py.File(content, "w") as file:
+        with h5py.File(content, "w", libver="earliest") as file:  # what `h5_classic` reads
             yield file
         temporary.write_bytes(content.getbuffer())

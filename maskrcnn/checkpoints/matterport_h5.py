@@ -9,27 +9,26 @@ is read.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.checkpoints.h5_walk import check_structure
+from maskrcnn.checkpoints.h5_content import H5Array, H5Content, RefusedError
+from maskrcnn.checkpoints.h5_open import keras3_hint, open_h5
 from maskrcnn.checkpoints.h5_write import writing_h5
-from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
+from maskrcnn.errors import CheckpointFormatError
 
 Arrays = dict[str, NDArray[np.float32]]
+Shapes = dict[str, tuple[int, ...]]
 
 RPN_GROUP = "rpn_model"
+# What the layers of networks call their weights, in contrast to other numbers that a program may keep with them.
+VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "depthwise_kernel")
 _KERAS_VERSION = "2.2.5"  # the layout's version; Keras 3 reads it as a legacy file
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DIGEST = "maskrcnn_sha256"
-# Errors that h5py and NumPy raise for files with a broken structure.
-_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def group_of(layer: str) -> str:
@@ -45,24 +44,11 @@ def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, str]]:
         CheckpointFormatError: The file is empty, truncated, damaged, unsafe, not HDF5, or has another layout.
     """
     path = Path(path)
-    with _open(path) as file:
-        check_structure(file, path)
-        root = file.get("model_weights", file)
-        arrays: Arrays = {}
-        for group_name in root:
-            group = root[group_name]
-            if not isinstance(group, h5py.Group) or "weight_names" not in group.attrs:
-                continue
-            for raw in group.attrs["weight_names"]:
-                name = raw.decode() if isinstance(raw, bytes) else str(raw)
-                layer, variable = _split(group_name, name)
-                arrays[f"{layer}/{variable}"] = _read_dataset(path, group, name)
-        attributes = {key: _text(value) for key, value in file.attrs.items() if isinstance(value, str | bytes)}
-    if not arrays:
-        raise CheckpointFormatError(
-            f"{path} is an HDF5 file without Keras layer weights: expected a matterport .h5 or a checkpoint "
-            "saved by maskrcnn"
-        )
+    arrays: Arrays = {}
+    with open_h5(path) as content:
+        for name, array in _weights(content).items():
+            arrays[name] = np.asarray(array.read(), np.float32)
+        attributes = {key: value for key, value in content.groups[""].items() if isinstance(value, str)}
     expected = attributes.pop(_DIGEST, None)
     if expected is not None and expected != _digest(arrays, attributes):
         raise CheckpointFormatError(f"{path} is damaged: its weights differ from the digest stored with them")
@@ -99,55 +85,67 @@ def write_arrays(
             file.attrs[_DIGEST] = _digest(arrays, stored)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    if not path.exists():
-        raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
-    if path.is_dir():
-        raise CheckpointFormatError(f"{path} is a folder: expected a .h5 file")
-    if not path.is_file():  # reading a pipe could block forever
-        raise CheckpointFormatError(f"{path} is a pipe or a device: expected a .h5 file")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(len(_HDF5_SIGNATURE))
-    except OSError as error:
-        raise CheckpointFormatError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    if not head:
-        raise CheckpointFormatError(f"{path} is empty: copy or download it again")
-    if head != _HDF5_SIGNATURE:
-        raise CheckpointFormatError(f"{path} is not an HDF5 file: expected a matterport .h5 or a .weights.h5")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise CheckpointFormatError(f"{path} is truncated or damaged: copy or download it again") from error
-    with file:
-        try:
-            yield file
-        except CheckpointFormatError:
-            raise
-        except _DAMAGE as error:
-            raise CheckpointFormatError(f"{path} is truncated or damaged: {error}".split("\n")[0]) from error
+def read_shapes(path: str | Path) -> tuple[Shapes, dict[str, str]]:
+    """Read what `read_arrays` reads, but only the shapes of the weights; their digest is not compared.
+
+    Raises:
+        CheckpointError: As `read_arrays`.
+    """
+    path = Path(path)
+    with open_h5(path) as content:
+        shapes = {name: array.shape for name, array in _weights(content).items()}
+        return shapes, {key: value for key, value in content.groups[""].items() if isinstance(value, str)}
+
+
+def _weights(content: H5Content) -> dict[str, H5Array]:
+    """Return the arrays that Keras lists as weights, by "<layer>/<variable>"."""
+    root = "model_weights/" if "model_weights" in content.groups else ""
+    if "model_weights" in content.arrays:
+        raise RefusedError("is damaged: /model_weights is an array instead of a group")
+    found: dict[str, H5Array] = {}
+    for group, attributes in content.groups.items():
+        name = group.removeprefix(root)
+        if not group.startswith(root) or not name or "/" in name:
+            continue
+        for weight in _weight_names(attributes, group):
+            layer, variable = _split(name, weight)
+            array = content.arrays.get(f"{group}/{weight}")
+            if array is None:
+                raise RefusedError(f"has no array /{group}/{weight}: copy or download it again")
+            if variable in VARIABLES and (array.dtype is None or array.dtype.kind != "f"):
+                raise RefusedError(
+                    f"declares /{group}/{weight} as {array.dtype or 'other values'} {array.shape}: expected "
+                    "floating-point numbers"
+                )
+            found[f"{layer}/{variable}"] = array
+    if not found:
+        raise RefusedError(
+            keras3_hint(content)
+            or "is an HDF5 file without Keras layer weights: expected a matterport .h5 or a "
+            "checkpoint saved by maskrcnn"
+        )
+    return found
+
+
+def _weight_names(attributes: Mapping[str, str | list[str] | None], group: str) -> list[str]:
+    """Return the names of a layer's weights; Keras puts a list that is too long into several attributes."""
+    names: list[str] = []
+    for key in ("weight_names", *(f"weight_names{number}" for number in range(len(attributes)))):
+        if key not in attributes:
+            continue
+        part = attributes[key]
+        if not isinstance(part, list):
+            raise RefusedError(f"is damaged: {key} of /{group} is not a list of names")
+        names += part
+    return names
 
 
 def _split(group_name: str, weight_name: str) -> tuple[str, str]:
     """Return layer and variable of a weight; of a wrapper, its own name and not that of the wrapped layer."""
     parts = weight_name.split("/")
-    layer = parts[-2] if group_name == RPN_GROUP and len(parts) > 1 else group_name
+    nested = re.fullmatch(rf"{RPN_GROUP}(_\d+)?", group_name)
+    layer = parts[-2] if nested and len(parts) > 1 else group_name
     return layer, parts[-1].split(":")[0]
-
-
-def _read_dataset(path: Path, group: h5py.Group, name: str) -> NDArray[np.float32]:
-    node: Any = group
-    for part in name.split("/"):
-        node = node.get(part) if isinstance(node, h5py.Group) else None
-    if not isinstance(node, h5py.Dataset):
-        raise CheckpointFormatError(f"{path} has no array {group.name}/{name}: copy or download it again")
-    if node.dtype.kind != "f" or node.nbytes > path.stat().st_size:
-        raise CheckpointFormatError(
-            f"{path} declares {group.name}/{name} as {node.dtype} {node.shape}: "
-            "expected floating-point numbers, not more than fit into the file"
-        )
-    return np.asarray(node[()], np.float32)
 
 
 def _text(value: str | bytes) -> str:

@@ -1,6 +1,7 @@
 """Weights of a model as named arrays; every name and shape is checked."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.checkpoints.architecture import described, matched, shown_settings
+from maskrcnn.checkpoints.matterport_h5 import VARIABLES, Arrays
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 
+_SUFFIX = re.compile(r"_\d+$")  # with which Keras makes a name unique
 # Layers whose shape depends on the number of classes.
 HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
@@ -72,6 +76,13 @@ def get_arrays(model: MaskRCNN) -> dict[str, NDArray[np.float32]]:
     return {key: np.asarray(variable.numpy(), np.float32) for key, variable in named_variables(model).items()}
 
 
+def by_network_names(arrays: Arrays, network: Collection[str]) -> Arrays:
+    """Return arrays of a file with the names of the network where `matched` finds them; others keep theirs."""
+    names = matched(arrays, network)
+    renamed = {form: arrays[name] for form, name in names.items()}
+    return renamed | {name: array for name, array in arrays.items() if name not in names.values()}
+
+
 def set_arrays(
     model: MaskRCNN,
     arrays: Mapping[str, NDArray[np.float32]],
@@ -89,18 +100,20 @@ def set_arrays(
         partial: Accept missing and leftover arrays (for instance, a backbone alone) and report them.
 
     Raises:
-        CheckpointMismatchError: A shape differs, a value is not finite, or (unless `partial`) a name is missing or
-            left over.
+        CheckpointMismatchError: A shape differs, a value is not finite, or (unless `partial`) a name is missing, or
+            the file has a layer that the network does not have. Other numbers, such as anchors, are left over.
     """
     variables = named_variables(model)
+    arrays = by_network_names(dict(arrays), variables)
     excluded = {k for k in variables if k.split("/")[0] in HEAD_LAYERS} if exclude_heads else set()
     wrong = [
         key for key in variables.keys() & arrays.keys() - excluded if tuple(variables[key].shape) != arrays[key].shape
     ]
     missing = [key for key in variables if key not in arrays and key not in excluded]
     leftover = [key for key in arrays if key not in variables]
-    if not partial and (missing or leftover):
-        raise CheckpointMismatchError(_structure_message(source, missing, leftover))
+    layers = [key for key in leftover if _SUFFIX.sub("", key.split("/")[1]) in VARIABLES]
+    if not partial and (missing or layers):
+        raise CheckpointMismatchError(_structure_message(source, missing, layers, arrays))
     if wrong:
         raise CheckpointMismatchError(_shape_message(source, sorted(wrong), variables, arrays))
     loaded = [key for key in variables if key in arrays and key not in excluded]
@@ -112,13 +125,17 @@ def set_arrays(
     return LoadReport(tuple(loaded), tuple(sorted(excluded)), tuple(missing), tuple(leftover))
 
 
-def _structure_message(source: str, missing: list[str], leftover: list[str]) -> str:
+def _structure_message(
+    source: str, missing: list[str], leftover: list[str], arrays: Mapping[str, NDArray[np.float32]]
+) -> str:
     parts = []
     if missing:
         parts.append(f"{len(missing)} arrays of the model are missing from it (such as {missing[0]})")
     if leftover:
         parts.append(f"{len(leftover)} of its arrays are not in the model (such as {leftover[0]})")
-    return f"{source} has another architecture: {' and '.join(parts)}; check 'backbone' in the configuration"
+    shown = shown_settings({key: array.shape for key, array in arrays.items()})
+    found = f"; it is {described(shown)}" if shown else ""
+    return f"{source} has another architecture: {' and '.join(parts)}{found}; check 'backbone' in the configuration"
 
 
 def _shape_message(

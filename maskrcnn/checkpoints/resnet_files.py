@@ -11,6 +11,7 @@ model adds 1e-3, so channels with a variance near 1e-3 come out weaker.
 """
 
 import re
+from collections.abc import Collection
 
 from maskrcnn.checkpoints.matterport_h5 import Arrays
 
@@ -22,8 +23,8 @@ _BRANCHES = {"0": "branch1", "1": "branch2a", "2": "branch2b", "3": "branch2c"}
 _STEMS = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}
 
 
-def is_classifier(arrays: Arrays) -> bool:
-    """Return whether arrays by "<layer>/<variable>" belong to a ResNet classifier, not to a Mask R-CNN."""
+def is_classifier(arrays: Collection[str]) -> bool:
+    """Return whether weights by "<layer>/<variable>" belong to a ResNet classifier, not to a Mask R-CNN."""
     layers = {key.split("/")[0] for key in arrays}
     if any(layer.startswith(("fpn_", "rpn_", "mrcnn_")) for layer in layers):
         return False

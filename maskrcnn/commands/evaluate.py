@@ -32,6 +32,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.evaluation import evaluate as evaluation  # noqa: PLC0415
 
+        shared.check_model(model, config)
         evaluation.check_outputs(output, overwrite=force)
         pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
         predictor = shared.open_predictor(model, config, device, score_threshold)

@@ -42,6 +42,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect", "maskrcnn inspect"):
+        shared.check_model(model, config)
         import_tensorflow()
         from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from typer import Argument, BadParameter, Exit, Option, echo
 
+from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.commands.console import progress
 from maskrcnn.configuration.samples import SAMPLES, find_config
 from maskrcnn.data.readers.open import DatasetFormat
@@ -18,6 +19,7 @@ from runtime.pictures.read import MAX_PIXELS
 
 if TYPE_CHECKING:
     from maskrcnn.checkpoints.named_weights import LoadReport
+    from maskrcnn.configuration.model import Config
     from maskrcnn.model import MaskRCNN
 
 advanced = partial(Option, rich_help_panel="Advanced")  # for options that few people need
@@ -92,11 +94,39 @@ def find_model(model: Path) -> Path:
 
 def load_network(checkpoint: Path, config: str | None, exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
     """Load the Keras model of a checkpoint argument; `config` is for a checkpoint that does not store one."""
+    path, chosen = find_model(checkpoint), check_checkpoint(checkpoint, config)
     progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
     from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
 
-    return load_checkpoint(find_model(checkpoint), None if config is None else find_config(config), exclude_heads)
+    model, report = load_checkpoint(path, chosen, exclude_heads)
+    if report.leftover:
+        progress(f"{checkpoint.name}: not used, no weights of the network: {', '.join(report.leftover)}")
+    return model, report
+
+
+def check_checkpoint(checkpoint: Path, config: str | None) -> "Config":
+    """Return the configuration of a checkpoint argument, or refuse the file, without TensorFlow."""
+    from maskrcnn.checkpoints.architecture import config_of  # noqa: PLC0415
+    from maskrcnn.checkpoints.matterport_h5 import read_shapes  # noqa: PLC0415
+
+    path = find_model(checkpoint)
+    if config is None:
+        return config_of(path)
+    read_shapes(path)
+    return find_config(config)
+
+
+def check_model(model: Path, config: str | None) -> None:
+    """Refuse a model argument that is a checkpoint and cannot be used, without TensorFlow."""
+    if is_checkpoint(model):
+        check_checkpoint(model, config)
+
+
+def is_checkpoint(model: Path) -> bool:
+    """Return whether a model argument is a weights file, of whatever kind, and not an artifact."""
+    path = find_model(model)
+    return path.suffix in SUFFIXES and path.suffix != ".onnx" and not path.is_dir()
 
 
 def open_predictor(
@@ -112,7 +142,7 @@ def open_predictor(
     A threshold of None is that of the artifact, or of the configuration of a checkpoint.
     """
     path = find_model(model)
-    if path.suffix == ".h5":
+    if is_checkpoint(model):
         network, _ = load_network(path, config)
         from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 

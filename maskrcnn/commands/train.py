@@ -64,6 +64,8 @@ def train(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Train a model on one or more datasets, with the classes of the datasets."""
     with failures("train", "maskrcnn train"):
+        if init is not None and not resume and init not in ("none", "imagenet", "demo"):
+            shared.check_checkpoint(Path(init), config)
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415

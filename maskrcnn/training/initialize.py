@@ -5,8 +5,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from maskrcnn.checkpoints.architecture import CONFIG
 from maskrcnn.checkpoints.matterport_h5 import Arrays, read_arrays
-from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, LoadReport, named_variables, set_arrays
+from maskrcnn.checkpoints.named_weights import (
+    HEAD_LAYERS,
+    LoadReport,
+    by_network_names,
+    named_variables,
+    set_arrays,
+)
 from maskrcnn.checkpoints.resnet_files import is_classifier, to_backbone
 from maskrcnn.configuration.model import Config
 from maskrcnn.demo import demo_checkpoint
@@ -43,11 +50,12 @@ def initialize(
             return initialize(network, path, seed, exclude_heads)
     if source == "imagenet":
         return _load_backbone(network, _imagenet_arrays(network.config), "the ImageNet weights")
-    arrays, attributes = read_arrays(source)
-    if is_classifier(arrays):
-        return _load_backbone(network, arrays, str(source))
+    found, attributes = read_arrays(source)
+    if is_classifier(found):
+        return _load_backbone(network, found, str(source))
+    arrays = by_network_names(found, named_variables(network))
     if exclude_heads is None:
-        stored = attributes.get("maskrcnn_config")
+        stored = attributes.get(CONFIG)
         exclude_heads = _other_classes(network, arrays) or (
             stored is not None and Config.from_json(stored).model.class_names != network.config.model.class_names
         )

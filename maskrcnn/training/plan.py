@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.callbacks import Say
-from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.checkpoints.architecture import config_of
 from maskrcnn.configuration.dataclass_json import from_dict
 from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.model import Config
@@ -56,9 +56,7 @@ def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
     if resumed is not None and RunFolder(resumed).state.exists():
         return read_config(RunFolder(resumed).config)
     if init is not None and init.endswith(".h5"):
-        _, attributes = read_arrays(init)
-        if "maskrcnn_config" in attributes:
-            return Config.from_json(attributes["maskrcnn_config"])
+        return config_of(init)
     raise ConfigError(f"no configuration: give --config FILE.json or the name of a sample ({', '.join(SAMPLES)})")
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.checkpoints.h5_walk import check_structure
+from maskrcnn.checkpoints.h5_open import open_h5
 from maskrcnn.checkpoints.h5_write import writing_h5
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
 
@@ -59,11 +58,10 @@ def load_state(path: str | Path) -> State:
     if not path.is_file():
         raise CheckpointNotFoundError(f"there is no saved training state at {path}")
     try:
-        with h5py.File(path, "r") as file:
-            check_structure(file, path)
-            names, facts, expected = (file[name][()].decode() for name in ("names", "facts", "sha256"))
-            arrays = {name: _read(file["arrays"], str(number)) for number, name in enumerate(json.loads(names))}
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        with open_h5(path) as content:
+            names, facts, expected = (content.texts[name] for name in ("names", "facts", "sha256"))
+            arrays = {name: content.arrays[f"arrays/{i}"].read() for i, name in enumerate(json.loads(names))}
+    except (LookupError, TypeError, ValueError) as error:  # `CheckpointFormatError` is a ValueError
         raise CheckpointFormatError(
             f"{path} is damaged or is not a training state: start a new run from its last.weights.h5 (init) in "
             "another folder"
@@ -77,12 +75,6 @@ def load_state(path: str | Path) -> State:
             "last.weights.h5 (init) in another folder"
         )
     return State(arrays, values)
-
-
-def _read(group: h5py.Group, name: str) -> Array:
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or group[name].external:
-        raise ValueError(f"array {name} lies outside the file")
-    return np.asarray(group[name][()])
 
 
 def _digest(arrays: Mapping[str, Array], facts: str) -> str:

@@ -68,5 +68,5 @@ BEHIND = {
     "onnx": "runtime.artifact_files.onnx_scan.read_fields",
     "savedmodel": "runtime.artifact_files.savedmodel_scan._foreign_parts",
     "config": "maskrcnn.configuration.model.from_dict",
-    "weights": "maskrcnn.checkpoints.matterport_h5.check_structure",
+    "weights": "maskrcnn.checkpoints.h5_classic._shape",
 }
