@@ -19,7 +19,8 @@ class Target:
     """The engine that a graph is made for.
 
     On a CPU, computation is expensive: the mask head runs only on actual detections. On a GPU, shapes that change with
-    the image are expensive, because algorithms are chosen per shape: the mask head runs on all rows. If every image is
+    the image are expensive, because algorithms are chosen per shape and the host waits for the device to know them: the
+    mask head runs on all rows, and NMS of detections in a fixed number of steps. If every image is
     resized to one size, that size is fixed, so that anchors and all arithmetic on shapes become constants. TensorRT
     builds an engine for one shape, so the batch size is fixed too.
 
@@ -52,7 +53,7 @@ class Target:
 
     @property
     def every_row(self) -> bool:
-        """Whether the mask head runs on all rows; see `MaskRCNN.stages`."""
+        """Whether the mask head runs on all rows, and NMS in steps; see `MaskRCNN.stages`."""
         return self.engine != "cpu"
 
     def input_shape(self, resize: ResizePolicy) -> Shape:

@@ -1,9 +1,9 @@
 """Mask R-CNN: the parts wired together. No mathematics here."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
@@ -15,6 +15,7 @@ from maskrcnn.detection import detect
 from maskrcnn.errors import ConfigError
 from maskrcnn.fpn import build_fpn
 from maskrcnn.mask_head import build_mask_head, masks_of_class
+from maskrcnn.nms import Tap
 from maskrcnn.roi_align import build_atlas, pyramid_roi_align
 from maskrcnn.rpn import apply_rpn, build_rpn, propose
 
@@ -81,6 +82,10 @@ class MaskRCNN(keras.Model):
 
     def mold(self, images: tf.Tensor) -> tf.Tensor:
         """Subtract the mean from uint8 [B, H, W, C]; the result is float32, rounded once, as in NumPy."""
+        parts = [split_mean(mean) for mean in self.config.model.mean_pixel]
+        if all(parts):
+            coarse, fine = np.array(parts, np.float32).T
+            return (tf.cast(images, tf.float32) - coarse) - fine
         mean = tf.constant(self.config.model.mean_pixel, tf.float64)
         return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
 
@@ -138,8 +143,9 @@ class MaskRCNN(keras.Model):
         windows: tf.Tensor,
         score_threshold: tf.Tensor | float,
         nms_threshold: tf.Tensor | float,
-        tap: Callable[[str, tf.Tensor], tf.Tensor] = lambda _name, tensor: tensor,
+        tap: Tap = lambda _name, tensor: tensor,
         every_row: bool = False,
+        nms_in_steps: bool = False,
     ) -> Stages:
         """Run inference and return every stage boundary tensor.
 
@@ -150,6 +156,7 @@ class MaskRCNN(keras.Model):
             nms_threshold: Scalar, see `detection.detect`.
             tap: Called with the name and value of each stage boundary tensor; later stages use what it returns.
             every_row: Whether the mask head runs on all B * D rows, used or not: more work, but a fixed shape.
+            nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps`.
 
         Returns:
             The stage boundary tensors.
@@ -170,20 +177,24 @@ class MaskRCNN(keras.Model):
             class_probs,
             box_deltas,
             box_ops.normalize(windows, image_size),
-            detection,
-            model.box_std,
+            self.config,
             score_threshold,
             nms_threshold,
+            tap if nms_in_steps else None,
         )
         boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
-        rows = tf.range(tf.size(class_ids)) if every_row else _rows_in_use(count, detection.max_detections)
-        used = tf.gather(tf.reshape(boxes, [1, -1, 4]), rows, axis=1)
-        images_of = rows // detection.max_detections
-        mask_rois = tap("mask_rois", self.crops(atlas, used, image_size, model.mask_pool_size, images_of))
-        found = self.segment(mask_rois, tf.gather(tf.reshape(class_ids, [-1]), rows))
-        shape = [tf.size(class_ids), model.mask_size, model.mask_size]
-        masks = tf.reshape(tf.scatter_nd(rows[:, None], found, shape), tf.concat([tf.shape(class_ids), shape[1:]], 0))
+        used, ids = tf.reshape(boxes, [1, -1, 4]), tf.reshape(class_ids, [-1])
+        rows = tf.range(tf.size(class_ids))
+        if not every_row:
+            rows = _rows_in_use(count, detection.max_detections)
+            used, ids = tf.gather(used, rows, axis=1), tf.gather(ids, rows)
+        mask_rois = self.crops(atlas, used, image_size, model.mask_pool_size, rows // detection.max_detections)
+        mask_rois = tap("mask_rois", mask_rois)
+        masks = self.segment(mask_rois, ids)
+        if not every_row:
+            masks = tf.scatter_nd(rows[:, None], masks, [tf.size(class_ids), model.mask_size, model.mask_size])
+        masks = tf.reshape(masks, tf.concat([tf.shape(class_ids), [model.mask_size, model.mask_size]], 0))
         masks = tap("masks", masks)
         p2, p3, p4, p5, p6 = levels
         heads = (class_probs, box_deltas, boxes, scores, class_ids, count, mask_rois, masks)
@@ -224,6 +235,22 @@ class MaskRCNN(keras.Model):
             "class_ids": stages.class_ids,
             "masks": tf.where(used[..., None, None], stages.masks, 0.0),
         }
+
+
+def split_mean(mean: float) -> tuple[float, float] | None:
+    """Split a mean into a and b so that, in float32, (x - a) - b is x - mean rounded once, for x = 0, 1, ..., 255.
+
+    GPUs are slow in float64, and TensorRT has none. The first part has so few bits that x - a is exact. None if there
+    is no such split, as for one mean in 20,000.
+    """
+    values = np.arange(256.0)
+    wanted = (values - mean).astype(np.float32)
+    for bits in range(16, 7, -1):
+        coarse = np.round(mean * 2.0**bits) / 2.0**bits
+        fine = mean - coarse
+        if np.array_equal((np.float32(values) - np.float32(coarse)) - np.float32(fine), wanted):
+            return float(coarse), float(fine)
+    return None
 
 
 def _rows_in_use(count: tf.Tensor, rows: int) -> tf.Tensor:

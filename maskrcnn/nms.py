@@ -7,9 +7,20 @@ The operator returns the scores of the rows that it kept, and these ranks identi
 
 `CombinedNonMaxSuppression` is the only TensorFlow operator with an image axis and a class axis; `export` lowers it to
 ONNX `NonMaxSuppression`, which has both too.
+
+On a GPU that operator waits for the device at every image and class. `suppress_in_steps` has fixed shapes and no waits.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+from runtime.artifact import NMS_FIRST, NMS_LAST
+
+# Of `suppress_in_steps`. The decisions among 1000 random boxes of one class need up to 10, those among the demo model's
+# detections 2.
+STEPS = 16
+Tap = Callable[[str, tf.Tensor], tf.Tensor]
 
 
 def suppress(
@@ -47,3 +58,61 @@ def suppress(
     kept = kept_rank > 0.5
     rows = tf.where(kept, num_rows - tf.cast(kept_rank, tf.int32), 0)
     return rows, kept
+
+
+def suppress_in_steps(
+    boxes: tf.Tensor,
+    class_ids: tf.Tensor,
+    max_output: int,
+    iou_threshold: tf.Tensor | float,
+    tap: Tap = lambda _name, tensor: tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Do what `suppress` does, for rows of at most one class each, in a fixed number of matrix products.
+
+    A row is kept unless a kept row before it overlaps it. Starting from all rows, each step applies this rule to the
+    rows that the step before kept. Step n is right for every row whose decision hangs on fewer than n others in
+    sequence, and once a step changes nothing, all rows are right. After `STEPS` steps without that, the caller may
+    continue: step n + 1 of this function begins where step n ended.
+
+    With M the overlaps as zeros and ones, k the kept rows and v those that take part, a step is k = relu(v - k M); v
+    is a row of the matrix, so that a step is one product and one relu. Sums of ones are exact in any precision used.
+
+    Args:
+        boxes: float32 [B, N, 4] y1, x1, y2, x2, best row first.
+        class_ids: float32 [B, N], 0 for rows that do not take part.
+        max_output: As for `suppress`.
+        iou_threshold: As for `suppress`.
+        tap: Called with `NMS_FIRST` and the rows that the first step keeps, float32 [B, 1, N + 1], and with `NMS_LAST`
+            and the result of the last step; later operations use what it returns.
+
+    Returns:
+        Rows and marks as from `suppress`, and bool [B], whether they are final.
+    """
+    num_rows = tf.shape(boxes)[1]
+    y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
+
+    def shared(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+        end = tf.minimum(high[:, :, None], high[:, None, :])
+        return tf.maximum(end - tf.maximum(low[:, :, None], low[:, None, :]), 0.0)
+
+    with tf.name_scope("suppression"):
+        areas = (y2 - y1) * (x2 - x1)
+        both = shared(y1, y2) * shared(x1, x2)
+        # Without area, 0 / 0 is no number, and that is not above the threshold.
+        above = both / (areas[:, :, None] + areas[:, None, :] - both) > iou_threshold
+        index = tf.range(num_rows)
+        above &= (class_ids[:, :, None] == class_ids[:, None, :]) & (index[:, None] < index[None, :])
+        valid = tf.cast(class_ids > 0.0, tf.float32)
+        one = tf.ones_like(valid[:, :1])
+        start = tf.concat([valid, one], axis=1)[:, None, :]  # [B, 1, N + 1]
+        step = tf.concat([tf.concat([-tf.cast(above, tf.float32), tf.zeros_like(areas)[..., None]], 2), start], 1)
+        kept = tap(NMS_FIRST, tf.nn.relu(start @ step))
+        before = kept
+        for _ in range(STEPS - 1):
+            kept, before = tf.nn.relu(kept @ step), kept
+        kept = tap(NMS_LAST, kept)
+        final = tf.reduce_max(tf.abs(kept - before), axis=[1, 2]) < 0.5
+        rank = tf.cast(num_rows - index, tf.float32) * kept[:, 0, :-1]
+        best, rows = tf.math.top_k(tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
+        used = (best > 0.5) & final[:, None]
+        return tf.where(used, rows, 0), used, final

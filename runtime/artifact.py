@@ -22,6 +22,7 @@ INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
 # In a SavedModel: the key of the function, and the prefix of the identities between stages.
 SIGNATURE = "serving_default"
 BORDER_PREFIX = "stage_"
+NMS_FIRST, NMS_LAST = "nms_first", "nms_last"  # tensors of `Metadata.borders`, see `maskrcnn.nms.suppress_in_steps`
 OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 
 ArtifactFormat = Literal["onnx", "savedmodel"]

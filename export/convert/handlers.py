@@ -16,6 +16,7 @@ from export.target import Target
 
 _NHWC_TO_NCHW = [0, 3, 1, 2]
 _NCHW_TO_NHWC = [0, 2, 3, 1]
+_RANKS_FROM = 0.5  # the score threshold of `maskrcnn.nms.suppress`, whose scores are ranks from 1 on
 
 
 def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
@@ -83,36 +84,32 @@ def _following_mean(ctx: Any, node: Any) -> Any | None:
     return None
 
 
-def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present_classes: bool = False) -> None:
+def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, score_input: bool = True) -> None:
     """Lower `CombinedNonMaxSuppression` to one `NonMaxSuppression` for all images and classes.
 
     The only output is `nmsed_scores`: `maskrcnn.nms` uses no other. The kept scores are scattered into zeros and the
     best are taken; `max_total_size` zeros are appended so that there are always enough.
 
-    ONNX Runtime's CUDA kernel waits for the device once per image and class. With `present_classes`, only classes that
-    have a row in some image take part. The result is the same: a class without rows keeps none.
+    With the operator's optional score threshold, ONNX Runtime's CUDA kernel allocates memory and waits for the device
+    twice more. Without it, rows that take no part may be selected. They come last, so they displace and suppress no
+    others, and their score is zero, as if they had not been selected.
     """
     boxes, scores, per_class, _total, iou_threshold, score_threshold = node.input
     if any(ctx.find_output_consumers(output) for i, output in enumerate(node.output) if i != 1):
         raise ConversionError(f"{node.name}: only nmsed_scores of CombinedNonMaxSuppression can be converted")
     if ctx.get_shape(boxes)[2] != 1 or node.get_attr_value("clip_boxes") or node.get_attr_value("pad_per_class"):
         raise ConversionError(f"{node.name}: boxes must be shared by all classes, and neither clipped nor padded")
+    if not score_input and float(node.inputs[5].get_tensor_value()) != _RANKS_FROM:
+        raise ConversionError(f"{node.name}: only ranks, and zeros for rows that take no part, need no score threshold")
     one = _const(ctx, [1], np.int64)
-    classes = ctx.get_shape(scores)[2]
     scores = _make(ctx, "Transpose", [scores], perm=[0, 2, 1])  # [B, K, N]
-    if present_classes and classes > 1:
-        scores = _make(ctx, "Gather", [scores, _present_classes(ctx, scores, classes)], axis=1)
-    selected = _make(
-        ctx,
-        "NonMaxSuppression",
-        [
-            _make(ctx, "Squeeze", [boxes, _const(ctx, [2], np.int64)]),
-            scores,
-            _make(ctx, "Reshape", [_make(ctx, "Cast", [per_class], to=TensorProto.INT64), one]),
-            iou_threshold,  # stays a scalar: on a GPU, an operator before it would copy it there and back
-            score_threshold,
-        ],
-    )  # [M, 3]: image, class, row
+    inputs = [
+        _make(ctx, "Squeeze", [boxes, _const(ctx, [2], np.int64)]),
+        scores,
+        _make(ctx, "Reshape", [_make(ctx, "Cast", [per_class], to=TensorProto.INT64), one]),
+        iou_threshold,  # stays a scalar: on a GPU, an operator before it would copy it there and back
+    ]
+    selected = _make(ctx, "NonMaxSuppression", inputs + [score_threshold] * score_input)  # [M, 3]: image, class, row
     zeros = _make(ctx, "Mul", [scores, _const(ctx, 0.0, np.float32)])
     kept = _make(ctx, "ScatterND", [zeros, selected, _make(ctx, "GatherND", [scores, selected])])
     kept = _make(ctx, "Flatten", [kept], axis=1)  # [B, K * N]
@@ -120,17 +117,6 @@ def lower_combined_nms(ctx: Any, node: Any, _name: str, _arguments: Any, present
     padded = _make(ctx, "Pad", [kept, _const(ctx, [0, 0, 0, count], np.int64)], mode="constant")
     best = ctx.make_node("TopK", [padded, _const(ctx, [count], np.int64)], output_count=2, attr={"axis": 1})
     _replace(ctx, node, best.output[0], index=1)
-
-
-def _present_classes(ctx: Any, scores: str, count: int) -> str:
-    """Return indices [P] of the first class, so that P > 0, and of those with a row in scores [B, K, N]."""
-    if ctx.opset >= 18:  # the axes have become an input
-        best = _make(ctx, "ReduceMax", [scores, _const(ctx, [0, 2], np.int64)], keepdims=0)  # [K]
-    else:
-        best = _make(ctx, "ReduceMax", [scores], axes=[0, 2], keepdims=0)
-    first = _const(ctx, np.eye(count)[0], np.float32)
-    present = _make(ctx, "Greater", [_make(ctx, "Max", [best, first]), _const(ctx, 0.0, np.float32)])
-    return _make(ctx, "Squeeze", [_make(ctx, "NonZero", [present]), _const(ctx, [0], np.int64)])
 
 
 def lower_mirror_pad(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
@@ -197,4 +183,4 @@ def handlers_for(target: Target) -> dict[str, tuple[Callable[..., None], list[An
     if target.engine == "cpu":
         return dict(HANDLERS)
     handler, arguments = HANDLERS["CombinedNonMaxSuppression"]
-    return HANDLERS | {"CombinedNonMaxSuppression": (partial(handler, present_classes=True), arguments)}
+    return HANDLERS | {"CombinedNonMaxSuppression": (partial(handler, score_input=False), arguments)}

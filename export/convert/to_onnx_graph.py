@@ -40,7 +40,7 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     with _strict_optimizer():
         staged, _ = tf2onnx_convert.from_function(
-            trace(model, with_borders=True, every_row=target.every_row, size=size),
+            trace(model, True, target.every_row, size, nms_in_steps=target.every_row),
             input_signature=input_signature(model.config.model.image_channels, size),
             opset=target.opset,
             custom_op_handlers=handlers_for(target),

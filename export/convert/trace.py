@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from maskrcnn.model import MaskRCNN, Stages
+from maskrcnn.model import MaskRCNN
 from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 
 
@@ -54,6 +54,7 @@ def trace(
     with_borders: bool = False,
     every_row: bool = False,
     size: tuple[int | None, int | None] = (None, None),
+    nms_in_steps: bool = False,
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -64,6 +65,8 @@ def trace(
         every_row: Whether the mask head runs on all rows; see `MaskRCNN.stages`.
         size: Fixed height and width of the input, or None. What depends on them alone, such as anchors, becomes
             constant.
+        nms_in_steps: See `MaskRCNN.stages`. With `with_borders`, the tensors at which its steps begin and end are
+            returned too.
     """
     detection = model.config.detection
 
@@ -75,14 +78,14 @@ def trace(
         score_threshold: tf.Tensor = tf.constant(detection.min_score, tf.float32),  # noqa: B008
         nms_threshold: tf.Tensor = tf.constant(detection.nms_threshold, tf.float32),  # noqa: B008
     ) -> dict[str, tf.Tensor]:
-        stages = model.stages(images, windows, score_threshold, nms_threshold, _tap, every_row)
+        tapped: dict[str, tf.Tensor] = {}
+
+        def tap(name: str, tensor: tf.Tensor) -> tf.Tensor:
+            tapped[border(name)] = tf.identity(tensor, name=border(name))
+            return tapped[border(name)]
+
+        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps)
         outputs = model.contract(stages, images)
-        if with_borders:
-            outputs |= {border(name): getattr(stages, name) for name in Stages._fields}
-        return outputs
+        return outputs | tapped if with_borders else outputs
 
     return detect
-
-
-def _tap(name: str, tensor: tf.Tensor) -> tf.Tensor:
-    return tf.identity(tensor, name=border(name))

@@ -153,8 +153,8 @@ def _half_nodes(model: onnx.ModelProto, constants: Constants, in_float: Collecti
 
 
 def stays_in_float(node: onnx.NodeProto) -> bool:
-    """Return whether a node is one of the box head's last two products: a thousandth of the work."""
-    return node.op_type == "MatMul" and "box_head" in node.name
+    """Return whether a node is one of the box head's last two products, a thousandth of the work, or a step of NMS."""
+    return node.op_type == "MatMul" and any(part in node.name for part in ("box_head", "suppression"))
 
 
 def _values(node: onnx.NodeProto) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.configuration.model import DetectionConfig
+from maskrcnn.configuration.model import Config, DetectionConfig
 from maskrcnn.detection import detect
 
 GOLDEN = golden.load("proposal_detection_seed0")
@@ -28,9 +28,9 @@ def run(
     drop_empty=False,
 ):
     """Detections [B, count, 6] (box, class, score) and how many rows are used."""
-    config = DetectionConfig(max_detections=count, drop_empty_boxes=drop_empty)
+    config = Config(detection=DetectionConfig(max_detections=count, drop_empty_boxes=drop_empty))
     arrays = (tf.constant(np.asarray(a, np.float32)) for a in (proposals, probs, deltas, windows))
-    boxes, scores, class_ids, used = detect(*arrays, config, STD, min_score, threshold)
+    boxes, scores, class_ids, used = detect(*arrays, config, min_score, threshold)
     assert class_ids.dtype == tf.int32
     assert used.dtype == tf.int32
     rows = np.concatenate([boxes, class_ids.numpy()[..., None], scores.numpy()[..., None]], axis=-1)

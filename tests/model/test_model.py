@@ -18,7 +18,7 @@ from maskrcnn.configuration.samples import COCO, DEMO, sample_config
 from maskrcnn.data.synthetic.shapes import draw_shapes
 from maskrcnn.demo import demo_picture
 from maskrcnn.errors import ConfigError
-from maskrcnn.model import MaskRCNN, Stages
+from maskrcnn.model import MaskRCNN, Stages, split_mean
 from maskrcnn.roi_align import build_atlas
 
 IMAGE_SIZE = (128, 192)
@@ -62,6 +62,34 @@ def test_mold_subtracts_the_mean_of_each_channel():
     images = pictures()
     expected = (images.astype(np.float64) - [123.7, 116.8, 103.9]).astype(np.float32)
     assert np.array_equal(models.demo().mold(images), expected)
+
+
+def test_a_mean_is_split_so_that_no_bit_is_lost():
+    values, generator = np.arange(256), np.random.default_rng(3)
+    for mean in (
+        123.7,
+        116.8,
+        103.9,
+        43.53,
+        39.56,
+        48.22,
+        123.675,
+        0.0,
+        255.0,
+        1e-9,
+        1 / 3,
+        *generator.uniform(0, 255, 500),
+    ):
+        coarse, fine = np.float32(split_mean(mean))
+        assert np.array_equal((np.float32(values) - coarse) - fine, (values - np.float64(mean)).astype(np.float32))
+
+
+def test_a_mean_that_cannot_be_split_is_subtracted_in_double_precision():
+    mean = 127.085596624762
+    assert split_mean(mean) is None
+    model = MaskRCNN(with_model(DEMO, mean_pixel=(mean, 1.0, 2.0)))
+    images = np.tile(np.arange(256, dtype=np.uint8)[None, :, None, None], (1, 1, 1, 3))
+    assert np.array_equal(model.mold(images), (images - np.float64([mean, 1.0, 2.0])).astype(np.float32))
 
 
 def test_stages_have_their_documented_shapes(stages):

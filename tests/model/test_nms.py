@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
 from maskrcnn import nms
+from runtime.artifact import NMS_FIRST, NMS_LAST
 
 GOLDEN = golden.load("boxes_seed0")
 
@@ -48,6 +49,87 @@ def test_suppression_is_the_oracles(rows, threshold, max_output):
     ranks = np.arange(len(rows), 0, -1)
     kept, _, _ = suppress(boxes, valid, max_output, threshold)
     assert kept == oracles.nms_per_class(boxes, ranks, valid, threshold, max_output)
+
+
+def in_steps(boxes, class_ids, max_output, threshold, first=None):
+    """Rows that `suppress_in_steps` keeps of each image, whether they are final, and the result of its last step."""
+    last = {}
+
+    def tap(name, tensor):
+        last[name] = tensor
+        return first if first is not None and name == NMS_FIRST else tensor
+
+    ids = tf.constant(class_ids, tf.float32)
+    rows, kept, final = nms.suppress_in_steps(tf.constant(boxes, tf.float32), ids, max_output, threshold, tap)
+    kept_rows = [row[mark].tolist() for row, mark in zip(rows.numpy(), kept.numpy(), strict=True)]
+    return kept_rows, final.numpy(), last[NMS_LAST]
+
+
+def random_cases(seed, images, rows, whole):
+    """Boxes [images, rows, 4], many of equal or touching sides if they are whole numbers, and class ids 0 to 3."""
+    generator = np.random.default_rng(seed)
+    if whole:
+        corners, sides = generator.integers(0, 8, (images, rows, 2)), generator.integers(0, 6, (images, rows, 2))
+    else:
+        corners, sides = generator.random((images, rows, 2)), 0.6 * generator.random((images, rows, 2))
+    boxes = np.concatenate([corners, corners + sides], axis=-1).astype(np.float32)
+    return boxes, generator.integers(0, 4, (images, rows)).astype(np.float32)
+
+
+def compare_in_steps(seeds, images, rows):
+    """Compare both ways to suppress; return the number of images whose steps sufficed."""
+    compared = 0
+    for seed in seeds:
+        boxes, class_ids = random_cases(seed, images, rows, whole=seed % 2 == 0)
+        threshold = (0.0, 0.2, 0.25, 0.3, 1 / 3, 0.5, 0.7, 1.0)[seed % 8]
+        valid = class_ids[..., None] == np.arange(1, 4)
+        rows_kept, marks = (each.numpy() for each in nms.suppress(tf.constant(boxes), tf.constant(valid), 9, threshold))
+        found, final, _ = in_steps(boxes, class_ids, 9, threshold)
+        for image in np.flatnonzero(final):
+            assert found[image] == rows_kept[image][marks[image]].tolist()
+        compared += int(final.sum())
+    return compared
+
+
+def test_steps_keep_the_same_rows():
+    assert compare_in_steps(range(16), 500, 24) == 8000
+
+
+@pytest.mark.slow
+def test_steps_keep_the_same_rows_in_a_million_cases():
+    assert compare_in_steps(range(100, 600), 2000, 24) == 1_000_000
+
+
+@pytest.mark.parametrize("digit", ["3", "5", "7"])
+def test_steps_are_matterports_suppression(digit):
+    order = np.array(oracles.by_score(GOLDEN["nms_scores"]))
+    boxes = GOLDEN["nms_boxes"][order][None]
+    (kept,), final, _ = in_steps(boxes, np.ones(boxes.shape[:2]), 60, int(digit) / 10)
+    assert final.all()
+    assert order[kept].tolist() == GOLDEN[f"nms_np_{digit}"].tolist()
+
+
+def test_long_chains_are_continued_where_the_steps_end():
+    """Each box overlaps the next by more than the threshold, so each decision hangs on the one before it."""
+    length = 5 * nms.STEPS
+    boxes = np.array([[[0, 10 * row, 1, 10 * row + 16] for row in range(length)]], np.float32)
+    kept, final, last = in_steps(boxes, np.ones((1, length)), length, 0.2)
+    assert kept == [[]]
+    assert not final.any()
+    runs = 1
+    while not final.all():
+        kept, final, last = in_steps(boxes, np.ones((1, length)), length, 0.2, last)
+        runs += 1
+    assert kept == [list(range(0, length, 2))]
+    assert runs == 6  # a run after the first begins with the last step of the one before
+
+
+def test_steps_with_boxes_without_area_with_no_class_and_with_fewer_rows_than_asked_for():
+    boxes = np.array([[[1, 1, 1, 1], [0, 0, 4, 4], [0, 0, 0, 4], [0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4]]])
+    kept, final, _ = in_steps(boxes, [[1, 1, 1, 2, 0, 1]], 9, 0.0)
+    assert kept == [[0, 1, 2, 3]]
+    assert final.all()
+    assert in_steps(boxes, [[0] * 6], 9, 0.0)[0] == [[]]
 
 
 def test_a_row_is_dropped_only_above_the_threshold():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.artifact import OUTPUT_NAMES, Metadata
+from runtime.artifact import NMS_FIRST, NMS_LAST, NUM_DETECTIONS, OUTPUT_NAMES, Metadata
 from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
 from runtime.artifact_files.onnx_scan import check_onnx
 from runtime.engines.options import EngineOptions
@@ -58,6 +58,8 @@ class OrtBackend:
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
         outputs = self._run(inputs)
+        if NMS_LAST in self._metadata.borders and outputs[NUM_DETECTIONS].min() < 0:
+            outputs = self._finish(inputs)
         check_outputs(outputs, inputs, self._metadata, self._path)
         return outputs
 
@@ -84,10 +86,25 @@ class OrtBackend:
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
         """Run once, in a session of its own, and return the tensors between the stages."""
-        stages = OnnxStages(
+        stages = self._stages(places)
+        return stages.run(inputs, [name for name in stages.names if name not in (NMS_FIRST, NMS_LAST)])
+
+    def _finish(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run again, continuing NMS where the graph's steps end, until they suffice; see `maskrcnn.nms`."""
+        stages = self._stages(self._metadata.borders)
+        last = stages.run(inputs, [NMS_LAST])[NMS_LAST]
+        found: Arrays = {}
+        for _ in range(last.shape[-1]):  # each step decides about one more row at least
+            found = stages.run({**inputs, NMS_FIRST: last}, [*OUTPUT_NAMES, NMS_LAST])
+            last = found.pop(NMS_LAST)
+            if found[NUM_DETECTIONS].min() >= 0:
+                break
+        return found
+
+    def _stages(self, places: Mapping[str, Any]) -> OnnxStages:
+        return OnnxStages(
             self._path.read_bytes(), places, lambda content: self._opener.open(self._providers, content=content)
         )
-        return stages.run(inputs, stages.names)
 
     def _choose(self, kind: str, index: int) -> Providers:
         providers = choose_providers(kind, index, self._options)

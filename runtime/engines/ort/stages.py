@@ -62,7 +62,7 @@ class OnnxStages:
 
     def _restore(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Undo `_lay_out`."""
-        order = self._borders[name]["permutation"]
+        order = self._borders[name]["permutation"] if name in self._borders else None
         array = array.astype(np.float32) if array.dtype == np.float16 else array
         return array if order is None else array.transpose(np.argsort(order))
 
