@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from export.edit import edit_artifact as edit_artifact
     from export.errors import (
         ConversionError as ConversionError,
+        EditError as EditError,
         ExportError as ExportError,
         ParityError as ParityError,
         PrecisionError as PrecisionError,
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "export.errors": "ConversionError ExportError ParityError PrecisionError",
+        "export.edit": "edit_artifact",
+        "export.errors": "ConversionError EditError ExportError ParityError PrecisionError",
         "export.precision.lower": "LowerPrecision export_lower_precision",
         "export.reverify": "verify_artifact",
         "export.target": "Target",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export import console
-from export.errors import ParityError, PrecisionError
+from export.errors import EditError, ParityError, PrecisionError
 from maskrcnn.commands.console import progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
@@ -50,4 +50,6 @@ def errors() -> Iterator[None]:
 def _exit_code(error: Exception) -> int | None:
     if isinstance(error, ParityError | PrecisionError):
         return 1
+    if isinstance(error, EditError):
+        return 2
     return exit_code(error)

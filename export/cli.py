@@ -15,7 +15,7 @@ from typer import Argument, BadParameter, Exit, Option, Typer
 from export import console
 from export.arguments import annotated, errors, load
 from export.errors import ParityError
-from maskrcnn.commands.console import progress, written
+from maskrcnn.commands.console import progress, show, written
 from maskrcnn.commands.shared import Device, Force, ModelConfig, Version, advanced
 from runtime.artifact import Precision, Target as Engine
 
@@ -135,6 +135,11 @@ def verify(
     ] = None,
     config: ModelConfig = None,
     device: Device = "cpu",
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="PATH", help="Write the artifact with the new verdict, if it passes."),
+    ] = None,
+    force: Force = False,
     verify_images: VerifyImages = None,
 ) -> None:
     """Repeat the parity check of an artifact on this machine, with its engine versions."""
@@ -144,19 +149,50 @@ def verify(
         model, _ = load(against, config, False)
         from export import verify_artifact  # noqa: PLC0415
 
-        verdict = verify_artifact(artifact, model, device=device, verify_images=verify_images, progress=progress)
+        options: dict[str, Any] = {"device": device, "verify_images": verify_images, "progress": progress}
+        verdict = verify_artifact(artifact, model, output=output, overwrite=force, **options)
         if not verdict.passed:
             raise ParityError(verdict)
         console.verdict_table(verdict)
+        if output is not None:
+            written(output)
+
+
+@app.command()
+def edit(
+    artifact: Artifact,
+    rename: Annotated[
+        list[str] | None, Option("--rename", metavar="OLD=NEW", help="Rename a class; may be repeated.")
+    ] = None,
+    score_threshold: Annotated[float | None, Option(min=0, max=1, metavar="SCORE", help="New default.")] = None,
+    nms_threshold: Annotated[float | None, Option(min=0, max=1, metavar="IOU", help="New default.")] = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="PATH", help="Where to write the result.", show_default="the artifact itself"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Change class names or default thresholds of an artifact, or accept changes by hand, and seal it again."""
+    pairs = [pair.partition("=") for pair in rename or ()]
+    if not all(old and new for old, _, new in pairs):
+        raise BadParameter("expected OLD=NEW, such as square=box", param_hint="--rename")
+    with errors():
+        from export.edit import edit_artifact  # noqa: PLC0415
+
+        names = {old: new for old, _, new in pairs}
+        thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
+        show(edit_artifact(artifact, output, rename=names, **thresholds, overwrite=force))
+        written(output or artifact)
 
 
 @app.command()
 def inspect(artifact: Artifact) -> None:
     """Show the metadata of an artifact: classes, inputs, outputs, origin and verdict."""
     with errors():
-        from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
+        from runtime.artifact_files.read import graph_digest, read_metadata  # noqa: PLC0415
 
-        console.metadata(artifact, read_metadata(artifact))
+        found = read_metadata(artifact)
+        console.metadata(artifact, found, found.verdict_flaw(graph_digest(artifact)))
 
 
 @app.command()

@@ -75,8 +75,8 @@ def _mark(passed: bool) -> str:
     return "ok" if passed else "FAIL"
 
 
-def metadata(path: Path, found: Metadata) -> None:
-    """Print the metadata of an artifact."""
+def metadata(path: Path, found: Metadata, flaw: str) -> None:
+    """Print the metadata of an artifact; `flaw` is why its verdict proves nothing."""
     names = ", ".join(found.class_names[:6]) + (", ..." if len(found.class_names) > 6 else "")
     resize = ", ".join(f"{key} {value}" for key, value in found.resize.to_dict().items())
     lines = [
@@ -94,16 +94,18 @@ def metadata(path: Path, found: Metadata) -> None:
             shape = "x".join("?" if side is None else str(side) for side in tensor["shape"]) or "scalar"
             lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
     try:
-        lines += _verdict_lines(found)
+        lines += _verdict_lines(found, flaw)
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # written by an older version, or made up
         raise ArtifactCorruptError(f"the verdict in {path} cannot be read: export the checkpoint again") from error
     show(lines)
 
 
-def _verdict_lines(found: Metadata) -> list[str]:
+def _verdict_lines(found: Metadata, flaw: str) -> list[str]:
     verdict = found.verdict
     outcome = _outcome(bool(verdict.get("passed")), float32=found.precision != "fp32")
-    lines = [f"  verdict     {outcome}: {verdict.get('engine')} against {verdict.get('reference')}"]
+    lines = [f"  edited      {note}" for note in found.edits]
+    lines.append(f"  verdict     {outcome}: {verdict.get('engine')} against {verdict.get('reference')}")
+    lines.append(f"  proven      {f'no: {flaw}' if flaw else 'yes: the verdict is about this very graph'}")
     if verdict.get("precision"):
         lines += [f"  {line}" for line in _precision_lines(verdict["precision"])]
     return lines

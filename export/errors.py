@@ -3,7 +3,8 @@
     ExportError
     ├── ConversionError      the graph cannot be converted or contains forbidden operators
     ├── ParityError          the artifact does not compute what the model computes; nothing was written
-    └── PrecisionError       the artifact loses too much accuracy in lower precision; nothing was written
+    ├── PrecisionError       the artifact loses too much accuracy in lower precision; nothing was written
+    └── EditError (ValueError)   an artifact cannot be changed as asked; it is as it was
 
 Each message is one line: what was wrong, where, what was expected, what to do.
 """
@@ -52,3 +53,7 @@ class PrecisionError(ExportError):
             "the model will see, or allow a larger drop with --max-drop"
         )
         self.gate = gate
+
+
+class EditError(ExportError, ValueError):
+    """An artifact cannot be changed as asked; it is as it was."""

@@ -19,6 +19,7 @@ IMAGES, WINDOWS = "images", "windows"
 SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
 NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS = "num_detections", "boxes", "scores", "class_ids", "masks"
 INPUT_NAMES = (IMAGES, WINDOWS, SCORE_THRESHOLD, NMS_THRESHOLD)
+GRAPH_SHA256 = "graph_sha256"  # in a verdict: the digest of the graph that it is about
 # In a SavedModel: the key of the function, and the prefix of the identities between stages.
 SIGNATURE = "serving_default"
 BORDER_PREFIX = "stage_"
@@ -57,6 +58,7 @@ class Metadata:
         precision: "fp32"; or "fp16" or "int8", for weights and activations of convolutions.
         target: The engine that the graph is optimized for; others run it too.
         input_shape: Batch, height and width of `images`; None for each that is dynamic.
+        edits: What was changed after the export, one sentence for each time; see `export.edit`.
     """
 
     format: ArtifactFormat
@@ -79,6 +81,7 @@ class Metadata:
     precision: Precision = "fp32"
     target: Target = "cpu"
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None)
+    edits: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -118,10 +121,11 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                config=values.get("config", {}),  # older artifacts have none of these four
+                config=values.get("config", {}),  # older artifacts have none of these five
                 precision=values.get("precision", "fp32"),
                 target=values.get("target", "cpu"),
                 input_shape=_tuple(values.get("input_shape", [None, None, None])),
+                edits=_tuple(values.get("edits", [])),
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
@@ -135,6 +139,24 @@ class Metadata:
         metadata._check(where)
         return metadata
 
+    def verdict_flaw(self, graph_digest: str | None) -> str:
+        """Return why the verdict does not prove that the graph equals its model; empty if it does.
+
+        Args:
+            graph_digest: SHA-256 of the artifact's graph; None leaves out the comparison with the verdict's.
+        """
+        if self.verdict.get("passed") is not True:
+            return "its verdict says that the parity check failed" if self.verdict else "it has no verdict"
+        precision = self.verdict.get("precision")
+        if self.precision != "fp32" and not (isinstance(precision, Mapping) and precision.get("passed") is True):
+            return f"its verdict does not say that its accuracy in {self.precision} was accepted"
+        recorded = self.verdict.get(GRAPH_SHA256)
+        if graph_digest is None or recorded == graph_digest:
+            return ""
+        if recorded is None:
+            return "its verdict does not say to which graph it belongs (an older version wrote it)"
+        return f"its verdict belongs to another graph (SHA-256 {str(recorded)[:12]}, this one has {graph_digest[:12]})"
+
     def _check(self, where: str) -> None:
         sound = {
             "format": self.format in get_args(ArtifactFormat),
@@ -145,6 +167,7 @@ class Metadata:
             "input_shape": len(self.input_shape) == 3 and all(n is None or _is_positive(n) for n in self.input_shape),
             "mask_paste": self.mask_paste in get_args(PasteMode),
             "opset": self.opset is None or _is_positive(self.opset),
+            "edits": _are_texts(self.edits),
             "verdict": isinstance(self.verdict, Mapping),
             "borders": isinstance(self.borders, Mapping),
             "config": isinstance(self.config, Mapping),
@@ -183,7 +206,7 @@ class Metadata:
         }
 
 
-_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape")
+_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape", "edits")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@
         │   ├── ArtifactNotFoundError (FileNotFoundError)
         │   ├── ArtifactCorruptError             truncated, or its bytes differ from the recorded digest
         │   ├── ArtifactVersionError             written by another schema version
+        │   ├── ArtifactVerdictError             its verdict does not prove that its graph equals the model
         │   └── ForeignArtifactError             a readable file that maskrcnn-export did not write
         ├── DeviceError (RuntimeError)           the requested device cannot be used
         ├── EngineError (RuntimeError)           an engine failed in a run, or cannot be used in this process
@@ -71,6 +72,10 @@ class ArtifactCorruptError(ArtifactError):
 
 class ArtifactVersionError(ArtifactError):
     """The artifact was written with a schema version that this package does not know."""
+
+
+class ArtifactVerdictError(ArtifactError):
+    """The artifact's verdict failed, belongs to another graph, or does not say to which it belongs."""
 
 
 class ForeignArtifactError(ArtifactError):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from runtime import artifact as names
 from runtime.arguments import count, real
 from runtime.artifact import SIZE_MULTIPLE, Metadata
-from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.read import read_metadata, require_proven
 from runtime.detections import Detections
 from runtime.engines.engine import Engine
 from runtime.engines.inputs import check_batch, check_inputs, check_size
@@ -41,11 +41,14 @@ class Predictor:
         nms_threshold: Largest IoU of two detections of one class; None for the artifact's default.
         max_detections: Most detections per image, best first; None for the artifact's limit.
         max_pixels: Most pixels of an image, checked in its header before it is decoded; None for 100 million.
-        verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256.
+        verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256, and its graph with that in the
+            verdict.
+        require_verdict: Whether to refuse an artifact that is not proven to equal its model: its verdict failed, or
+            belongs to another graph.
         engine: Threads, cache and GPU options.
 
     Raises:
-        ArtifactError: There is no artifact, or it is foreign, damaged or too new.
+        ArtifactError: There is no artifact, or it is foreign, damaged, too new, or not proven (ArtifactVerdictError).
         DeviceError: The device cannot be used, or cannot honor an option of `engine`.
         MissingPackageError: The engine is not installed.
         InputError: A threshold or limit is out of range.
@@ -53,7 +56,7 @@ class Predictor:
         OutputError: The cache cannot be written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument per setting)
         self,
         path: str | Path,
         device: str = "auto",
@@ -63,15 +66,18 @@ class Predictor:
         max_detections: int | None = None,
         max_pixels: int | None = None,
         verify_digest: bool = True,
+        require_verdict: bool = True,
         engine: EngineOptions = _DEFAULTS,
     ) -> None:
         self.path = Path(path)
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
+        if require_verdict:
+            require_proven(self.path, self.metadata, verify_digest)
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
         self.max_pixels = max_pixels
-        self._engine = Engine(Opening.of(self.path, device, engine, verify_digest), self.metadata)
+        self._engine = Engine(Opening.of(self.path, device, engine, verify_digest, require_verdict), self.metadata)
 
     def close(self) -> None:
         """Release the engine; closing again does nothing.
@@ -360,4 +366,5 @@ class Predictor:
 def _open_again(kind: type[Predictor], opening: Opening, settings: Mapping[str, Any]) -> Predictor:
     """Unpickle a predictor."""
     opening.check()
-    return kind(opening.path, opening.device, verify_digest=opening.verify_digest, engine=opening.engine, **settings)
+    checks = {"verify_digest": opening.verify_digest, "require_verdict": opening.require_verdict}
+    return kind(opening.path, opening.device, engine=opening.engine, **checks, **settings)

@@ -72,6 +72,7 @@ class Verdict:
         graph: Node counts of an ONNX graph: `nodes`, and `operators` by type.
         precision: For an artifact in lower precision, its loss of accuracy, see `export.precision.gate`. The rest of
             the verdict is then about the float32 graph.
+        graph_sha256: Digest of the artifact's graph, which binds the verdict to it; empty before it is published.
     """
 
     reference: str
@@ -82,6 +83,7 @@ class Verdict:
     cases: Sequence[CaseResult]
     graph: dict[str, Any] = field(default_factory=dict)
     precision: dict[str, Any] = field(default_factory=dict)
+    graph_sha256: str = ""
 
     @property
     def detections(self) -> int:

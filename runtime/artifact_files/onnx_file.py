@@ -14,6 +14,7 @@ from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
+ON_PURPOSE = "; if it was changed on purpose, seal it again with 'maskrcnn-export edit ARTIFACT'"  # for messages
 _HEX_LENGTH = 64
 # Field numbers in onnx.ModelProto and in the StringStringEntryProto of its metadata.
 _METADATA_PROPS = 14
@@ -53,6 +54,7 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
             if file.read() != metadata_entry(_DIGEST_KEY, digest):
                 raise ArtifactCorruptError(
                     f"{path} was changed after it was exported (its SHA-256 differs): copy or export it again"
+                    + ON_PURPOSE
                 )
     return entries[METADATA_KEY]
 
@@ -68,6 +70,24 @@ def content_digest(path: Path, verified: bool) -> str:
         return recorded_file_digest(path)
     with path.open("rb") as file:
         return _content_sha256(file)
+
+
+def read_model(path: Path) -> bytes:
+    """Return a sealed file's model, without our metadata and digest."""
+    ours = (METADATA_KEY, _DIGEST_KEY)
+    fields = read_fields(map_file(path))
+    return b"".join(
+        whole for number, content, whole in fields if number != _METADATA_PROPS or _pair(content)[0] not in ours
+    )
+
+
+def file_graph_digest(path: Path) -> str:
+    """Return the SHA-256 of everything in a model but its metadata: of what computes."""
+    digest = hashlib.sha256()
+    for number, _, encoding in read_fields(map_file(path)):
+        if number != _METADATA_PROPS:
+            digest.update(encoding)
+    return digest.hexdigest()
 
 
 def _metadata_props(path: Path) -> dict[str, str]:

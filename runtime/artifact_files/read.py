@@ -1,11 +1,19 @@
 """Metadata and digest of an artifact in either format, read without an engine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.artifact import Metadata
-from runtime.artifact_files.onnx_file import read_sealed, recorded_file_digest
-from runtime.artifact_files.savedmodel_folder import read_sealed_folder, recorded_folder_digest
-from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError, ForeignArtifactError
+from runtime.artifact_files.onnx_file import file_graph_digest, read_sealed, recorded_file_digest
+from runtime.artifact_files.savedmodel_folder import folder_graph_digest, read_sealed_folder, recorded_folder_digest
+from runtime.errors import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    ArtifactVerdictError,
+    ForeignArtifactError,
+)
 
 
 def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
@@ -19,16 +27,12 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
         ArtifactError: There is no artifact, or it is foreign, damaged or too new.
     """
     path = Path(path)
-    try:
+    with _reading(path):
         if not path.exists():
             raise ArtifactNotFoundError(f"there is no artifact at {path}")
         if not path.is_file() and not path.is_dir():  # reading a pipe could block forever
             raise ForeignArtifactError(f"{path} is a pipe or a device; expected an .onnx file or a SavedModel folder")
         text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)
-    except OSError as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error
     metadata = Metadata.from_json(text, str(path))
     if (metadata.format == "savedmodel") != path.is_dir():
         found = "a folder" if path.is_dir() else "a file"
@@ -38,6 +42,43 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     return metadata
 
 
+def graph_digest(path: Path) -> str:
+    """Return the SHA-256 of what computes in an artifact accepted by `read_metadata`: not of its metadata."""
+    with _reading(path):
+        return folder_graph_digest(path) if path.is_dir() else file_graph_digest(path)
+
+
+def require_proven(path: Path, metadata: Metadata, verify_digest: bool = True) -> None:
+    """Refuse an artifact whose verdict does not prove that its graph equals its model.
+
+    Args:
+        path: An artifact accepted by `read_metadata`.
+        metadata: What that returned.
+        verify_digest: Whether to compare the graph with the SHA-256 in the verdict.
+
+    Raises:
+        ArtifactVerdictError: The verdict failed, belongs to another graph, or does not say to which it belongs.
+    """
+    flaw = metadata.verdict_flaw(graph_digest(path) if verify_digest else None)
+    if flaw:
+        raise ArtifactVerdictError(
+            f"{path} is not proven to equal its model: {flaw}. Repeat the parity check with 'maskrcnn-export verify "
+            "ARTIFACT --against CHECKPOINT -o NEW', export the checkpoint again, or, if you vouch for it yourself, use "
+            "Predictor(..., require_verdict=False)"
+        )
+
+
 def recorded_digest(path: Path) -> str:
     """Return the SHA-256 that an artifact accepted by `read_metadata` records of itself: its identity."""
     return recorded_folder_digest(path) if path.is_dir() else recorded_file_digest(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Translate the system's errors."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"cannot read the artifact at {path}: {error.strerror}") from error

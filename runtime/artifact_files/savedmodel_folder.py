@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from runtime.artifact_files.onnx_file import ON_PURPOSE
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 
 MANIFEST = "assets/artifact.json"
+EXTRA = "assets.extra/"  # files for servers, such as the warm-up of TensorFlow Serving; nothing computes with them
 _GRAPH = "saved_model.pb"
 
 
@@ -47,18 +49,28 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
         raise ArtifactCorruptError(f"{path} is damaged: copy or export the artifact again") from error
     if verify_digest:
         if recorded != digest:
-            raise ArtifactCorruptError(f"{path} was changed after the export: copy or export the artifact again")
+            raise ArtifactCorruptError(
+                f"{path} was changed after the export: copy or export the artifact again{ON_PURPOSE}"
+            )
         found = _digests(folder)
         for name in sorted(listed | found.keys()):
             if expected.get(name) != found.get(name):
                 state = "missing" if name not in found else "not part of it" if name not in listed else "changed"
-                raise ArtifactCorruptError(f"{folder}: {name} is {state}: copy or export the artifact again")
+                raise ArtifactCorruptError(
+                    f"{folder}: {name} is {state}: copy or export the artifact again{ON_PURPOSE}"
+                )
     return metadata
 
 
 def recorded_folder_digest(folder: Path) -> str:
     """Return the digest recorded in a sealed folder, without checking it."""
     return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+
+
+def folder_graph_digest(folder: Path) -> str:
+    """Return the SHA-256 of the graph and its variables: of all files but the manifest and those in `assets.extra`."""
+    files = {name: digest for name, digest in _digests(folder).items() if not name.startswith(EXTRA)}
+    return _self_digest(files)
 
 
 def _digests(folder: Path) -> dict[str, str]:

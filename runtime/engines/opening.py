@@ -20,13 +20,16 @@ class Opening:
     device: str  # as requested, so that "auto" chooses again
     engine: EngineOptions
     verify_digest: bool
+    require_verdict: bool
 
     @classmethod
-    def of(cls, path: Path, device: str, engine: EngineOptions, verify_digest: bool) -> "Opening":
+    def of(
+        cls, path: Path, device: str, engine: EngineOptions, verify_digest: bool, require_verdict: bool
+    ) -> "Opening":
         """Describe the artifact that is at a path now, which `read_metadata` accepts."""
         if engine.cache is not None:
             engine = replace(engine, cache=Path(engine.cache).absolute())
-        return cls(path.absolute(), recorded_digest(path), str(device), engine, verify_digest)
+        return cls(path.absolute(), recorded_digest(path), str(device), engine, verify_digest, require_verdict)
 
     def check(self) -> None:
         """Raise ArtifactError unless the same artifact is still at the path."""

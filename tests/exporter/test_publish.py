@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_artifacts import OLD, VERDICT, metadata, write_artifact
+from fake_artifacts import OLD, VERDICT, metadata, recorded, write_artifact
 
 from export.publish import publish
 from runtime.artifact_files.read import read_metadata
@@ -36,11 +36,11 @@ def test_artifact_is_judged_at_a_temporary_path(tmp_path, directory):
         seen.append(path)
         return VERDICT
 
-    assert publish_fake(output, directory, judge=judge) == VERDICT
+    assert publish_fake(output, directory, judge=judge).to_dict() == recorded(VERDICT, output)
     assert len(seen) == 1
     assert not seen[0].exists()
-    assert read_metadata(output).verdict == VERDICT.to_dict()
-    assert json.loads((tmp_path / "model.verdict.json").read_text()) == VERDICT.to_dict()
+    assert read_metadata(output).verdict == recorded(VERDICT, output)
+    assert json.loads((tmp_path / "model.verdict.json").read_text()) == recorded(VERDICT, output)
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
 
 
@@ -59,8 +59,8 @@ def test_refused_artifact_never_appears(tmp_path, directory, stands):
         publish_fake(output, directory, judge=refuse, overwrite=True)
     assert names_in(tmp_path) == before
     if stands:
-        assert read_metadata(output).verdict == OLD.to_dict()
-        assert json.loads((tmp_path / "model.verdict.json").read_text()) == OLD.to_dict()
+        assert read_metadata(output).verdict == recorded(OLD, output)
+        assert json.loads((tmp_path / "model.verdict.json").read_text()) == recorded(OLD, output)
 
 
 @KINDS
@@ -81,9 +81,9 @@ def test_existing_output_is_not_replaced_unasked(tmp_path, directory):
     publish_fake(tmp_path / "model", directory, judge=lambda _path: OLD)
     with pytest.raises(OutputError, match="already exists"):
         publish_fake(tmp_path / "model", directory)
-    assert read_metadata(tmp_path / "model").verdict == OLD.to_dict()
+    assert read_metadata(tmp_path / "model").verdict == recorded(OLD, tmp_path / "model")
     publish_fake(tmp_path / "model", directory, overwrite=True)
-    assert read_metadata(tmp_path / "model").verdict == VERDICT.to_dict()
+    assert read_metadata(tmp_path / "model").verdict == recorded(VERDICT, tmp_path / "model")
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
 
 
@@ -138,7 +138,7 @@ def test_child_passes_every_moment(tmp_path, directory):
     """The moments of the tests below occur in an undisturbed export."""
     publish_fake(tmp_path / "model", directory, judge=lambda _path: OLD)
     assert run_until("end", tmp_path / "model", directory) == MOMENTS
-    assert read_metadata(tmp_path / "model").verdict == VERDICT.to_dict()
+    assert read_metadata(tmp_path / "model").verdict == recorded(VERDICT, tmp_path / "model")
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
 
 
@@ -148,11 +148,11 @@ def test_kill_leaves_the_old_artifact(tmp_path, directory, moment):
     output = tmp_path / "model"
     publish_fake(output, directory, judge=lambda _path: OLD)
     run_until(moment, output, directory)
-    assert read_metadata(output).verdict == OLD.to_dict()
-    assert json.loads((tmp_path / "model.verdict.json").read_text()) == OLD.to_dict()
+    assert read_metadata(output).verdict == recorded(OLD, output)
+    assert json.loads((tmp_path / "model.verdict.json").read_text()) == recorded(OLD, output)
     assert [name for name in names_in(tmp_path) if not name.startswith(".")] == ["model", "model.verdict.json"]
     publish_fake(output, directory, overwrite=True)  # removes what the kill left
-    assert read_metadata(output).verdict == VERDICT.to_dict()
+    assert read_metadata(output).verdict == recorded(VERDICT, output)
     assert names_in(tmp_path) == ["model", "model.verdict.json"]
 
 

@@ -100,7 +100,7 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-LATER = {"config", "precision", "target", "input_shape"}  # fields that older artifacts do not have
+LATER = {"config", "precision", "target", "input_shape", "edits"}  # fields that older artifacts do not have
 
 
 @pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - LATER))
@@ -109,7 +109,7 @@ def test_missing_field(name):
 
 
 def test_older_artifacts_are_read():
-    usual = {"config": {}, "precision": "fp32", "target": "cpu", "input_shape": (None, None, None)}
+    usual = {"config": {}, "precision": "fp32", "target": "cpu", "input_shape": (None, None, None), "edits": ()}
     assert set(usual) == LATER
     for name, value in usual.items():
         assert getattr(Metadata.from_json(without(name), "m.onnx"), name) == value

@@ -1,8 +1,11 @@
 """Sealed artifacts without a model in them: what matters to writing and checking, in milliseconds."""
 
+from dataclasses import replace
+
 from export.verify.verdict import CaseResult, StageResult, Verdict
 from runtime.artifact import Metadata
 from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.read import graph_digest
 from runtime.artifact_files.savedmodel_folder import seal_folder
 from runtime.pictures.letterbox import ResizePolicy
 
@@ -48,3 +51,8 @@ def write_artifact(path, metadata, pause=lambda _moment: None):
         file.flush()
         pause(moment)
         file.write(content[len(content) // 2 :])
+
+
+def recorded(verdict, path):
+    """A verdict as the artifact at `path` records it: bound to its graph."""
+    return replace(verdict, graph_sha256=graph_digest(path)).to_dict()

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fake_artifacts import OLD, VERDICT, metadata, write_artifact
+from fake_artifacts import OLD, VERDICT, metadata, recorded, write_artifact
 from faults import killed_after, killed_at, steps_of
 
 from export.publish import VERDICT_SUFFIX, publish
@@ -29,12 +29,12 @@ def state_after(folder, directory):
     """What a kill left: "old" or "new" (anything else is an error), and whether the next run leaves nothing behind."""
     found = read_metadata(folder / NAMES[0]).verdict
     beside = json.loads((folder / NAMES[1]).read_text(encoding="utf-8"))
-    known = {"old": OLD.to_dict(), "new": VERDICT.to_dict()}
+    known = {name: recorded(verdict, folder / NAMES[0]) for name, verdict in (("old", OLD), ("new", VERDICT))}
     (state,) = [name for name, verdict in known.items() if verdict == found]
     assert beside in known.values()
     left = sorted(item.name for item in folder.iterdir() if item.name not in NAMES)
     export(folder / NAMES[0], directory)
-    assert read_metadata(folder / NAMES[0]).verdict == VERDICT.to_dict()
+    assert read_metadata(folder / NAMES[0]).verdict == recorded(VERDICT, folder / NAMES[0])
     assert sorted(item.name for item in folder.iterdir()) == NAMES
     return state, left
 

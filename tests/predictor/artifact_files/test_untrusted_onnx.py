@@ -9,10 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from reseal import reseal
 from untrusted import NO_ENGINE, VERIFY, refusal
 
 from runtime import read_metadata
-from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.onnx_scan import OPERATORS, check_onnx
 from runtime.artifact_files.protobuf import field, varint_field
 from runtime.errors import ArtifactCorruptError, ArtifactError
@@ -125,7 +125,8 @@ def sealed_onnx(tmp_path, onnx_artifact):
 
     def write(content):
         path = tmp_path / "harmful.onnx"
-        path.write_bytes(seal(content, read_metadata(onnx_artifact).to_json()))
+        path.write_bytes(content)
+        reseal(path, read_metadata(onnx_artifact).to_json())
         return path
 
     return write

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
+from reseal import reseal
 from untrusted import NO_ENGINE, VERIFY, refusal
 
 from runtime import Predictor, read_metadata
-from runtime.artifact_files.savedmodel_folder import seal_folder
 
 tf = pytest.importorskip("tensorflow", reason="needs TensorFlow")
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel  # noqa: E402
@@ -48,7 +48,7 @@ def sealed(tmp_path, savedmodel_artifact):
         path = tmp_path / "harmful"
         harmful = module(act)
         tf.saved_model.save(harmful, str(path), signatures={"serving_default": harmful.detect})
-        seal_folder(path, read_metadata(savedmodel_artifact).to_json())
+        reseal(path, read_metadata(savedmodel_artifact).to_json())
         return path
 
     return save
@@ -129,7 +129,7 @@ def edited(savedmodel_artifact, tmp_path):
         saved = SavedModel.FromString((path / "saved_model.pb").read_bytes())
         change(saved.meta_graphs[0])
         (path / "saved_model.pb").write_bytes(saved.SerializeToString())
-        seal_folder(path, read_metadata(savedmodel_artifact).to_json())
+        reseal(path, read_metadata(savedmodel_artifact).to_json())
         return path
 
     return edit
@@ -242,5 +242,5 @@ def test_an_artifact_that_was_not_changed_passes(edited):
 def test_another_spelling_of_the_graph_is_not_read(edited, no_loader, name):
     path = edited(lambda graph: None)
     (path / "saved_model.pb").rename(path / name)
-    seal_folder(path, json.dumps(json.loads((path / "assets" / "artifact.json").read_text())["metadata"]))
+    reseal(path, json.dumps(json.loads((path / "assets" / "artifact.json").read_text())["metadata"]))
     assert "saved_model.pb is missing" in refusal(path)

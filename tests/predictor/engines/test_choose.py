@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
+from reseal import reseal
 
 from runtime import Placement, Predictor, read_metadata
-from runtime.artifact_files.onnx_file import metadata_entry, seal
-from runtime.artifact_files.savedmodel_folder import seal_folder
+from runtime.artifact_files.onnx_file import metadata_entry
 from runtime.engines.choose import open_backend, parse_device
 from runtime.engines.versions import check_engine
 from runtime.errors import (
@@ -248,9 +248,9 @@ def test_graph_that_the_engine_refuses(artifact, tmp_path):
     if artifact.is_dir():
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"\x00 not a graph")
-        seal_folder(path, metadata.to_json())
     else:
-        path.write_bytes(seal(metadata_entry("graph", "none"), metadata.to_json()))
+        path.write_bytes(metadata_entry("graph", "none"))
+    reseal(path, metadata.to_json())
     engine = "tensorflow" if artifact.is_dir() else "onnxruntime"
     with pytest.raises(ArtifactError, match=rf"{engine} [0-9.]+ refuses .*broken") as refused:
         Predictor(path, "cpu")

@@ -1,16 +1,15 @@
 """What engines raise in a run: one line of ours, memory told apart, and the predictor goes on."""
 
-import json
 import signal
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from reseal import reseal
 
 from maskrcnn.commands.exit_codes import exit_code
 from runtime import EngineError, EngineOptions, OutOfMemoryError, Predictor, read_metadata
-from runtime.artifact_files.onnx_file import seal
 from runtime.errors import DeviceError
 
 IMAGES, WINDOWS = np.zeros((1, 64, 64, 3), np.uint8), np.array([[0, 0, 64, 64]], np.float32)
@@ -173,7 +172,8 @@ def doctored_graph(artifact, path, nodes, initializers=(), output="scores", elem
             value.type.tensor_type.ClearField("shape")
             value.type.tensor_type.elem_type = element_type or value.type.tensor_type.elem_type
     del model.metadata_props[:]
-    path.write_bytes(seal(model.SerializeToString(), json.dumps(json.loads(read_metadata(artifact).to_json()))))
+    path.write_bytes(model.SerializeToString())
+    reseal(path, read_metadata(artifact).to_json())
     return path
 
 
