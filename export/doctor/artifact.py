@@ -8,6 +8,7 @@ from export.doctor.finding import DoctorFinding
 from export.doctor.probe import ask_predictor
 from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, ort_extra, tensorflow_extra
 from runtime.artifact import Metadata
+from runtime.artifact_files.read import graph_digest
 from runtime.engines.versions import version_numbers
 
 
@@ -28,7 +29,11 @@ def artifact_finding(environment: Environment, path: Path, metadata: Metadata) -
         have = ", ".join(f"{name} {environment.packages[name]}" for name in installed)
         fix = _fix(environment, installed[0], metadata.engine_minimum, extra)
         return DoctorFinding("problem", subject, f"{needs}, found {have}: {answer.failure}", fix)
-    return DoctorFinding("ok", subject, f"{needs}; runs on {answer.facts.get('device')}")
+    runs = f"{needs}; runs on {answer.facts.get('device')}"
+    flaw = metadata.verdict_flaw(graph_digest(path))
+    if flaw:
+        return DoctorFinding("problem", subject, f"{runs}, but is not proven to equal its model: {flaw}")
+    return DoctorFinding("ok", subject, runs)
 
 
 def _fix(environment: Environment, wheel: str, minimum: Mapping[str, str], extra: str) -> str:

@@ -35,7 +35,7 @@ print(json.dumps({"version": t.__version__, "gpus": gpus, "cuda": t.test.is_buil
 _ARTIFACT = """
 import json, sys
 from runtime import Predictor
-print(json.dumps({"device": Predictor(sys.argv[1], "auto").device}))
+print(json.dumps({"device": Predictor(sys.argv[1], "auto", require_verdict=False).device}))
 """
 
 

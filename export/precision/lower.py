@@ -175,4 +175,5 @@ class _Search:
 
     def _with_low_scores(self, path: Path) -> Predictor:
         """Open a predictor for average precision, which needs detections of low score too."""
-        return Predictor(path, "cpu", score_threshold=min(EVALUATION_SCORE_THRESHOLD, self._whole.score_threshold))
+        lowest = min(EVALUATION_SCORE_THRESHOLD, self._whole.score_threshold)
+        return Predictor(path, "cpu", score_threshold=lowest, require_verdict=False)  # its verdict is being made

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from export.cli import app
+from export.edit import edit_artifact
 from export.verify import pictures
 from export.verify.verdict import Verdict
 from maskrcnn import demo_model
@@ -20,6 +22,7 @@ from maskrcnn.checkpoints.checkpoint import save_checkpoint, save_matterport
 from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
 from runtime import Predictor
 from runtime.artifact_files.read import read_metadata
+from runtime.errors import ArtifactCorruptError
 
 REPOSITORY = Path(__file__).parents[2]
 NOT_EQUAL, USAGE, MISSING, UNUSABLE, PICTURE, OUTPUT = 1, 2, 3, 4, 5, 6
@@ -166,6 +169,7 @@ def test_inspect(request, kind):
     assert f"{kind}, model 'demo'" in shown
     assert "4: BG, square, circle, triangle" in shown
     assert "verdict     passed" in shown
+    assert "proven      yes" in shown
     for name in ("images", "windows", "score_threshold", "nms_threshold", "boxes", "masks"):
         assert f"    {name} " in shown
 
@@ -174,6 +178,26 @@ def test_verify_against_the_demo_model(onnx_artifact, one_picture):
     shown = succeeded("verify", onnx_artifact, "--against", "demo", "--verify-images", one_picture)
     assert "(stages on the cpu) against keras" in shown
     assert "verdict: passed" in shown
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["another graph", "edited"])
+def test_verify_gives_an_artifact_the_verdict_that_it_lacks(onnx_artifact, one_picture, tmp_path, edited):
+    """An artifact that another tool rewrote, or one with other names and defaults, is proven as it is."""
+    path, output = tmp_path / "rewritten.onnx", tmp_path / "proven.onnx"
+    if edited:
+        edit_artifact(onnx_artifact, path, rename={"square": "box"}, nms_threshold=0.7)
+    model = onnx.load(path if edited else onnx_artifact)
+    model.graph.doc_string = "optimized"
+    onnx.save(model, path)
+    with pytest.raises(ArtifactCorruptError):
+        Predictor(path, "cpu")
+    arguments = ("verify", path, "--against", "demo", "--verify-images", one_picture, "-o", output)
+    assert f"wrote {output}" in succeeded(*arguments)
+    with Predictor(output, "cpu") as predictor:
+        assert predictor.class_names[1] == ("box" if edited else "square")
+        assert predictor.metadata.verdict["engine"].endswith("(stages on the cpu)")
+    assert json.loads((tmp_path / "proven.onnx.verdict.json").read_text()) == predictor.metadata.verdict
+    assert "already exists" in failed(OUTPUT, *arguments)
 
 
 def test_a_checkpoint_called_demo_is_not_the_demo_model(checkpoints, tiny, one_picture, tmp_path, monkeypatch):
@@ -207,9 +231,11 @@ def test_verify_against_other_weights(onnx_artifact, one_picture, tmp_path):
     bias.assign(bias.numpy() + np.float32(0.01))
     save_checkpoint(model, tmp_path / "other.weights.h5")
     arguments = ("verify", onnx_artifact, "--against", tmp_path / "other.weights.h5", "--verify-images", one_picture)
+    arguments += ("-o", tmp_path / "never.onnx")
     result = call(*arguments)
     assert "the artifact does not match the model: stage 'mask head': masks differs" in error_of(result, NOT_EQUAL)
     assert "verdict: FAILED" in result.stdout
+    assert not (tmp_path / "never.onnx").exists()
 
 
 def test_demo(tiny, tmp_path, monkeypatch):

@@ -57,14 +57,14 @@ def evaluated(text):
 
 
 def test_all_is_shown(tmp_path, capsys):
-    console.metadata(tmp_path / "a.onnx", metadata())
+    console.metadata(tmp_path / "a.onnx", metadata(), "")
     shown = capsys.readouterr().out
     for part in ("model 'sound'", "classes     2: BG, sound", "AP 0.5000 -> 0.4900, allowed drop 0.05", "conv1"):
         assert part in shown
 
 
 def test_nothing_is_obeyed(tmp_path, capsys):
-    console.metadata(tmp_path / f"a{HOSTILE}.onnx", metadata(HOSTILE))
+    console.metadata(tmp_path / f"a{HOSTILE}.onnx", metadata(HOSTILE), HOSTILE)
     evaluation(evaluated(HOSTILE))
     findings([DoctorFinding("advice", HOSTILE, HOSTILE, HOSTILE)])
     progress(HOSTILE)
@@ -91,9 +91,13 @@ def test_nothing_is_obeyed(tmp_path, capsys):
 )
 def test_a_made_up_verdict_is_refused(tmp_path, gate):
     with pytest.raises(ArtifactCorruptError, match=r"verdict in .* cannot be read: export"):
-        console.metadata(tmp_path / "a.onnx", metadata(verdict={"precision": gate}))
+        console.metadata(tmp_path / "a.onnx", metadata(verdict={"precision": gate}), "")
 
 
 def test_verdicts_that_are_no_pairs_are_shown_as_they_are(tmp_path, capsys):
-    console.metadata(tmp_path / "a.onnx", metadata(verdict={"passed": [], "engine": [HOSTILE], "reference": {}}))
-    assert "FAILED: " in capsys.readouterr().out
+    console.metadata(
+        tmp_path / "a.onnx", metadata(verdict={"passed": [], "engine": [HOSTILE], "reference": {}}), "it failed"
+    )
+    shown = capsys.readouterr().out
+    assert "FAILED: " in shown
+    assert "proven      no: it failed" in shown

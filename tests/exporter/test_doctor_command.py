@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_artifacts import metadata, write_artifact
+from bad_artifacts import reseal
+from fake_artifacts import VERDICT, metadata, write_artifact
 from typer.testing import CliRunner
 
 from export.cli import app
 from export.doctor import artifact, environment, examine, probe
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
-from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.read import read_metadata
 
 REPOSITORY = Path(__file__).parents[2]
@@ -276,10 +276,11 @@ def opened(packages, path):
 def write_onnx(tmp_path):
     """Return a function that makes an artifact of the smallest model for a version of ONNX Runtime."""
 
-    def write(minimum):
-        described = replace(metadata(directory=False), engine_minimum={"onnxruntime": minimum})
+    def write(minimum, verdict=VERDICT):
+        described = replace(metadata(directory=False, verdict=verdict), engine_minimum={"onnxruntime": minimum})
         path = tmp_path / "small.onnx"
-        path.write_bytes(seal(probe._smallest_model(), described.to_json()))
+        path.write_bytes(probe._smallest_model())
+        reseal(path, described.to_json())
         return path
 
     return write
@@ -291,6 +292,13 @@ def test_an_artifact_that_runs_here(write_onnx, monkeypatch):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].split("; ")[-1] in ("runs on cpu", "runs on cuda:0")
     assert "needs onnxruntime 1.25 or later (opset 17)" in result.stdout
+
+
+def test_an_artifact_that_runs_here_but_is_not_proven(write_onnx):
+    found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25", replace(VERDICT, stages=[], cases=[])))
+    assert found.state == "problem"
+    assert "; runs on " in found.detail
+    assert "the parity check failed" in found.detail
 
 
 def test_an_artifact_whose_engine_is_not_here(write_onnx, tmp_path):

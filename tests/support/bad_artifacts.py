@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 
-from runtime.artifact import verdict_digest
+from runtime.artifact import GRAPH_SHA256, verdict_digest
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.protobuf import field, varint_field
-from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.read import graph_digest, read_metadata
 from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
 
 # Field numbers of ONNX: graph of a model; node, initializer and sparse initializer of a graph.
@@ -19,6 +19,17 @@ _ELSEWHERE = field(8, b"w") + varint_field(2, 1) + field(13, _PLACE) + varint_fi
 def _changed(metadata, **changes):
     values = json.loads(metadata) | changes
     return json.dumps(values | {"verdict_sha256": verdict_digest(values["verdict"])})
+
+
+def reseal(path, metadata):
+    """Seal the model at `path`, a file or a folder, with metadata whose verdict is bound to it."""
+    values = json.loads(metadata)
+    values["verdict"] |= {GRAPH_SHA256: graph_digest(path)}
+    text = json.dumps(values | {"verdict_sha256": verdict_digest(values["verdict"])})
+    if path.is_dir():
+        seal_folder(path, text)
+    else:
+        path.write_bytes(seal(path.read_bytes(), text))
 
 
 def _spoiled():

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from bad_artifacts import reseal
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
-from reseal import reseal
 from untrusted import NO_ENGINE, VERIFY, refusal
 
 from runtime import read_metadata

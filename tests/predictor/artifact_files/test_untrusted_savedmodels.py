@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from reseal import reseal
+from bad_artifacts import reseal
 from untrusted import NO_ENGINE, VERIFY, refusal
 
 from runtime import Predictor, read_metadata

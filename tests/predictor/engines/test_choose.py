@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_artifacts import reseal
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
-from reseal import reseal
 
 from runtime import Placement, Predictor, read_metadata
 from runtime.artifact_files.onnx_file import metadata_entry

@@ -5,8 +5,8 @@ import signal
 import numpy as np
 import onnx
 import pytest
+from bad_artifacts import reseal
 from onnx import TensorProto, helper, numpy_helper
-from reseal import reseal
 
 from maskrcnn.commands.exit_codes import exit_code
 from runtime import EngineError, EngineOptions, OutOfMemoryError, Predictor, read_metadata
