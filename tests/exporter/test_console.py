@@ -95,9 +95,8 @@ def test_a_made_up_verdict_is_refused(tmp_path, gate):
 
 
 def test_verdicts_that_are_no_pairs_are_shown_as_they_are(tmp_path, capsys):
-    console.metadata(
-        tmp_path / "a.onnx", metadata(verdict={"passed": [], "engine": [HOSTILE], "reference": {}}), "it failed"
-    )
+    made_up = {"passed": [], "engine": [HOSTILE], "reference": {}}
+    console.metadata(tmp_path / "a.onnx", metadata(verdict=made_up), "it failed")
     shown = capsys.readouterr().out
     assert "FAILED: " in shown
     assert "proven      no: it failed" in shown
