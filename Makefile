@@ -10,13 +10,17 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo test quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
+.PHONY: demo test slow quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
 
 test: check
 	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+# The tests that take minutes each: ResNet-101 at full size, killed and resumed runs, long fuzzing. Hours on two cores.
+slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow
 
 # Style, types and the tests that start no TensorFlow: the loop while developing.
 quick: $(VENV)/.dev
