@@ -160,26 +160,27 @@ class Metadata:
     def _check(self, where: str) -> None:
         sound = {
             "format": self.format in get_args(ArtifactFormat),
-            "name": isinstance(self.name, str),
-            "class_names": len(self.class_names) > 0 and _are_texts(self.class_names),
+            "name": _is_text(self.name),
+            "class_names": 0 < len(self.class_names) <= _MOST_CLASSES and _are_texts(self.class_names),
             "precision": self.precision in get_args(Precision),
             "target": self.target in get_args(Target),
-            "input_shape": len(self.input_shape) == 3 and all(n is None or _is_positive(n) for n in self.input_shape),
+            "input_shape": _is_shape(self.input_shape),
             "mask_paste": self.mask_paste in get_args(PasteMode),
-            "opset": self.opset is None or _is_positive(self.opset),
-            "edits": _are_texts(self.edits),
-            "verdict": isinstance(self.verdict, Mapping),
-            "borders": isinstance(self.borders, Mapping),
-            "config": isinstance(self.config, Mapping),
+            "opset": self.opset is None or _is_positive(self.opset, _MOST_OPSETS),
+            "edits": len(self.edits) <= _MOST_CLASSES and _are_texts(self.edits),
+            "borders": isinstance(self.borders, Mapping) and all(map(_is_border, self.borders.values())),
         }
-        for name in ("image_channels", "max_detections", "mask_size"):
-            sound[name] = _is_positive(getattr(self, name))
+        for name, most in _MOST.items():
+            sound[name] = _is_positive(getattr(self, name), most)
         for name in ("score_threshold", "nms_threshold"):
             value = getattr(self, name)
-            sound[name] = isinstance(value, float | int) and 0 <= value <= 1
+            sound[name] = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
         for name in ("engine_minimum", "producer", "checkpoint"):
             value = getattr(self, name)
             sound[name] = isinstance(value, Mapping) and _are_texts(value.values())
+        for name in ("engine_minimum", "producer", "checkpoint", "verdict", "borders", "config"):
+            value = getattr(self, name)
+            sound[name] = sound.get(name, True) and isinstance(value, Mapping) and _is_plain(value)
         spoiled = ", ".join(name for name, is_sound in sound.items() if not is_sound)
         if spoiled:
             raise ArtifactCorruptError(f"{where}: its metadata has {spoiled} out of range; export it again")
@@ -206,6 +207,11 @@ class Metadata:
         }
 
 
+# What is beyond these is no artifact: it would take all memory, or end in an error far from here.
+_MOST = {"image_channels": 64, "max_detections": 100_000, "mask_size": 1024}
+_MOST_CLASSES, _MOST_OPSETS, _LARGEST_BATCH, _LONGEST_SIDE = 100_000, 1000, 1024, 10_000
+_LONGEST_TEXT = 1000  # letters
+_DEEPEST = 32  # lists in lists
 _CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape", "edits")
 
 
@@ -214,12 +220,49 @@ def _tuple(value: object) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else ()
 
 
+def _is_text(value: object) -> bool:
+    """Return whether it is text that can be written to a file and shown."""
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
+
+
 def _are_texts(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+    return all(map(_is_text, values))
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_positive(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
+
+
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    if len(shape) != 3:
+        return False
+    limits = (_LARGEST_BATCH, _LONGEST_SIDE, _LONGEST_SIDE)
+    return all(n is None or _is_positive(n, most) for n, most in zip(shape, limits, strict=True))
+
+
+def _is_border(value: object) -> bool:
+    """Return whether it names a tensor, and how its axes are permuted."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("tensor"), str):
+        return False
+    order = value.get("permutation")
+    return order is None or (isinstance(order, list) and sorted(map(repr, order)) == list(map(repr, range(len(order)))))
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
+    """Return whether JSON can be handled without care: not deep, texts that can be shown, integers of 64 bits."""
+    if depth > _DEEPEST:
+        return False
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_plain(each, depth + 1) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(each, depth + 1) for each in value)
+    return _is_text(value) if isinstance(value, str) else not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _tensor(dtype: str, shape: list[int | None], meaning: str) -> dict[str, Any]:

@@ -20,6 +20,8 @@ _HEX_LENGTH = 64
 _METADATA_PROPS = 14
 _KEY, _VALUE = 1, 2
 _CHUNK = 1 << 20
+LARGEST_METADATA = 2**26  # bytes
+_LARGEST_FILE = 2**31 - 1  # bytes, the limit of protocol buffers
 
 
 def metadata_entry(key: str, value: str) -> bytes:
@@ -93,6 +95,8 @@ def file_graph_digest(path: Path) -> str:
 def _metadata_props(path: Path) -> dict[str, str]:
     """Return values by key; the graph, nearly the whole file, is skipped without reading it."""
     content = map_file(path)
+    if len(content) > _LARGEST_FILE:
+        raise ArtifactCorruptError(f"{path} has {len(content)} bytes, and an ONNX file at most {_LARGEST_FILE}")
     try:
         entries = [entry for number, entry, _ in read_fields(content) if number == _METADATA_PROPS]
     except ArtifactCorruptError as error:
@@ -104,6 +108,8 @@ def _metadata_props(path: Path) -> dict[str, str]:
 
 
 def _pair(entry: memoryview) -> tuple[str, str]:
+    if len(entry) > LARGEST_METADATA:
+        raise ArtifactCorruptError("it is too long")
     texts = {number: str(content, "utf-8") for number, content, _ in read_fields(entry)}
     return texts.get(_KEY, ""), texts.get(_VALUE, "")
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.artifact_files.onnx_file import ON_PURPOSE
+from runtime.artifact_files.onnx_file import LARGEST_METADATA, ON_PURPOSE
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 
 MANIFEST = "assets/artifact.json"
@@ -18,7 +18,10 @@ _GRAPH = "saved_model.pb"
 
 def seal_folder(folder: Path, metadata: str) -> None:
     """Write the manifest of a SavedModel folder."""
-    content: dict[str, Any] = {"metadata": json.loads(metadata), "files": _digests(folder)}
+    content: dict[str, Any] = {
+        "metadata": json.loads(metadata),
+        "files": {name: _digest(file) for name, file in _files(folder).items()},
+    }
     content["sha256"] = _self_digest(content)
     path = folder / MANIFEST
     path.parent.mkdir(exist_ok=True)
@@ -39,6 +42,8 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
             f"{folder} is {what} that maskrcnn-export did not write (it has no {MANIFEST}): "
             "export the checkpoint with 'maskrcnn-export savedmodel'"
         )
+    if path.stat().st_size > LARGEST_METADATA:
+        raise ArtifactCorruptError(f"{path} has more than {LARGEST_METADATA} bytes: copy or export the artifact again")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         expected, recorded = content["files"], content.pop("sha256")
@@ -52,9 +57,9 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
             raise ArtifactCorruptError(
                 f"{path} was changed after the export: copy or export the artifact again{ON_PURPOSE}"
             )
-        found = _digests(folder)
+        found = _files(folder)
         for name in sorted(listed | found.keys()):
-            if expected.get(name) != found.get(name):
+            if name not in listed or name not in found or expected[name] != _digest(found[name]):
                 state = "missing" if name not in found else "not part of it" if name not in listed else "changed"
                 raise ArtifactCorruptError(
                     f"{folder}: {name} is {state}: copy or export the artifact again{ON_PURPOSE}"
@@ -69,17 +74,18 @@ def recorded_folder_digest(folder: Path) -> str:
 
 def folder_graph_digest(folder: Path) -> str:
     """Return the SHA-256 of the graph and its variables: of all files but the manifest and those in `assets.extra`."""
-    files = {name: digest for name, digest in _digests(folder).items() if not name.startswith(EXTRA)}
+    files = {name: _digest(file) for name, file in _files(folder).items() if not name.startswith(EXTRA)}
     return _self_digest(files)
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+def _files(folder: Path) -> dict[str, Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _self_digest(content: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """What a SavedModel may contain, checked in its parsed description before TensorFlow loads anything.
 
 A SavedModel is a program. Its operators can write files, call Python or start servers, and restored objects can have
-resources of their own. So everything that is not on the lists here is refused. The lists are written by hand, because
-TensorFlow does not mark operators that touch files (`ReadFile` counts as stateless).
+resources of their own. So everything that is not on the lists here is refused, and so are calls without end. The lists
+are written by hand, because TensorFlow does not mark operators that touch files (`ReadFile` counts as stateless).
 
 Only two functions may touch files: those that save and restore the variables. Loading runs at most the second. Nothing
 else may call them, so saving cannot hide in the restoring function, nor file access in the function that runs on
@@ -47,6 +47,8 @@ _ALLOWED = {
 }
 _KINDS = ("user_object", "variable", "function", "bare_concrete_function")
 _OBJECTS = ("_generic_user_object", "trackable_list_wrapper", "signature_map")
+_DEEPEST_CALL = 16
+_MOST_NODES = 1_000_000  # with those of every call; a ResNet-101 has a hundredth
 _SWAPPED = "api_implements"  # the optimizer may swap functions with the same value of this attribute
 
 
@@ -57,10 +59,10 @@ def check_savedmodel(saved_model: Any, path: Path) -> None:
         ArtifactError: An operator, object, file or call is not allowed; the message names it.
     """
     for graph in saved_model.meta_graphs:
-        for what in (*_foreign_parts(graph), *_foreign_operators(graph)):
+        for what in (*_foreign_parts(graph), *_foreign_operators(graph), *_endless_calls(graph)):
             raise ArtifactError(
                 f"{path} contains {what}, unlike any artifact of maskrcnn-export: it is not loaded, because it could "
-                "run any code; export the checkpoint yourself"
+                "run any code, or never end; export the checkpoint yourself"
             )
 
 
@@ -114,6 +116,35 @@ def _roles(graph: Any, library: dict[str, Any], saver: dict[str, str]) -> dict[s
     for name in library:
         roles[name] = roles[name] or {"compute"}
     return roles
+
+
+def _endless_calls(graph: Any) -> Iterator[str]:
+    """Describe functions that call too many others, for a message: two calls in each double the work of the last."""
+    library = {function.signature.name: function for function in graph.graph_def.library.function}
+    known: dict[str, tuple[int, int]] = {}
+
+    def measure(name: str, depth: int) -> tuple[int, int]:
+        """Return the nodes that one call runs in all, and how deep calls are nested in it."""
+        if depth > _DEEPEST_CALL:
+            return 0, 1
+        if name not in known:
+            known[name] = 0, _DEEPEST_CALL  # while it is measured: a function that calls itself is too deep
+            called = [measure(each, depth + 1) for node in library[name].node_def for each in calls(node)]
+            nodes = len(library[name].node_def) + sum(nodes for nodes, _ in called)
+            known[name] = nodes, 1 + max((deep for _, deep in called), default=0)
+        return known[name]
+
+    def calls(node: Any) -> list[str]:
+        return [name for name in _called(node) if name in library]
+
+    nodes, deepest = len(graph.graph_def.node), 0
+    for name in library:
+        count, deep = measure(name, 1)
+        nodes, deepest = nodes + count, max(deepest, deep)
+    if deepest > _DEEPEST_CALL:
+        yield f"functions that call each other more than {_DEEPEST_CALL} deep"
+    if nodes > _MOST_NODES:
+        yield f"functions that call each other so often that more than {_MOST_NODES} nodes would run"
 
 
 def _called(node: Any) -> Iterator[str]:

@@ -140,14 +140,16 @@ class FunctionStages:
 
 def _description(path: Path) -> Any:
     """Parse `saved_model.pb`, which runs nothing; if it exists, TensorFlow reads no other spelling of the name."""
+    file = path / _DESCRIPTION
+    if not file.is_file():
+        raise ArtifactError(f"{path} has no {_DESCRIPTION}: copy or export it again")
     try:
-        description = path / _DESCRIPTION
-        return SavedModel.FromString(description.read_bytes() if description.is_file() else b"")
+        return SavedModel.FromString(file.read_bytes())
     except Exception as error:  # protobuf has exceptions of its own
         if not is_engines_own(error):
             raise
         raise ArtifactError(
-            f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is missing or damaged: copy or export it again"
+            f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is damaged: copy or export it again"
         ) from error
 
 

@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from runtime.arguments import shown
 from runtime.errors import InputError
 from runtime.pictures.read import MAX_PIXELS, Picture, picture_pixels
 from runtime.pictures.resize_uint8 import resize_truncated
+
+LONGEST_SIDE = 10_000  # pixels; a square of it has as many as the largest image
+LARGEST_SCALE = 1000
 
 ResizeMode = Literal["none", "square", "pad64", "crop"]
 
@@ -43,14 +47,16 @@ class ResizePolicy:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ResizeMode):
-            raise InputError(f"resize mode is {self.mode!r}; expected one of {', '.join(get_args(ResizeMode))}")
+            raise InputError(f"resize mode is {shown(self.mode)}; expected one of {', '.join(get_args(ResizeMode))}")
         for name in ("min_dim", "max_dim"):
             value = getattr(self, name)
-            if value is not None and not (_is_int(value) and value > 0):
-                raise InputError(f"resize {name} is {value!r}; expected a positive integer or None")
+            if value is not None and not (_is_int(value) and 0 < value <= LONGEST_SIDE):
+                raise InputError(
+                    f"resize {name} is {value!r:.40}; expected an integer from 1 to {LONGEST_SIDE} or None"
+                )
         scale = self.min_scale
-        if scale is not None and not ((_is_int(scale) or isinstance(scale, float)) and 0 <= scale < np.inf):
-            raise InputError(f"resize min_scale is {scale!r}; expected a finite number, 0 or more, or None")
+        if scale is not None and not ((_is_int(scale) or isinstance(scale, float)) and 0 <= scale <= LARGEST_SCALE):
+            raise InputError(f"resize min_scale is {shown(scale)}; expected 0 to {LARGEST_SCALE}, or None")
         if self.mode == "square" and self.max_dim is None:
             raise InputError("resize mode 'square' has no max_dim; give the side of the square in pixels")
         if self.mode == "crop" and self.min_dim is None:
@@ -71,7 +77,7 @@ class ResizePolicy:
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown or "mode" not in values:
-            problem = f"unknown keys {', '.join(map(repr, unknown))}" if unknown else "no key 'mode'"
+            problem = f"unknown keys {shown(unknown)}" if unknown else "no key 'mode'"
             raise InputError(f"the resize policy has {problem}; expected mode, min_dim, max_dim, min_scale")
         return cls(**values)
 
@@ -177,21 +183,17 @@ def plan_letterbox(
     scale = _scale(image_size, policy)
     # Python's round, as in matterport: half to even.
     resized = (height, width) if scale == 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
-    if resized[0] * resized[1] > MAX_PIXELS:
+    enlarged = resized if policy.mode != "pad64" else (-(-resized[0] // 64) * 64, -(-resized[1] // 64) * 64)
+    if enlarged[0] * enlarged[1] > MAX_PIXELS:
         raise InputError(
-            f"an image of {height} x {width} pixels would be enlarged to {resized[0]} x {resized[1]} by mode "
+            f"an image of {height} x {width} pixels would be enlarged to {enlarged[0]} x {enlarged[1]} by mode "
             f"{policy.mode!r}; at most {MAX_PIXELS} pixels are allowed: cut it into parts or use mode 'square'"
         )
     if (crop_origin is not None) != (policy.mode == "crop"):
         raise InputError(f"crop_origin is {crop_origin} with resize mode {policy.mode!r}; give it only for mode 'crop'")
     if crop_origin is not None and policy.min_dim is not None:
         return _crop_plan((height, width), resized, policy.min_dim, crop_origin, scale)
-    if policy.mode == "square" and policy.max_dim is not None:
-        target = (policy.max_dim, policy.max_dim)
-    elif policy.mode == "pad64":
-        target = (-(-resized[0] // 64) * 64, -(-resized[1] // 64) * 64)
-    else:
-        target = resized
+    target = enlarged if policy.mode != "square" or policy.max_dim is None else (policy.max_dim, policy.max_dim)
     offset = ((target[0] - resized[0]) // 2, (target[1] - resized[1]) // 2)
     return Letterbox((height, width), resized, target, offset, scale)
 

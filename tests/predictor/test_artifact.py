@@ -1,15 +1,24 @@
 """Metadata of an artifact: what is written is read back, and anything else is refused."""
 
+import copy
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from sample_metadata import METADATA
 
+from export import console
 from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, SIZE_MULTIPLE, Metadata, verdict_digest
-from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError
+from runtime.engines.versions import check_engine
+from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError, ImageError, InputError
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.read import MAX_PIXELS
+from runtime.steps import to_detections
 
 
 def changed(**changes):
@@ -256,3 +265,147 @@ def test_any_value_in_any_field_is_read_soundly_or_refused(name, value):
     assert metadata.max_detections > 0
     assert metadata.engine_minimum.get("onnxruntime", "") is not None
     assert Metadata.from_json(metadata.to_json(), "here") == metadata
+
+
+DEEP = [[]]
+for _ in range(200):
+    DEEP = [DEEP]
+HOSTILE = {
+    "nothing": None,
+    "true": True,
+    "empty text": "",
+    "text": "x",
+    "half a pair": "\ud800",
+    "a million letters": "x" * 10**6,
+    "escapes": "\x1b[2J\x00\n",
+    "5,000 digits": "1." + "9" * 5000,
+    "zero": 0,
+    "minus one": -1,
+    "a half": 0.5,
+    "a billion": 10**9,
+    "64 bits": 2**63,
+    "400 digits": 10**400,
+    "infinity": float("inf"),
+    "not a number": float("nan"),
+    "1e308": 1e308,
+    "smallest": 5e-324,
+    "empty list": [],
+    "empty object": {},
+    "list": [1, "x", None],
+    "deep": DEEP,
+    "object": {"tensor": "x", "permutation": [1, 0], "\ud800": 1},
+    "wrong permutation": {"tensor": "x", "permutation": [0, 0, 7]},
+}
+
+
+def places(value, path=()):
+    """The paths to every value in a JSON document, objects and lists included."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from places(each, (*path, key))
+
+
+def put(document, path, value):
+    document = copy.deepcopy(document)
+    at = document
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return document
+
+
+FULL = json.loads(
+    replace(
+        METADATA,
+        borders={"p2": {"tensor": "t", "permutation": [0, 2, 3, 1]}, "proposals": {"tensor": "u", "permutation": None}},
+        config={"name": "fruit", "model": {"class_names": ["BG", "pomme"]}},
+        input_shape=(2, 64, 128),
+        engine_minimum={"onnxruntime": "1.25", "tensorflow": "2.1"},
+    ).to_json()
+)
+# The tensors are made from the other fields, and not read back.
+PLACES = [path for path in places(FULL) if path and path[0] not in ("inputs", "outputs", "verdict_sha256")]
+SIZES = [(1, 1), (64, 48), (3000, 1), (1, 10**7)]
+
+
+def use(metadata, capsys):
+    """Everything that is done with metadata; errors of ours are an answer too."""
+    assert Metadata.from_json(metadata.to_json(), "here").to_json() == metadata.to_json()
+    with suppress(ArtifactError):
+        console.metadata(Path("model.onnx"), metadata)
+    assert all(line.isprintable() for line in capsys.readouterr().out.encode().decode().splitlines())
+    for engine in ("onnxruntime", "tensorflow"):
+        with suppress(ArtifactError):
+            check_engine(Path("model.onnx"), engine, "1.32.0", metadata.engine_minimum.get(engine))
+    for size in SIZES:
+        with suppress(ImageError, InputError):
+            letterbox = plan_letterbox(size, metadata.resize)
+            height, width = letterbox.input_size
+            assert height * width <= MAX_PIXELS
+    letterbox = plan_letterbox((64, 64), ResizePolicy("none"))
+    outputs = {
+        "num_detections": np.int32(1),
+        "boxes": np.array([[8, 8, 56, 56]], np.float32),
+        "scores": np.array([0.5], np.float32),
+        "class_ids": np.array([min(1, len(metadata.class_names) - 1)], np.int32),
+        "masks": np.ones((1, 28, 28), np.float32),
+    }
+    found = to_detections(outputs, letterbox, metadata.class_names, metadata.mask_paste)
+    found.draw(np.zeros((64, 64, 3), np.uint8))
+    json.dumps(found.to_coco(image_id=1)).encode()
+    str(found).encode()
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_any_hostile_value_in_any_place_is_refused_or_harmless(value, capsys):
+    accepted = 0
+    for path in PLACES:
+        values = put(FULL, path, value)
+        values["verdict_sha256"] = verdict_digest(values["verdict"])
+        try:
+            metadata = Metadata.from_json(json.dumps(values), "here")
+        except ArtifactError as error:
+            said = str(error)
+        else:
+            said = ""
+            use(metadata, capsys)
+            accepted += 1
+        assert said == "" or (said.isprintable() and len(said) < 1000)
+    assert accepted < len(PLACES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("class_names", 1), "\ud800"),
+        (("class_names", 1), "x" * 10**6),
+        (("name",), "\udfff"),
+        (("engine_minimum", "onnxruntime"), "1." + "9" * 5000),
+        (("producer", "maskrcnn-export"), "\ud800"),
+        (("resize", "min_dim"), float("1e400")),
+        (("resize", "min_dim"), 64 * 10**400),
+        (("resize", "min_scale"), 1e308),
+        (("resize",), {"mode": "square", "max_dim": 10**9}),
+        (("resize",), {"mode": "square", "max_dim": 10_001}),
+        (("image_channels",), 10**9),
+        (("max_detections",), 10**12),
+        (("mask_size",), 10**6),
+        (("input_shape",), [10**9, 64, 64]),
+        (("input_shape",), [1, 64, 10**9]),
+        (("score_threshold",), True),
+        (("borders",), {"p2": "t"}),
+        (("borders",), {"p2": {"tensor": 5}}),
+        (("borders",), {"p2": {"tensor": "t", "permutation": [0, 0]}}),
+        (("config", "name"), "\ud800"),
+        (("config", "name"), DEEP),
+        (("verdict",), {"cases": DEEP}),
+        (("verdict",), {"passed": "\ud800"}),
+        (("verdict",), {"passed": 10**400}),
+    ],
+)
+def test_values_that_would_fail_far_from_here_are_refused(path, value):
+    values = put(FULL, path, value)
+    values["verdict_sha256"] = verdict_digest(values["verdict"])
+    message = refusal(json.dumps(values))
+    assert path[0] in message

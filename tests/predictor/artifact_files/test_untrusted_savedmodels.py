@@ -210,7 +210,43 @@ def register(graph):
     graph.object_graph_def.nodes[0].registered_name = "Custom.Thing"
 
 
+def chain(length, calls):
+    """Functions of which each calls the next one so many times, and the last one computes."""
+
+    def change(graph):
+        for number in range(length):
+            function = graph.graph_def.library.function.add()
+            function.signature.name = f"chain{number}"
+            for call in range(calls):
+                node = function.node_def.add(name=f"call{call}", op="StatefulPartitionedCall")
+                if number + 1 < length:
+                    node.attr["f"].func.name = f"chain{number + 1}"
+                else:
+                    node.op = "NoOp"
+
+    change.__name__ = f"{length}_times_{calls}"
+    return change
+
+
+def call_itself(graph):
+    function = functions(graph, "inference_detect")
+    for number in range(3):
+        node = function.node_def.add(name=f"again{number}", op="StatefulPartitionedCall")
+        node.attr["f"].func.name = function.signature.name
+
+
+def call_in_a_circle(graph):
+    chain(3, 2)(graph)
+    (last,) = [f for f in graph.graph_def.library.function if f.signature.name == "chain2"]
+    last.node_def.add(name="back", op="StatefulPartitionedCall").attr["f"].func.name = "chain0"
+
+
 CHANGES = {
+    chain(17, 1): "call each other more than 16 deep",
+    chain(5000, 2): "call each other more than 16 deep",
+    chain(14, 4): "more than 1000000 nodes would run",
+    call_itself: "call each other more than 16 deep",
+    call_in_a_circle: "call each other more than 16 deep",
     save_while_detecting: "traced_save",
     save_by_operator: "traced_save",
     save_under_the_name_of_an_operator: "in function 'Relu'",
@@ -238,9 +274,14 @@ def test_an_artifact_that_was_not_changed_passes(edited):
     assert Predictor(edited(lambda graph: None), "cpu").device == "cpu"
 
 
+def test_a_few_calls_in_calls_pass(edited, no_loader):
+    with pytest.raises(AssertionError, match=NO_ENGINE):  # the engine would see it
+        Predictor(edited(chain(8, 3)), "cpu")
+
+
 @pytest.mark.parametrize("name", ["saved_model.pbtxt", "saved_model.cpb"])
 def test_another_spelling_of_the_graph_is_not_read(edited, no_loader, name):
     path = edited(lambda graph: None)
     (path / "saved_model.pb").rename(path / name)
     reseal(path, json.dumps(json.loads((path / "assets" / "artifact.json").read_text())["metadata"]))
-    assert "saved_model.pb is missing" in refusal(path)
+    assert "has no saved_model.pb" in refusal(path)
