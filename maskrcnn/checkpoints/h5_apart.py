@@ -26,6 +26,7 @@ from maskrcnn.checkpoints.h5_content import H5Array, H5Content, RefusedError, ch
 _SECONDS, _BYTES_PER_SECOND = 30, 5_000_000
 _MEMORY, _MEMORY_PER_BYTE = 2 * 2**30, 8  # of address space
 _LONGEST_LINE = 2**20  # bytes of JSON, on top of the size of the file
+_WINDOWS_CRASH = 2**31  # where exit codes of crashes begin; elsewhere they are negative
 _DTYPE = re.compile(r"[<>|][fiubc]\d{1,2}")
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -62,6 +63,8 @@ def read_apart(stream: BinaryIO) -> H5Content:
         return found
     if expired:
         raise RefusedError(f"is damaged: the HDF5 library did not read it within {seconds} seconds")
+    if 0 <= code < _WINDOWS_CRASH:
+        raise RefusedError(f"cannot be read: the process that should read it stopped early (exit code {code})")
     raise RefusedError(f"is damaged: the HDF5 library crashed while reading it (exit code {code})")
 
 
@@ -166,9 +169,9 @@ def _send_all(stream: BinaryIO, out: BinaryIO) -> None:
                 _send(out, {"text": path, "value": item[()].decode()})
             else:
                 known = item.dtype.str if _DTYPE.fullmatch(item.dtype.str) else None
+                values = np.asarray(item[()]).tobytes() if known else b""
                 _send(out, {"array": path, "shape": item.shape, "dtype": known})
-                if known:
-                    out.write(np.ascontiguousarray(item[()]).tobytes())
+                out.write(values)
     _send(out, {"end": True})
 
 

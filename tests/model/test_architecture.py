@@ -266,13 +266,25 @@ def demo_arrays():
     return read_arrays(DEMO)[0]
 
 
-def port(path, arrays, rename=lambda layer: layer, extra=None):
+def same(name):
+    return name
+
+
+def numbered(name):
+    return f"{name}_1"
+
+
+def numbered_rpn(name):
+    return numbered(name) if name.startswith("rpn_") else name
+
+
+def port(path, arrays, rename=same, rename_group=same, extra=None):
     """Write arrays as a port of the original may: other names, and numbers that are no weights."""
     groups = {}
     for key, array in arrays.items():
         layer, variable = key.split("/")
         group = "rpn_model" if layer.startswith("rpn_") else layer
-        groups[group, f"{rename(layer)}/{variable}:0"] = array
+        groups[rename_group(group), f"{rename(layer)}/{variable}:0"] = array
     groups |= extra or {}
     keras_h5.write(path, groups, list(dict.fromkeys(group for group, _ in groups)))
     return path
@@ -298,11 +310,14 @@ def test_what_is_no_weight_of_the_network_is_left_over_and_named(tmp_path, demo_
     assert report.leftover[0].split("/")[0] in str(report)
 
 
-def test_numbered_layers_are_loaded(tmp_path, demo_arrays):
+@pytest.mark.parametrize(
+    ("rename", "rename_group"), [(numbered_rpn, same), (numbered, same), (numbered, numbered), (same, numbered)]
+)
+def test_numbered_layers_are_loaded(tmp_path, demo_arrays, rename, rename_group):
     from maskrcnn.checkpoints.checkpoint import load_checkpoint
     from maskrcnn.checkpoints.named_weights import get_arrays
 
-    path = port(tmp_path / "port.h5", demo_arrays, rename=lambda layer: f"{layer}_1")
+    path = port(tmp_path / "port.h5", demo_arrays, rename, rename_group)
     model, report = load_checkpoint(path, SAMPLES["demo"])
     assert report.leftover == report.missing == ()
     found = get_arrays(model)

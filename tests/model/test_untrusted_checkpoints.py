@@ -277,11 +277,12 @@ def test_what_keras_writes_needs_no_child_and_no_library(weights, monkeypatch):
         ("import os; os.kill(os.getpid(), 11)", r"crashed while reading it \(exit code -11\)"),
         ("import os; os.abort()", r"crashed while reading it \(exit code -6\)"),
         ("import time; time.sleep(60)", "did not read it within"),
-        ("print('[1, 2]')", "crashed"),
-        ('print(\'{"array": "x", "shape": [4], "dtype": "<f4"}\')', "crashed"),
-        ('print(\'{"array": "x", "shape": [-4], "dtype": "<f4"}\')', "crashed"),
+        ("import sys; sys.exit(3)", r"stopped early \(exit code 3\)"),
+        ("print('[1, 2]')", "stopped early"),
+        ('print(\'{"array": "x", "shape": [4], "dtype": "<f4"}\')', "stopped early"),
+        ('print(\'{"array": "x", "shape": [-4], "dtype": "<f4"}\')', "stopped early"),
         ('print(\'{"array": "x", "shape": [1000000000], "dtype": "<f8"}\')', "declares more than 8000000000"),
-        ('print(\'{"array": "x", "shape": [1], "dtype": "O"}\')', "crashed"),
+        ('print(\'{"array": "x", "shape": [1], "dtype": "O"}\')', "stopped early"),
     ],
 )
 def test_whatever_a_child_does_the_file_is_refused(latest, monkeypatch, code, message):
@@ -289,6 +290,19 @@ def test_whatever_a_child_does_the_file_is_refused(latest, monkeypatch, code, me
     monkeypatch.setattr(h5_apart, "_SECONDS", 2)
     with pytest.raises(CheckpointFormatError, match=message):
         read_arrays(latest)
+
+
+def test_values_that_cannot_be_read_are_damage(weights):
+    """They are found after all that describes them was read."""
+    values = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    with h5py.File(weights, "a") as file:
+        file.create_dataset("packed", data=values, compression="gzip", fletcher32=True)
+        place = file["packed"].id.get_chunk_info(0).byte_offset
+    content = bytearray(weights.read_bytes())
+    content[place + 20] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointFormatError, match="is truncated or damaged"):
+        read_arrays(weights)
 
 
 def test_a_child_has_limits(latest, monkeypatch):
@@ -409,3 +423,4 @@ def test_no_mutation_of_a_rich_file_ends_the_process(count, pytestconfig):
     assert min(summary["bytes"].values()) > 64 * 1024
     assert any(name.endswith("crashed") for name in summary["outcomes"])
     assert "keras: crashed" not in summary["outcomes"]
+    assert not any(name.endswith("stopped") for name in summary["outcomes"])
