@@ -108,7 +108,7 @@ def config_to_complete(path: str | Path) -> tuple[Config, list[str]]:
         f"model.class_names: {classes - 1} names after BG, in the order of training",
         "resize.min_dim, resize.max_dim: the size of the images that it was trained with",
         "model.anchor_scales: the sides of its anchors",
-        "model.mean_pixel, model.mask_pool_size, detection: if they were changed from the original's",
+        "model.mean_pixel, model.roi_sampling, model.mask_pool_size, detection: if they are not the original's",
     ]
     if ratios != 3:
         missing.insert(3, f"model.anchor_ratios: {ratios} values")

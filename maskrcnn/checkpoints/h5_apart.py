@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -48,20 +49,19 @@ def read_apart(stream: BinaryIO) -> H5Content:
     size = os.fstat(stream.fileno()).st_size
     seconds = _SECONDS + size // _BYTES_PER_SECOND
     process = start_child(stream, seconds)
-    timer = Timer(seconds, process.kill)
+    timer, end = Timer(seconds, process.kill), time.monotonic() + seconds
     timer.start()
     try:
         with process.stdout:
             found = _receive(process.stdout, size)
         code = process.wait()
     finally:
-        expired = not timer.is_alive()
         timer.cancel()
         process.kill()
         process.wait()
     if found is not None:
         return found
-    if expired:
+    if time.monotonic() >= end:
         raise RefusedError(f"is damaged: the HDF5 library did not read it within {seconds} seconds")
     if 0 <= code < _WINDOWS_CRASH:
         raise RefusedError(f"cannot be read: the process that should read it stopped early (exit code {code})")
@@ -104,7 +104,7 @@ def _receive(source: BinaryIO, size: int) -> H5Content | None:
         match message:
             case {"refused": str(reason)}:
                 raise RefusedError(reason)
-            case {"group": str(path), "attributes": dict(attributes)}:
+            case {"group": str(path), "attributes": dict(attributes)} if all(map(_is_plain, attributes.values())):
                 found.groups[path] = attributes
             case {"text": str(path), "value": str(text)}:
                 found.texts[path] = text
@@ -120,9 +120,15 @@ def _receive(source: BinaryIO, size: int) -> H5Content | None:
                 if source.readinto(array.view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
                     return None
                 found.arrays[path] = H5Array(shape, dtype, partial(array.reshape, shape))
-            case {"end": True}:
+            case {"end": True} if "" in found.groups:
                 return found
+            case _:
+                return None
     return None
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or all(isinstance(text, str) for text in (value if isinstance(value, list) else [value]))
 
 
 def child(seconds: int) -> None:

@@ -85,6 +85,7 @@ class _Classic:
         self._stream = stream
         self._size = stream.seek(0, os.SEEK_END)
         self._left = self._size // 8 + 64  # no structure is smaller than 8 bytes
+        self._text_left = self._size
         self._seen: set[int] = set()  # addresses of groups and of the parts of symbol tables
         self._objects: dict[int, _Object] = {}
         self._heaps: dict[int, dict[int, bytes]] = {}
@@ -302,6 +303,9 @@ class _Classic:
             return ""
         if heap not in self._heaps:
             self._heaps[heap] = self._heap(heap)
+        self._text_left -= length  # many may refer to the same one
+        if self._text_left < 0:
+            _damaged("its texts are longer than it is")
         content = self._heaps[heap].get(index, b"")
         if len(content) < length:
             _damaged(f"there is no text at byte {heap}")

@@ -410,6 +410,22 @@ def test_a_file_whose_parts_lie_over_each_other_ends_soon(weights):
     assert time.process_time() - start < 5
 
 
+def test_many_references_to_one_long_text_are_refused(weights):
+    """4000 of them in a header of 64 kB, to a text of a megabyte."""
+    with h5py.File(weights, "a") as file:
+        file.attrs["long"] = "x" * 2**20
+        file.attrs.create("many", ["ab"] * 4000, dtype=h5py.string_dtype())
+    content = weights.read_bytes()
+    place, short = content.index(struct.pack("<I", 2**20), content.index(b"long\0")), struct.pack("<I", 2)
+    long = content[place : place + 16]
+    start = content.index(b"many\0")
+    while not content[start] == content[start + 16] == content[start + 32] == 2 or content[start : start + 4] != short:
+        start += 1
+    weights.write_bytes(content[:start] + long * 4000 + content[start + 16 * 4000 :])
+    with pytest.raises(CheckpointFormatError, match="its texts are longer than it is"):
+        read_arrays(weights)
+
+
 @pytest.mark.parametrize("count", [160, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 def test_no_mutation_of_a_rich_file_ends_the_process(count, pytestconfig):
     """Of eight files of 160 to 350 kB; those that crash the library are among them."""
