@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         MaskRCNNError as MaskRCNNError,
         NonFiniteLossError as NonFiniteLossError,
         TrainingError as TrainingError,
+        WorkerLostError as WorkerLostError,
     )
     from maskrcnn.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from maskrcnn.model import MaskRCNN as MaskRCNN
@@ -59,7 +60,7 @@ __all__, __getattr__ = lazy_names(
     {
         "maskrcnn.errors": "CheckpointError CheckpointFormatError CheckpointMismatchError CheckpointNotFoundError "
         "ConfigError DatasetError DatasetFormatError DatasetNotFoundError MaskRCNNError "
-        "NonFiniteLossError TrainingError",
+        "NonFiniteLossError TrainingError WorkerLostError",
         "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
         "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",
         "maskrcnn.checkpoints.named_weights": "LoadReport",

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 a dataset has errors, or the loss is not finite; 2 wrong usage; 3 a package or device is missing;
 4 a configuration, dataset, checkpoint, artifact or run cannot be used; 5 an image cannot be used; 6 the output cannot
-be written; 130 and 143 the run was interrupted by Ctrl-C or SIGTERM, and can be resumed.
+be written; 7 another machine of a training run is gone; 130 and 143 the run was interrupted by Ctrl-C or SIGTERM, and
+can be resumed.
 """
 
 from typer import Typer

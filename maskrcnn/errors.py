@@ -10,7 +10,8 @@
     │   ├── DatasetNotFoundError (FileNotFoundError)
     │   └── DatasetFormatError            an unknown format, or damaged
     └── TrainingError (RuntimeError)      a run cannot start, continue, or be resumed
-        └── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
+        ├── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
+        └── WorkerLostError (ConnectionError)      another machine of the run does not answer any more
 
 Each message is one printable line: what is wrong, where, what was expected, and what to do.
 """
@@ -60,3 +61,7 @@ class TrainingError(MaskRCNNError, RuntimeError):
 
 class NonFiniteLossError(TrainingError, ArithmeticError):
     """The loss became NaN or infinite; the message names the images of the batch."""
+
+
+class WorkerLostError(TrainingError, ConnectionError):
+    """Another machine that trains in the same run ended or cannot be reached; the run can be resumed."""

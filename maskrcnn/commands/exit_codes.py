@@ -1,11 +1,12 @@
 """Exit codes of expected errors, the same for all commands."""
 
-from maskrcnn.errors import NonFiniteLossError
+from maskrcnn.errors import NonFiniteLossError, WorkerLostError
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, ToolkitError
 
 # The first match counts.
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (NonFiniteLossError, 1),
+    (WorkerLostError, 7),
     (MissingPackageError, 3),
     (DeviceError, 3),
     (ImageError, 5),

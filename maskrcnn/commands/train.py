@@ -10,6 +10,7 @@ from typer import Argument, Exit, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
+from maskrcnn.runs.folder_lock import locked
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
@@ -64,18 +65,28 @@ def train(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Train a model on one or more datasets, with the classes of the datasets."""
     with failures("train", "maskrcnn train"):
-        if init is not None and not resume and init not in ("none", "imagenet", "demo"):
+        several = "TF_CONFIG" in os.environ  # then nothing is refused before they are connected, so that all hear of it
+        if not several and output.is_dir():
+            with locked(output, "train"):  # a folder in use is refused at once, not after the data is read
+                pass
+        if not several and init is not None and not resume and init not in ("none", "imagenet", "demo"):
             shared.check_checkpoint(Path(init), config)
         console.progress("loading TensorFlow")
-        import_tensorflow(touch_devices="TF_CONFIG" not in os.environ)
+        import_tensorflow(touch_devices=not several)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
+        from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
+        from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
 
         resumed = output if resume else None
-        chosen, options = plan_run(config, init, resumed, layers, epochs, settings or [], console.progress)
         read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
-        training, validation = read(datasets), read(val) if val else None
+        plan = partial(plan_run, config, init, resumed, layers, epochs, settings or [], console.progress)
+        strategy = find_strategy()
+        with losses_named(strategy):
+            (chosen, options), training, validation = together(
+                strategy, lambda: (plan(), read(datasets), read(val) if val else None)
+            )
         console.datasets(training, validation)
         result = run_training(
             chosen,
@@ -84,6 +95,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             output=output,
             init=init,
             resume="auto" if resume else False,
+            strategy=strategy,
             options=options,
         )
         code = console.training(result)

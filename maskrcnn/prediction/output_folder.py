@@ -1,6 +1,5 @@
 """The folder of a run: its layout, its lock, and the settings that its results depend on."""
 
-import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,14 +8,12 @@ from pathlib import Path
 
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Source
+from maskrcnn.runs.folder_lock import locked
 from runtime.atomic import atomic_write, check_output
-from runtime.errors import MissingPackageError, OutputError
+from runtime.errors import OutputError
 
 RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", "results.csv", "failures.json"
 VIEWS = ("overlay", "splash")
-
-# Errors of file systems without locks, on which a run continues without one.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
@@ -64,38 +61,11 @@ def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator
     """
     check_output(folder, overwrite=True, directory=True)
     _check_contents(folder, settings, force)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    with _locked(folder):
+    with locked(folder, "predict"):
         _check_contents(folder, settings, force)
         with atomic_write(folder / RUN_FILE, overwrite=True) as path:
             path.write_text(json.dumps(settings.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         yield OutputFolder(folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other runs; the operating system releases the lock of a killed process."""
-    try:
-        import filelock  # noqa: PLC0415  (comes with the command line)
-    except ModuleNotFoundError as error:
-        if error.name != "filelock":
-            raise
-        raise MissingPackageError("filelock", "predict", "locking the folder of a run") from error
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise OutputError(f"{folder} is in use by another run: wait for it, or choose another folder") from error
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:

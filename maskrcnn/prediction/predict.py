@@ -6,7 +6,6 @@ from pathlib import Path
 
 from maskrcnn.callbacks import Counted
 from maskrcnn.configuration.require import require
-from maskrcnn.interruption import Interruption
 from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
@@ -15,6 +14,7 @@ from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
+from maskrcnn.runs.interruption import Interruption
 from runtime.errors import InputError
 from runtime.steps import PredictorSteps
 

@@ -57,7 +57,8 @@ def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
         return read_config(RunFolder(resumed).config)
     if init is not None and init.endswith(".h5"):
         return config_of(init)
-    raise ConfigError(f"no configuration: give --config FILE.json or the name of a sample ({', '.join(SAMPLES)})")
+    what = "no configuration" if resumed is None else f"{RunFolder(resumed).state} does not exist, and no configuration"
+    raise ConfigError(f"{what}: give --config FILE.json or the name of a sample ({', '.join(SAMPLES)})")
 
 
 def _options(values: dict[str, Any]) -> TrainOptions:

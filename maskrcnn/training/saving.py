@@ -9,7 +9,7 @@ import keras
 
 from maskrcnn.checkpoints.checkpoint import save_checkpoint
 from maskrcnn.errors import NonFiniteLossError
-from maskrcnn.interruption import Interruption, RunInterruptedError
+from maskrcnn.runs.interruption import Interruption, RunInterruptedError
 from maskrcnn.training.run import Logs, Run
 from maskrcnn.training.snapshot import capture
 from maskrcnn.training.state import save_state

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.checkpoints.named_weights import get_arrays, set_arrays
+from maskrcnn.configuration.model import Config
+from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
 from maskrcnn.training.run import Run, RunCounters
@@ -21,17 +23,21 @@ def capture(run: Run) -> State:
         arrays |= {f"mean/{name}": array for name, array in run.average.get().items()}
     arrays |= {f"optimizer/{i} {v.path}": np.asarray(v.numpy()) for i, v in enumerate(run.model.optimizer.variables)}
     arrays |= {f"metrics/{i}": np.asarray(variable.numpy()) for i, variable in enumerate(_metric_variables(run))}
-    return State(arrays, {"counters": run.counters.to_dict(), **run_facts(run)})
+    return State(arrays, {"counters": run.counters.to_dict(), **_facts_of(run)})
 
 
-def run_facts(run: Run) -> dict[str, Any]:
+def run_facts(config: Config, plan: BatchPlan, validation: Dataset | None) -> dict[str, Any]:
     """Return what must not change when a run is resumed: configuration, images, and batch size over all devices."""
-    datasets = {"training": run.plan.dataset, "validation": run.validation}
+    datasets = {"training": plan.dataset, "validation": validation}
     return {
-        "config": run.config.to_dict(),
+        "config": config.to_dict(),
         "images": {name: _fingerprint(dataset) for name, dataset in datasets.items()},
-        "batch": run.plan.batch_size,
+        "batch": plan.batch_size,
     }
+
+
+def _facts_of(run: Run) -> dict[str, Any]:
+    return run_facts(run.config, run.plan, run.validation)
 
 
 def restore_weights(run: Run, state: State) -> None:
@@ -40,7 +46,7 @@ def restore_weights(run: Run, state: State) -> None:
     Raises:
         TrainingError: The state belongs to a run with another configuration or other images.
     """
-    _check_same(state.facts, run_facts(run))
+    _check_same(state.facts, _facts_of(run))
     run.counters = RunCounters(**state.facts["counters"])
     set_arrays(run.network, state.part("network"), str(run.folder.state))
     if run.average is not None:

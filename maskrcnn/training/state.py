@@ -34,17 +34,24 @@ class State:
         prefix = f"{kind}/"
         return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the content, which the file holds too."""
+        return _digest(self.arrays, self.facts_text())
+
+    def facts_text(self) -> str:
+        """Return the facts and the format as JSON."""
+        return json.dumps({**self.facts, "format": FORMAT}, sort_keys=True)
+
 
 def save_state(path: str | Path, state: State) -> None:
     """Write a state atomically, replacing the existing file."""
-    facts = json.dumps({**state.facts, "format": FORMAT}, sort_keys=True)
     with writing_h5(path, overwrite=True) as file:
         group = file.create_group("arrays")
         for number, array in enumerate(state.arrays.values()):
             group.create_dataset(str(number), data=array)
         # HDF5 datasets, because an attribute holds 64 kB at most.
-        file["names"], file["facts"] = json.dumps(list(state.arrays)), facts
-        file["sha256"] = _digest(state.arrays, facts)
+        file["names"], file["facts"] = json.dumps(list(state.arrays)), state.facts_text()
+        file["sha256"] = state.digest()
 
 
 def load_state(path: str | Path) -> State:

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Callable
+from reprlib import repr as brief
 
 import tensorflow as tf
 
+from maskrcnn.configuration.dataclass_json import parse_object
+from maskrcnn.configuration.require import require
 from maskrcnn.data.batches import ALONE, Share
+from maskrcnn.errors import WorkerLostError
 
 _CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: all machines of the cluster, and which one this is
 
@@ -13,21 +17,38 @@ _CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: all machines of the cluster
 def find_strategy() -> tf.distribute.Strategy:
     """Return the strategy for this machine: several machines if `TF_CONFIG` is set, else all GPUs together.
 
-    With `TF_CONFIG`, it must be called before TensorFlow has computed anything.
+    With `TF_CONFIG`, it must be called before TensorFlow has computed anything, and waits for the other machines.
+
+    Raises:
+        ConfigError: `TF_CONFIG` does not describe a cluster and the task of this machine.
+        WorkerLostError: Another machine cannot be reached.
     """
     if os.environ.get(_CLUSTER):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        _check_cluster(os.environ[_CLUSTER])
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise WorkerLostError(
+                f"the machines of {_CLUSTER} cannot be connected ({error.message}): check that each runs and that "
+                "they reach each other"
+            ) from error
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
 
-def writes_files(strategy: tf.distribute.Strategy) -> bool:
-    """Return whether this process is the one that writes the files."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec().as_dict():
-        return True
-    return resolver.task_id in (None, 0) and resolver.task_type in (None, "chief", "worker")
+def _check_cluster(text: str) -> None:
+    values = parse_object(text, f"the environment variable {_CLUSTER}")
+    try:
+        cluster, task = values["cluster"], values["task"]
+        is_known = isinstance(cluster[task["type"]][int(task["index"])], str)
+    except (LookupError, TypeError, ValueError):
+        is_known = False
+    require(
+        is_known,
+        f"the environment variable {_CLUSTER} is {brief(text)}: expected "
+        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
+    )
 
 
 def spread(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.Dataset]) -> tf.data.Dataset:

@@ -1,20 +1,23 @@
 """`train`: turn a configuration and a dataset into a run folder with checkpoints, using `keras.Model.fit`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine
 from maskrcnn.errors import TrainingError
-from maskrcnn.interruption import Interruption, RunInterruptedError
 from maskrcnn.model import MaskRCNN
+from maskrcnn.runs.folder_lock import locked
+from maskrcnn.runs.interruption import Interruption, RunInterruptedError
 from maskrcnn.training.average import WeightAverage
 from maskrcnn.training.evaluator import Evaluator
 from maskrcnn.training.initialize import initialize
@@ -23,11 +26,12 @@ from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.phases import run_phases
 from maskrcnn.training.run import Logs, Run, RunCounters, RunFolder
 from maskrcnn.training.saving import EpochFinisher, StateSaver, StepCounter
-from maskrcnn.training.snapshot import restore_weights
+from maskrcnn.training.snapshot import restore_weights, run_facts
 from maskrcnn.training.state import State, load_state
-from maskrcnn.training.strategies import find_strategy, writes_files
+from maskrcnn.training.strategies import find_strategy
 from maskrcnn.training.tensorboard import TensorBoardLog
 from maskrcnn.training.validation import Validation, measure_of
+from maskrcnn.training.workers import Fact, agree, losses_named, together, worker_count, worker_index
 from runtime.atomic import atomic_write
 
 Ending = Literal["finished", "early stopping", "interrupted"]
@@ -92,38 +96,56 @@ def train(
     Raises:
         TrainingError: The run cannot start, or cannot be resumed with these arguments.
         NonFiniteLossError: A loss became NaN or infinite.
+        WorkerLostError: Another machine of the run is gone.
         DatasetError, ImageError: Annotations or an image cannot be used; the state saved last is kept.
         CheckpointError: `init` or the state cannot be used.
         ConfigError: Settings that contradict each other.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another run uses it.
     """
     options = options or TrainOptions()
     strategy = strategy or find_strategy()
     folder = RunFolder(Path(output))
-    state = _find_state(folder, resume)
     names = _class_names(config, dataset)
     config = replace(config, model=replace(config.model, class_names=names))
     dataset = combine((dataset,), names)
     validation = None if validation is None else combine((validation,), names)
-    _make_repeatable(config.training.seed)
-    with strategy.scope(), _precision(config.training.precision):
-        run = _build(config, dataset, validation, folder, options)
-        run.writes = writes_files(strategy)
-        if state is None:
-            report = initialize(run.network, init, config.training.seed)
-            options.progress(f"weights: {report if report.loaded else 'random'}")
-        if config.training.ema_momentum is not None:
-            run.average = WeightAverage(run.network, config.training.ema_momentum)
-    if state is not None:
-        restore_weights(run, state)
-        options.progress(f"resuming after {run.counters.step} steps, {run.counters.epochs} epochs")
-    elif run.writes:
-        with atomic_write(folder.config, overwrite=True) as temporary:
-            temporary.write_text(config.to_json(), encoding="utf-8")
-    return _fit(run, state, options)
+    writes = worker_index(strategy) == 0
+    with losses_named(strategy), ExitStack() as stack:
+        state = together(strategy, lambda: _take_folder(folder, resume, stack, writes))
+        plan = BatchPlan(dataset, config.training.batch_size * strategy.num_replicas_in_sync, config.training.seed)
+        several = worker_count(strategy) > 1
+        if several:
+            agree(strategy, _starting_facts(run_facts(config, plan, validation), folder, state))
+        _make_repeatable(config.training.seed)
+        with strategy.scope(), _precision(config.training.precision):
+            run = _build(config, plan, validation, folder, options)
+            run.writes = writes
+            if state is None:
+                report = together(strategy, lambda: initialize(run.network, init, config.training.seed))
+                options.progress(f"weights: {report if report.loaded else 'random'}")
+            if config.training.ema_momentum is not None:
+                run.average = WeightAverage(run.network, config.training.ema_momentum)
+        if several and state is None:
+            agree(strategy, _initial_facts(run, init))
+        if state is not None:
+            restore_weights(run, state)
+            options.progress(f"resuming after {run.counters.step} steps, {run.counters.epochs} epochs")
+        elif run.writes:
+            with atomic_write(folder.config, overwrite=True) as temporary:
+                temporary.write_text(config.to_json(), encoding="utf-8")
+        return _fit(run, state, options)
 
 
-def _find_state(folder: RunFolder, resume: bool | Literal["auto"]) -> State | None:
+def _take_folder(folder: RunFolder, resume: bool | Literal["auto"], stack: ExitStack, writes: bool) -> State | None:
+    """Lock the run folder, if this process writes to it, until `stack` ends; return the state to resume from."""
+    _check_state(folder, resume)  # before the lock, which makes the folder
+    if writes:
+        stack.enter_context(locked(folder.path, "train"))
+    return load_state(folder.state) if _check_state(folder, resume) else None
+
+
+def _check_state(folder: RunFolder, resume: bool | Literal["auto"]) -> bool:
+    """Return whether there is a state to resume from."""
     exists = folder.state.exists()
     if exists and not resume:
         raise TrainingError(
@@ -131,7 +153,32 @@ def _find_state(folder: RunFolder, resume: bool | Literal["auto"]) -> State | No
         )
     if resume is True and not exists:
         raise TrainingError(f"there is no run to resume in {folder.path}: it has no {folder.state.name}")
-    return load_state(folder.state) if exists else None
+    return exists
+
+
+def _starting_facts(facts: Mapping[str, Any], folder: RunFolder, state: State | None) -> dict[str, Fact]:
+    """Return what all machines must have in common before anything is built."""
+    images = ", ".join(f"{name}: {value}" for name, value in facts["images"].items())
+    step = "no state" if state is None else f"step {state.facts['counters']['step']}, SHA-256 {state.digest()}"
+    has = "does not exist" if state is None else f"is the state after {state.facts['counters']['step']} steps"
+    return {
+        "state": Fact(
+            step,
+            f"{folder.state} {has}, and worker 0 does not start from the same: all workers need one run folder, on a "
+            "file system that they share",
+        ),
+        "configuration": Fact(
+            json.dumps(facts["config"], sort_keys=True),
+            "its configuration is not that of worker 0: start all workers with the same command",
+        ),
+        "list of images": Fact(images, f"its images ({images}) are not those of worker 0: give all the same datasets"),
+    }
+
+
+def _initial_facts(run: Run, init: str | Path | None) -> dict[str, Fact]:
+    """Return a digest of the initial weights, which each machine has read from a file of its own."""
+    differs = f"its initial weights ({init or 'random'}) are not those of worker 0: give all the same file"
+    return {"set of initial weights": Fact(State(get_arrays(run.network), {}).digest(), differs)}
 
 
 def _class_names(config: Config, dataset: Dataset) -> tuple[str, ...]:
@@ -163,12 +210,10 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _build(
-    config: Config, dataset: Dataset, validation: Dataset | None, folder: RunFolder, options: TrainOptions
+    config: Config, plan: BatchPlan, validation: Dataset | None, folder: RunFolder, options: TrainOptions
 ) -> Run:
     backbone = None if options.build_backbone is None else options.build_backbone()
     network = MaskRCNN(config, backbone)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    plan = BatchPlan(dataset, config.training.batch_size * replicas, config.training.seed)
     return Run(config, network, TrainingModel(network), plan, validation, folder, RunCounters())
 
 

@@ -1,13 +1,14 @@
 """The folder of a run: whose it may become, and when it is refused."""
 
 import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import pytest
 
 from maskrcnn.prediction.output_folder import OutputFolder, open_output
@@ -137,14 +138,46 @@ def test_the_package_for_locks_is_named_with_its_extra(tmp_path, monkeypatch):
         opened(tmp_path / "out")
 
 
-@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
-def test_a_file_system_without_locks(tmp_path, monkeypatch, error):
-    def acquire(*_, **__):
-        raise error
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def no_locks(request, monkeypatch):
+    """A file system without the locks of the kernel."""
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    def flock(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_file_system_without_locks(tmp_path):
+    """Two runs are told apart all the same, and the second one is told what to do about a dead owner."""
+    with open_output(tmp_path / "out", SETTINGS, force=False):
+        with pytest.raises(OutputError, match=r"in use by another run.*has no locks.*delete .*\.lock-owner$"):
+            opened(tmp_path / "out")
+        assert (tmp_path / "out" / "run.json").exists()
     opened(tmp_path / "out")
-    assert (tmp_path / "out" / "run.json").exists()
+
+
+OWNER = "{pid}\n{host}\n"
+
+
+@pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
+def test_a_file_system_without_locks_and_a_dead_owner(tmp_path, no_locks):
+    """An owner on this machine is known to be gone; one in another container or on another machine is not."""
+    from filelock._identity import host_name
+
+    opened(tmp_path / "out")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    owner = tmp_path / "out" / ".lock-owner"
+    owner.write_text(OWNER.format(pid=gone.pid, host=host_name()))
+    opened(tmp_path / "out")
+    for host in ("another", "another?pidns-f000abcd"):
+        owner.write_text(OWNER.format(pid=gone.pid, host=host))
+        with pytest.raises(OutputError, match=r"if that run no longer exists, delete"):
+            opened(tmp_path / "out")
+    owner.unlink()
+    opened(tmp_path / "out")
 
 
 def test_a_lock_that_cannot_be_taken(tmp_path):

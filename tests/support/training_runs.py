@@ -1,5 +1,6 @@
 """A model and pictures so small that a training step takes a fraction of a second."""
 
+import socket
 from dataclasses import replace
 from functools import cache
 
@@ -65,6 +66,17 @@ def pictures(count=6, seed=0):
 def _drawn(record):
     image, instances = record.load_image(), record.load_instances()
     return replace(record, image=lambda: image, instances=instances)
+
+
+def free_ports(count):
+    """Ports of this machine on which nobody listens."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 class Cheap(keras.Model):

@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from training_runs import free_ports
 
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 
@@ -37,16 +37,6 @@ def finish(*processes):
             process.kill()
     for process, error in zip(processes, errors, strict=True):
         assert process.returncode == 0, error[-3000:]
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

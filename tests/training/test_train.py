@@ -125,6 +125,7 @@ def without_scores(history):
 def test_a_run_writes_its_files(whole):
     result, folder = whole
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "config.json",
         "state.h5",
         "last.weights.h5",

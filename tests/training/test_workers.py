@@ -1,0 +1,231 @@
+"""Workers on several machines start from the same, or none of them starts; a lost one ends the others with its name."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training_runs import free_ports, tiny
+
+from maskrcnn.checkpoints.matterport_h5 import read_arrays
+from maskrcnn.commands.exit_codes import exit_code
+from maskrcnn.configuration.training import StageConfig
+from maskrcnn.data.synthetic.shapes import write_shapes
+from maskrcnn.errors import ConfigError, TrainingError, WorkerLostError
+from maskrcnn.training import workers
+from maskrcnn.training.state import State, save_state
+from maskrcnn.training.strategies import find_strategy
+from maskrcnn.training.workers import Fact, agree, losses_named, together, worker_count, worker_index
+from runtime.errors import OutputError, ToolkitError
+
+
+def strategy_of(job, index, **cluster):
+    """What this module asks of a strategy for one task of a cluster."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(cluster), task_type=job, task_id=index
+    )
+    return SimpleNamespace(cluster_resolver=resolver)
+
+
+PAIR = {"worker": ["one:1", "two:2"]}
+WITH_CHIEF = {"chief": ["one:1"], "worker": ["two:2", "three:3"]}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "index", "count"),
+    [
+        (SimpleNamespace(cluster_resolver=None), 0, 1),
+        (strategy_of("worker", 0, **PAIR), 0, 2),
+        (strategy_of("worker", 1, **PAIR), 1, 2),
+        (strategy_of("chief", 0, **WITH_CHIEF), 0, 3),
+        (strategy_of("worker", 0, **WITH_CHIEF), 1, 3),  # not the one that writes the files
+        (strategy_of("worker", 1, **WITH_CHIEF), 2, 3),
+    ],
+)
+def test_one_worker_is_the_first(strategy, index, count):
+    assert (worker_index(strategy), worker_count(strategy)) == (index, count)
+
+
+@pytest.fixture
+def on_three(monkeypatch):
+    """Run an action of (strategy, number) as three workers; return what each returned or raised."""
+    barrier, sent = threading.Barrier(3, timeout=20), {}
+
+    def exchange(strategy, words):
+        sent[worker_index(strategy)] = list(words)
+        barrier.wait()
+        rows = [sent[number] for number in range(3)]
+        barrier.wait()
+        return rows
+
+    def run(action):
+        ends = {}
+
+        def work(strategy):
+            number = worker_index(strategy)
+            try:
+                ends[number] = action(strategy, number)
+            except ToolkitError as error:
+                ends[number] = error
+
+        jobs = [("chief", 0), ("worker", 0), ("worker", 1)]
+        threads = [threading.Thread(target=work, args=[strategy_of(*job, **WITH_CHIEF)]) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [ends[number] for number in range(3)]
+
+    monkeypatch.setattr(workers, "_exchange", exchange)
+    return run
+
+
+def test_all_go_on_or_none(on_three):
+    assert on_three(lambda strategy, number: together(strategy, lambda: number)) == [0, 1, 2]
+
+    def refuse():
+        raise OutputError("the disk is full")
+
+    ends = on_three(lambda strategy, number: together(strategy, refuse if number == 1 else lambda: number))
+    assert [type(end) for end in ends] == [TrainingError, OutputError, TrainingError]
+    assert [str(end) for end in ends[::2]] == ["worker 1 cannot start, so none does: see its message"] * 2
+    assert str(ends[1]) == "the disk is full"
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_who_has_something_else_is_told_what(on_three, odd):
+    def compare(strategy, number):
+        state = "step 8" if number == odd else "no state"
+        agree(strategy, {"seed": Fact("0", "-"), "state": Fact(state, f"folder {number} has {state}")})
+
+    ends = on_three(compare)
+    others = [number for number in range(3) if number != odd] if odd == 0 else [odd]
+    for number, end in enumerate(ends):
+        assert isinstance(end, TrainingError)
+        if number == 0 or number not in others:
+            assert str(end) == f"worker {others[0]} has another state than worker 0, so none starts: see its message"
+        else:
+            assert str(end).startswith(f"worker {number} cannot start: folder {number} has ")
+
+
+def test_equal_workers_agree(on_three):
+    assert on_three(lambda strategy, number: agree(strategy, {"state": Fact("step 8", "-")})) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (tf.errors.UnavailableError(None, None, "unhealthy tasks: /job:worker/replica:0/task:1 crashed"), "worker 2"),
+        (tf.errors.AbortedError(None, None, "Error reported from /job:chief/task:0: ..."), "worker 0"),
+        (tf.errors.DeadlineExceededError(None, None, "no answer"), "another worker"),
+        (
+            tf.errors.InternalError(None, None, "Collective ops is aborted by: /job:worker/task:0 /job:worker/task:1"),
+            "worker 2",
+        ),
+        (tf.errors.UnknownError(None, None, "Failed to send RPC to coordination service."), "another worker"),
+    ],
+)
+def test_a_lost_worker_is_named(error, lost):
+    named = losses_named(strategy_of("worker", 0, **WITH_CHIEF))
+    with pytest.raises(WorkerLostError, match=rf"^{lost} is gone.*--resume$") as raised, named:
+        raise error
+    assert exit_code(raised.value) == 7
+
+
+def test_other_errors_of_tensorflow_stay(tmp_path):
+    for strategy, error in (
+        (strategy_of("worker", 0, **PAIR), tf.errors.InvalidArgumentError(None, None, "shapes differ")),
+        (SimpleNamespace(cluster_resolver=None), tf.errors.UnavailableError(None, None, "a file server is away")),
+    ):
+        with pytest.raises(type(error)), losses_named(strategy):
+            raise error
+
+
+@pytest.mark.parametrize(
+    "value", ["{", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}',
+              '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+              '{"cluster": {"worker": "a:1"}, "task": {"type": "chief", "index": 0}}']
+)  # fmt: skip
+def test_a_cluster_that_is_not_described(monkeypatch, value):
+    monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(ConfigError, match="TF_CONFIG"):
+        find_strategy()
+
+
+class Pair:
+    """Two processes that train together; call it with the folder of each and more arguments."""
+
+    def __init__(self, root, folder):
+        self.root, self.folder = root, folder
+        config = tiny(batch_size=1, steps_per_epoch=5, validation_steps=0, stages=(StageConfig("heads", 3),))
+        (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+        write_shapes(folder / "shapes", count=6, seed=0, size=(64, 64))
+
+    def start(self, folders, *arguments):
+        cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        command = [sys.executable, "-m", "maskrcnn", "train", str(self.folder / "shapes"), *map(str, arguments)]
+        command += ["--config", str(self.folder / "config.json"), "--set", "run.tensorboard=false"]
+        processes = []
+        for index, folder in enumerate(folders):
+            task = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}})
+            environment = os.environ | {"TF_CONFIG": task, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            run = [*command, "-o", str(folder)]
+            output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            processes.append(subprocess.Popen(run, cwd=self.root, env=environment, **output))
+        return processes
+
+    def ends(self, processes, seconds):
+        """Exit codes and last lines of processes that end within some seconds."""
+        until = time.monotonic() + seconds
+        try:
+            printed = [process.communicate(timeout=until - time.monotonic())[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        return [process.returncode for process in processes], [text.splitlines()[-1] for text in printed]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, pytestconfig):
+    return Pair(pytestconfig.rootpath, tmp_path_factory.mktemp("pair"))
+
+
+@pytest.mark.slow
+def test_folders_apart_are_refused(pair, tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    folders[0].mkdir()
+    save_state(folders[0] / "state.h5", State({}, {"counters": {"step": 8}}))
+    codes, lines = pair.ends(pair.start(folders, "--resume"), 60)  # most of it is the start of TensorFlow
+    assert codes == [4, 4]
+    assert lines[0] == "error: worker 1 has another state than worker 0, so none starts: see its message"
+    assert lines[1].startswith(f"error: worker 1 cannot start: {folders[1] / 'state.h5'} does not exist, and")
+    assert "one run folder" in lines[1]
+    assert not folders[1].exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_is_killed_ends_the_other_and_the_run_resumes(pair, tmp_path, victim):
+    if not (pair.folder / "whole").exists():
+        assert pair.ends(pair.start([pair.folder / "whole"] * 2), 600)[0] == [0, 0]
+    folder = tmp_path / "run"
+    processes = pair.start([folder] * 2, "--set", "run.state_steps=2")
+    while not (folder / "state.h5").exists() and all(process.poll() is None for process in processes):
+        time.sleep(0.05)
+    processes[victim].kill()
+    codes, lines = pair.ends(processes, 120)
+    assert codes[victim] == -9
+    assert codes[1 - victim] == 7
+    assert lines[1 - victim].startswith(f"error: worker {victim} is gone or does not answer")
+    assert pair.ends(pair.start([folder] * 2, "--resume"), 600)[0] == [0, 0]
+    whole, resumed = (read_arrays(each / "last.weights.h5")[0] for each in (pair.folder / "whole", folder))
+    assert set(whole) == set(resumed)
+    assert max(float(np.abs(whole[key] - resumed[key]).max()) for key in whole) < 1e-6
