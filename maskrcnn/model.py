@@ -185,7 +185,8 @@ class MaskRCNN(keras.Model):
         boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)
         used, ids = tf.reshape(boxes, [1, -1, 4]), tf.reshape(class_ids, [-1])
-        rows = tf.range(tf.size(class_ids))
+        total = batch * detection.max_detections
+        rows = tf.range(total)
         if not every_row:
             rows = _rows_in_use(count, detection.max_detections)
             used, ids = tf.gather(used, rows, axis=1), tf.gather(ids, rows)
@@ -193,7 +194,7 @@ class MaskRCNN(keras.Model):
         mask_rois = tap("mask_rois", mask_rois)
         masks = self.segment(mask_rois, ids)
         if not every_row:
-            masks = tf.scatter_nd(rows[:, None], masks, [tf.size(class_ids), model.mask_size, model.mask_size])
+            masks = tf.scatter_nd(rows[:, None], masks, [total, model.mask_size, model.mask_size])
         masks = tf.reshape(masks, tf.concat([tf.shape(class_ids), [model.mask_size, model.mask_size]], 0))
         masks = tap("masks", masks)
         p2, p3, p4, p5, p6 = levels

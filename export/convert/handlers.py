@@ -151,6 +151,11 @@ def lower_resize_nearest(ctx: Any, node: Any, _name: str, _arguments: Any) -> No
     _replace(ctx, node, _make(ctx, "Transpose", [resized], perm=_NCHW_TO_NHWC))
 
 
+def lower_select(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """Lower `SelectV2` to `Where`; tf2onnx would add two products, which is NaN where either side is infinite."""
+    _replace(ctx, node, _make(ctx, "Where", list(node.input)))
+
+
 def _make(ctx: Any, op: str, inputs: list[str], **attributes: Any) -> str:
     return str(ctx.make_node(op, inputs, attr=attributes).output[0])
 
@@ -175,6 +180,7 @@ HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
     "CombinedNonMaxSuppression": (lower_combined_nms, []),
     "MirrorPad": (lower_mirror_pad, []),
     "ResizeNearestNeighbor": (lower_resize_nearest, []),
+    "SelectV2": (lower_select, []),
 }
 
 

@@ -311,6 +311,19 @@ def test_on_cuda_no_score_threshold_is_needed():
         assert_suppression(model, boxes, valid, 0.3)
 
 
+def test_a_choice_between_values_takes_none_of_the_other_side():
+    def choose(condition, values):
+        return tf.where(condition[:, None], values, 7.0), tf.where(condition, 3, 4)
+
+    specs = (SPEC([None], tf.bool, name="condition"), SPEC([None, None], tf.float32, name="values"))
+    model, operators = convert(choose, *specs)
+    assert operators["Where"] == 2
+    values = np.array([[1, np.inf], [np.nan, np.inf]], np.float32)
+    chosen, whole = run(model, condition=np.array([True, False]), values=values)
+    assert chosen.tolist() == [[1, np.inf], [7, 7]]
+    assert (whole.tolist(), whole.dtype) == ([3, 4], np.int32)
+
+
 def test_scores_of_combined_suppression():
     model, operators = convert(combined(), *COMBINED_SPECS)
     assert operators["NonMaxSuppression"] == 1
