@@ -116,13 +116,14 @@ def benchmark(
 
 def _levels(predictor: Predictor, image: ImageSource) -> list[tuple[int, float]]:
     """Return the numbers of detections that the image allows, each with the score threshold that gives it."""
-    predictor.score_threshold = 0.0
+    lowest = predictor.metadata.lowest_score
+    predictor.score_threshold = lowest
     scores = predictor(image).scores
     levels = {0: 1.0}
     for wanted in STRATA[1:]:
         count = min(wanted, len(scores))
         if count:
-            below = float(scores[count]) if count < len(scores) else 0.0
+            below = float(scores[count]) if count < len(scores) else lowest
             levels.setdefault(count, (float(scores[count - 1]) + below) / 2)
     predictor.score_threshold = 1.0
     if len(predictor(image)):  # scores of exactly 1, which no threshold excludes

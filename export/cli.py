@@ -17,7 +17,7 @@ from export.arguments import annotated, errors, load
 from export.errors import ParityError
 from maskrcnn.commands.console import progress, show, written
 from maskrcnn.commands.shared import Device, Force, ModelConfig, Version, advanced
-from runtime.artifact import Precision, Target as Engine
+from runtime.artifact import Precision, Target as Engine, Thresholds
 
 app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
@@ -31,6 +31,10 @@ Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or S
 ExcludeHeads = Annotated[
     bool,
     advanced("--exclude-heads", help="Skip the layers that depend on the number of classes; they get random weights."),
+]
+ThresholdsKind = Annotated[
+    Thresholds,
+    advanced("--thresholds", help="Score and NMS threshold: inputs that every run sets, or constants in the graph."),
 ]
 VerifyImages = Annotated[
     Path | None,
@@ -82,6 +86,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     ] = None,
     batch: Annotated[int, advanced(min=1, metavar="N", help="Fixed batch size of --target tensorrt.")] = 1,
     opset: Annotated[int, advanced(metavar="17|18", help="Version of the ONNX operator set.")] = 17,
+    thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
 ) -> None:
@@ -95,7 +100,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         model, facts = load(checkpoint, config, exclude_heads)
         from export import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
 
-        options: dict[str, Any] = {"target": Target(engine, batch, opset), "verify_images": verify_images}
+        options: dict[str, Any] = {"target": Target(engine, batch, opset, thresholds), "verify_images": verify_images}
         options |= {"checkpoint": facts, "overwrite": force, "progress": progress}
         if precision == "fp32" or calibrate is None:
             verdict = export_onnx(model, output, **options)
@@ -113,6 +118,7 @@ def savedmodel(
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
     config: ModelConfig = None,
     force: Force = False,
+    thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
 ) -> None:
@@ -121,7 +127,7 @@ def savedmodel(
         model, facts = load(checkpoint, config, exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
-        options: dict[str, Any] = {"verify_images": verify_images, "overwrite": force}
+        options: dict[str, Any] = {"thresholds": thresholds, "verify_images": verify_images, "overwrite": force}
         verdict = export_savedmodel(model, output, checkpoint=facts, progress=progress, **options)
         console.verdict_table(verdict)
         written(output)

@@ -9,6 +9,8 @@ from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
 from runtime.one_line import one_line
 
+_KINDS = {"inputs": "inputs, set by every run", "constants": "constants; higher scores can be asked for"}
+
 if TYPE_CHECKING:
     from export.benchmark import Benchmark
     from export.doctor.finding import DoctorFinding
@@ -83,7 +85,7 @@ def metadata(path: Path, found: Metadata, flaw: str) -> None:
         f"{path}: {found.format}, model {found.name!r}" + (f", opset {found.opset}" if found.opset else ""),
         f"  classes     {len(found.class_names)}: {names}",
         f"  resize      {resize}",
-        f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} (defaults, can be set per run)",
+        f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} ({_KINDS[found.thresholds]})",
         f"  made by     {_pairs(found.producer)}",
         f"  made from   {_pairs(found.checkpoint)}",
         f"  needs       {_pairs(found.engine_minimum)} or later",

@@ -10,7 +10,7 @@ from export.target import MINIMUM_ORT
 from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.distribution import own_version
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import ArtifactFormat, Metadata
+from runtime.artifact import ArtifactFormat, Metadata, Thresholds
 
 
 def describe(
@@ -18,6 +18,7 @@ def describe(
     artifact_format: ArtifactFormat,
     checkpoint: Mapping[str, str],
     opset: int | None = None,
+    thresholds: Thresholds = "inputs",
 ) -> Metadata:
     """Return the metadata of an artifact made from a model, without a verdict."""
     config = model.config
@@ -35,6 +36,7 @@ def describe(
         score_threshold=config.detection.min_score,
         nms_threshold=config.detection.nms_threshold,
         opset=opset,
+        thresholds=thresholds,
         engine_minimum=minimum,
         producer={"maskrcnn-export": own_version()} | {name: version(name) for name in packages},
         checkpoint=dict(checkpoint),

@@ -32,14 +32,15 @@ def edit_artifact(
     """Edit an artifact and seal it again, with a note in its metadata.
 
     Class names and default thresholds can be changed. What was changed by hand is accepted too, as long as the graph is
-    the one that the verdict is about: other metadata, and files in `assets.extra` of a SavedModel. Except for its
-    default thresholds, which the parity check does not use, the graph stays as it is, and so the verdict stays true.
+    the one that the verdict is about: other metadata, and files in `assets.extra` of a SavedModel. Except for defaults
+    of thresholds, which the parity check does not use, the graph stays as it is, and so the verdict stays true.
+    Thresholds that are constants cannot be changed.
 
     Args:
         path: An `.onnx` file or SavedModel folder.
         output: Where to write the result; None replaces the artifact.
         rename: New names of classes by their old ones.
-        score_threshold: New default, 0 to 1, in the graph and in the metadata; None leaves it.
+        score_threshold: New value, 0 to 1, in the metadata and, where it has a default, in the graph; None leaves it.
         nms_threshold: See `score_threshold`.
         overwrite: Whether an existing `output` may be replaced.
 
@@ -47,8 +48,8 @@ def edit_artifact(
         What was changed, as in the note.
 
     Raises:
-        EditError: There is no such class, a name is empty or taken, a threshold is out of range, or the graph has no
-            default to change; or nothing is left to do.
+        EditError: There is no such class, a name is empty or taken, a threshold is out of range or a constant; or
+            nothing is left to do.
         ArtifactVerdictError: The verdict failed or belongs to another graph.
         ArtifactError: The artifact cannot be used.
         OutputError: The output exists or cannot be written.
@@ -68,6 +69,13 @@ def edit_artifact(
     changes += renamed
     thresholds = {SCORE_THRESHOLD: score_threshold, NMS_THRESHOLD: nms_threshold}
     wanted = {name: value for name, value in thresholds.items() if value is not None}
+    proven = metadata.verdict  # changed by hand, a constant would differ from the one that was compared
+    if metadata.thresholds == "constants" and (
+        wanted
+        or metadata.nms_threshold != proven.get(NMS_THRESHOLD)
+        or metadata.score_threshold != (proven.get(SCORE_THRESHOLD) or metadata.score_threshold)
+    ):
+        raise EditError(f"the thresholds of {path} are constants in its graph: export the checkpoint again")
     for name, value in wanted.items():
         if not 0 <= value <= 1:
             raise EditError(f"{name} is {value}: expected a number from 0 to 1")
@@ -116,7 +124,7 @@ def _config(metadata: Metadata, thresholds: Mapping[str, float]) -> Mapping[str,
 
 
 def _with_defaults(path: Path, thresholds: Mapping[str, float]) -> _Write:
-    """Return the function that writes the artifact's graph, with these defaults of its inputs."""
+    """Return the function that writes the artifact's graph, with these thresholds where it holds them."""
     if not thresholds:
         return write_copy(path)
     if path.is_dir():
@@ -129,9 +137,10 @@ def _with_defaults(path: Path, thresholds: Mapping[str, float]) -> _Write:
     model = onnx.load_model_from_string(read_model(path))
     defaults = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in thresholds}
     for name, value in thresholds.items():
-        if name not in defaults:
+        if name in defaults:  # as in older artifacts
+            defaults[name].CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        elif name not in {each.name for each in model.graph.input}:
             raise _no_default(path, name)
-        defaults[name].CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), name))
     graph = model.SerializeToString()
     return lambda target, metadata: write_onnx(graph, target, metadata)
 

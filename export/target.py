@@ -1,4 +1,4 @@
-"""The engine that a graph is made for. Every engine gives the same results; this one is fast."""
+"""What a graph is made for: an engine, on which it is fast, and callers that set thresholds or do not."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -16,7 +16,7 @@ Shape = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class Target:
-    """The engine that a graph is made for.
+    """The engine that a graph is made for, and whether its thresholds can be set.
 
     On a CPU, computation is expensive: the mask head runs only on actual detections. On a GPU, shapes that change with
     the image are expensive, because algorithms are chosen per shape and the host waits for the device to know them: the
@@ -28,19 +28,24 @@ class Target:
         engine: "cpu", "cuda" or "tensorrt".
         batch: Number of images per run, 1 to 64; more than 1 only for "tensorrt".
         opset: ONNX opset of the graph, 17 or 18.
+        thresholds: "inputs" that every run sets, or "constants" of the model's configuration in the graph.
 
     Raises:
-        ConversionError: The engine, batch or opset is not supported.
+        ConversionError: The engine, batch, opset or kind of thresholds is not supported.
     """
 
     engine: artifact.Target = "cpu"
     batch: int = 1
     opset: int = OPSETS[0]
+    thresholds: artifact.Thresholds = "inputs"
 
     def __post_init__(self) -> None:
         engines = get_args(artifact.Target)
         if self.engine not in engines:
             raise ConversionError(f"target {self.engine!r} is not supported: choose one of {', '.join(engines)}")
+        kinds = get_args(artifact.Thresholds)
+        if self.thresholds not in kinds:
+            raise ConversionError(f"thresholds is {self.thresholds!r}: choose one of {', '.join(kinds)}")
         if self.opset not in OPSETS:
             raise ConversionError(
                 f"opset {self.opset} is not supported: choose one of {', '.join(str(opset) for opset in OPSETS)}"

@@ -35,7 +35,7 @@ def export_onnx(
         model: The model to export, with its weights.
         output: The `.onnx` file; the verdict goes to `<output>.verdict.json`.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
-        target: The engine that the graph is made for.
+        target: The engine that the graph is made for, and whether its thresholds can be set.
         verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each step.
@@ -58,7 +58,7 @@ def export_onnx(
             raise ConversionError("the model is larger than 2 GiB, the limit of one ONNX file")
         shape_axes(converted.artifact, shape)
         borders = {name: asdict(place) for name, place in converted.borders.items()}
-        metadata = describe(model, "onnx", checkpoint, target.opset)
+        metadata = describe(model, "onnx", checkpoint, target.opset, target.thresholds)
         metadata = replace(metadata, borders=borders, target=target.engine, input_shape=shape)
         write = partial(write_onnx, converted.artifact.SerializeToString())
         return Draft(metadata, write, converted.facts._asdict())

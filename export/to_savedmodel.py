@@ -9,10 +9,11 @@ import tensorflow as tf
 from export.convert.trace import trace
 from export.describe import describe
 from export.pipeline import Draft, export_verified
+from export.target import Target
 from export.verify.verdict import Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import SIGNATURE, Metadata
+from runtime.artifact import SIGNATURE, Metadata, Thresholds
 from runtime.artifact_files.savedmodel_folder import seal_folder
 
 
@@ -21,6 +22,7 @@ def export_savedmodel(
     output: str | Path,
     *,
     checkpoint: Mapping[str, str],
+    thresholds: Thresholds = "inputs",
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Say = say_nothing,
@@ -31,6 +33,7 @@ def export_savedmodel(
         model: The model to export, with its weights.
         output: The folder to write; the verdict goes to `<output>.verdict.json`.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
+        thresholds: "inputs" that every run sets, or "constants" of the model's configuration.
         verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each step.
@@ -39,16 +42,18 @@ def export_savedmodel(
         The verdict, which has passed.
 
     Raises:
+        ConversionError: The kind of thresholds is unknown.
         ParityError: The artifact does not compute what the model computes.
         OutputError: The output exists or cannot be written.
         ImageError: A verification image cannot be used.
     """
+    kind = Target(thresholds=thresholds).thresholds
 
     def trace_model() -> Draft:
         module = tf.Module()
-        module.detect = trace(model)
+        module.detect = trace(model, thresholds=kind)
         module.model_variables = [variable.value for variable in model.variables]  # saved with the function
-        return Draft(describe(model, "savedmodel", checkpoint), partial(_write, module, progress), {})
+        return Draft(describe(model, "savedmodel", checkpoint, thresholds=kind), partial(_write, module, progress), {})
 
     return export_verified(
         model,

@@ -29,6 +29,7 @@ OUTPUT_NAMES = (NUM_DETECTIONS, BOXES, SCORES, CLASS_IDS, MASKS)
 ArtifactFormat = Literal["onnx", "savedmodel"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "cuda", "tensorrt"]
+Thresholds = Literal["inputs", "constants"]
 SIZE_MULTIPLE = 64  # of the sides of `images`: P6 has stride 64, and only these divide into whole cells
 
 
@@ -45,8 +46,8 @@ class Metadata:
         mask_paste: How mask probabilities become pixels.
         max_detections: Rows of every output.
         mask_size: Side of the masks.
-        score_threshold: Default of the input.
-        nms_threshold: Default of the input.
+        score_threshold: That of the model's configuration.
+        nms_threshold: That of the model's configuration.
         opset: Version of the ONNX operators; None for a SavedModel.
         engine_minimum: Lowest version of each engine package.
         producer: Versions of the packages that wrote the artifact.
@@ -59,6 +60,7 @@ class Metadata:
         target: The engine that the graph is optimized for; others run it too.
         input_shape: Batch, height and width of `images`; None for each that is dynamic.
         edits: What was changed after the export, one sentence for each time; see `export.edit`.
+        thresholds: Whether the two thresholds are inputs, or constants in the graph.
     """
 
     format: ArtifactFormat
@@ -82,6 +84,12 @@ class Metadata:
     target: Target = "cpu"
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     edits: tuple[str, ...] = ()
+    thresholds: Thresholds = "inputs"
+
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score threshold that a run can have."""
+        return self.score_threshold if self.thresholds == "constants" else 0.0
 
     def to_json(self) -> str:
         """Return compact JSON with the schema version, the tensors, and the verdict's digest."""
@@ -121,11 +129,12 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                config=values.get("config", {}),  # older artifacts have none of these five
+                config=values.get("config", {}),  # older artifacts have none of these six
                 precision=values.get("precision", "fp32"),
                 target=values.get("target", "cpu"),
                 input_shape=_tuple(values.get("input_shape", [None, None, None])),
                 edits=_tuple(values.get("edits", [])),
+                thresholds=values.get("thresholds", "inputs"),
                 class_names=_tuple(values["class_names"]),
                 resize=ResizePolicy.from_dict(values["resize"]),
             )
@@ -164,6 +173,7 @@ class Metadata:
             "class_names": 0 < len(self.class_names) <= _MOST_CLASSES and _are_texts(self.class_names),
             "precision": self.precision in get_args(Precision),
             "target": self.target in get_args(Target),
+            "thresholds": self.thresholds in get_args(Thresholds),
             "input_shape": _is_shape(self.input_shape),
             "mask_paste": self.mask_paste in get_args(PasteMode),
             "opset": self.opset is None or _is_positive(self.opset, _MOST_OPSETS),
@@ -188,12 +198,18 @@ class Metadata:
     def inputs(self) -> dict[str, Any]:
         """Describe the input tensors: dtype, shape (None is dynamic), meaning."""
         batch = self.input_shape[0]
-        return {
+        given = {
             IMAGES: _tensor("uint8", [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"),
             WINDOWS: _tensor("float32", [batch, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
-            SCORE_THRESHOLD: _tensor("float32", [], f"lowest score kept; default {self.score_threshold}"),
-            NMS_THRESHOLD: _tensor("float32", [], f"largest IoU in a class; default {self.nms_threshold}"),
         }
+        if self.thresholds == "inputs":
+            given[SCORE_THRESHOLD] = _tensor(
+                "float32", [], f"lowest score kept; Predictor's default {self.score_threshold}"
+            )
+            given[NMS_THRESHOLD] = _tensor(
+                "float32", [], f"largest IoU in a class; Predictor's default {self.nms_threshold}"
+            )
+        return given
 
     def outputs(self) -> dict[str, Any]:
         """Describe the output tensors: dtype, shape (None is dynamic), meaning."""
@@ -212,7 +228,7 @@ _MOST = {"image_channels": 64, "max_detections": 100_000, "mask_size": 1024}
 _MOST_CLASSES, _MOST_OPSETS, _LARGEST_BATCH, _LONGEST_SIDE = 100_000, 1000, 1024, 10_000
 _LONGEST_TEXT = 1000  # letters
 _DEEPEST = 32  # lists in lists
-_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape", "edits")
+_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape", "edits", "thresholds")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

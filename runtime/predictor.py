@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import artifact as names
-from runtime.arguments import count, real
+from runtime.arguments import count
 from runtime.artifact import SIZE_MULTIPLE, Metadata
 from runtime.artifact_files.read import read_metadata, require_proven
 from runtime.detections import Detections
 from runtime.engines.engine import Engine
-from runtime.engines.inputs import check_batch, check_inputs, check_size
+from runtime.engines.inputs import allowed_overlap, allowed_score, check_batch, check_inputs, check_size
 from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
@@ -120,8 +120,7 @@ class Predictor:
 
     @score_threshold.setter
     def score_threshold(self, value: float | None) -> None:
-        default = self.metadata.score_threshold
-        self._score_threshold = default if value is None else real("score_threshold", value)
+        self._score_threshold = allowed_score(value, self.metadata)
 
     @property
     def nms_threshold(self) -> float:
@@ -130,8 +129,7 @@ class Predictor:
 
     @nms_threshold.setter
     def nms_threshold(self, value: float | None) -> None:
-        default = self.metadata.nms_threshold
-        self._nms_threshold = default if value is None else real("nms_threshold", value)
+        self._nms_threshold = allowed_overlap(value, self.metadata)
 
     @property
     def max_detections(self) -> int:
@@ -273,13 +271,13 @@ class Predictor:
         for height, width, _ in windows:
             check_batch(batch_size, height, width)
         for (height, width, _), window in windows.items():
-            # Large cells in many colors, with a score threshold of 0: detections in them give the mask head work.
+            # Large cells in many colors, with the lowest threshold: detections in them give the mask head work.
             side = SIZE_MULTIPLE // 2
             cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
             image = cells.repeat(side, 0).repeat(side, 1)
             inputs = self._inputs(np.stack([image] * batch_size), np.array([window] * batch_size, np.float32))
             with self._engine.running() as backend:
-                backend({**inputs, names.SCORE_THRESHOLD: np.zeros((), np.float32)})
+                backend({**inputs, names.SCORE_THRESHOLD: np.asarray(self.metadata.lowest_score, np.float32)})
 
     def explain(self, image: ImageSource | None = None) -> Placement:
         """Report where each node of the graph is executed, and the time by operator type.

@@ -140,11 +140,34 @@ def savedmodel_artifact(request):
     return _stored_demo(request, "demo", "export_savedmodel")
 
 
-def _stored_demo(request, name, export):
+@pytest.fixture(scope="session")
+def constant_artifact(request, one_picture):
+    """Path of the demo model as an `.onnx` file with constant thresholds, verified on one picture."""
+    return _constant_demo(request, "constant.onnx", "export_onnx", one_picture)
+
+
+@pytest.fixture(scope="session")
+def constant_savedmodel_artifact(request, one_picture):
+    """The same as a SavedModel folder."""
+    return _constant_demo(request, "constant", "export_savedmodel", one_picture)
+
+
+def _constant_demo(request, name, export, pictures):
+    if _DEMO_ONNX:
+        pytest.skip("needs TensorFlow")
+    from export import Target
+
+    kind = {"target": Target(thresholds="constants")} if export == "export_onnx" else {"thresholds": "constants"}
+    return _stored_demo(request, name, export, verify_images=pictures, **kind)
+
+
+def _stored_demo(request, name, export, **options):
     if request.config.getoption("--quick"):
         pytest.skip("starts TensorFlow")
 
     def make(path):
-        getattr(import_module("export"), export)(request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT)
+        getattr(import_module("export"), export)(
+            request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT, **options
+        )
 
     return request.getfixturevalue("artifact_store")(name, make)

@@ -1,4 +1,4 @@
-"""Operations on an ONNX graph: prune it, set axes, give inputs defaults."""
+"""Operations on an ONNX graph: prune it, set axes, replace inputs by constants."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def keep_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
         if needed.intersection(node.output):
             nodes.append(node)
             needed.update(node.input)
-    needed -= {value.name for value in graph.input}  # inputs lose their defaults
+    needed -= {value.name for value in graph.input}  # without defaults: some clients ignore what replaces them
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
     kept = helper.make_graph(nodes[::-1], graph.name, list(graph.input), outputs, initializers)
     return helper.make_model(kept, opset_imports=model.opset_import, ir_version=model.ir_version)
@@ -90,7 +90,10 @@ def shape_axes(model: onnx.ModelProto, shape: tuple[int | None, int | None, int 
                 axes[axis].dim_value = shape[axis]
 
 
-def set_defaults(model: onnx.ModelProto, defaults: Mapping[str, float]) -> None:
-    """Give scalar float inputs a default, an initializer of the same name; feeds override it."""
-    for name, value in defaults.items():
+def fix_inputs(model: onnx.ModelProto, values: Mapping[str, float]) -> None:
+    """Replace scalar float inputs by constants, in place."""
+    inputs = [value for value in model.graph.input if value.name not in values]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    for name, value in values.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))

@@ -11,10 +11,11 @@ import onnx
 from export.convert.audit import GraphFacts, audit
 from export.convert.handlers import handlers_for
 from export.convert.rewrites import rewrite
-from export.convert.surgery import Border, cancel_transposes, find_borders, keep_outputs, set_defaults, shape_axes
+from export.convert.surgery import Border, cancel_transposes, find_borders, fix_inputs, keep_outputs, shape_axes
 from export.convert.trace import input_signature, trace
 from export.errors import ConversionError
 from export.target import CPU, Target
+from maskrcnn.configuration.model import DetectionConfig
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
 
@@ -56,11 +57,16 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
         raise ConversionError(
             f"the converted graph lacks the tensor {lost[0]!r} between stages, so they cannot be verified"
         )
-    detection = model.config.detection
-    set_defaults(artifact, {SCORE_THRESHOLD: detection.min_score, NMS_THRESHOLD: detection.nms_threshold})
+    if target.thresholds == "constants":
+        fix_thresholds(artifact, model.config.detection)
     artifact.producer_name = "maskrcnn-export"
     artifact.graph.name = model.config.name
     return Converted(artifact, borders, audit(artifact, target.opset))
+
+
+def fix_thresholds(artifact: onnx.ModelProto, detection: DetectionConfig) -> None:
+    """Replace the thresholds' inputs by constants, in place."""
+    fix_inputs(artifact, {SCORE_THRESHOLD: detection.min_score, NMS_THRESHOLD: detection.nms_threshold})
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from maskrcnn.model import MaskRCNN
-from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
+from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS, Thresholds
 
 
 class Stage(NamedTuple):
@@ -55,6 +56,7 @@ def trace(
     every_row: bool = False,
     size: tuple[int | None, int | None] = (None, None),
     nms_in_steps: bool = False,
+    thresholds: Thresholds = "inputs",
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -67,16 +69,18 @@ def trace(
             constant.
         nms_in_steps: See `MaskRCNN.stages`. With `with_borders`, the tensors at which its steps begin and end are
             returned too.
+        thresholds: Whether the function has the thresholds as arguments.
     """
     detection = model.config.detection
+    values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
+    signature = input_signature(model.config.model.image_channels, size)
 
     # Because these defaults are tensors, they become defaults of the SavedModel's signature.
-    @tf.function(input_signature=input_signature(model.config.model.image_channels, size), autograph=False)
     def detect(
         images: tf.Tensor,
         windows: tf.Tensor,
-        score_threshold: tf.Tensor = tf.constant(detection.min_score, tf.float32),  # noqa: B008
-        nms_threshold: tf.Tensor = tf.constant(detection.nms_threshold, tf.float32),  # noqa: B008
+        score_threshold: tf.Tensor = tf.constant(values[0]),  # noqa: B008
+        nms_threshold: tf.Tensor = tf.constant(values[1]),  # noqa: B008
     ) -> dict[str, tf.Tensor]:
         tapped: dict[str, tf.Tensor] = {}
 
@@ -88,4 +92,9 @@ def trace(
         outputs = model.contract(stages, images)
         return outputs | tapped if with_borders else outputs
 
-    return detect
+    def detect_with_constants(images: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
+        return detect(images, windows, *map(tf.constant, values))  # made here, so that they are part of the graph
+
+    if thresholds == "constants":
+        return tf.function(detect_with_constants, input_signature=signature[:2], autograph=False)
+    return tf.function(detect, input_signature=signature, autograph=False)

@@ -10,6 +10,7 @@ from typing import Literal
 import onnx
 
 from export.convert.audit import audit
+from export.convert.to_onnx_graph import fix_thresholds
 from export.errors import ConversionError, PrecisionError
 from export.precision.gate import ALLOWED, detected_dataset, judge_precision, score_masks
 from export.precision.half import borders_in, emulate_half, to_half
@@ -105,15 +106,18 @@ def export_lower_precision(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "whole.onnx"
+        adjustable = replace(target, thresholds="inputs")  # average precision needs low scores
         verdict = export_onnx(
-            model, path, checkpoint=checkpoint, target=target, verify_images=verify_images, progress=progress
+            model, path, checkpoint=checkpoint, target=adjustable, verify_images=verify_images, progress=progress
         )
         search = _Search(path, pictures, lower, folder, progress)
         gate, graph = search.run()
         if not gate.passed:
             raise PrecisionError(gate)
+        if target.thresholds == "constants":
+            fix_thresholds(graph, model.config.detection)
         verdict = replace(verdict, precision=gate.to_dict(), graph=audit(graph, target.opset)._asdict())
-        metadata = search.describe(graph)
+        metadata = replace(search.describe(graph), thresholds=target.thresholds)
         write = partial(write_onnx, graph.SerializeToString())
         return publish(output, metadata, write, lambda _path: verdict, overwrite=overwrite)
 

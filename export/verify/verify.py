@@ -1,7 +1,7 @@
 """Compare an artifact with its model: stage by stage on equal inputs, then as a whole."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -29,10 +29,11 @@ def verify(
     pictures: Sequence[LetterboxedPicture],
     engine: str,
     progress: Say = say_nothing,
+    kind: names.Thresholds = "inputs",
 ) -> Verdict:
     """Compare an artifact, loaded as an application would load it, with its model on at least one image.
 
-    `stages` is the artifact's graph; `engine` names what runs it, for the verdict.
+    `stages` is the artifact's graph; `engine` names what runs it, for the verdict; `kind` is that of its thresholds.
     """
     detection = reference.model.config.detection
     thresholds = (detection.min_score, detection.nms_threshold)
@@ -43,12 +44,13 @@ def verify(
         if borders["num_detections"].any():
             break
     else:  # no image has detections at the model's own threshold
-        thresholds = (0.0, detection.nms_threshold)
+        if kind == "inputs":
+            thresholds = (0.0, detection.nms_threshold)
         first = make_feeds(pictures[:1], thresholds)
         borders = reference.run(first)[1]
     stage_results = list(compare_stages(stages, borders | first, borders))
     cases: list[CaseResult] = []
-    for name, group, score_threshold in _cases(pictures, thresholds[0]):
+    for name, group, score_threshold in _cases(pictures, thresholds[0], kind):
         progress(f"comparing whole runs: {name}: {', '.join(picture.name for picture in group)}")
         feeds = make_feeds(group, (score_threshold, thresholds[1]))
         cases += compare_run(reference, artifact, stages, feeds, name, group)
@@ -73,7 +75,7 @@ def make_feeds(pictures: Sequence[LetterboxedPicture], thresholds: tuple[float, 
 
 
 def _cases(
-    pictures: Sequence[LetterboxedPicture], score_threshold: float
+    pictures: Sequence[LetterboxedPicture], score_threshold: float, kind: names.Thresholds
 ) -> Iterator[tuple[str, Sequence[LetterboxedPicture], float]]:
     """Yield name, images and score threshold of runs: each image alone, images of one size, one without detections."""
     groups: dict[tuple[int, ...], list[LetterboxedPicture]] = {}
@@ -82,7 +84,10 @@ def _cases(
         yield "alone", [picture], score_threshold
     largest = max(groups.values(), key=len)
     yield "batch", (largest if len(largest) > 1 else largest * 2), score_threshold
-    yield "no detections", pictures[:1], NO_DETECTIONS
+    if kind == "inputs":
+        yield "no detections", pictures[:1], NO_DETECTIONS
+    else:  # the nearest that a graph with constant thresholds has
+        yield "blank", [replace(pictures[0], image=np.zeros_like(pictures[0].image))], score_threshold
 
 
 def compare_run(

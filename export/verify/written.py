@@ -34,7 +34,7 @@ def verify_written(
     package, version = engine_of(metadata.format)
     reference = Reference(model, Target(metadata.target).every_row)
     engine = f"{package} {version}, {backend.device}"
-    return verify(reference, backend, stages_of(path, metadata), pictures, engine, progress)
+    return verify(reference, backend, stages_of(path, metadata), pictures, engine, progress, metadata.thresholds)
 
 
 def stages_of(path: Path, metadata: Metadata) -> StageCutter:

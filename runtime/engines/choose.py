@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from runtime.artifact import Metadata
+from runtime.engines.constant_thresholds import ConstantThresholds
 from runtime.engines.forked import refuse_tensorflow
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Backend
@@ -37,10 +38,12 @@ def open_backend(
         from runtime.engines.fixed_batch import FixedBatch  # noqa: PLC0415
         from runtime.engines.ort.backend import OrtBackend  # noqa: PLC0415  (only the engine in use is imported)
 
-        backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
+        backend: Backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
         batch = metadata.input_shape[0]
-        return backend if batch is None else FixedBatch(backend, batch)
-    refuse_tensorflow(path)
-    from runtime.engines.saved_model import SavedModelBackend  # noqa: PLC0415
+        backend = backend if batch is None else FixedBatch(backend, batch)
+    else:
+        refuse_tensorflow(path)
+        from runtime.engines.saved_model import SavedModelBackend  # noqa: PLC0415
 
-    return SavedModelBackend(path, metadata, kind, index, options)
+        backend = SavedModelBackend(path, metadata, kind, index, options)
+    return ConstantThresholds(backend, metadata) if metadata.thresholds == "constants" else backend

@@ -1,13 +1,18 @@
-"""Arguments of a predictor, checked before an engine gets them: TensorFlow aborts the process on a wrong rank."""
+"""Inputs of a graph against the metadata, and arguments of a run, checked before an engine gets them.
 
+TensorFlow aborts the process on a wrong rank.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.arguments import count, shown
-from runtime.artifact import IMAGES, SIZE_MULTIPLE, WINDOWS, Metadata
-from runtime.errors import InputError
+from runtime.arguments import count, real, shown
+from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, SIZE_MULTIPLE, WINDOWS, Metadata
+from runtime.errors import ArtifactError, InputError
 
 _MOST_PIXELS = 2**30  # of a batch of made-up images: at most 3 GiB
 
@@ -60,4 +65,55 @@ def check_batch(batch_size: int, height: int, width: int) -> None:
         raise InputError(
             f"batch_size is {shown(batch_size)}: expected at most {_MOST_PIXELS // (height * width)} images of "
             f"{height} x {width} pixels"
+        )
+
+
+def allowed_score(value: float | None, metadata: Metadata) -> float:
+    """Return a score threshold that the artifact can apply; None is that of its metadata."""
+    if value is None:
+        return metadata.score_threshold
+    number = real(SCORE_THRESHOLD, value)
+    if np.float32(number) < np.float32(metadata.lowest_score):  # as the graph compares
+        raise InputError(
+            f"{SCORE_THRESHOLD} is {number}: this artifact has a constant of {metadata.score_threshold} and does not "
+            "return lower scores: use at least that, or export it with --thresholds inputs"
+        )
+    return number
+
+
+def allowed_overlap(value: float | None, metadata: Metadata) -> float:
+    """Return a threshold of suppression that the artifact can apply; None is that of its metadata."""
+    if value is None:
+        return metadata.nms_threshold
+    number = real(NMS_THRESHOLD, value)
+    if metadata.thresholds == "constants" and np.float32(number) != np.float32(metadata.nms_threshold):
+        raise InputError(
+            f"{NMS_THRESHOLD} is {number}: this artifact has a constant of {metadata.nms_threshold}, which cannot be "
+            "changed: leave it out, or export the artifact with --thresholds inputs"
+        )
+    return number
+
+
+def check_graph_inputs(found: Mapping[str, tuple[str, int | None]], metadata: Metadata, path: Path) -> None:
+    """Refuse a graph whose inputs are not those of its metadata, which every run would feed.
+
+    Args:
+        found: NumPy dtype and rank of each input that can be fed; a rank of None is unknown.
+        metadata: Metadata of the artifact.
+        path: The artifact, for the message.
+
+    Raises:
+        ArtifactError: An input is missing, has another type or rank, or is unknown.
+    """
+    expected = {name: (described["dtype"], len(described["shape"])) for name, described in metadata.inputs().items()}
+    wrong = [
+        f"no input {name}" if name not in found else f"an input {name} of {found[name][0]} and rank {found[name][1]}"
+        for name, (dtype, rank) in expected.items()
+        if name not in found or found[name][0] != dtype or found[name][1] not in (rank, None)
+    ]
+    wrong += [f"an unknown input {name}" for name in found if name not in expected]
+    if wrong:
+        raise ArtifactError(
+            f"the graph of {path} has {', '.join(wrong)}, unlike its metadata, because another tool rewrote it: use "
+            "the file as it was exported, or export it again (with --thresholds constants if they are to be constants)"
         )

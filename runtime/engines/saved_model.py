@@ -13,6 +13,7 @@ import numpy.typing as npt
 from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE, Metadata
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.engines.errors import is_engines_own
+from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.outputs import check_outputs
 from runtime.engines.protocol import Arrays
@@ -51,6 +52,7 @@ class SavedModelBackend:
         self.device = _choose(kind, index, options)
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
         self._module = self._load()
+        check_graph_inputs(_inputs_of(self._module, path), metadata, path)
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
@@ -118,7 +120,9 @@ class FunctionStages:
         self._cuts: dict[tuple[tuple[str, ...], ...], Any] = {}
         self.names = tuple(name.removeprefix(BORDER_PREFIX) for name in found if name.startswith(BORDER_PREFIX))
         places = {name: found[BORDER_PREFIX + name] for name in self.names} | {
-            name: found[name] for name in INPUT_NAMES
+            name: found[name]
+            for name in INPUT_NAMES
+            if name in found  # thresholds may be constants
         }
         self._tensors = {name: self._graph.graph.get_tensor_by_name(place) for name, place in places.items()}
 
@@ -130,6 +134,7 @@ class FunctionStages:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
         """Compute stage boundary tensors."""
+        feeds = {name: array for name, array in feeds.items() if name in self._tensors}
         key = tuple(feeds), tuple(names)
         if key not in self._cuts:  # a cut copies the graph with its weights, which takes seconds
             self._cuts[key] = self._graph.prune(*([self._tensors[name] for name in part] for part in key))
@@ -151,6 +156,14 @@ def _description(path: Path) -> Any:
         raise ArtifactError(
             f"tensorflow {tf.__version__} refuses {path}: {_DESCRIPTION} is damaged: copy or export it again"
         ) from error
+
+
+def _inputs_of(module: Any, path: Path) -> dict[str, tuple[str, int | None]]:
+    """Return dtype and rank of the inputs of the function that is run."""
+    signature = module.signatures.get(SIGNATURE)
+    if signature is None or not hasattr(module, "detect"):
+        raise ArtifactError(f"{path} has no function to run, because another tool rewrote it: export it again")
+    return {name: (spec.dtype.name, spec.shape.rank) for name, spec in signature.structured_input_signature[1].items()}
 
 
 def _placement(device: str, record: Any) -> Placement:

@@ -172,6 +172,28 @@ def test_inspect(request, kind):
     assert "proven      yes" in shown
     for name in ("images", "windows", "score_threshold", "nms_threshold", "boxes", "masks"):
         assert f"    {name} " in shown
+    assert "score 0.5, nms 0.5 (inputs, set by every run)" in shown
+
+
+def test_inspect_of_constant_thresholds(constant_artifact):
+    shown = succeeded("inspect", constant_artifact)
+    assert "score 0.5, nms 0.5 (constants" in shown
+    assert "    score_threshold " not in shown
+
+
+@pytest.mark.parametrize("command", ["onnx", "savedmodel"])
+def test_thresholds_are_inputs_or_constants(checkpoints, tmp_path, monkeypatch, command):
+    given = []
+
+    def export(_model, _output, *, target=None, thresholds=None, **_options):
+        given.append(target.thresholds if target else thresholds)
+        return Verdict("model", "engine", 0.5, 0.3, [], [])
+
+    monkeypatch.setattr(f"export.to_{command}.export_{command}", export)
+    for options in ([], ["--thresholds", "inputs"], ["--thresholds", "constants"]):
+        succeeded(command, checkpoints / "tiny.weights.h5", "-o", tmp_path / "m.onnx", *options)
+    assert given == ["inputs", "inputs", "constants"]
+    assert call(command, "demo", "-o", tmp_path / "m.onnx", "--thresholds", "defaults").exit_code == 2
 
 
 def test_verify_against_the_demo_model(onnx_artifact, one_picture):

@@ -280,6 +280,12 @@ def test_versions_that_are_none_and_packages_that_ask_for_nothing():
     assert findings(replace(environment({"keras": "3.0"}), requirements=())) == []
 
 
+def test_openvino_rounds_unless_told_otherwise():
+    found = only(environment({"openvino": "2026.4.1"}))
+    assert (found.state, found.subject, found.fix) == ("advice", "openvino 2026.4.1", "")
+    assert "INFERENCE_PRECISION_HINT=f32" in found.detail
+
+
 def test_python():
     found = only(environment(python=(3, 14)))
     assert (found.subject, found.fix) == ("python 3.14", "python3.13 -m venv .venv")

@@ -17,7 +17,7 @@ from export.edit import edit_artifact
 from export.errors import EditError
 from export.publish import publish, write_onnx
 from runtime import Predictor, read_metadata
-from runtime.artifact import SIGNATURE
+from runtime.artifact import GRAPH_SHA256, SIGNATURE
 from runtime.artifact_files.onnx_file import read_model, seal
 from runtime.artifact_files.read import graph_digest
 from runtime.artifact_files.savedmodel_folder import MANIFEST
@@ -190,7 +190,45 @@ def test_inspect_shows_the_edits(fake):
     assert "proven      yes" in shown
 
 
-def test_another_default_in_onnx_is_every_clients(copied, picture):
+@pytest.fixture
+def older(copied):
+    """An artifact as older versions wrote it: thresholds have defaults in the graph."""
+    model = onnx.load_model_from_string(read_model(copied))
+    for name in ("score_threshold", "nms_threshold"):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5).reshape(()), name))
+    write_onnx(model.SerializeToString(), copied, read_metadata(copied))
+    values = read_metadata(copied)
+    bound = replace(values, verdict={**values.verdict, GRAPH_SHA256: graph_digest(copied)})
+    write_onnx(model.SerializeToString(), copied, bound)
+    return copied
+
+
+def test_another_default_in_onnx_is_that_of_a_predictor(copied, picture):
+    with Predictor(copied, "cpu", score_threshold=0.99) as predictor:
+        expected = predictor(picture).scores
+    graph = read_model(copied)
+    edit_artifact(copied, score_threshold=0.99)
+    assert read_model(copied) == graph  # every run sets the thresholds
+    with Predictor(copied, "cpu") as predictor:
+        assert predictor.score_threshold == 0.99
+        np.testing.assert_array_equal(predictor(picture).scores, expected)
+
+
+def test_constants_cannot_be_changed(constant_artifact, tmp_path):
+    path = Path(shutil.copy(constant_artifact, tmp_path / "mine.onnx"))
+    for options in ({"score_threshold": 0.6}, {"nms_threshold": 0.4}):
+        with pytest.raises(EditError, match="constants in its graph"):
+            edit_artifact(path, **options)
+    edit_artifact(path, rename={"square": "box"})
+    for name in ("score_threshold", "nms_threshold"):
+        by_hand(path, lambda values, name=name: values.update({name: 0.25}))
+        with pytest.raises(EditError, match="constants in its graph"):
+            edit_artifact(path)
+        shutil.copy(constant_artifact, path)
+
+
+def test_another_default_in_an_older_artifact_is_every_clients(older, picture):
+    copied = older
     with Predictor(copied, "cpu", score_threshold=0.99, nms_threshold=0.2) as predictor:
         letterbox, prepared = predictor.prepare(picture)
         feeds = {"images": prepared[None], "windows": np.array([letterbox.window], np.float32)}
@@ -207,13 +245,13 @@ def test_another_default_in_onnx_is_every_clients(copied, picture):
     assert 0 < (scores > 0).sum() < 7  # of seven objects in the picture
 
 
-def test_only_the_default_of_the_graph_changes(onnx_artifact, copied):
-    edit_artifact(copied, score_threshold=0.25)
-    before, after = (onnx.load_model_from_string(read_model(path)) for path in (onnx_artifact, copied))
+def test_only_the_default_of_the_graph_changes(older, tmp_path):
+    edit_artifact(older, tmp_path / "edited.onnx", score_threshold=0.25)
+    before, after = (onnx.load_model_from_string(read_model(path)) for path in (older, tmp_path / "edited.onnx"))
     for model in (before, after):
         (index,) = [i for i, tensor in enumerate(model.graph.initializer) if tensor.name == "score_threshold"]
         value = onnx.numpy_helper.to_array(model.graph.initializer[index])
-        assert value == (0.25 if model is after else read_metadata(onnx_artifact).score_threshold)
+        assert value == (0.25 if model is after else read_metadata(older).score_threshold)
         del model.graph.initializer[index]
     assert before == after
 

@@ -82,8 +82,8 @@ def world():
     return SimpleNamespace(reference=FakeReference(), stages=FakeStages(), said=[])
 
 
-def verdict_of(world, pictures, artifact=outputs_of):
-    return verify(world.reference, artifact, world.stages, pictures, "an engine", world.said.append)
+def verdict_of(world, pictures, artifact=outputs_of, kind="inputs"):
+    return verify(world.reference, artifact, world.stages, pictures, "an engine", world.said.append, kind)
 
 
 # What is compared
@@ -126,6 +126,20 @@ def test_each_picture_alone_pictures_of_one_size_together_and_none(world):
         "comparing whole runs: batch: b, c",
         "comparing whole runs: no detections: wide",
     ]
+
+
+def test_a_graph_with_constant_thresholds_runs_at_no_other(world):
+    verdict = verdict_of(world, [picture("a", 2), picture("b", 3)], kind="constants")
+    assert verdict.passed
+    assert {float(feeds["score_threshold"]) for feeds in world.reference.asked} == {MIN_SCORE}
+    assert [(case.case, case.found) for case in verdict.cases][-1] == ("a (blank, 1)", 0)
+    assert len(verdict.cases) == 5
+
+
+def test_constant_thresholds_that_no_score_reaches_are_not_lowered(world):
+    verdict = verdict_of(world, [picture("a", 2, best=0.4)], kind="constants")
+    assert {float(feeds["score_threshold"]) for feeds in world.reference.asked} == {MIN_SCORE}
+    assert not verdict.passed  # nothing was compared
 
 
 def test_a_single_picture_is_its_own_batch(world):

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from store import unverified
 
-from export import export_onnx, verify_artifact
+from export import export_onnx, export_savedmodel, verify_artifact
 from export.errors import ConversionError
 from export.target import Target
 from maskrcnn import nms
@@ -48,6 +48,15 @@ def close(found, expected):
     assert np.allclose(found.boxes, expected.boxes, atol=0.01)
     assert np.allclose(found.scores, expected.scores, atol=1e-5)
     assert np.allclose(found.mask_probabilities, expected.mask_probabilities, atol=1e-4)
+
+
+def test_thresholds_of_an_unknown_kind(demo, tmp_path):
+    for export in (
+        lambda: Target(thresholds="defaults"),
+        lambda: export_savedmodel(demo, tmp_path / "x", checkpoint=FACTS, thresholds=None),
+    ):
+        with pytest.raises(ConversionError, match="choose one of inputs, constants"):
+            export()
 
 
 def test_a_graph_for_cuda_has_one_size_and_any_batch(made, demo, picture):

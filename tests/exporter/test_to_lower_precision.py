@@ -186,6 +186,28 @@ def gate_of(found):
     return PrecisionGate("int8", "annotations", "mask AP", 1, 1, 0.9, found, 0.01, {"a": (0.9, found)})
 
 
+def test_constant_thresholds_are_fixed_after_the_accuracy_is_compared(
+    demo, shapes, onnx_artifact, tmp_path, monkeypatch, picture
+):
+    targets = []
+
+    def export(_model, output, *, target, **_options):
+        targets.append(target.thresholds)
+        shutil.copy(onnx_artifact, output)
+        return Verdict("", "", 0.5, 0.5, [], [])
+
+    monkeypatch.setattr(to_lower_precision, "export_onnx", export)
+    monkeypatch.setattr(to_lower_precision, "judge_precision", lambda *_arguments: gate_of(0.9))
+    monkeypatch.setattr(to_lower_precision, "quantize", lambda model, *_arguments: model)
+    path, lower = tmp_path / "x.onnx", LowerPrecision("int8", shapes.parent / "images", open_dataset(shapes))
+    export_lower_precision(demo, path, lower, checkpoint=FACTS, target=Target(thresholds="constants"))
+    assert targets == ["inputs"]
+    assert [value.name for value in onnx.load(path).graph.input] == ["images", "windows"]
+    predictor = Predictor(path, "cpu")
+    assert predictor.metadata.thresholds == "constants"
+    assert len(predictor(picture)) == len(Predictor(onnx_artifact, "cpu")(picture)) > 0
+
+
 def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monkeypatch, whole_is_there):
     """The FPN costs 0.3, the mask head 0.1, the rest nothing: the search takes two rounds."""
     costs = {"FPN": 0.3, "mask head": 0.1}

@@ -72,6 +72,21 @@ def test_threshold_of_suppression_is_used(loaded, feeds):
     assert int(tf.reduce_sum(few["num_detections"])) < int(tf.reduce_sum(many["num_detections"]))
 
 
+def test_a_signature_called_from_python_needs_all_inputs(loaded, feeds):
+    """TensorFlow fills in the defaults of a signature in a server only; docs/artifact.md says so."""
+    with pytest.raises(TypeError, match="nms_threshold, score_threshold"):
+        loaded.signatures["serving_default"](**feeds)
+
+
+def test_constant_thresholds_are_no_inputs_of_the_signature(constant_savedmodel_artifact, loaded, feeds):
+    constant = tf.saved_model.load(str(constant_savedmodel_artifact))
+    expected = loaded.detect(**feeds)
+    for function in (constant.signatures["serving_default"], constant.detect):
+        found = function(**feeds)
+        for name in OUTPUT_NAMES:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
 def test_signature_definition_has_both_defaults(savedmodel_artifact):
     """What a server reads: defaults lie in the file, not in Python."""
     saved = saved_model_pb2.SavedModel.FromString((savedmodel_artifact / "saved_model.pb").read_bytes())

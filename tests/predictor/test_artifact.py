@@ -62,6 +62,18 @@ def test_json_describes_every_tensor_for_readers_without_this_package():
     assert values["outputs"]["boxes"]["dtype"] == "float32"
 
 
+def test_constant_thresholds_are_no_inputs():
+    constant = replace(METADATA, thresholds="constants")
+    assert tuple(json.loads(constant.to_json())["inputs"]) == ("images", "windows")
+    assert (METADATA.lowest_score, constant.lowest_score) == (0, 0.25)
+
+
+def test_metadata_of_older_artifacts_has_inputs_for_thresholds():
+    older = json.loads(METADATA.to_json())
+    del older["thresholds"]
+    assert Metadata.from_json(json.dumps(older), "here") == METADATA
+
+
 def test_tensors_are_typed_by_hand():
     fixed = replace(METADATA, input_shape=(2, 64, 128))
 
@@ -109,7 +121,7 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-LATER = {"config", "precision", "target", "input_shape", "edits"}  # fields that older artifacts do not have
+LATER = {"config", "precision", "target", "input_shape", "edits", "thresholds"}  # older artifacts do not have these
 
 
 @pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - LATER))
@@ -209,6 +221,8 @@ def test_verdict_digest_does_not_depend_on_the_order_of_keys():
         ("precision", "fp8"),
         ("precision", None),
         ("target", "tpu"),
+        ("thresholds", "defaults"),
+        ("thresholds", None),
     ],
 )
 def test_field_out_of_range(name, value):
@@ -233,6 +247,7 @@ def test_field_out_of_range(name, value):
         ("nms_threshold", 1.0),
         ("precision", "int8"),
         ("input_shape", (1, None, 1)),
+        ("thresholds", "constants"),
     ],
 )
 def test_field_at_the_end_of_its_range(name, value):

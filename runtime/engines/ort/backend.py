@@ -14,13 +14,14 @@ import numpy.typing as npt
 from runtime.artifact import NMS_FIRST, NMS_LAST, NUM_DETECTIONS, OUTPUT_NAMES, Metadata
 from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
 from runtime.artifact_files.onnx_scan import check_onnx
+from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.binding import BoundSession, Device
 from runtime.engines.ort.cache import ArtifactCache
 from runtime.engines.ort.cuda_graph import TRUNK_ENDS, RecordedSession
 from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
 from runtime.engines.ort.providers import Providers, choose_providers, with_tensorrt
-from runtime.engines.ort.session import SessionOpener
+from runtime.engines.ort.session import SessionOpener, inputs_of
 from runtime.engines.ort.stages import OnnxStages
 from runtime.engines.outputs import check_outputs
 from runtime.engines.processors import usable_cores
@@ -45,6 +46,7 @@ class OrtBackend:
         self._opener = SessionOpener(path, options.threads or usable_cores())
         self._providers = self._choose(kind, index)
         self._session = self._start(kind)
+        check_graph_inputs(inputs_of(self._session), metadata, path)
         self._run: Callable[[Mapping[str, npt.NDArray[Any]]], Arrays] = _PlainSession(self._session)
         if self._providers[0][0] == CPU:
             self.device = "cpu"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.artifact import INPUT_NAMES
 from runtime.engines.errors import is_engines_own
 from runtime.engines.forked import keep_in_children
 from runtime.engines.ort.graph_cache import GRAPH, WEIGHTS, GraphCache
@@ -16,6 +17,7 @@ from runtime.errors import ArtifactError, DeviceError, OutputError
 _SMALLEST_IN_FILE = 1024
 # Bytes of a tensor that is computed on opening, because its inputs or their shapes are constant.
 _LARGEST_FOLDED = 2**26
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}  # of the inputs of an artifact
 _logger = logging.getLogger(__name__)
 
 
@@ -91,6 +93,15 @@ class SessionOpener:
             if session.get_providers()[0] == providers[0][0]:
                 cache.publish(draft)
             return session
+
+
+def inputs_of(session: Any) -> dict[str, tuple[str, int | None]]:
+    """Return NumPy dtype and rank of what must be fed, and of thresholds with defaults, as older artifacts have."""
+    optional = [value for value in session.get_overridable_initializers() if value.name in INPUT_NAMES]
+    return {
+        value.name: (_DTYPES.get(value.type, value.type), len(value.shape))
+        for value in (*session.get_inputs(), *optional)
+    }
 
 
 def _create(source: str | bytes, options: Any, providers: Providers) -> Any:
