@@ -11,7 +11,7 @@ from maskrcnn.checkpoints.h5_content import H5Content, RefusedError, UnfamiliarE
 from maskrcnn.errors import CheckpointFormatError, CheckpointNotFoundError
 
 _EXPECTED = "expected a matterport .h5 or a checkpoint saved by maskrcnn"
-_LEGACY = "in the program that made it, load it and save the weights with model.save('NAME.h5'), which names each layer"
+_LEGACY = "in the program that made it, load it and save the model with model.save('NAME.h5'), which names each layer"
 _PYTORCH = "weights of PyTorch, whose networks have other layers"
 _ARTIFACT = "a graph without a configuration to train or export: give the checkpoint that it was made from"
 # What the first bytes of a file say, and what a suffix says if they do not.

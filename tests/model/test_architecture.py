@@ -18,6 +18,7 @@ from maskrcnn.checkpoints.matterport_h5 import read_arrays, read_shapes, write_a
 from maskrcnn.cli import app
 from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.matterport import from_matterport
+from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.errors import CheckpointError, CheckpointFormatError, CheckpointMismatchError
 
@@ -185,6 +186,15 @@ def test_a_command_refuses_weights_without_a_configuration_before_tensorflow(tmp
     assert "maskrcnn config from" in done.stderr
 
 
+def test_a_configuration_needs_neither_tensorflow_nor_hdf5():
+    code = "import sys; sys.modules['h5py'] = None; " + START.format("maskrcnn")
+    command = [sys.executable, "-c", code, "config", "from", "demo"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert Config.from_json(done.stdout) == SAMPLES["demo"]
+
+
 def zip_of(name):
     return b"PK\x03\x04" + bytes(22) + len(name).to_bytes(2, "little") + bytes(2) + name.encode()
 
@@ -245,6 +255,27 @@ def test_weights_of_keras_3_have_their_hint(tmp_path):
             group["0"] = np.ones(3, np.float32)
     with pytest.raises(CheckpointFormatError, match=r"is a Keras 3 \.weights\.h5.*model\.save"):
         read_arrays(path)
+
+
+def test_what_the_hint_of_keras_3_advises_can_be_read(tmp_path):
+    import keras
+    from keras import layers
+
+    features, images = keras.Input((None, None, 4)), keras.Input((None, None, 3))
+    rpn = keras.Model(features, layers.Conv2D(5, 3, name="rpn_conv_shared")(features), name="rpn_model")
+    model = keras.Model(images, rpn(layers.Conv2D(4, 1, name="conv1")(images)), name="mask_rcnn")
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.save(tmp_path / "model.keras")
+    for name in ("model.weights.h5", "model.keras"):
+        with pytest.raises(CheckpointFormatError, match=r"save the model with model\.save\('NAME\.h5'\)"):
+            read_arrays(tmp_path / name)
+    model.save(tmp_path / "NAME.h5")
+    assert read_shapes(tmp_path / "NAME.h5")[0] == {
+        "conv1/kernel": (1, 1, 3, 4),
+        "conv1/bias": (4,),
+        "rpn_conv_shared/kernel": (3, 3, 4, 5),
+        "rpn_conv_shared/bias": (5,),
+    }
 
 
 @pytest.mark.parametrize(("package", "line"), LINES)
