@@ -7,20 +7,20 @@ from typing import Any
 
 from export import console
 from export.errors import EditError, ParityError, PrecisionError
-from maskrcnn.commands.console import progress
+from maskrcnn.commands.console import dataset_report, progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import load_network, names_demo
 
 
-def annotated(path: Path | None, class_names: tuple[str, ...]) -> Any:
-    """Open the dataset of an argument, with the model's class ids."""
+def annotated(path: Path | None, class_names: tuple[str, ...], images: Path | None = None) -> Any:
+    """Open the dataset of an argument, with the model's class ids; `images` is the folder of its images."""
     if path is None:
         return None
     from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
     from maskrcnn.data.records import combine  # noqa: PLC0415
 
-    return combine((open_dataset(path),), class_names)
+    return combine((open_dataset(path, images, report=dataset_report),), class_names)
 
 
 def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:

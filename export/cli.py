@@ -70,6 +70,9 @@ def onnx(  # noqa: PLR0913  (one argument per option)
             show_default="the float32 detections on the calibration images",
         ),
     ] = None,
+    truth_images: Annotated[
+        Path | None, _lower_precision(metavar="FOLDER", help="Folder of the images of --truth.", show_default="found")
+    ] = None,
     max_drop: Annotated[
         float | None,
         _lower_precision(
@@ -105,7 +108,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         if precision == "fp32" or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
-            truths = annotated(truth, model.config.model.class_names)
+            truths = annotated(truth, model.config.model.class_names, truth_images)
             lower = LowerPrecision(precision, calibrate, truths, max_drop)
             verdict = export_lower_precision(model, output, lower, **options)
         console.verdict_table(verdict)

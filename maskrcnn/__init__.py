@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from maskrcnn.data.python_dataset import PythonDataset as PythonDataset
     from maskrcnn.data.readers.check import check_dataset as check_dataset
     from maskrcnn.data.readers.open import open_dataset as open_dataset, open_datasets as open_datasets
+    from maskrcnn.data.readers.options import ReadOptions as ReadOptions
     from maskrcnn.data.records import Dataset as Dataset, Instance as Instance, Record as Record, combine as combine
     from maskrcnn.data.synthetic.shapes import shapes_dataset as shapes_dataset
     from maskrcnn.demo import demo_model as demo_model, demo_picture as demo_picture
@@ -72,6 +73,7 @@ __all__, __getattr__ = lazy_names(
         "maskrcnn.data.python_dataset": "PythonDataset",
         "maskrcnn.data.readers.check": "check_dataset",
         "maskrcnn.data.readers.open": "open_dataset open_datasets",
+        "maskrcnn.data.readers.options": "ReadOptions",
         "maskrcnn.data.records": "Dataset Instance Record combine",
         "maskrcnn.data.synthetic.shapes": "shapes_dataset",
         "maskrcnn.demo": "demo_model demo_picture",

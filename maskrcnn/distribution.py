@@ -26,6 +26,7 @@ EXTRAS = {
     "tensorflow": _TENSORFLOW,
     "tf2onnx": ("export",),
     "typer": _COMMAND_LINE,
+    "yaml": ("train", "inspect"),
 }
 
 

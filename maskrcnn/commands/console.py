@@ -58,6 +58,15 @@ def plain_warnings() -> Iterator[None]:
         logger.removeHandler(lines)
 
 
+def dataset_report(name: str, found: "Sequence[DatasetFinding]") -> None:
+    """Print what `maskrcnn data check` would about a dataset that was opened."""
+    from maskrcnn.data.readers.findings import summary  # noqa: PLC0415
+
+    for level, kind, count, first in summary(found):
+        left_out = " left out" if level == "error" else ""
+        progress(f"{name}: {level} {kind} ({count}{left_out}): {first}")
+
+
 def datasets(training: "Dataset", validation: "Dataset | None") -> None:
     """Print the size and the classes of the datasets of a training run."""
     names = ", ".join(training.class_names[1:6]) + (", ..." if len(training.class_names) > 6 else "")

@@ -7,24 +7,42 @@ from typer import Argument, Exit, Option, Typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import ClassAttribute, DatasetPath, Force, Format
+from maskrcnn.commands.shared import (
+    BoxesAsMasks,
+    ByName,
+    ClassAttribute,
+    DatasetPath,
+    Encoding,
+    Force,
+    Format,
+    Images,
+    MaskKinds,
+)
+from maskrcnn.data.readers.options import ReadOptions
 
 app = Typer(help="Check a dataset, or make a synthetic one.", no_args_is_help=True)
 
 
 @app.command()
-def check(
+def check(  # noqa: PLR0913  (one argument per option)
     dataset: DatasetPath,
-    images: Annotated[Path | None, Option(metavar="FOLDER", help="Folder of the images.", show_default="found")] = None,
+    *,
+    images: Images = None,
     rows: Annotated[bool, Option("--all", help="List every finding, not only the first of each kind.")] = False,
     format_: Format = None,
     class_attribute: ClassAttribute = None,
+    by_name: ByName = False,
+    boxes_as_masks: BoxesAsMasks = False,
+    mask_values: MaskKinds = None,
+    encoding: Encoding = None,
 ) -> None:
     """Find the errors of a dataset before training."""
     with failures("train", "maskrcnn data check"):
         from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
-        code = console.findings(dataset, check_dataset(dataset, images, format_, None, class_attribute), rows)
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        found = check_dataset(dataset, images, format_, None, class_attribute, options=options)
+        code = console.findings(dataset, found, rows)
     raise Exit(code)
 
 

@@ -17,6 +17,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     output: Annotated[
         Path, Option("--output", "-o", metavar="FOLDER", help="Folder for results.json, summary.json and worst.png.")
     ],
+    images: shared.Images = None,
     config: shared.ModelConfig = None,
     device: shared.Device = "auto",
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Use only the first N images.")] = None,
@@ -26,15 +27,32 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,
+    by_name: shared.ByName = False,
+    boxes_as_masks: shared.BoxesAsMasks = False,
+    mask_values: shared.MaskKinds = None,
+    encoding: shared.Encoding = None,
 ) -> None:
     """Measure a model on a dataset: COCO average precision, speed, and a sheet of the worst images."""
     with failures("train", "maskrcnn evaluate"):
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
+        from maskrcnn.data.records import require_objects  # noqa: PLC0415
         from maskrcnn.evaluation import evaluate as evaluation  # noqa: PLC0415
 
         shared.check_model(model, config)
         evaluation.check_outputs(output, overwrite=force)
-        pictures = open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        pictures = open_dataset(
+            dataset,
+            images,
+            format_,
+            None,
+            class_attribute,
+            skip_bad=skip_bad,
+            options=options,
+            report=console.dataset_report,
+        )
+        require_objects(pictures)
         predictor = shared.open_predictor(model, config, device, score_threshold)
         found = evaluation.evaluate(predictor, pictures, limit=limit, progress=console.pictures)
         found.write(output, worst=worst, overwrite=force)

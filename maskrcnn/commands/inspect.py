@@ -1,6 +1,7 @@
 """`maskrcnn inspect`."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     dataset: Annotated[
         Path | None, Option(metavar="DATASET", help=f"Dataset with ground truth: {DATASET_KINDS}.")
     ] = None,
+    dataset_images: shared.Images = None,
     limit: Annotated[
         int, Option(min=1, max=16, metavar="N", help="Number of images of the dataset, if none is named.")
     ] = 4,
@@ -39,6 +41,10 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,
+    by_name: shared.ByName = False,
+    boxes_as_masks: shared.BoxesAsMasks = False,
+    mask_values: shared.MaskKinds = None,
+    encoding: shared.Encoding = None,
 ) -> None:
     """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect", "maskrcnn inspect"):
@@ -46,14 +52,23 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         import_tensorflow()
         from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
         from maskrcnn.inspection.report import FIGURES, PAGE, inspect_pictures  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
 
         check_output(output, overwrite=force, directory=True, marker=FIGURES)
-        opened = (
-            None if dataset is None else open_dataset(dataset, None, format_, None, class_attribute, skip_bad=skip_bad)
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        read = partial(
+            open_dataset,
+            images=dataset_images,
+            format=format_,
+            class_attribute=class_attribute,
+            skip_bad=skip_bad,
+            options=options,
+            report=console.dataset_report,
         )
+        opened = None if dataset is None else read(dataset)
         predictor = shared.open_predictor(model, config, device, score_threshold, nms_threshold)
         runner = _runner(predictor)
         names = predictor.class_names

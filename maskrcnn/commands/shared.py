@@ -12,6 +12,7 @@ from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.commands.console import progress
 from maskrcnn.configuration.samples import SAMPLES, find_config
 from maskrcnn.data.readers.open import DatasetFormat
+from maskrcnn.data.readers.options import MaskValues
 from maskrcnn.distribution import NAME, own_version
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 advanced = partial(Option, rich_help_panel="Advanced")  # for options that few people need
 
 CONFIG_KINDS = f"a JSON file with our or matterport's field names, or a sample ({', '.join(SAMPLES)})"
-DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON, or a folder of labelme files or mask images"
+DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON or CSV, or a folder of labelme files, mask images or YOLO labels"
 MODEL_KINDS = "An .onnx file, a SavedModel folder, a .weights.h5, a matterport .h5, or demo for the demo model."
 
 
@@ -64,11 +65,42 @@ ClassAttribute = Annotated[
     str | None,
     advanced(
         metavar="NAME",
-        help="Region attribute that holds the class in VGG Image Annotator files.",
+        help="Region attribute that holds the class in VGG Image Annotator files; @key if the attribute's name is the "
+        "class.",
         show_default="one class for all regions",
     ),
 ]
 SkipBad = Annotated[bool, advanced("--skip-bad", help="Skip annotations and images that cannot be used.")]
+Images = Annotated[
+    Path | None, Option("--images", metavar="FOLDER", help="Folder of the dataset's images.", show_default="found")
+]
+ByName = Annotated[
+    bool,
+    advanced(
+        "--by-name",
+        help="Find images by their file name alone where the folder in the annotations does not exist; rows with one "
+        "file become one image.",
+    ),
+]
+BoxesAsMasks = Annotated[
+    bool, advanced("--boxes-as-masks", help="Take the box of an object without an outline as its mask.")
+]
+MaskKinds = Annotated[
+    MaskValues | None,
+    advanced(
+        "--mask-values",
+        metavar="|".join(get_args(MaskValues)),
+        help="What a value or color of mask images is: an object; an object in each connected region; or a class, with "
+        "an object in each connected region.",
+        show_default="detected",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    advanced(
+        metavar="NAME", help="Encoding of annotation files that are not UTF-8, such as cp1252.", show_default="detected"
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:

@@ -23,6 +23,18 @@ def train(  # noqa: PLR0913  (one argument per option)
         Path, Option("--output", "-o", metavar="FOLDER", help="Run folder: checkpoints, history and state.")
     ],
     val: Annotated[list[Path] | None, Option(metavar="DATASET", help="Validation data; may be repeated.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        Option(
+            metavar="FOLDER",
+            help="Folder of the images: one for each training dataset, or one for all; may be repeated.",
+            show_default="found",
+        ),
+    ] = None,
+    val_images: Annotated[
+        list[Path] | None,
+        Option(metavar="FOLDER", help="The same for the validation data.", show_default="found"),
+    ] = None,
     config: Annotated[
         str | None,
         Option(
@@ -62,6 +74,10 @@ def train(  # noqa: PLR0913  (one argument per option)
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,
+    by_name: shared.ByName = False,
+    boxes_as_masks: shared.BoxesAsMasks = False,
+    mask_values: shared.MaskKinds = None,
+    encoding: shared.Encoding = None,
 ) -> None:
     """Train a model on one or more datasets, with the classes of the datasets."""
     with failures("train", "maskrcnn train"):
@@ -74,18 +90,27 @@ def train(  # noqa: PLR0913  (one argument per option)
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
+        from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
         from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
         from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
 
         resumed = output if resume else None
-        read = partial(open_datasets, format=format_, class_attribute=class_attribute, skip_bad=skip_bad)
+        read = partial(
+            open_datasets,
+            format=format_,
+            class_attribute=class_attribute,
+            skip_bad=skip_bad,
+            options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
+            report=console.dataset_report,
+        )
         plan = partial(plan_run, config, init, resumed, layers, epochs, settings or [], console.progress)
         strategy = find_strategy()
         with losses_named(strategy):
             (chosen, options), training, validation = together(
-                strategy, lambda: (plan(), read(datasets), read(val) if val else None)
+                strategy,
+                lambda: (plan(), read(datasets, images=images), read(val, images=val_images) if val else None),
             )
         console.datasets(training, validation)
         result = run_training(

@@ -1,5 +1,6 @@
 """Reading configuration files in our format or with matterport's field names."""
 
+import ast
 from pathlib import Path
 
 from maskrcnn.configuration.dataclass_json import parse_object
@@ -22,5 +23,23 @@ def read_config(path: str | Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+    if path.suffix == ".py":
+        raise ConfigError(_how_to_print(path, text))
     values = parse_object(text, f"the configuration {path}")
     return from_matterport(values) if is_matterport(values) else Config.from_dict(values)
+
+
+def _how_to_print(path: Path, text: str) -> str:
+    """Return what to do with a Python file, which is never executed here: the three lines that print its class."""
+    try:
+        classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        classes = []
+    bases = [node.name for node in classes if any("Config" in ast.unparse(base) for base in node.bases)]
+    name = bases[-1] if bases else "YourConfig"
+    return (
+        f"the configuration {path} is Python code, which is not executed here; print it as JSON where it runs, with "
+        f"these three lines, and give that file: import json; from {path.stem} import {name}; print(json.dumps({{name: "
+        f"getattr({name}(), name) for name in dir({name}) if name.isupper()}}, default=lambda value: value.tolist() if "
+        f"hasattr(value, 'tolist') else None))"
+    )

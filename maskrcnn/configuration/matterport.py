@@ -1,13 +1,21 @@
 """Reading matterport's `Config` fields: NAME, NUM_CLASSES, IMAGE_MAX_DIM, ..."""
 
+import difflib
+import logging
+import math
+import sys
 from collections.abc import Callable, Mapping
 from reprlib import repr as brief
-from typing import Any
+from typing import Any, TypeGuard
 
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import LOSS_NAMES
 from maskrcnn.errors import ConfigError
 
+_logger = logging.getLogger(__name__)
+
+_MOST_CHANNELS = 1000
+_SHOWN = 1000  # characters of a list of names in the log
 _MOST_CLASSES = 100_000  # unnamed classes get names; a bad number must not exhaust the memory
 
 # matterport field -> our field with the same meaning
@@ -60,10 +68,19 @@ ABSENT: dict[str, str] = {
 }
 
 
+# Lists for which the original's arithmetic takes a number as well, and their length; that of MEAN_PIXEL is the number
+# of channels.
+_LENGTHS = {"MEAN_PIXEL": None, "RPN_BBOX_STD_DEV": 4, "BBOX_STD_DEV": 4, "MINI_MASK_SHAPE": 2, "MASK_SHAPE": 2}
+# Counts of a loop that runs as long as fewer steps are done, so that 12.5 means 13.
+_STEPS = ("STEPS_PER_EPOCH", "VALIDATION_STEPS")
+_NAMES = "CLASS_NAMES"  # our addition
+
+
 def _class_names(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     count = theirs["NUM_CLASSES"]
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST_CLASSES:
+    if not _is_number(count) or not 1 <= count <= _MOST_CLASSES or count != int(count):
         raise ConfigError(f"NUM_CLASSES is {brief(count)}: expected a positive integer, at most {_MOST_CLASSES}")
+    count = int(count)
     # The original keeps class names in its dataset, not in its configuration.
     names = theirs.get("CLASS_NAMES") or ["BG", *(f"class {i}" for i in range(1, count))]
     if len(names) != count:
@@ -119,7 +136,7 @@ _CONVERTED: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], None]] = {
 
 def is_matterport(values: Mapping[str, Any]) -> bool:
     """Return whether a JSON object uses matterport's field names."""
-    return any(name in values for name in ("NUM_CLASSES", "BACKBONE", "IMAGE_MAX_DIM", "IMAGE_RESIZE_MODE"))
+    return not known_fields().isdisjoint(values)
 
 
 def known_fields() -> frozenset[str]:
@@ -130,16 +147,13 @@ def known_fields() -> frozenset[str]:
 def from_matterport(values: Mapping[str, Any]) -> Config:
     """Convert a matterport configuration; missing fields get matterport's defaults.
 
-    An additional field `CLASS_NAMES` (a list, background first) names the classes; without it they are numbered.
+    An additional field `CLASS_NAMES` (a list, background first) names the classes; without it they are numbered. Other
+    fields are the user's own: they are left out, and the log names them. So it does with steps that are not whole.
 
     Raises:
-        ConfigError: A field is unknown or its value cannot be used.
+        ConfigError: A value cannot be used.
     """
-    unknown = sorted(set(values) - known_fields() - {"CLASS_NAMES"})
-    if unknown:
-        raise ConfigError(
-            f"unknown matterport setting {unknown[0]!r}: see docs/configuration.md for the settings that are read"
-        )
+    values = _plain(values)
     if not isinstance(values.get("CLASS_NAMES", []), list | tuple):
         raise ConfigError(f"CLASS_NAMES is {brief(values['CLASS_NAMES'])}: expected a list")
     if "CLASS_NAMES" in values and "NUM_CLASSES" not in values:
@@ -162,6 +176,32 @@ def from_matterport(values: Mapping[str, Any]) -> Config:
             except (TypeError, AttributeError) as error:
                 raise ConfigError(f"{theirs_name} is {brief(values[theirs_name])}: wrong type ({error})") from error
     return Config.from_dict(ours)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known fields, with a list for a number where the original takes both."""
+    known = known_fields() | {_NAMES}
+    other = sorted(set(values) - known)
+    if other:
+        near = [(name, difflib.get_close_matches(name, known, n=1, cutoff=0.9)) for name in other]
+        hints = [f"{name!r}" + (f" (did you mean {found[0]}?)" if found else "") for name, found in near]
+        _logger.warning("settings that matterport's Config does not have are left out: %s", ", ".join(hints)[:_SHOWN])
+    found = {name: value for name, value in values.items() if name in known}
+    for name, length in _LENGTHS.items():
+        if _is_number(found.get(name)):
+            channels = found.get("IMAGE_CHANNEL_COUNT", 3)
+            count = length or (int(channels) if _is_number(channels) and 0 < channels <= _MOST_CHANNELS else 1)
+            found[name] = [found[name]] * count
+    for name in _STEPS:
+        value = found.get(name)
+        if _is_number(value) and value != math.ceil(value):
+            found[name] = math.ceil(value)
+            _logger.warning("%s is %s and means %d steps, as in the original's loop", name, brief(value), found[name])
+    return found
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _set(values: dict[str, Any], path: str, value: Any) -> None:

@@ -110,6 +110,24 @@ class Dataset:
         return len(self.records)
 
 
+NO_OBJECTS = (
+    "none of its images has an object to learn or to find; crowds (iscrowd, void areas) are no objects: see what "
+    "`maskrcnn data check` says"
+)
+
+
+def has_objects(dataset: Dataset) -> bool:
+    """Return whether any image has an object that is not a crowd."""
+    return any(not instance.crowd for record in dataset.records for instance in record.load_instances())
+
+
+def require_objects(*datasets: Dataset) -> None:
+    """Raise DatasetError if one has no object: training would end in silence, with losses of 0."""
+    for dataset in datasets:
+        if not has_objects(dataset):
+            raise DatasetError(f"{dataset.name} has {len(dataset)} images, but {NO_OBJECTS}")
+
+
 def combine(datasets: tuple[Dataset, ...] | list[Dataset], class_names: tuple[str, ...] | None = None) -> Dataset:
     """Combine datasets into one; classes are matched by name.
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
-from maskrcnn.data.records import Dataset, combine
+from maskrcnn.data.records import Dataset, combine, require_objects
 from maskrcnn.errors import TrainingError
 from maskrcnn.model import MaskRCNN
 from maskrcnn.runs.folder_lock import locked
@@ -108,9 +108,11 @@ def train(
     names = _class_names(config, dataset)
     config = replace(config, model=replace(config.model, class_names=names))
     dataset = combine((dataset,), names)
+    _say_left_out(names, validation, options)
     validation = None if validation is None else combine((validation,), names)
     writes = worker_index(strategy) == 0
     with losses_named(strategy), ExitStack() as stack:
+        together(strategy, lambda: require_objects(dataset, *([] if validation is None else [validation])))
         state = together(strategy, lambda: _take_folder(folder, resume, stack, writes))
         plan = BatchPlan(dataset, config.training.batch_size * strategy.num_replicas_in_sync, config.training.seed)
         several = worker_count(strategy) > 1
@@ -179,6 +181,12 @@ def _initial_facts(run: Run, init: str | Path | None) -> dict[str, Fact]:
     """Return a digest of the initial weights, which each machine has read from a file of its own."""
     differs = f"its initial weights ({init or 'random'}) are not those of worker 0: give all the same file"
     return {"set of initial weights": Fact(State(get_arrays(run.network), {}).digest(), differs)}
+
+
+def _say_left_out(names: tuple[str, ...], validation: Dataset | None, options: TrainOptions) -> None:
+    other = [] if validation is None else [name for name in validation.class_names if name not in names]
+    if other:
+        options.progress(f"validation: the classes {', '.join(other)} are not in the training data and are left out")
 
 
 def _class_names(config: Config, dataset: Dataset) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from annotation_files import SQUARE, coco, write_coco, write_picture
+from annotation_files import coco, write_coco, write_picture
 from PIL import Image
 
 from maskrcnn.data.readers.check import check_dataset
@@ -55,31 +55,31 @@ def spiral(count):
 
 # Name: change, kind of the finding, part of its location and message, objects left of 3 and images left of 2.
 CASES = {
-    "no id": (put("annotations", 0, id=...), "missing-key", "annotations[0]", "no 'id'", 2, 2),
     "no image_id": (put("annotations", 0, image_id=...), "missing-key", "(id 11)", "no 'image_id'", 2, 2),
     "no category_id": (put("annotations", 1, category_id=...), "missing-key", "(id 12)", "'category_id'", 2, 2),
-    "no segmentation": (put("annotations", 1, segmentation=...), "missing-key", "(id 12)", "'segmentation'", 2, 2),
+    "no segmentation": (put("annotations", 1, segmentation=...), "no-mask", "(id 12)", "'segmentation'", 2, 2),
     "id is true": (put("annotations", 0, id=True), "wrong-type", "annotations[0]", "id is True", 2, 2),
     "id is a list": (put("annotations", 0, id=[1]), "wrong-type", "annotations[0]", "id is [1]", 2, 2),
     "row is a number": (replace_row("annotations", 0, 5), "wrong-type", "annotations[0]", "the row is 5", 2, 2),
     "row is null": (replace_row("annotations", 0, None), "wrong-type", "annotations[0]", "None", 2, 2),
     "unknown image": (put("annotations", 0, image_id=99), "unknown-image", "(id 11)", "image_id is 99", 2, 2),
     "unknown category": (put("annotations", 0, category_id=1), "unknown-category", "(id 11)", "is 1", 2, 2),
-    "image id of other type": (put("annotations", 0, image_id="1"), "unknown-image", "(id 11)", "'1'", 2, 2),
-    "duplicate annotation": (put("annotations", 1, id=11), "duplicate-annotation", "annotations[1]", "11", 2, 2),
-    "iscrowd is a text": (put("annotations", 0, iscrowd="0"), "wrong-type", "(id 11)", "iscrowd is '0'", 2, 2),
     "iscrowd is 2": (put("annotations", 0, iscrowd=2), "wrong-type", "(id 11)", "iscrowd is 2", 2, 2),
-    "iscrowd is a float": (put("annotations", 0, iscrowd=1.0), "wrong-type", "(id 11)", "iscrowd is 1.0", 2, 2),
     "only a box": (put("annotations", 0, segmentation=[]), "no-mask", "(id 11)", "a box is not enough", 2, 2),
     "segmentation is a text": (put("annotations", 0, segmentation="x"), "wrong-type", "(id 11)", "'x'", 2, 2),
-    "segmentation is null": (put("annotations", 0, segmentation=None), "wrong-type", "(id 11)", "None", 2, 2),
-    "polygon is not nested": (put("annotations", 0, segmentation=SQUARE), "polygon-type", "(id 11)", "is 10;", 2, 2),
-    "nested too deep": (outline([[10, 10], [20, 10], [20, 20]]), "polygon-type", "(id 11)", "list of numbers", 2, 2),
-    "polygon with texts": (outline(["10", "10", "20", "10", "20", "20"]), "polygon-type", "(id 11)", "numbers", 2, 2),
+    "segmentation is null": (put("annotations", 0, segmentation=None), "no-mask", "(id 11)", "--boxes-as-masks", 2, 2),
+    "a category called BG": (
+        put("categories", 0, name="BG"), "duplicate-category", "(id 3)", "reserved for the background", 1, 2
+    ),
+    "file used twice": (
+        append("images", {"id": 6, "file_name": "a.png", "height": 40, "width": 60}),
+        "duplicate-file", "images[2] (id 6)", "also the image of id 1", 3, 2,
+    ),
+    "ids twice, of different objects": (
+        put("annotations", 1, id=11), "duplicate-annotation", "annotations[1]", "11", 2, 2
+    ),
     "polygon with null": (outline([1, 2, 3, 4, None, 6]), "polygon-type", "(id 11)", "numbers", 2, 2),
     "polygon with true": (outline([1, 2, 3, 4, True, 6]), "polygon-type", "(id 11)", "numbers", 2, 2),
-    "empty polygon": (outline([]), "polygon-short", "(id 11)", "0 corners", 2, 2),
-    "two corners": (outline([1, 2, 30, 20]), "polygon-short", "(id 11)", "2 corners", 2, 2),
     "odd count": (outline([1, 2, 30, 20, 5, 6, 7]), "polygon-odd", "(id 11)", "7 coordinates", 2, 2),
     "NaN": (outline([1, 2, 30, float("nan"), 5, 6]), "polygon-not-finite", "(id 11)", "finite", 2, 2),
     "infinite": (outline([1, 2, 30, float("inf"), 5, 6]), "polygon-not-finite", "(id 11)", "finite", 2, 2),
@@ -87,9 +87,6 @@ CASES = {
     "huge": (outline([1, 2, 30, FAR, 5, 6]), "polygon-far", "(id 11)", "coordinate 1e+12", 2, 2),
     "huge below 0": (outline([1, 2, -1e300, 5, 5, 6]), "polygon-far", "(id 11)", "-1e+300", 2, 2),
     "endless outline": (outline(spiral(200_000)), "polygon-long", "(id 11)", "pixels long", 2, 2),
-    "bad second polygon": (
-        put("annotations", 0, segmentation=[SQUARE, [1, 2]]), "polygon-short", "(id 11)", "1 corners", 2, 2
-    ),
     "outside": (outline([70, 5, 80, 5, 80, 15]), "empty-mask", "(id 11)", "extends 20 pixels beyond", 2, 2),
     "no area": (outline([10, 10, 20, 10, 30, 10]), "empty-mask", "(id 11)", "no pixels", 2, 2),
     "between pixels": (outline([10.1, 10.1, 10.2, 10.1, 10.2, 10.2]), "empty-mask", "(id 11)", "no pixels", 2, 2),
@@ -106,10 +103,6 @@ CASES = {
     "runs without counts": (
         put("annotations", 2, segmentation={"size": [40, 60]}), "missing-key", "(id 13)", "'counts'", 2, 2
     ),
-    "box of three": (put("annotations", 0, bbox=[1, 2, 3]), "wrong-type", "(id 11)", "bbox is [1, 2, 3]", 2, 2),
-    "box with a text": (put("annotations", 0, bbox=[1, 2, "3", 4]), "wrong-type", "(id 11)", "'3'", 2, 2),
-    "box with NaN": (put("annotations", 0, bbox=[1, 2, float("nan"), 4]), "not-finite", "(id 11)", "nan", 2, 2),
-    "box without area": (put("annotations", 0, bbox=[10, 10, 0, 10]), "empty-box", "(id 11)", "0 wide", 2, 2),
     "duplicate image": (
         append("images", {"id": 5, "file_name": "a.png", "height": 40, "width": 60}),
         "duplicate-image", "images[2]", "image id 5", 3, 2,
@@ -118,7 +111,6 @@ CASES = {
     "file name is a number": (put("images", 1, file_name=7), "wrong-type", "(id 5)", "file_name is 7", 3, 1),
     "no height": (put("images", 1, height=...), "missing-key", "(id 5)", "'height'", 3, 1),
     "width 0": (put("images", 1, width=0), "wrong-type", "(id 5)", "width is 0", 3, 1),
-    "width is a float": (put("images", 1, width=50.0), "wrong-type", "(id 5)", "width is 50.0", 3, 1),
     "picture of gigapixels": (
         put("images", 1, width=10**6, height=10**6), "image-size", "(id 5)", "1000000 x 1000000", 3, 1
     ),
@@ -129,13 +121,8 @@ CASES = {
     "duplicate category id": (
         append("categories", {"id": 7, "name": "cow"}), "duplicate-category", "categories[2]", "id 7 is used", 3, 2
     ),
-    "duplicate category name": (
-        append("categories", {"id": 8, "name": "cat"}), "duplicate-category", "(id 8)", "'cat' is used twice", 3, 2
-    ),
     "category without name": (append("categories", {"id": 8}), "missing-key", "(id 8)", "'name'", 3, 2),
     "category with empty name": (append("categories", {"id": 8, "name": " "}), "wrong-type", "(id 8)", "string", 3, 2),
-    "category id is a text": (append("categories", {"id": "8", "name": "x"}), "wrong-type", "(id '8')", "an int", 3, 2),
-    "category called BG": (append("categories", {"id": 8, "name": "BG"}), "duplicate-category", "(id 8)", "BG", 3, 2),
     "picture of other size": (put("images", 1, height=31), "image-size", "image 5", "50 x 30 pixels", 3, 1),
 }  # fmt: skip
 # The size of an image is known after it is opened, which happens in training.
@@ -202,14 +189,13 @@ def test_doubts_do_not_stop_training(tmp_path):
     content = coco()
     put("annotations", 0, bbox=[10, 10, 10, 15.5])(content)
     put("annotations", 1, segmentation=[[30, 5, 66.5, 5, 66.5, 15, 30, 15]], bbox=[30, 5, 31, 10])(content)
-    content["images"].append({"id": 6, "file_name": "a.png", "height": 40, "width": 60})
     content["categories"].append({"id": 9, "name": "cow"})
     path = write_coco(tmp_path, content)
     warnings = [item for item in check_dataset(path) if item.level == "warning"]
-    assert [item.kind for item in warnings] == ["duplicate-file", "box-differs", "outside", "class-count"]
-    assert "10, 10, 20, 25.5 and 10, 10, 20, 20 (x1, y1, x2, y2)" in warnings[1].message
-    assert "extends 6 pixels beyond" in warnings[2].message
-    assert len(read_coco(path)) == 3
+    assert [item.kind for item in warnings] == ["box-differs", "outside", "class-count"]
+    assert "10, 10, 20, 25.5 and 10, 10, 20, 20 (x1, y1, x2, y2)" in warnings[0].message
+    assert "extends 6 pixels beyond" in warnings[1].message
+    assert len(read_coco(path)) == 2
 
 
 def test_a_box_up_to_five_pixels_off_is_no_doubt(tmp_path):
@@ -248,7 +234,7 @@ def test_nothing_is_left(tmp_path):
 
 def test_objects_of_a_bad_picture_are_not_told_again(tmp_path):
     content = coco()
-    content["images"][0]["width"] = "60"
+    content["images"][0]["width"] = "sixty"
     path = write_coco(tmp_path, content)
     assert [item.where for item in check_dataset(path) if item.level == "error"] == ["data.json images[0] (id 1)"]
 

@@ -142,7 +142,7 @@ def test_bad_files(tmp_path):
     write(tmp_path, name="d", imagePath="a.png")
     write(tmp_path, name="e", shapes=None)
     (tmp_path / "f.json").write_text("{")
-    (tmp_path / "g.json").write_text("[]")
+    (tmp_path / "g.json").write_text('{"shapes": []}')
     errors = [item for item in check_dataset(tmp_path) if item.level == "error"]
     assert [(item.where[0], item.kind) for item in errors] == [
         ("b", "missing-file"), ("c", "image-size"), ("d", "duplicate-file"), ("e", "wrong-type"), ("f", "broken-file"),

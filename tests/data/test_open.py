@@ -141,9 +141,9 @@ def test_what_is_not_recognized(tmp_path):
     with pytest.raises(DatasetFormatError, match="no list 'categories'"):
         open_dataset(write_json(tmp_path / "x.json", {"images": [], "annotations": []}))
     write_coco(tmp_path)
-    with pytest.raises(DatasetFormatError, match=r"several JSON files \(data\.json, x\.json\): give the path of one"):
+    with pytest.raises(DatasetFormatError, match=r"several datasets \(data\.json, x\.json\): give the path of one"):
         open_dataset(tmp_path)
-    with pytest.raises(DatasetError, match="format is 'voc'; expected one of coco, via, labelme, masks"):
+    with pytest.raises(DatasetError, match="format is 'voc'; expected one of coco, via, labelme, masks, yolo"):
         open_dataset(tmp_path, format="voc")
     with pytest.raises(DatasetFormatError, match="is a file; expected a folder of mask"):
         open_dataset(tmp_path / "data.json", format="masks")

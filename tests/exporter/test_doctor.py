@@ -30,7 +30,7 @@ TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
 GPU = {"driver": "580.95.05", "gpus": ("NVIDIA H100",)}
 COMMANDS = {"typer": "0.29.2", "filelock": "4.3.1"}
-TRAINING = {"pycocotools": "2.0.11", "tensorboard": "2.20.0"} | COMMANDS
+TRAINING = {"pycocotools": "2.0.11", "pyyaml": "6.0.3", "tensorboard": "2.20.0"} | COMMANDS
 EXPORTER = {"tf2onnx": "1.17.0", "onnx": "1.23.2"} | COMMANDS
 # What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
 SOUND = {

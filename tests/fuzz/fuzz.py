@@ -27,7 +27,7 @@ _MEMORY_DISK = Path("/dev/shm")  # a hundred times the speed, where each input i
 
 _JSON = ("coco", "via", "labelme", "metadata", "manifest", "config")
 _MESSAGES = ("onnx", "savedmodel")
-_LARGEST = {"picture": 2048, "rle": 64, "weights": 8192, "savedmodel": 6000}  # bytes of an input
+_LARGEST = {"yolo": 400, "picture": 2048, "rle": 64, "weights": 8192, "savedmodel": 6000}  # bytes of an input
 _TIMEOUT = 20  # seconds for one input, by the clock: `--timeout` gives more on a busy machine
 _MEMORY = {"rle": 8_000}  # MB, else 2048; atheris itself loses a kilobyte with each comparison of arrays
 

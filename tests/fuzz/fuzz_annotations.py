@@ -1,4 +1,4 @@
-"""Fuzz targets for annotations: run lengths, and JSON files of three tools; functions of bytes."""
+"""Fuzz targets for annotations: run lengths, and files of four tools; functions of bytes."""
 
 import math
 
@@ -8,8 +8,9 @@ from fuzz_checks import check_message, folder, refused_with
 
 from maskrcnn.data.readers.finish import finish
 from maskrcnn.data.readers.open import scan_dataset
+from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.errors import DatasetError
-from runtime.errors import InputError
+from runtime.errors import ImageError, InputError
 from runtime.masks.rle import area, decode, decode_crop, encode_crop
 from runtime.masks.rle_string import read_counts, write_counts
 
@@ -70,18 +71,42 @@ def labelme(data):
     _annotations(data, "labelme", {"a.png": (40, 60)})
 
 
-def _annotations(data, kind, pictures, class_attribute=None):
-    place = folder(kind)
+def via_csv(data):
+    """A CSV file of the VGG Image Annotator beside its picture."""
+    for attribute in (None, _CLASS_ATTRIBUTE, "@key"):
+        _annotations(data, "via", {"a.png": (40, 60)}, attribute, "via_csv", "csv")
+
+
+def yolo(data):
+    """A text file of labels, then a NUL and the description of the dataset."""
+    labels, _, names = data.partition(b"\0")
+    place = folder("yolo")
+    for part in ("images", "labels"):
+        (place / part).mkdir(exist_ok=True)
+    if not (place / "images" / "a.png").exists():
+        write_picture(place / "images" / "a.png", 40, 60)
+    (place / "labels" / "a.txt").write_bytes(labels)
+    (place / "data.yaml").write_bytes(names)
+    for path in (place, place / "data.yaml"):
+        for options in (ReadOptions(), ReadOptions(boxes_as_masks=True)):
+            with refused_with(DatasetError):
+                _check_scan(scan_dataset(path, format="yolo", options=options), place / "labels")
+
+
+def _annotations(data, kind, pictures, class_attribute=None, target=None, suffix="json"):
+    place = folder(target or kind)
     for name, size in pictures.items():
         if not (place / name).exists():
             write_picture(place / name, *size)
-    path = place / "data.json"
+    path = place / f"data.{suffix}"
     path.write_bytes(data)
     with refused_with(DatasetError):
         scan_dataset(path)  # whatever it is taken for
     with refused_with(DatasetError):
-        scan = scan_dataset(path, format=kind, class_attribute=class_attribute)
-        _check_scan(scan, path)
+        _check_scan(scan_dataset(path, format=kind, class_attribute=class_attribute), path)
+    with refused_with(DatasetError):
+        options = ReadOptions(by_name=True, boxes_as_masks=True, encoding="cp1252")
+        _check_scan(scan_dataset(path, format=kind, class_attribute=class_attribute, options=options), path)
 
 
 def _check_scan(scan, path):
@@ -92,7 +117,11 @@ def _check_scan(scan, path):
     assert dataset.class_names[0] == "BG"
     assert all(isinstance(name, str) for name in dataset.class_names)
     for record in dataset.records:
-        assert record.image.resolve().is_relative_to(path.parent.parent)
+        if callable(record.image):  # inside a labelme file
+            with refused_with(ImageError, DatasetError):
+                record.load_image()
+        else:
+            assert record.image.resolve().is_relative_to(path.parent.parent)
         for instance in record.load_instances():
             assert 0 < instance.class_id < len(dataset.class_names)
             pixels = area(instance.mask)

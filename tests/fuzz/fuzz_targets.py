@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
-from fuzz_annotations import coco, labelme, rle, via
+from fuzz_annotations import coco, labelme, rle, via, via_csv, yolo
 from fuzz_artifacts import manifest, metadata, onnx, savedmodel
 from fuzz_checks import folder, refused_with
 
@@ -89,7 +89,9 @@ TARGETS = {
     "rle": rle,
     "coco": coco,
     "via": via,
+    "via_csv": via_csv,
     "labelme": labelme,
+    "yolo": yolo,
     "metadata": metadata,
     "manifest": manifest,
     "onnx": onnx,

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import golden
 import pytest
 from to_matterport import to_matterport
 
+from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.matterport import (
     ABSENT,
     from_matterport,
@@ -219,7 +222,6 @@ def test_no_name_is_our_default_name():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"NUM_CLASES": 3}, "unknown matterport setting 'NUM_CLASES'"),
         ({"NUM_CLASSES": 0}, "NUM_CLASSES is 0: expected a positive integer"),
         ({"NUM_CLASSES": True}, "NUM_CLASSES is True"),
         ({"NUM_CLASSES": 2.5}, r"NUM_CLASSES is 2\.5"),
@@ -228,8 +230,9 @@ def test_no_name_is_our_default_name():
         ({"NUM_CLASSES": 2, "CLASS_NAMES": 5}, "CLASS_NAMES is 5: expected a list"),
         ({"LOSS_WEIGHTS": {"rpn_loss": 1.0}}, "LOSS_WEIGHTS has 'rpn_loss': expected rpn_class_loss"),
         ({"LOSS_WEIGHTS": 1.0}, r"LOSS_WEIGHTS is 1\.0: wrong type"),
-        ({"MASK_SHAPE": 28}, "MASK_SHAPE is 28: wrong type"),
-        ({"MINI_MASK_SHAPE": 56}, "MINI_MASK_SHAPE is 56: wrong type"),
+        ({"MASK_SHAPE": 27}, r"MASK_SHAPE is \[27, 27\]: the mask head"),
+        ({"MASK_SHAPE": "28"}, "MASK_SHAPE is '28': the mask head"),
+        ({"STEPS_PER_EPOCH": "many"}, "steps_per_epoch is 'many'"),
         ({"IMAGE_RESIZE_MODE": "letterbox"}, "mode is 'letterbox'"),
         ({"IMAGE_RESIZE_MODE": "crop"}, "needs a multiple of 64"),
         ({"IMAGE_MAX_DIM": 1000}, "resize to 1000 pixels"),
@@ -241,6 +244,60 @@ def test_no_name_is_our_default_name():
 def test_refusals(values, message):
     with pytest.raises(ConfigError, match=message):
         from_matterport(values)
+
+
+SCALARS = [
+    ({"MEAN_PIXEL": 0}, {"MEAN_PIXEL": [0, 0, 0]}),
+    ({"MEAN_PIXEL": 7.5, "IMAGE_CHANNEL_COUNT": 1}, {"MEAN_PIXEL": [7.5], "IMAGE_CHANNEL_COUNT": 1}),
+    ({"BBOX_STD_DEV": 0.2, "RPN_BBOX_STD_DEV": 1}, {"BBOX_STD_DEV": [0.2] * 4, "RPN_BBOX_STD_DEV": [1] * 4}),
+    ({"MINI_MASK_SHAPE": 28, "MASK_SHAPE": 28.0}, {"MINI_MASK_SHAPE": [28, 28], "MASK_SHAPE": [28, 28]}),
+    ({"NUM_CLASSES": 3.0, "IMAGE_MAX_DIM": 512.0}, {"NUM_CLASSES": 3, "IMAGE_MAX_DIM": 512}),
+    ({"STEPS_PER_EPOCH": 100.0, "VALIDATION_STEPS": 5.0}, {"STEPS_PER_EPOCH": 100, "VALIDATION_STEPS": 5}),
+]
+
+
+@pytest.mark.parametrize(("given", "meant"), SCALARS)
+def test_numbers_for_lists_and_whole_floats(given, meant, caplog):
+    assert from_matterport(given) == from_matterport(meant)
+    assert not caplog.text
+
+
+def test_steps_are_rounded_up_as_the_loop_of_the_original_does(caplog):
+    config = from_matterport({"STEPS_PER_EPOCH": 12.5, "VALIDATION_STEPS": 0.1})
+    assert (config.training.steps_per_epoch, config.training.validation_steps) == (13, 1)
+    assert "STEPS_PER_EPOCH is 12.5 and means 13 steps" in caplog.text
+
+
+def test_settings_of_the_users_own_are_named_and_left_out(caplog):
+    config = from_matterport({"NUM_CLASSES": 2, "DATA_DIR": "x", "NUM_CLASES": 3, "MY_\x1b": 1})
+    assert config == from_matterport({"NUM_CLASSES": 2})
+    assert "are left out: 'DATA_DIR', 'MY_\\x1b', 'NUM_CLASES' (did you mean NUM_CLASSES?)" in caplog.text
+
+
+def test_a_class_is_not_executed_but_how_to_print_it_is_said(tmp_path):
+    """The three lines of the message, run as they are, print what is read."""
+    (tmp_path / "mrcnn").mkdir()
+    (tmp_path / "mrcnn" / "config.py").write_text(
+        "import numpy as np\n\n\nclass Config:\n    MEAN_PIXEL = np.array([1.0, 2.0, 3.0])\n"
+        "    COMPUTE_BACKBONE_SHAPE = print\n    NUM_CLASSES = 1\n"
+    )
+    path = tmp_path / "toy_config.py"
+    path.write_text(
+        "from mrcnn.config import Config\n\n\nclass ToyConfig(Config):\n    NUM_CLASSES = 1 + 3\n    MINE = 5\n\n\n"
+        "open(__file__ + '.ran', 'w').close()\n"
+    )
+    with pytest.raises(ConfigError, match="is Python code, which is not executed here") as refused:
+        read_config(path)
+    message = str(refused.value)
+    assert message.isprintable()
+    assert not (tmp_path / "toy_config.py.ran").exists()
+    lines = message.partition("give that file: ")[2].replace("; ", "\n")
+    assert len(lines.splitlines()) == 3
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (tmp_path / "toy.json").write_text(done.stdout)
+    config = read_config(tmp_path / "toy.json")
+    assert config.model.num_classes == 4
+    assert config.model.mean_pixel == (1.0, 2.0, 3.0)
 
 
 def test_dialects_are_told_apart():

@@ -45,7 +45,7 @@ def tried(path, kind):
     try:
         found = [[item.level, item.where, item.message] for item in check_dataset(path, format=kind)]
         try:
-            dataset = open_dataset(path, format=kind)
+            dataset = open_dataset(path, format=kind, report=lambda *_: None)
         except DatasetError as error:
             return ["refused", str(error), found]
         return ["read", [record.load_instances() is not None for record in dataset.records], found]

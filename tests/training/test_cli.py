@@ -133,6 +133,64 @@ def test_what_cannot_be_trained_is_said(shapes, tmp_path, arguments, expected):
     assert not (tmp_path / "run" / "state.h5").exists()
 
 
+@pytest.fixture
+def crowds(shapes, tmp_path):
+    """The shapes, all of them crowds."""
+    content = json.loads((shapes / "shapes" / "annotations.json").read_text(encoding="utf-8"))
+    for row in content["annotations"]:
+        row["iscrowd"] = 1
+    path = tmp_path / "crowds.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_data_without_an_object_does_not_train(shapes, crowds, tmp_path, validation):
+    sound, images = shapes / "shapes", shapes / "shapes" / "images"
+    data = (sound, "--val", crowds, "--val-images", images) if validation else (crowds, "--images", images)
+    error = failed(UNUSABLE, "train", *data, "--config", shapes / "config.json", "-o", tmp_path / "run")
+    assert "none of its images has an object" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_an_object_is_not_evaluated(shapes, crowds, tmp_path):
+    images = shapes / "shapes" / "images"
+    error = failed(UNUSABLE, "evaluate", "demo", crowds, "--images", images, "-o", tmp_path / "scores")
+    assert "none of its images has an object" in error
+
+
+def test_a_run_says_what_is_in_the_data_and_what_was_left_out(shapes, tmp_path):
+    """On stderr, before anything is trained; here the classes of the validation data are others, which ends the run."""
+    content = json.loads((shapes / "shapes" / "annotations.json").read_text(encoding="utf-8"))
+    names = {row["id"]: row["name"] for row in content["categories"]}
+    lost = [row for row in content["annotations"] if names[row["category_id"]] == "square"]
+    for row in lost:
+        row["segmentation"] = [[1, 2, 3, 4, 5]]
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "other.json").write_text(json.dumps(content | {"categories": [], "annotations": []}), encoding="utf-8")
+    images = ("--images", shapes / "shapes" / "images", "--val-images", shapes / "shapes" / "images")
+    result = call(
+        "train",
+        path,
+        "--val",
+        tmp_path / "other.json",
+        *images,
+        "--config",
+        "demo",
+        "--skip-bad",
+        "-o",
+        tmp_path / "run",
+    )
+    assert result.exit_code == UNUSABLE
+    assert f"error polygon-odd ({len(lost)} left out): " in result.stderr
+    message = f"class 'square': the class has no objects; {len(lost)} are left out, most of the class"
+    assert any(line.startswith(f"... {path}: warning") and message in line for line in result.stderr.splitlines())
+    for name in ("circle", "triangle"):
+        count = sum(names[row["category_id"]] == name for row in content["annotations"])
+        assert not count or f"class '{name}': {count} objects in " in result.stderr
+
+
 def test_missing_data_is_said(tmp_path):
     error = failed(UNUSABLE, "train", tmp_path / "nothing.json", "--config", "demo", "-o", tmp_path / "run")
     assert "nothing.json" in error

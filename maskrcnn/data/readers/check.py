@@ -1,16 +1,15 @@
 """Checking a dataset before training: all problems are found in one pass."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from maskrcnn.data.readers.findings import DatasetFinding, Findings, Scan
-from maskrcnn.data.readers.finish import check_pictures
+from maskrcnn.data.readers.finish import check_pictures, count_objects, note_lost
 from maskrcnn.data.readers.open import DatasetFormat, scan_dataset, with_background
-from maskrcnn.data.records import Dataset
+from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.records import NO_OBJECTS, Dataset, has_objects
 from maskrcnn.errors import DatasetError
-
-_SHOWN = 5
 
 
 def check_dataset(
@@ -20,6 +19,7 @@ def check_dataset(
     class_names: Sequence[str] | None = None,
     class_attribute: str | None = None,
     *,
+    options: ReadOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[DatasetFinding]:
     """Check every annotation and decode every image.
@@ -33,6 +33,7 @@ def check_dataset(
         format: See `open_dataset`.
         class_names: See `open_dataset`.
         class_attribute: See `open_dataset`.
+        options: See `open_dataset`.
         progress: Called with the number of images decoded so far.
 
     Returns:
@@ -43,43 +44,18 @@ def check_dataset(
         scan = Scan(dataset, Findings())
     else:
         try:
-            scan = scan_dataset(dataset, images, format, with_background(class_names), class_attribute)
+            scan = scan_dataset(dataset, images, format, with_background(class_names), class_attribute, options)
         except DatasetError as error:
             found = Findings()
             found.add("error", "unreadable", str(dataset), str(error))
             return found.items
     bad = check_pictures(scan, progress)
-    _count_objects(scan, bad)
-    if not scan.dataset.records and not any(item.level == "error" for item in scan.findings.items):
-        scan.findings.add("error", "empty", scan.dataset.name, "it has no images")
+    note_lost(scan, bad)
+    usable = tuple(record for record in scan.dataset.records if record.image_id not in bad)
+    count_objects(scan.findings, replace(scan.dataset, records=usable))
+    if not any(item.level == "error" for item in scan.findings.items):
+        if not scan.dataset.records:
+            scan.findings.add("error", "empty", scan.dataset.name, "it has no images")
+        elif not has_objects(scan.dataset):
+            scan.findings.add("error", "empty", scan.dataset.name, NO_OBJECTS)
     return scan.findings.items
-
-
-def _count_objects(scan: Scan, bad: set[int | str]) -> None:
-    """Note how many objects each class has, and which images have none."""
-    dataset, findings = scan.dataset, scan.findings
-    objects: Counter[int] = Counter()
-    pictures: Counter[int] = Counter()
-    crowds = 0
-    bare: list[str] = []
-    for record in dataset.records:
-        if record.image_id in bad:
-            continue
-        instances = record.load_instances()
-        if not instances:
-            bare.append(str(record.image_id))
-        crowds += sum(instance.crowd for instance in instances)
-        objects.update(instance.class_id for instance in instances if not instance.crowd)
-        pictures.update({instance.class_id for instance in instances})
-    if bare:
-        names = ", ".join(bare[:_SHOWN]) + (", ..." if len(bare) > _SHOWN else "")
-        message = f"{len(bare)} of {len(dataset)} images have no objects and only train the background: {names}"
-        findings.add("info", "no-objects", dataset.name, message)
-    if crowds:
-        findings.add(
-            "info", "crowds", dataset.name, f"{crowds} crowd regions, which count neither as objects nor as background"
-        )
-    for class_id, name in enumerate(dataset.class_names[1:], 1):
-        count = objects[class_id]
-        message = f"{count} objects in {pictures[class_id]} images" if count else "the class has no objects"
-        findings.add("info" if count else "warning", "class-count", f"{dataset.name} class {name!r}", message)

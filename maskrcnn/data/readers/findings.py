@@ -4,9 +4,10 @@ Every reader notes invalid rows in a `Findings` and leaves them out. The check s
 training raises the first error.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ Level = Literal["error", "warning", "info"]
 
 _ORDER: tuple[Level, ...] = ("error", "warning", "info")
 NO_PICTURES = "no-pictures"
+CLASS_COUNT = "class-count"  # the one kind that a summary does not join: every class has its line
+_MOST_CLASSES = 100  # classes with a line of their own
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,15 @@ class DatasetFinding:
         level: "error": cannot be used for training; "warning": probably a mistake; "info": for information.
         kind: Short name of the problem, such as "empty-mask".
         where: File and row.
-        message: What is wrong, and what was expected.
+        message: What is wrong, and what was expected; or what was converted, and how.
+        count: Number of rows that this finding stands for; `where` is the first of them.
     """
 
     level: Level
     kind: str
     where: str
     message: str
+    count: int = 1
 
 
 class RowError(Exception):
@@ -46,22 +51,51 @@ class RowError(Exception):
 
 
 @dataclass
+class Row:
+    """A row that is being read; `label` is the class of its object, as soon as it is known."""
+
+    findings: "Findings"
+    where: str
+    label: str | None = None
+
+    def converted(self, kind: str, message: str, level: Level = "info") -> None:
+        """Note that a value was converted; rows of one kind share a finding."""
+        self.findings.converted(kind, self.where, message, level)
+
+
+@dataclass
 class Findings:
-    """Collects the findings of one dataset, in file order."""
+    """Collects the findings of one dataset, in file order.
+
+    `lost` counts the objects that were left out, by class.
+    """
 
     items: list[DatasetFinding] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    _shared: dict[tuple[Level, str], int] = field(init=False, default_factory=dict)
+
+    def converted(self, kind: str, where: str, message: str, level: Level = "info") -> None:
+        """Add a finding, or count one more of its kind."""
+        index = self._shared.setdefault((level, kind), len(self.items))
+        if index == len(self.items):
+            self.add(level, kind, where, message)
+        else:
+            self.items[index] = replace(self.items[index], count=self.items[index].count + 1)
 
     def add(self, level: Level, kind: str, where: str, message: str) -> None:
         """Add a finding; control characters from file contents are removed."""
         self.items.append(DatasetFinding(level, kind, one_line(where), one_line(message)))
 
     @contextmanager
-    def row(self, where: str) -> Iterator[None]:
+    def row(self, where: str) -> Iterator[Row]:
         """Turn a `RowError` in the block into an error finding."""
+        row = Row(self, where)
         try:
-            yield
+            yield row
         except RowError as error:
             self.add("error", error.kind, where, str(error))
+            if row.label is not None:
+                self.lost[row.label] += 1
 
     def refuse(self, path: Path) -> None:
         """Raise an exception if there are errors.
@@ -107,11 +141,17 @@ def table_rows(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, str, 
 
 
 def summary(findings: Sequence[DatasetFinding]) -> list[tuple[str, str, int, str]]:
-    """Return level, kind, count and the text of the first finding for each kind; errors first."""
-    groups: dict[tuple[Level, str], list[DatasetFinding]] = {}
+    """Return level, kind, count and the text of the first finding for each kind; errors first.
+
+    Classes have a line each, unless they are very many.
+    """
+    classes = [finding for finding in findings if finding.kind == CLASS_COUNT]
+    groups: dict[tuple[Level, str, str], list[DatasetFinding]] = {}
     for finding in findings:
-        groups.setdefault((finding.level, finding.kind), []).append(finding)
+        own = finding.where if finding.kind == CLASS_COUNT and len(classes) <= _MOST_CLASSES else ""
+        groups.setdefault((finding.level, finding.kind, own), []).append(finding)
     ranked = sorted(groups.items(), key=lambda group: _ORDER.index(group[0][0]))
     return [
-        (level, kind, len(members), f"{members[0].where}: {members[0].message}") for (level, kind), members in ranked
+        (level, kind, sum(member.count for member in members), f"{members[0].where}: {members[0].message}")
+        for (level, kind, _), members in ranked
     ]

@@ -1,16 +1,18 @@
 """The last step of reading a dataset: decode all images if asked, and refuse or drop what is invalid."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from maskrcnn.data.readers.findings import Scan
+from maskrcnn.data.readers.findings import CLASS_COUNT, Findings, Level, Scan
 from maskrcnn.data.readers.json_rows import shown
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.errors import ImageError
 
+_SHOWN = 5
 _THREADS = 4  # decoding releases the GIL; more threads wait for each other
 
 
@@ -26,6 +28,7 @@ def finish(scan: Scan, path: Path, *, skip_bad: bool) -> Dataset:
     dataset = scan.dataset
     if skip_bad:
         bad = check_pictures(scan)
+        note_lost(scan, bad)
         dataset = replace(dataset, records=tuple(r for r in dataset.records if r.image_id not in bad))
         if not dataset.records or len(dataset.class_names) < 2:
             scan.findings.refuse(path)
@@ -35,6 +38,52 @@ def finish(scan: Scan, path: Path, *, skip_bad: bool) -> Dataset:
         what = "image" if not dataset.records else "class"
         raise DatasetFormatError(f"{path} has no {what} to train on")
     return dataset
+
+
+def note_lost(scan: Scan, bad: set[int | str]) -> None:
+    """Count the objects of images that cannot be used as left out."""
+    names = scan.dataset.class_names
+    for record in scan.dataset.records:
+        if record.image_id in bad and not callable(record.instances):
+            scan.findings.lost.update(names[instance.class_id] for instance in record.instances)
+
+
+def count_objects(findings: Findings, dataset: Dataset) -> None:
+    """Note how many objects each class has and how many of them are left out, and which images have none."""
+    objects: Counter[int] = Counter()
+    pictures: Counter[int] = Counter()
+    crowds = 0
+    bare: list[str] = []
+    for record in dataset.records:
+        instances = record.load_instances()
+        if not instances:
+            bare.append(str(record.image_id))
+        crowds += sum(instance.crowd for instance in instances)
+        objects.update(instance.class_id for instance in instances if not instance.crowd)
+        pictures.update({instance.class_id for instance in instances})
+    if bare:
+        names = ", ".join(bare[:_SHOWN]) + (", ..." if len(bare) > _SHOWN else "")
+        message = f"{len(bare)} of {len(dataset)} images have no objects and only train the background: {names}"
+        findings.add("info", "no-objects", dataset.name, message)
+    if crowds:
+        message = f"{crowds} crowd regions, which count neither as objects nor as background"
+        level: Level = "info" if objects else "warning"
+        findings.add(level, "crowds", dataset.name, message)
+    for class_id, name in enumerate(dataset.class_names[1:], 1):
+        count, lost = objects[class_id], findings.lost[name]
+        message = f"{count} objects in {pictures[class_id]} images" if count else "the class has no objects"
+        if lost:
+            message += f"; {lost} are left out" + (", most of the class" if lost > count else "")
+        findings.add(
+            "info" if count and lost <= count else "warning", CLASS_COUNT, f"{dataset.name} class {name!r}", message
+        )
+    for name in sorted(set(findings.lost) - set(dataset.class_names)):
+        findings.add(
+            "warning",
+            CLASS_COUNT,
+            f"{dataset.name} class {name!r}",
+            f"all its {findings.lost[name]} objects are left out",
+        )
 
 
 def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) -> set[int | str]:

@@ -5,33 +5,76 @@ The `get` functions raise RowError if the value is missing or invalid.
 
 import json
 import math
+import re
 import reprlib
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.readers.findings import RowError
+from maskrcnn.data.readers.findings import Row, RowError
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
 
 _SHOWN = 60  # characters of a value in a message
+UTF_8 = "utf-8"
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.0*)?")
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+def read_json(path: Path, encoding: str | None = None) -> tuple[Any, str]:
+    """Return the content of a JSON file and the encoding of its text, as `read_text` does.
 
     Raises:
         DatasetNotFoundError: There is no such file.
-        DatasetFormatError: It is not JSON in UTF-8.
+        DatasetFormatError: It is not JSON, or not text in a known encoding.
     """
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path} does not exist or is not a file; expected a JSON file of annotations")
+    text, found = read_text(path, encoding)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DatasetFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+        return json.loads(text), found
     except (ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise DatasetFormatError(f"{path} is empty, truncated or not JSON in UTF-8: {reason}") from error
+
+
+def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
+    """Return the text of a file, and its encoding.
+
+    Text that is not UTF-8 is read in the given encoding. Without one, UTF-16 is known by its mark, and GB2312 because
+    each of its characters has two bytes above 160, which accented letters in other encodings rarely have.
+
+    Raises:
+        DatasetNotFoundError: There is no such file.
+        DatasetFormatError: It cannot be read, or its encoding is unknown.
+    """
+    if not path.is_file():
+        raise DatasetNotFoundError(f"{path} does not exist or is not a file; expected a file of annotations")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig"), UTF_8
+    except UnicodeDecodeError as error:
+        reason = str(error)
+    other = encoding or ("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "gb2312")
+    try:
+        return data.decode(other), other
+    except UnicodeError as error:
+        hint = f" or {encoding} ({error})" if encoding else ": give its encoding with encoding= (--encoding)"
+        raise DatasetFormatError(f"{path} is damaged, or not text in UTF-8{hint}: {reason}") from error
+
+
+def note_encoding(encoding: str, notes: Row) -> None:
+    """Note that a file is not UTF-8."""
+    if encoding != UTF_8:
+        notes.converted("encoding", f"the file is not UTF-8 and was read as {encoding}; --encoding gives another")
+
+
+def whole(value: Any) -> int | None:
+    """Return the whole number that a value from a file stands for: 7, 7.0, "7" or "7.0"; None if it is none."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    return int(float(value)) if isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else None
 
 
 def get(row: Any, key: str) -> Any:
@@ -43,9 +86,12 @@ def get(row: Any, key: str) -> Any:
     return row[key]
 
 
-def get_id(row: Any, key: str) -> int | str:
+def get_id(row: Any, key: str, notes: Row) -> int | str:
     """Return an id: an integer or a string."""
     value = get(row, key)
+    if isinstance(value, float) and (number := whole(value)) is not None:
+        notes.converted("float-id", f"{key} is {shown(value)}, read as {shown(number)}")
+        return number
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise RowError("wrong-type", f"{key} is {shown(value)}; expected an integer or a string")
     return value
@@ -67,12 +113,15 @@ def get_name(row: Any, key: str) -> str:
     return value
 
 
-def get_side(row: Any, key: str) -> int:
+def get_side(row: Any, key: str, notes: Row) -> int:
     """Return the side of an image in pixels, at least 1."""
     value = get(row, key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = whole(value)
+    if number is None or number < 1:
         raise RowError("wrong-type", f"{key} is {shown(value)}; expected an integer number of pixels, at least 1")
-    return value
+    if type(value) is not int:
+        notes.converted("size-type", f"{key} is {shown(value)}, read as {number}")
+    return number
 
 
 def get_numbers(row: Any, *keys: str) -> tuple[float, ...]:

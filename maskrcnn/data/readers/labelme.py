@@ -1,78 +1,134 @@
 """Reader of labelme files: one JSON file per image, with a list of labeled shapes."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.readers.findings import RowError, Scan
-from maskrcnn.data.readers.json_rows import finite, get, get_name, get_text, read_json, shown
+from maskrcnn.data.readers.findings import Row, RowError, Scan
+from maskrcnn.data.readers.json_rows import finite, get, get_name, get_text, note_encoding, read_json, shown, whole
+from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.data.readers.outlines import ellipse, rectangle
-from maskrcnn.data.readers.picture_files import PictureFolder, picture_size, reason_of
+from maskrcnn.data.readers.picture_files import picture_size, reason_of
+from maskrcnn.data.readers.picture_folder import Listings, PictureFolder
 from maskrcnn.data.readers.picture_rows import NamedObject, PictureRows
+from maskrcnn.data.records import Image
 from maskrcnn.errors import DatasetError, DatasetNotFoundError
 from runtime.masks.paste import MaskCrop
 from runtime.masks.rle import encode_crop
 from runtime.pictures.header import opened
+from runtime.pictures.read import read_image
 
+_KEYS = {"imagePath", "shapes"}
 # Reserved labels of labelme's converters, which mark no object.
 _NO_OBJECT = ("__ignore__", "_background_")
+_POLYGONS = ("polygon", "rotation")  # "rotation" is how a program of the same format calls turned rectangles
 _SHAPES = "polygon, rectangle, circle, mask"
 
 
-def scan_labelme(path: Path, images: Path | None, name: str) -> Scan:
+def scan_labelme(path: Path, images: Path | None, name: str, options: ReadOptions) -> Scan:
     """Read a folder of labelme files or a single one, and note invalid rows.
 
     Classes are the labels, sorted. Shapes with the same label and `group_id` are one object. A file without shapes is
-    an image without objects. The labels `__ignore__` and `_background_` are skipped.
+    an image without objects. The labels `__ignore__` and `_background_` are skipped, and so are other JSON files.
 
     Args:
         path: The folder or the file.
-        images: Folder with the images; by default, each image is where `imagePath` in its file says.
+        images: Folder with the images; by default, each image is where `imagePath` in its file says. If it is not
+            there, the copy inside the file is used.
         name: Name of the dataset.
+        options: How to read.
 
     Raises:
         DatasetNotFoundError: There is no JSON file.
     """
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    files = [path] if path.is_file() else sorted(each for each in path.glob("*.json") if each.name[0] != ".")
     if not files:
         raise DatasetNotFoundError(f"{path} has no JSON files; expected labelme files, one per image")
-    rows = PictureRows(name)
+    rows, listings = PictureRows(name), Listings()
     for file in files:
-        with rows.findings.row(file.name):
+        with rows.findings.row(file.name) as notes:
             try:
-                content = read_json(file)
+                content, encoding = read_json(file, options.encoding)
             except DatasetError as error:
                 raise RowError("broken-file", str(error)) from error
+            note_encoding(encoding, notes)
             if not is_labelme(content):
-                raise RowError("wrong-type", "it is not a labelme file: expected the keys imagePath and shapes")
-            image_id = _add_picture(rows, file, content, images)
+                if len(files) == 1 or (isinstance(content, Mapping) and _KEYS & set(content)):
+                    raise RowError("wrong-type", "it is not a labelme file: expected the keys imagePath and shapes")
+                rows.findings.add("info", "other-file", file.name, "it is not a labelme file and is left out")
+                continue
+            image_id = _add_picture(rows, file, content, images, options, listings, notes)
             _add_shapes(rows, image_id, get(content, "shapes"), file.name)
     return rows.scan()
 
 
 def is_labelme(content: Any) -> bool:
     """Return whether this is the content of a labelme file."""
-    return isinstance(content, Mapping) and {"imagePath", "shapes"} <= set(content)
+    return isinstance(content, Mapping) and set(content) >= _KEYS
 
 
-def _add_picture(rows: PictureRows, file: Path, content: Mapping[str, Any], images: Path | None) -> str:
+def _add_picture(
+    rows: PictureRows,
+    file: Path,
+    content: Mapping[str, Any],
+    images: Path | None,
+    options: ReadOptions,
+    listings: Listings,
+    notes: Row,
+) -> str:
     image_path = get_text(content, "imagePath")
     # labelme writes a path relative to its file; the image is often in a sibling folder.
     root = None if images is not None else file.parent.resolve().parent
-    picture = PictureFolder(file, images or file.parent, [image_path], root).require(image_path)
-    height, width = picture_size(picture)
-    told = (content.get("imageHeight") or height, content.get("imageWidth") or width)
-    if told != (height, width):
+    places = PictureFolder(file, images or file.parent, [image_path], root, by_name=options.by_name, listings=listings)
+    picture: Path | Callable[[], Image]
+    if not content.get("imageData") or places.find(image_path) is not None:
+        picture = places.require(image_path, notes)
+        size = picture_size(picture)
+    else:
+        size = picture_size(_image_data(content))
+        picture = partial(_read_image_data, file, options.encoding)
+        notes.converted("image-data", f"there is no image {shown(image_path)}; the copy in the file is used")
+    told = tuple(
+        side if content.get(key) is None else _side(content[key], key)
+        for key, side in zip(("imageHeight", "imageWidth"), size, strict=True)
+    )
+    if told != size:
         raise RowError(
             "image-size",
-            f"{picture.name} has {width} x {height} pixels (width x height), the file says "
-            f"{shown(told[1])} x {shown(told[0])}",
+            f"{shown(image_path)} has {size[1]} x {size[0]} pixels (width x height), the file says {shown(told[1])} x "
+            f"{shown(told[0])}",
         )
-    rows.add_picture(file.stem, picture, (height, width))
+    rows.add_picture(file.stem, picture, size)
     return file.stem
+
+
+def _side(value: Any, key: str) -> int:
+    side = whole(value)
+    if side is None:
+        raise RowError("wrong-type", f"{key} is {shown(value)}; expected a number of pixels")
+    return side
+
+
+def _image_data(content: Any) -> bytes:
+    text = get_text(content, "imageData")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        raise RowError("broken-image", f"its imageData is not base64: {reason_of(error)}") from error
+
+
+def _read_image_data(file: Path, encoding: str | None) -> Image:
+    """Decode the image inside a labelme file, again each time: all of them would fill the memory."""
+    try:
+        return read_image(_image_data(read_json(file, encoding)[0]))
+    except RowError as error:
+        raise DatasetError(f"{file}: {error}") from error
 
 
 def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> None:
@@ -81,10 +137,11 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
     groups: dict[tuple[str, Any], tuple[str, list[list[Any]]]] = {}
     for index, shape in enumerate(shapes):
         where = f"{file} shapes[{index}]"
-        with rows.findings.row(where):
+        with rows.findings.row(where) as notes:
             label = get_name(shape, "label").strip()
             if label in _NO_OBJECT:
                 continue
+            notes.label = label
             if shape.get("shape_type") == "mask":
                 height, width = rows.sizes[image_id]
                 crop, origin = _read_mask(shape, (height, width))
@@ -97,8 +154,8 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
             key = (label, f"alone {index}" if group is None else str(group))
             groups.setdefault(key, (where, []))[1].append(outline)
     for (label, _), (where, outlines) in groups.items():
-        with rows.findings.row(where):
-            rows.add_outline(image_id, label, outlines, where)
+        with rows.findings.row(where) as notes:
+            rows.add_outline(image_id, label, outlines, notes)
 
 
 def outline_of(shape: Mapping[str, Any]) -> list[float]:
@@ -109,7 +166,7 @@ def outline_of(shape: Mapping[str, Any]) -> list[float]:
     """
     kind = shape.get("shape_type") or "polygon"  # early versions had no other type
     points = _points(shape)
-    if kind == "polygon":
+    if kind in _POLYGONS:
         return [value for point in points for value in point]
     if kind not in ("rectangle", "circle"):
         raise RowError("shape-type", f"its shape is {shown(kind)}, which has no area; expected one of {_SHAPES}")
