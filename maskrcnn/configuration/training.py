@@ -94,7 +94,8 @@ class TrainingConfig:
         roi_positive_ratio: Share of those proposals that match an object.
         max_instances: Objects used per image.
         mini_mask_size: (height, width) of stored instance masks; None stores full-size masks.
-        use_rpn_proposals: False trains the heads on proposals given from outside.
+        use_rpn_proposals: False trains the heads on random boxes around the objects, so that they do not depend on the
+            RPN; see `maskrcnn.data.random_proposals`.
         train_batch_norm: None trains with batch statistics, False keeps the moving statistics, True uses batch
             statistics even in inference.
         resize: How training images are resized; None uses `Config.resize`. Only here may the mode be "crop".
@@ -107,7 +108,8 @@ class TrainingConfig:
         schedule: "constant", "step" (see `schedule_steps`), or "cosine", which decays to 0 at the end of the training
             phase (arXiv 1608.03983).
         schedule_steps: Fractions of the training phase, 0 to 1; "step" divides the learning rate by ten at each.
-        warmup_steps: Steps of linear growth from a thousandth of the learning rate.
+        warmup_steps: Steps of linear growth from a thousandth of the learning rate; in a training phase that is not
+            longer, a tenth of the phase.
         gradient_accumulation: Steps whose gradients are averaged before the weights change.
         ema_momentum: Momentum of the moving average of all weights, which is saved and evaluated in place of the
             weights; None disables it.

@@ -32,6 +32,7 @@ _DTYPES = {
     "masks": tf.bool,
     "active": tf.float32,
     "seeds": tf.int32,
+    "proposals": tf.float32,  # only if the heads train without the RPN
 }
 
 # Second word of the seed, so that the random streams of order and images differ.
@@ -142,7 +143,8 @@ def _batches(
     errors: BatchErrors | None,
     training: bool,
 ) -> tf.data.Dataset:
-    names, errors = tuple(_DTYPES), errors or BatchErrors()
+    errors, shapes = errors or BatchErrors(), dict(_shapes(config, plan.batch_size // share.devices))
+    names = tuple(shapes)
 
     def load(step: npt.NDArray[np.int64], device: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
         with errors.noted():
@@ -150,9 +152,9 @@ def _batches(
         return [batch[name] for name in names]
 
     def to_tensors(step: tf.Tensor, device: tf.Tensor) -> dict[str, tf.Tensor]:
-        arrays = tf.numpy_function(load, [step, device], list(_DTYPES.values()))
+        arrays = tf.numpy_function(load, [step, device], [_DTYPES[name] for name in names])
         tensors = dict(zip(names, arrays, strict=True))
-        for name, shape in _shapes(config, plan.batch_size // share.devices):
+        for name, shape in shapes.items():
             tensors[name].set_shape(shape)
         return tensors
 
@@ -178,3 +180,5 @@ def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | N
     yield "masks", [batch_size, rows, *masks]
     yield "active", [batch_size, model.num_classes]
     yield "seeds", [batch_size, 2]
+    if not training.use_rpn_proposals:
+        yield "proposals", [batch_size, config.proposals.post_nms_training, 4]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.augment import augment
 from maskrcnn.data.mask_crops import boxes_of, letterbox_crop, minimize_mask
+from maskrcnn.data.random_proposals import random_proposals
 from maskrcnn.data.records import Record
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.masks.paste import MaskCrop, place_crops
@@ -81,7 +82,7 @@ def sample_arrays(
     Returns:
         `images` uint8 [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
         `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]. N is `max_instances`,
-        padded with zeros.
+        padded with zeros. If the heads train without the RPN, also `proposals` float32 [R, 4] normalized.
     """
     training, size = config.training, sample.image.shape[:2]
     image = sample.image
@@ -101,6 +102,10 @@ def sample_arrays(
     # As in the original, surplus objects are dropped only after the RPN's targets are made.
     chosen = np.arange(len(boxes)) if len(boxes) <= limit else rng.choice(len(boxes), limit, replace=False)
     crops = [sample.crops[i] for i in chosen]
+    drawn = {}
+    if not training.use_rpn_proposals:
+        objects = boxes[chosen][sample.class_ids[chosen] > 0]
+        drawn["proposals"] = random_proposals(objects, input_size, config.proposals.post_nms_training, rng)
     return {
         "images": image,
         "rpn_match": targets.match,
@@ -109,6 +114,7 @@ def sample_arrays(
         "boxes": _pad_rows(boxes[chosen].astype(np.float32), limit),
         "masks": _pad_rows(_stored_masks(crops, config, input_size), limit),
         "active": sample.active,
+        **drawn,
     }
 
 

@@ -5,6 +5,7 @@ applies the rule. The running mean of the weights is not Keras' own, see `averag
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -17,6 +18,23 @@ WARMUP_START = 0.001
 _STEP_FACTOR = 0.1
 # Regular expression of the variables that do not decay: scales, offsets and biases.
 _NOT_DECAYED = r"(^|/)(gamma|beta|bias)(:\d+)?$"
+
+
+def warmup_steps(training: TrainingConfig, steps: int) -> int:
+    """Return the steps of the warm-up in a phase of `steps`: a tenth of it where the setting would fill the phase."""
+    return training.warmup_steps if training.warmup_steps < steps else steps // 10
+
+
+def short_phases(training: TrainingConfig) -> Iterator[str]:
+    """Yield a sentence for each training phase whose warm-up is shortened."""
+    for number, phase in enumerate(training.stages, start=1):
+        steps = phase.epochs * training.steps_per_epoch
+        warmup = warmup_steps(training, steps)
+        if warmup != training.warmup_steps:
+            yield (
+                f"training phase {number} has {steps} steps, no more than warmup_steps ({training.warmup_steps}): "
+                f"it warms up for {warmup}"
+            )
 
 
 def build_optimizer(
@@ -39,15 +57,8 @@ def build_optimizer(
         "optimizer 'adamw' applies weight decay itself, but weight_decay_mode is 'l2_mean': set weight_decay_mode to "
         "'decoupled' or optimizer to 'adam'",
     )
-    require(
-        training.warmup_steps < steps,
-        f"warmup_steps is {training.warmup_steps}, but the training phase has only {steps} steps: the learning rate "
-        "would never be reached",
-    )
-    group = training.gradient_accumulation
-    schedule = LearningRate(
-        learning_rate, steps, training.schedule, training.schedule_steps, training.warmup_steps, group
-    )
+    group, warmup = training.gradient_accumulation, warmup_steps(training, steps)
+    schedule = LearningRate(learning_rate, steps, training.schedule, training.schedule_steps, warmup, group)
     options: dict[str, Any] = {
         "name": "optimizer",  # Keras would number them, and a resumed run would look for other names
         "learning_rate": schedule,

@@ -22,6 +22,7 @@ from maskrcnn.training.average import WeightAverage
 from maskrcnn.training.evaluator import Evaluator
 from maskrcnn.training.initialize import initialize
 from maskrcnn.training.model import TrainingModel
+from maskrcnn.training.optimizer import short_phases
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.phases import run_phases
 from maskrcnn.training.run import Logs, Run, RunCounters, RunFolder
@@ -110,6 +111,8 @@ def train(
     dataset = combine((dataset,), names)
     _say_left_out(names, validation, options)
     validation = None if validation is None else combine((validation,), names)
+    for sentence in short_phases(config.training):
+        options.progress(sentence)
     writes = worker_index(strategy) == 0
     with losses_named(strategy), ExitStack() as stack:
         together(strategy, lambda: require_objects(dataset, *([] if validation is None else [validation])))

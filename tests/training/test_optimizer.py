@@ -1,15 +1,18 @@
 """The optimizer against the rules written out in float64, and the learning rate of every step."""
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn.configuration.training import TrainingConfig
+from maskrcnn.configuration.overrides import choose_stages
+from maskrcnn.configuration.samples import SAMPLES, sample_config
+from maskrcnn.configuration.training import StageConfig, TrainingConfig
 from maskrcnn.errors import ConfigError
-from maskrcnn.training.optimizer import LearningRate, build_optimizer
+from maskrcnn.training.optimizer import LearningRate, build_optimizer, short_phases, warmup_steps
 
 RNG = np.random.default_rng(3)
 START = {"kernel": RNG.normal(size=(3, 4)), "bias": RNG.normal(size=4), "gamma": RNG.normal(size=4)}
@@ -101,9 +104,34 @@ def test_adamw_with_a_penalty_in_the_loss_is_refused():
         build_optimizer(TrainingConfig(optimizer="adamw"), 0.1, 10)
 
 
-def test_a_warmup_longer_than_the_stage_is_refused():
-    with pytest.raises(ConfigError, match=r"warmup_steps is 10.*10 steps"):
-        build_optimizer(TrainingConfig(warmup_steps=10), 0.1, 10)
+@pytest.mark.parametrize(
+    ("asked", "steps", "given"),
+    [(99, 100, 99), (100, 100, 10), (1000, 25, 2), (10, 9, 0), (1, 1, 0), (0, 1, 0), (10**9, 15_000, 1500)],
+)
+def test_a_warmup_that_would_fill_the_phase_takes_a_tenth_of_it(asked, steps, given):
+    training = TrainingConfig(warmup_steps=asked)
+    assert warmup_steps(training, steps) == given
+    schedule = build_optimizer(training, 0.1, steps)._learning_rate
+    assert schedule.warmup == given
+    assert float(schedule(given)) == np.float32(0.1)  # the rate is reached, and stays
+
+
+def test_a_shortened_warmup_is_said_for_each_phase():
+    stages = (StageConfig("heads", 1), StageConfig("all", 4), StageConfig("all", 2))
+    found = list(short_phases(TrainingConfig(warmup_steps=60, steps_per_epoch=25, stages=stages)))
+    assert found == [
+        "training phase 1 has 25 steps, no more than warmup_steps (60): it warms up for 2",
+        "training phase 3 has 50 steps, no more than warmup_steps (60): it warms up for 5",
+    ]
+    assert list(short_phases(TrainingConfig(stages=stages))) == []
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_sample_can_be_tried_for_one_short_epoch(name):
+    """A first training, as with `--epochs 1` and a few steps."""
+    training = choose_stages(sample_config(name), "all", 1).training
+    for steps in (1, 2, 25):
+        build_optimizer(replace(training, steps_per_epoch=steps), training.learning_rate, steps)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
