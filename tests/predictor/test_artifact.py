@@ -343,7 +343,7 @@ def use(metadata, capsys):
     """Everything that is done with metadata; errors of ours are an answer too."""
     assert Metadata.from_json(metadata.to_json(), "here").to_json() == metadata.to_json()
     with suppress(ArtifactError):
-        console.metadata(Path("model.onnx"), metadata)
+        console.metadata(Path("model.onnx"), metadata, "")
     assert all(line.isprintable() for line in capsys.readouterr().out.encode().decode().splitlines())
     for engine in ("onnxruntime", "tensorflow"):
         with suppress(ArtifactError):
