@@ -85,6 +85,7 @@ def metadata(path: Path, found: Metadata, flaw: str) -> None:
         f"{path}: {found.format}, model {found.name!r}" + (f", opset {found.opset}" if found.opset else ""),
         f"  classes     {len(found.class_names)}: {names}",
         f"  resize      {resize}",
+        *(f"  {name:<12}{value}" for name, value in found.pixels.to_dict().items() if value is not None),
         f"  thresholds  score {found.score_threshold}, nms {found.nms_threshold} ({_KINDS[found.thresholds]})",
         f"  made by     {_pairs(found.producer)}",
         f"  made from   {_pairs(found.checkpoint)}",

@@ -30,6 +30,7 @@ def describe(
         class_names=config.model.class_names,
         image_channels=config.model.image_channels,
         resize=config.resize,
+        pixels=config.pixels,
         mask_paste=config.detection.mask_paste,
         max_detections=config.detection.max_detections,
         mask_size=config.model.mask_size,

@@ -41,7 +41,7 @@ def export_verified(
     """
     output, config, marker = Path(output), model.config, MARKERS[artifact_format]
     check_output(output, overwrite=overwrite, directory=marker is not None, marker=marker)
-    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
+    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize, config.pixels)
     draft = convert()
 
     def judge(path: Path) -> Verdict:

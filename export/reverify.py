@@ -71,7 +71,7 @@ def verify_artifact(
             f"{path} was exported from {metadata.name!r} with {len(metadata.class_names)} classes, but the checkpoint "
             f"is {config.name!r} with {config.model.num_classes}: they differ in {', '.join(differing)}"
         )
-    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize)
+    pictures = verification_pictures(verify_images, config.model.image_channels, config.resize, config.pixels)
     if output is not None:
         marker = MARKERS[metadata.format]
         check_output(Path(output), overwrite=overwrite, directory=marker is not None, marker=marker)

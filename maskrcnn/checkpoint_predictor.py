@@ -12,6 +12,7 @@ from runtime.arguments import count, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import letterbox_picture, to_detections
 
@@ -31,6 +32,8 @@ class CheckpointPredictor:
         score_threshold: Lowest score returned, 0..1. None takes `EVALUATION_SCORE_THRESHOLD`, 0.05, because the
             configuration's is meant for showing results and lowers average precision.
         nms_threshold: Largest IoU within a class, 0..1; None takes the configuration's.
+        value_range: As in `runtime.Predictor`; None takes the configuration's.
+        bands: As in `runtime.Predictor`; None takes the configuration's.
         max_pixels: Most pixels of an image; larger ones are refused. None for 100 million.
 
     Raises:
@@ -43,8 +46,12 @@ class CheckpointPredictor:
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         max_pixels: int | None = None,
+        value_range: tuple[float, ...] | None = None,
+        bands: tuple[int, ...] | None = None,
     ) -> None:
         self.model = model
+        self.pixels = model.config.pixels.replaced(value_range, bands)
+        check_bands(self.pixels, model.config.model.image_channels)
         self.max_pixels = max_pixels
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -110,7 +117,7 @@ class CheckpointPredictor:
             ImageError: The image cannot be used.
         """
         config = self.model.config
-        return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels)
+        return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels, self.pixels)
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Run the model on letterboxed images; return outputs as in `runtime.artifact`.

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 from runtime.errors import ArtifactCorruptError, ArtifactVersionError, InputError
 from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.pixels import PLAIN, PixelPolicy
 
 SCHEMA_VERSION = 1
 
@@ -43,6 +44,7 @@ class Metadata:
         class_names: Name of each class id; 0 is the background.
         image_channels: Last axis of `images`.
         resize: How an image becomes an entry of `images`.
+        pixels: How the samples of an image become its channels, before it is resized.
         mask_paste: How mask probabilities become pixels.
         max_detections: Rows of every output.
         mask_size: Side of the masks.
@@ -78,6 +80,7 @@ class Metadata:
     producer: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Mapping[str, str] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    pixels: PixelPolicy = PLAIN
     borders: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "fp32"
@@ -97,6 +100,7 @@ class Metadata:
         values |= {
             "schema_version": SCHEMA_VERSION,
             "resize": self.resize.to_dict(),
+            "pixels": self.pixels.to_dict(),
             "class_names": list(self.class_names),
             "inputs": self.inputs(),
             "outputs": self.outputs(),
@@ -129,7 +133,8 @@ class Metadata:
         try:
             metadata = cls(
                 **{name: values[name] for name in cls.__dataclass_fields__ if name not in _CONVERTED},
-                config=values.get("config", {}),  # older artifacts have none of these six
+                config=values.get("config", {}),  # older artifacts have none of these seven
+                pixels=PixelPolicy.from_dict(values.get("pixels", {})),
                 precision=values.get("precision", "fp32"),
                 target=values.get("target", "cpu"),
                 input_shape=_tuple(values.get("input_shape", [None, None, None])),
@@ -175,6 +180,7 @@ class Metadata:
             "target": self.target in get_args(Target),
             "thresholds": self.thresholds in get_args(Thresholds),
             "input_shape": _is_shape(self.input_shape),
+            "pixels": self.pixels.bands is None or len(self.pixels.bands) == self.image_channels,
             "mask_paste": self.mask_paste in get_args(PasteMode),
             "opset": self.opset is None or _is_positive(self.opset, _MOST_OPSETS),
             "edits": len(self.edits) <= _MOST_CLASSES and _are_texts(self.edits),
@@ -228,7 +234,7 @@ _MOST = {"image_channels": 64, "max_detections": 100_000, "mask_size": 1024}
 _MOST_CLASSES, _MOST_OPSETS, _LARGEST_BATCH, _LONGEST_SIDE = 100_000, 1000, 1024, 10_000
 _LONGEST_TEXT = 1000  # letters
 _DEEPEST = 32  # lists in lists
-_CONVERTED = ("class_names", "resize", "config", "precision", "target", "input_shape", "edits", "thresholds")
+_CONVERTED = ("class_names", "resize", "pixels", "config", "precision", "target", "input_shape", "edits", "thresholds")
 
 
 def _tuple(value: object) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from runtime import artifact as names
 from runtime.arguments import count
 from runtime.artifact import SIZE_MULTIPLE, Metadata
+from runtime.artifact_files.memory import MemoryArtifact
 from runtime.artifact_files.read import read_metadata, require_proven
 from runtime.detections import Detections
 from runtime.engines.engine import Engine
@@ -20,6 +21,7 @@ from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
 from runtime.errors import ImageError
 from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.placement import Placement
 from runtime.steps import letterbox_picture, to_detections
@@ -27,20 +29,31 @@ from runtime.stream import OnError, check_pictures, stream
 
 Image = npt.NDArray[np.uint8]
 _DEFAULTS = EngineOptions()
-_SETTINGS = ("score_threshold", "nms_threshold", "max_detections", "max_pixels")  # travel when it is pickled
+_SETTINGS = (
+    "score_threshold",
+    "nms_threshold",
+    "max_detections",
+    "max_pixels",
+    "value_range",
+    "bands",
+)  # travel when it is pickled
 
 
 class Predictor:
     """An exported Mask R-CNN, ready to run; `close` it, or use it in a `with` statement, to free the engine.
 
     Args:
-        path: An `.onnx` file or SavedModel folder written by maskrcnn-export.
+        path: An `.onnx` file or SavedModel folder written by maskrcnn-export, or the bytes of an `.onnx` file. They are
+            kept in a temporary file until the predictor is closed.
         device: "auto" uses CUDA if it is available, else the CPU, and logs its choice; "cpu", "cuda", "cuda:N",
             "tensorrt" and "tensorrt:N" use that device or raise an error.
         score_threshold: Lowest score of returned detections; None for the artifact's default.
         nms_threshold: Largest IoU of two detections of one class; None for the artifact's default.
         max_detections: Most detections per image, best first; None for the artifact's limit.
         max_pixels: Most pixels of an image, checked in its header before it is decoded; None for 100 million.
+        value_range: The sample values that become 0 and 255 in images of more than 8 bits, such as (0, 4095) for a
+            12-bit camera; None for the artifact's. 8-bit images stay as they are.
+        bands: Bands of TIFF files that are the channels of the image, counted from 1; None for the artifact's.
         verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256, and its graph with that in the
             verdict.
         require_verdict: Whether to refuse an artifact that is not proven to equal its model: its verdict failed, or
@@ -58,18 +71,21 @@ class Predictor:
 
     def __init__(  # noqa: PLR0913  (one argument per setting)
         self,
-        path: str | Path,
+        path: str | Path | bytes | bytearray | memoryview,
         device: str = "auto",
         *,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
         max_pixels: int | None = None,
+        value_range: tuple[float, ...] | None = None,
+        bands: tuple[int, ...] | None = None,
         verify_digest: bool = True,
         require_verdict: bool = True,
         engine: EngineOptions = _DEFAULTS,
     ) -> None:
-        self.path = Path(path)
+        self._memory = MemoryArtifact(path) if isinstance(path, bytes | bytearray | memoryview) else None
+        self.path = Path(path) if self._memory is None else self._memory.path  # type: ignore[arg-type]
         self.metadata: Metadata = read_metadata(self.path, verify_digest)
         if require_verdict:
             require_proven(self.path, self.metadata, verify_digest)
@@ -77,6 +93,8 @@ class Predictor:
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
         self.max_pixels = max_pixels
+        self.pixels = self.metadata.pixels.replaced(value_range, bands)
+        check_bands(self.pixels, self.metadata.image_channels)
         self._engine = Engine(Opening.of(self.path, device, engine, verify_digest, require_verdict), self.metadata)
 
     def close(self) -> None:
@@ -86,6 +104,8 @@ class Predictor:
         raise `ClosedError`, and so does a running stream, after the results that the engine had already returned.
         """
         self._engine.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def __enter__(self) -> Self:
         """Return the predictor."""
@@ -157,6 +177,16 @@ class Predictor:
         return self._engine.device
 
     @property
+    def value_range(self) -> tuple[float, ...] | None:
+        """The sample values that become 0 and 255 in images of more than 8 bits; None: no range."""
+        return self.pixels.value_range
+
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        """The bands of a TIFF file that are the channels, counted from 1; None: all."""
+        return self.pixels.bands
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each class id; 0 is the background."""
         return self.metadata.class_names
@@ -165,7 +195,9 @@ class Predictor:
         """Return the detections in one image.
 
         Args:
-            image: A path, bytes, a PIL image, or a uint8 array [H, W, 3] RGB.
+            image: A path; bytes; a file in binary mode, or an upload of a web framework; a PIL image; or a uint8 array
+                [H, W, 3] RGB (of OpenCV's BGR, pass `image[:, :, ::-1]`). With a value range, arrays of other types of
+                numbers too.
 
         Raises:
             ImageError: The image cannot be used.
@@ -327,7 +359,9 @@ class Predictor:
             ImageError: The image cannot be used.
         """
         self._engine.require_open()
-        return letterbox_picture(image, self.metadata.image_channels, self.metadata.resize, self.max_pixels)
+        return letterbox_picture(
+            image, self.metadata.image_channels, self.metadata.resize, self.max_pixels, self.pixels
+        )
 
     def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
         """Run the graph on letterboxed images.
@@ -364,5 +398,5 @@ class Predictor:
 def _open_again(kind: type[Predictor], opening: Opening, settings: Mapping[str, Any]) -> Predictor:
     """Unpickle a predictor."""
     opening.check()
-    checks = {"verify_digest": opening.verify_digest, "require_verdict": opening.require_verdict}
+    checks: dict[str, Any] = {"verify_digest": opening.verify_digest, "require_verdict": opening.require_verdict}
     return kind(opening.path, opening.device, engine=opening.engine, **checks, **settings)

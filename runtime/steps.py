@@ -12,6 +12,7 @@ from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
 from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
+from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
 
 
@@ -34,14 +35,18 @@ class PredictorSteps(Protocol):
 
 
 def letterbox_picture(
-    image: ImageSource, channels: int, resize: ResizePolicy, max_pixels: int = MAX_PIXELS
+    image: ImageSource,
+    channels: int,
+    resize: ResizePolicy,
+    max_pixels: int = MAX_PIXELS,
+    pixels: PixelPolicy = PLAIN,
 ) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
     """Read an image and bring it to the input size of the network: uint8 [input height, input width, channels].
 
     Raises:
         ImageError: it cannot be read, would become too large, or its sides would not be multiples of 64.
     """
-    picture = open_picture(image, channels, max_pixels)
+    picture = open_picture(image, channels, max_pixels, pixels)
     size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
     try:
         letterbox = plan_letterbox((size[0], size[1]), resize)

@@ -79,7 +79,8 @@ def check_pictures(images: Iterable[ImageSource], batch_size: int) -> None:
     """
     count("batch_size", batch_size)
     given: object = images
-    single = isinstance(given, str | bytes | bytearray | PathLike) or not isinstance(given, Iterable)
+    single = isinstance(given, str | bytes | bytearray | memoryview | PathLike) or not isinstance(given, Iterable)
+    single = single or callable(getattr(given, "read", None))  # a file would give its lines
     if single or (isinstance(given, np.ndarray) and given.ndim != 4):
         raise InputError("images is a single image: pass a list of images, or an array [B, H, W, C]")
 

@@ -10,6 +10,7 @@ from maskrcnn.demo import demo_picture
 from runtime.errors import ImageError
 from runtime.pictures.header import PICTURE_SUFFIXES
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import read_image
 
 Image = npt.NDArray[np.uint8]
@@ -32,12 +33,15 @@ class LetterboxedPicture:
     window: tuple[int, int, int, int]
 
 
-def verification_pictures(folder: str | Path | None, channels: int, resize: ResizePolicy) -> list[LetterboxedPicture]:
+def verification_pictures(
+    folder: str | Path | None, channels: int, resize: ResizePolicy, pixels: PixelPolicy = PLAIN
+) -> list[LetterboxedPicture]:
     """Return the first `MAX_PICTURES` images of a folder by name, or the bundled ones, letterboxed."""
     if folder is None:
         named = _bundled(channels)
     else:
-        named = [(path.name, read_image(path, channels)) for path in pictures_of_folder(folder)[:MAX_PICTURES]]
+        paths = pictures_of_folder(folder)[:MAX_PICTURES]
+        named = [(path.name, read_image(path, channels, pixels=pixels)) for path in paths]
     pictures = []
     for name, image in named:
         if resize.mode == "none":

@@ -32,6 +32,8 @@ def predict(  # noqa: PLR0913  (one argument per option)
         list[str] | None, Option("--class", metavar="NAME", help="Keep only this class; may be repeated.")
     ] = None,
     every: Annotated[int, Option(min=1, metavar="N", help="Predict every N-th video frame.")] = 1,
+    value_range: shared.ValueRange = None,
+    bands: shared.Bands = None,
     config: shared.ModelConfig = None,
     device: shared.Device = "auto",
     force: Annotated[bool, Option("--force", help="Replace results that were made with other settings.")] = False,
@@ -48,13 +50,16 @@ def predict(  # noqa: PLR0913  (one argument per option)
 
     To resume an interrupted run, repeat the command.
     """
+    channels = shared.band_numbers(bands)
     with failures("predict", "maskrcnn predict"):
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
 
         def open_model() -> tuple[Any, str]:
-            predictor = shared.open_predictor(model, config, device, score_threshold, nms_threshold, max_pixels)
+            predictor = shared.open_predictor(
+                model, config, device, score_threshold, nms_threshold, max_pixels, value_range, channels
+            )
             return predictor, model_digest(shared.find_model(model), find_config(config).to_json() if config else "")
 
         views = ("overlay",) * overlay + ("splash",) * splash

@@ -103,6 +103,29 @@ Encoding = Annotated[
 ]
 
 
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    Option(
+        metavar="LOW HIGH",
+        help="Sample values that become 0 and 255 in images of more than 8 bits, such as 0 4095 for a 12-bit camera.",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    Option(metavar="N,N,...", help="Bands of TIFF files that are the channels of the image, counted from 1."),
+]
+
+
+def band_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of an option such as 4,3,2; anything else is a usage error."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise BadParameter(f"bands is {text[:60]!r}: expected numbers, such as 4,3,2") from error
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         echo(f"{NAME} {own_version()}")
@@ -168,6 +191,8 @@ def open_predictor(
     score_threshold: float | None,
     nms_threshold: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    value_range: tuple[float, float] | None = None,
+    bands: tuple[int, ...] | None = None,
 ) -> Any:
     """Open a model argument: the Keras model of a checkpoint, or an artifact in its engine.
 
@@ -180,9 +205,17 @@ def open_predictor(
 
         if score_threshold is None:
             score_threshold = network.config.detection.min_score
-        return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels)
+        return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels, value_range, bands)
     if path.is_dir():
         import_tensorflow()  # the engine of a SavedModel
     from runtime.predictor import Predictor  # noqa: PLC0415
 
-    return Predictor(path, device, score_threshold=score_threshold, nms_threshold=nms_threshold, max_pixels=max_pixels)
+    return Predictor(
+        path,
+        device,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        bands=bands,
+    )

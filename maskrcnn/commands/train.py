@@ -1,5 +1,6 @@
 """`maskrcnn train`."""
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,8 @@ def train(  # noqa: PLR0913  (one argument per option)
             help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
         ),
     ] = None,
+    value_range: shared.ValueRange = None,
+    bands: shared.Bands = None,
     layers: Annotated[
         str | None,
         advanced(
@@ -80,6 +83,10 @@ def train(  # noqa: PLR0913  (one argument per option)
     encoding: shared.Encoding = None,
 ) -> None:
     """Train a model on one or more datasets, with the classes of the datasets."""
+    chosen_pixels = {"value_range": value_range, "bands": shared.band_numbers(bands)}
+    pixel_settings = [
+        f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
+    ]
     with failures("train", "maskrcnn train"):
         several = "TF_CONFIG" in os.environ  # then nothing is refused before they are connected, so that all hear of it
         if not several and output.is_dir():
@@ -105,7 +112,8 @@ def train(  # noqa: PLR0913  (one argument per option)
             options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
             report=console.dataset_report,
         )
-        plan = partial(plan_run, config, init, resumed, layers, epochs, settings or [], console.progress)
+        wanted = [*(settings or []), *pixel_settings]
+        plan = partial(plan_run, config, init, resumed, layers, epochs, wanted, console.progress)
         strategy = find_strategy()
         with losses_named(strategy):
             (chosen, options), training, validation = together(

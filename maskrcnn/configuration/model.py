@@ -1,8 +1,8 @@
 """The configuration of a model: frozen dataclasses, validated on construction, convertible to JSON and back.
 
-It has five sections: the network (`ModelConfig`), proposals (`ProposalConfig`), detections (`DetectionConfig`), image
-resizing (`ResizePolicy`, shared with the runtime) and training (`TrainingConfig`). `docs/configuration.md` maps each
-field of matterport's `Config` to its place here.
+It has six sections: the network (`ModelConfig`), proposals (`ProposalConfig`), detections (`DetectionConfig`), image
+resizing (`ResizePolicy`) and samples (`PixelPolicy`), both shared with the runtime, and training (`TrainingConfig`).
+`docs/configuration.md` maps each field of matterport's `Config` to its place here.
 """
 
 import json
@@ -16,6 +16,7 @@ from maskrcnn.configuration.training import TrainingConfig
 from runtime.artifact import SIZE_MULTIPLE
 from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.pixels import PLAIN, PixelPolicy, check_bands
 
 BackboneName = Literal["resnet18", "resnet50", "resnet101", "custom"]
 RoiSampling = Literal["crop_and_resize", "roi_align"]
@@ -189,8 +190,10 @@ class Config:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     resize: ResizePolicy = field(default_factory=lambda: ResizePolicy("square", 800, 1024, 0))
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    pixels: PixelPolicy = PLAIN
 
     def __post_init__(self) -> None:
+        check_bands(self.pixels, self.model.image_channels)
         require(
             self.resize.mode != "crop",
             "resize mode 'crop' discards most of an image: set it in training.resize, and use 'pad64' here",

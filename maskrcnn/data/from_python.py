@@ -74,7 +74,9 @@ def from_python(dataset: PythonSource, name: str | None = None) -> Dataset:
 def _record(dataset: PythonSource, image_id: Any, label: int | str, where: str, classes: int) -> Record:
     def load_image() -> npt.NDArray[np.uint8]:
         image = _call(dataset.load_image, image_id, f"{where}: load_image")
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+        deep = isinstance(image, np.ndarray) and image.dtype == np.uint16  # for which `pixels.value_range` is
+        sound = deep or (isinstance(image, np.ndarray) and image.dtype == np.uint8)
+        if not sound or image.ndim not in (2, 3) or not image.size:
             raise DatasetError(f"{where}: load_image returned {_kind(image)}; expected uint8 [H, W, 3]")
         return image
 
@@ -82,7 +84,8 @@ def _record(dataset: PythonSource, image_id: Any, label: int | str, where: str, 
         found = _call(dataset.load_mask, image_id, f"{where}: load_mask")
         return _instances(found, classes, f"{where}: load_mask")
 
-    return Record(label, load_image, load_instances, _active(dataset, image_id))
+    file = getattr(dataset, "image_file", lambda _: None)(image_id)
+    return Record(label, load_image if file is None else file, load_instances, _active(dataset, image_id))
 
 
 def _call(function: Any, image_id: Any, where: str) -> Any:

@@ -5,6 +5,8 @@ A subclass written for matterport's Mask_RCNN works with
 """
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,12 @@ class PythonDataset:
             ImageError: The file cannot be read.
         """
         return read_image(self.image_info[image_id]["path"])
+
+    def image_file(self, image_id: int) -> Path | None:
+        """Return the file of an image, for reading it with the configuration's `pixels`; None if `load_image` does."""
+        path = self.image_info[image_id]["path"]
+        stock = type(self).load_image is PythonDataset.load_image
+        return Path(path) if stock and isinstance(path, str | PathLike) else None
 
     def load_mask(self, image_id: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
         """Return masks, bool [H, W, N], and class ids, int [N], negative for crowds; none unless overridden."""

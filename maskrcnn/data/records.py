@@ -4,6 +4,7 @@ Masks are COCO run-length encodings in pixels of the decoded image (EXIF orienta
 so that large datasets fit into memory.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,21 @@ import numpy.typing as npt
 
 from maskrcnn.errors import DatasetError
 from runtime.masks.rle import RLE
-from runtime.pictures.read import read_image
+from runtime.pictures.pixels import PLAIN, PixelPolicy
+from runtime.pictures.read import log_note, read_image
 
 Image = npt.NDArray[np.uint8]
+
+_OF_ONE_IMAGE = re.compile(r"'.*'|\d+")
+_noted: set[str] = set()
+
+
+def _note_once(text: str) -> None:
+    """Log a note on an image, unless another image has had the same one: a dataset is read in every epoch."""
+    kind = _OF_ONE_IMAGE.sub("", text)
+    if kind not in _noted:
+        _noted.add(kind)
+        log_note(f"{text} (said of the first such image only)")
 
 
 @dataclass(frozen=True)
@@ -56,13 +69,16 @@ class Record:
     instances: tuple[Instance, ...] | Callable[[], tuple[Instance, ...]]
     active_class_ids: frozenset[int] | None = None
 
-    def load_image(self, channels: int = 3) -> Image:
-        """Return the image, uint8 [H, W, channels].
+    def load_image(self, channels: int = 3, pixels: PixelPolicy = PLAIN) -> Image:
+        """Return the image, uint8 [H, W, channels], with its samples converted as `pixels` says.
+
+        What is surprising in images is logged once for all of them.
 
         Raises:
             ImageError: The image cannot be read.
         """
-        return read_image(self.image() if callable(self.image) else self.image, channels)
+        source = self.image() if callable(self.image) else self.image
+        return read_image(source, channels, pixels=pixels, note=_note_once)
 
     def load_instances(self) -> tuple[Instance, ...]:
         """Return the objects of the image."""

@@ -49,7 +49,7 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
         ImageError: The image cannot be read, or becomes too large.
         DatasetError: Its annotations cannot be read, or have another size than the image.
     """
-    image = record.load_image(config.model.image_channels)
+    image = record.load_image(config.model.image_channels, config.pixels)
     instances = record.instances_of_size(image.shape[:2])
     crops = [decode_crop(instance.mask) for instance in instances]
     class_ids = np.array([-i.class_id if i.crowd else i.class_id for i in instances], np.int32)

@@ -51,7 +51,7 @@ def report_picture(
         annotated: Whether its objects are known. An annotated image may have none.
         extra_layers: Layers to show besides the usual ones, for a checkpoint only.
     """
-    run = runner.run(record.load_image(runner.config.model.image_channels))
+    run = runner.run(record.load_image(runner.config.model.image_channels, runner.config.pixels))
     report = PictureReport(name)
     # Objects as in training, but in the input of prediction, so that the anchors are the same.
     config = replace(run.config, training=replace(run.config.training, resize=None))

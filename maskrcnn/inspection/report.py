@@ -155,7 +155,7 @@ def inspect_pictures(
         add("weights", *weight_blocks(arrays, other))
     if isinstance(runner, ArtifactStages):
         progress("placement of the graph")
-        image = pictures[0].record.load_image(runner.config.model.image_channels)
+        image = pictures[0].record.load_image(runner.config.model.image_channels, runner.config.pixels)
         add("artifact", *artifact_blocks(runner.predictor.metadata, runner.predictor.explain(image)))
     if dataset is not None:
         progress("dataset")

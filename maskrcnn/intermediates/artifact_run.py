@@ -34,7 +34,7 @@ class ArtifactStages:
 
     def run(self, image: ImageSource) -> StageRun:
         """Run one image through the graph."""
-        picture = read_image(image, self.config.model.image_channels)
+        picture = read_image(image, self.config.model.image_channels, pixels=self.predictor.pixels)
         letterbox, prepared = self.predictor.prepare(picture)
         found = self.predictor.borders(prepared[None], np.array([letterbox.window], np.float32))
         tensors = {name: array if name.endswith("rois") else array[0] for name, array in found.items()}

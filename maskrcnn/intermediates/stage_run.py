@@ -121,7 +121,7 @@ class ModelStages:
     def run(self, image: ImageSource) -> StageRun:
         """Run one image through the network."""
         channels = self.config.model.image_channels
-        picture = read_image(image, channels)
+        picture = read_image(image, channels, pixels=self.config.pixels)
         letterbox, prepared = letterbox_picture(picture, channels, self.config.resize)
         windows = tf.constant([letterbox.window], tf.float32)
         thresholds = (tf.constant(value, tf.float32) for value in (self.score_threshold, self.nms_threshold))

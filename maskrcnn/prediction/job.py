@@ -8,11 +8,18 @@ from maskrcnn.callbacks import Counted
 from maskrcnn.prediction.output_folder import OutputFolder
 from runtime.output.formats import to_document
 from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import PredictorSteps
 from runtime.stream import Outputs, Pixels, Work, stream_each
 
 T = TypeVar("T")
+
+
+def pixels_of(predictor: PredictorSteps) -> PixelPolicy:
+    """Return how a predictor turns samples of images into channels."""
+    found: PixelPolicy = getattr(predictor, "pixels", PLAIN)
+    return found
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,11 @@ class Job:
     def max_pixels(self) -> int:
         """Most pixels of an image; larger ones are refused."""
         return int(getattr(self.predictor, "max_pixels", MAX_PIXELS))
+
+    @property
+    def pixels(self) -> PixelPolicy:
+        """How samples of images become channels."""
+        return pixels_of(self.predictor)
 
     def predict(
         self, items: Iterable[T], image_of: Callable[[T], ImageSource]

@@ -109,7 +109,9 @@ class PictureRun:
         """Return what to predict. For views, the picture is decoded here, once for both."""
         if not self._job.views:
             return picture.source.path
-        pixels = read_image(picture.source.path, max_pixels=self._job.max_pixels)
+        if self._job.pixels.bands is not None:  # chosen bands must not be chosen again
+            return picture.source.path
+        pixels = self._visible(picture.source)
         with self._decoded_lock:
             if self._decoded + pixels.nbytes <= _MOST_DECODED:
                 self._decoded += pixels.nbytes
@@ -139,10 +141,17 @@ class PictureRun:
         return True
 
     def _decode_again(self, source: Source, found: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
-        pixels = read_image(source.path, max_pixels=self._job.max_pixels)
+        pixels = self._visible(source)
         if found["image_size"] != list(pixels.shape[:2]):
             raise ImageError(f"{source.name!r} changed during the run: predict it again")
         return pixels
+
+    def _visible(self, source: Source) -> npt.NDArray[np.uint8]:
+        """Return what the network sees, as RGB; of more than three bands, the first three."""
+        policy = self._job.pixels
+        channels = 3 if policy.bands is None else len(policy.bands)
+        pixels = read_image(source.path, channels, self._job.max_pixels, policy)
+        return pixels if channels == 3 else read_image(np.ascontiguousarray(pixels[..., : 3 if channels > 3 else 1]))
 
     def _fail(self, source: Source, error: Exception) -> None:
         self._job.folder.forget(source)

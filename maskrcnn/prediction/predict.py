@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskrcnn.callbacks import Counted
 from maskrcnn.configuration.require import require
-from maskrcnn.prediction.job import Job
+from maskrcnn.prediction.job import Job, pixels_of
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
 from maskrcnn.prediction.results import Totals, write_failures, write_results
@@ -140,4 +140,6 @@ def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) ->
         nms_threshold=float(getattr(predictor, "nms_threshold", 0.0)),
         classes=tuple(sorted(set(options.classes))) or None,
         every=options.every,
+        value_range=pixels_of(predictor).value_range,
+        bands=pixels_of(predictor).bands,
     )

@@ -18,6 +18,8 @@ class RunSettings:
         nms_threshold: Largest IoU within a class.
         classes: Names of the classes to keep; None keeps all.
         every: Predict every N-th video frame, beginning with the first.
+        value_range: Sample values that become 0 and 255; None: no range.
+        bands: Bands of TIFF files that are the channels; None: all.
         version: Version of the documents.
     """
 
@@ -27,6 +29,8 @@ class RunSettings:
     nms_threshold: float
     classes: tuple[str, ...] | None = None
     every: int = 1
+    value_range: tuple[float, ...] | None = None
+    bands: tuple[int, ...] | None = None
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,13 +33,14 @@ class Evaluator:
 
     def activations(self, record: Record) -> list[Activation]:
         """Return the activations of an image: C2..C5, the RPN, P2..P6 and the crops."""
-        run = self._stages.run(record.load_image(self._network.config.model.image_channels))
+        config = self._network.config
+        run = self._stages.run(record.load_image(config.model.image_channels, config.pixels))
         return [*layer_activations(self._network, run), *stage_activations(run)]
 
     def drawn_detections(self, records: Sequence[Record]) -> list[npt.NDArray[np.uint8]]:
         """Return images uint8 [H, W, 3] with their detections drawn on them."""
-        channels = self._network.config.model.image_channels
-        images = [record.load_image(channels) for record in records]
+        config = self._network.config
+        images = [record.load_image(config.model.image_channels, config.pixels) for record in records]
         found = [(image, self._predictor(image)) for image in images]
-        shown = self._network.config.detection.min_score
+        shown = config.detection.min_score
         return [np.asarray(each[each.scores >= shown].draw(image)) for image, each in found]

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from runtime.arguments import shown
 from runtime.atomic import atomic_write
 from runtime.errors import InputError, MissingPackageError
 from runtime.masks.polygons import check_tolerance, coco_polygons
@@ -47,6 +49,7 @@ def to_coco(
         InputError: `category_ids` lacks the class id of a detection, `segmentation` is unknown, or `tolerance` is
             negative, not finite, or not 0 for RLE.
     """
+    number = plain_id(image_id)
     results = []
     masks = _segmentations(detections, segmentation, tolerance)
     rows = zip(detections.boxes, detections.scores, detections.class_ids, masks, strict=True)
@@ -58,7 +61,7 @@ def to_coco(
         x1, y1, x2, y2 = box.tolist()
         results.append(
             {
-                "image_id": image_id,
+                "image_id": number,
                 "category_id": int(category_id),
                 "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
                 "score": float(score),
@@ -66,6 +69,21 @@ def to_coco(
             }
         )
     return results
+
+
+def plain_id(value: Any) -> int | str:
+    """Return an id as an int or str, which JSON can hold; NumPy's integers are not ints.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if not isinstance(value, bool) and isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
+        return int(value)
+    raise InputError(f"image_id is {shown(value)}; expected an int or a str")
 
 
 def _segmentations(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from PIL import (  # noqa: F401  (each plugin registers its reader)
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -24,13 +25,18 @@ from PIL import (  # noqa: F401  (each plugin registers its reader)
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    features,
 )
 
+from runtime.arguments import shown
 from runtime.errors import ImageError
+from runtime.pictures.amplifiers import check_structure, webp_size, weight
+from runtime.pictures.deep import Bands, tiff_bands
 
 # Pillow reads some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
-# "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write. Pillow's wheels have AVIF; some other
+# builds do not.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 # File name endings by which images are found in folders. A file given by name may have any ending.
 PICTURE_SUFFIXES = (
     ".jpg",
@@ -46,30 +52,74 @@ PICTURE_SUFFIXES = (
     ".jfif",
     ".mpo",
     ".pbm",
+    *((".avif",) if "AVIF" in FORMATS else ()),
 )
 
-_PREFIX = 16  # bytes by which Pillow's readers recognize their format
+# The default limit. A file of some 100 KiB can declare 10,000 x 10,000 pixels and take 300 MB once decoded.
+# 100 megapixels leave room for the largest cameras.
+MAX_PIXELS = 100_000_000
+
+_PREFIX = 32  # bytes by which readers recognize their format, and that have the size of a WebP image
+_LONGEST_PATH = 300
 _FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's readers raise for files of other formats
 
 
+class BandsError(ImageError):
+    """A TIFF file has more bands than an image of Pillow; `bands` describes them."""
+
+    def __init__(self, name: str, bands: Bands) -> None:
+        super().__init__(
+            f"{name} is {bands.described}: choose the bands that are the channels of the image, "
+            "as in bands=(3, 2, 1) or --bands 3,2,1"
+        )
+        self.bands = bands
+
+
 @contextmanager
-def opened(source: str | bytes | bytearray, name: str, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(
+    source: str | bytes | bytearray,
+    name: str,
+    formats: Sequence[str] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Image.Image]:
     """Open an image file, or the bytes of one, for the duration of a block; `name` is for messages.
 
     Yields:
         The image, not decoded; its size is as declared and may be zero or absurd.
 
     Raises:
-        ImageError: there is no such file, or it has none of `formats`.
+        ImageError: there is no such file, it has none of `formats`, or it would take a decoder absurdly long or,
+            compared with `max_pixels`, absurdly much memory.
         OSError: the file cannot be read. Pillow's readers raise many other types for damaged files.
     """
     if isinstance(source, str):
         check_regular(source, name)
-        with Path(source).open("rb") as file, _read_header(file, name, formats) as image:
+        with Path(source).open("rb") as file, _read_header(file, name, formats, max_pixels) as image:
             yield image
     else:
-        with _read_header(BytesIO(source), name, formats) as image:
+        with _read_header(BytesIO(source), name, formats, max_pixels) as image:
             yield image
+
+
+def shown_path(path: str) -> str:
+    """Return a path for messages; of one that is too long to be a path, the beginning."""
+    return repr(path) if len(path) <= _LONGEST_PATH else f"{shown(path)} ({len(path)} characters)"
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int, name: str, kind: str = "", *, animated: bool = False) -> None:
+    """Raise ImageError if an image of a size (width, height) has too many pixels, or would take too much memory."""
+    width, height = size
+    if height * width > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels; at most {max_pixels} are allowed: shrink it, or raise max_pixels"
+        )
+    times = weight(kind, animated=animated)
+    if times * height * width > max(max_pixels, MAX_PIXELS):
+        what = f"animated {kind} image" if animated else f"{kind} image"
+        raise ImageError(
+            f"{name} is an {what} of {width} x {height} pixels, which takes {times} times the memory of other images: "
+            f"save it in another format, or set max_pixels to {times * height * width}"
+        )
 
 
 def check_regular(path: str, name: str) -> None:
@@ -80,23 +130,28 @@ def check_regular(path: str, name: str) -> None:
         raise ImageError(f"{name} does not exist; expected an image file") from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ImageError(f"{name} cannot be opened: {reason}") from error
+        raise ImageError(f"{name} cannot be opened: {reason}; expected the path of an image file") from error
     if not stat.S_ISREG(mode):
         what = "is a directory" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device"
         raise ImageError(f"{name} {what}; expected an image file")
 
 
-def _read_header(file: IO[bytes], name: str, formats: Sequence[str]) -> Image.Image:
+def _read_header(file: IO[bytes], name: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
     prefix = file.read(_PREFIX)
     for kind in formats:
         factory, accept = Image.OPEN[kind]
         if accept is not None and accept(prefix) is not True:
             continue
+        check_structure(file, kind, name)
+        if kind == "WEBP" and (found := webp_size(prefix)) is not None:
+            check_pixels(found[0], max_pixels, name, kind, animated=found[1])
         file.seek(0)
         try:
             return factory(file, "")
         except _FOREIGN:
-            continue
+            bands = tiff_bands(file) if kind == "TIFF" else None
+            if bands is not None and bands.count > 1:
+                raise BandsError(name, bands) from None
     raise ImageError(f"{name} is empty or not an image in a known format ({', '.join(formats)})") from (
         UnidentifiedImageError(f"it begins with {prefix!r}")
     )

@@ -13,6 +13,7 @@ from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.configuration.training import AugmentationConfig, StageConfig
 from maskrcnn.errors import ConfigError
 from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.pixels import PixelPolicy
 
 OTHER = Config(
     name="every field differs from its default",
@@ -38,6 +39,7 @@ OTHER = Config(
     proposals=ProposalConfig(7, 8, 9, 0.125),
     detection=DetectionConfig(3, 0.0, 1.0, True, "aligned"),
     resize=ResizePolicy("pad64", 128, None, 1.5),
+    pixels=PixelPolicy((0.5, 4095), (2, 1)),
     training=TrainingConfig(
         batch_size=3,
         steps_per_epoch=4,

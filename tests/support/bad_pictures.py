@@ -251,7 +251,6 @@ def other_sources():
         "none": None,
         "number": 5,
         "list": [[1, 2], [3, 4]],
-        "memory-view": memoryview(good_picture()),
         "pil-closed": closed,
         "pil-cut": Image.open(BytesIO(good_picture("JPEG")[:1500])),
         "pil-no-sides": Image.new("RGB", (0, 5)),

@@ -9,7 +9,7 @@ from PIL import Image
 from maskrcnn.data.readers.findings import RowError
 from maskrcnn.data.readers.json_rows import shown
 from runtime.errors import ImageError
-from runtime.pictures.header import PICTURE_SUFFIXES, opened
+from runtime.pictures.header import PICTURE_SUFFIXES, BandsError, opened
 from runtime.pictures.read import MAX_PIXELS
 
 _EXIF_ORIENTATION = 0x0112
@@ -42,10 +42,16 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
     Raises:
         RowError: It is not an image, or is too large.
     """
-    with opened_row(source, "image") as image:
-        width, height = image.size
-        # Pillow applies the orientation of TIFF files itself, also to the size.
-        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    try:
+        with opened_row(source, "image") as image:
+            width, height = image.size
+            # Pillow applies the orientation of TIFF files itself, also to the size.
+            turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    except RowError as error:
+        if not isinstance(error.__cause__, BandsError):
+            raise
+        bands = error.__cause__.bands  # which of them will be read is not known yet
+        width, height, turned = bands.width, bands.height, bands.orientation in _TURNED
     check_pixels(height, width)
     return (width, height) if turned else (height, width)
 

@@ -1,0 +1,302 @@
+"""Samples of more than 8 bits, and more than three bands: what becomes of them, and what is said."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from bad_pictures import encode
+from PIL import Image
+
+from runtime.errors import ImageError, InputError
+from runtime.pictures.pixels import PixelPolicy
+from runtime.pictures.read import read_image
+
+TWELVE = PixelPolicy((0, 4095))
+_DEEP = np.random.default_rng(0).integers(31, 4022, (45, 61, 3)).astype(np.uint16)
+
+
+def scaled(samples, low=0, high=4095):
+    return np.rint(np.clip((samples.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def png16(samples, color):
+    """A PNG of 16-bit samples [H, W, C], written here because Pillow writes none in color."""
+    height, width, _ = samples.shape
+    rows = samples.astype(">u2").reshape(height, -1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)), (b"IDAT", zlib.compress(raw))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in [*chunks, (b"IEND", b"")]
+    )
+
+
+def tiff(samples, *, order="<", separate=False, rows=None, tile=None, packed=False, predictor=1, more=()):
+    """A TIFF of samples [H, W, C] of any type, with tags as GDAL and tifffile write them."""
+    height, width, count = samples.shape
+    kind = samples.dtype.newbyteorder(order)
+    planes = [samples[:, :, band : band + 1] for band in range(count)] if separate else [samples]
+    step = (rows or height, width) if tile is None else tile
+    parts = []
+    for plane in planes:
+        for top in range(0, height, step[0]):
+            for left in range(0, width, step[1]):
+                part = plane[top : top + step[0], left : left + step[1]]
+                if tile is not None:
+                    part = np.pad(part, [(0, step[0] - part.shape[0]), (0, step[1] - part.shape[1]), (0, 0)])
+                if predictor == 2:
+                    part = np.diff(part, axis=1, prepend=part.dtype.type(0))
+                data = part.astype(kind).tobytes()
+                parts.append(zlib.compress(data) if packed else data)
+    places = [8 + sum(map(len, parts[:index])) for index in range(len(parts))]
+    names = (273, 279) if tile is None else (324, 325)
+    bits, sample_kind = samples.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    tags = {256: [width], 257: [height], 258: [bits] * count, 259: [8 if packed else 1], 262: [1], 277: [count]}
+    tags |= {284: [2 if separate else 1], 317: [predictor], 339: [sample_kind] * count, names[0]: places}
+    tags |= {names[1]: [len(part) for part in parts]} | dict(more)
+    tags |= {278: [step[0]]} if tile is None else {322: [step[1]], 323: [step[0]]}
+    at = 8 + sum(map(len, parts))
+    after, entries, values = at + 2 + 12 * len(tags) + 4, b"", b""
+    for tag, numbers in sorted(tags.items()):
+        short = tag in (258, 259, 262, 277, 284, 317, 339, 274)
+        body = struct.pack(f"{order}{len(numbers)}{'H' if short else 'I'}", *numbers)
+        if len(body) > 4:
+            body, values = struct.pack(f"{order}I", after + len(values)), values + body + bytes(len(body) % 2)
+        entries += struct.pack(f"{order}HHI", tag, 3 if short else 4, len(numbers)) + body.ljust(4, b"\0")
+    header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, at)
+    return header + b"".join(parts) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + values
+
+
+GRAY = _DEEP[:, :, :1]
+FILES = {
+    "png-gray": (encode(Image.fromarray(GRAY[:, :, 0])), GRAY),
+    "png-gray-alpha": (png16(_DEEP[:, :, :2], 4), GRAY),
+    "png-rgb": (png16(_DEEP, 2), _DEEP),
+    "png-rgba": (png16(np.concatenate([_DEEP, GRAY], 2), 6), _DEEP),
+    "tiff-gray": (tiff(GRAY), GRAY),
+    "tiff-gray-big-endian": (tiff(GRAY, order=">", rows=7), GRAY),
+    "tiff-gray-packed": (tiff(GRAY, packed=True, predictor=2), GRAY),
+    "tiff-rgb": (tiff(_DEEP, more={262: [2]}), _DEEP),
+    "tiff-rgb-big-endian": (tiff(_DEEP, order=">", more={262: [2]}), _DEEP),
+    "tiff-rgb-packed": (tiff(_DEEP, packed=True, rows=8, more={262: [2]}), _DEEP),
+    "tiff-rgb-packed-big-endian": (tiff(_DEEP, order=">", packed=True, predictor=2, more={262: [2]}), _DEEP),
+    "pgm": (b"P5 61 45 65535\n" + GRAY.astype(">u2").tobytes(), GRAY),
+    "ppm": (b"P6 # made\n61 45\n65535\n" + _DEEP.astype(">u2").tobytes(), _DEEP),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_value_range_scales_12_bits(name, caplog):
+    file, samples = FILES[name]
+    expected = np.broadcast_to(scaled(samples), (*samples.shape[:2], 3))
+    np.testing.assert_array_equal(read_image(file, pixels=TWELVE), expected)
+    np.testing.assert_array_equal(
+        read_image(file, pixels=PixelPolicy((500, 3000.5))),
+        np.broadcast_to(scaled(samples, 500, 3000.5), expected.shape),
+    )
+    gray = read_image(file, 1, pixels=TWELVE)
+    assert gray.shape == (45, 61, 1)
+    if samples is GRAY:
+        np.testing.assert_array_equal(gray, scaled(samples))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_without_a_value_range_the_high_byte_stays_and_the_values_are_said(name, caplog):
+    file, samples = FILES[name]
+    found = read_image(file)
+    high = np.broadcast_to(samples >> 8, found.shape)
+    if name in ("pgm", "ppm"):  # these files declare their maximum
+        high = np.broadcast_to(np.rint(samples / 257), found.shape)
+    np.testing.assert_array_equal(found, high)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "which become 0 to 1" in record.message
+    assert "value_range=(0, 4095)" in record.message
+    assert "--value-range 0 4095" in record.message
+
+
+@pytest.mark.parametrize("most", [15, 200, 1023, 4095, 40000])
+def test_a_maximum_that_a_file_declares_scales_it(most, caplog):
+    samples = np.random.default_rng(1).integers(0, most + 1, (20, 30, 1))
+    file = b"P5\n# depth\n30 20\n%d\n" % most + samples.astype(">u2" if most > 255 else "u1").tobytes()
+    expected = np.broadcast_to(np.rint(samples / most * 255), (20, 30, 3))
+    np.testing.assert_array_equal(read_image(file), expected)
+    assert caplog.text == ""
+
+
+def test_full_16_bits_say_nothing(caplog):
+    samples = np.random.default_rng(2).integers(0, 2**16, (30, 40, 1)).astype(np.uint16)
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(samples[:, :, 0])), 1), samples >> 8)
+    assert caplog.text == ""
+
+
+def test_8_bits_stay_as_they_are():
+    samples = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    for source in (samples, Image.fromarray(samples), encode(Image.fromarray(samples))):
+        np.testing.assert_array_equal(read_image(source, pixels=TWELVE), samples)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, ">u2", np.int16, np.int32, np.int64, np.uint64, np.float32, np.float64])
+def test_arrays_of_all_numbers_with_a_value_range(dtype):
+    array = _DEEP.astype(dtype)
+    np.testing.assert_array_equal(read_image(array, pixels=TWELVE), scaled(_DEEP))
+    np.testing.assert_array_equal(read_image(array[:, :, 0], 1, pixels=TWELVE), scaled(GRAY))
+    with pytest.raises(ImageError, match="values run from 31 to 402"):
+        read_image(array)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_32_bit_files_have_a_range_only_if_it_is_given(kind):
+    file = encode(Image.fromarray(GRAY[:, :, 0].astype(kind)), "TIFF")
+    with pytest.raises(ImageError, match="value_range"):
+        read_image(file)
+    np.testing.assert_array_equal(read_image(file, 1, pixels=TWELVE), scaled(GRAY))
+
+
+def test_values_that_are_not_finite_are_refused():
+    array = np.full((3, 4), np.nan, np.float32)
+    with pytest.raises(ImageError, match="not finite"):
+        read_image(array, pixels=TWELVE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_images_are_turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    deep, plain = Image.fromarray(GRAY[:, :, 0]), Image.fromarray(scaled(GRAY)[:, :, 0])
+    for kind in ("PNG", "TIFF"):
+        found = read_image(encode(deep, kind, exif=exif), 1, pixels=TWELVE)
+        np.testing.assert_array_equal(found, read_image(encode(plain, kind, exif=exif), 1))
+    rgb = tiff(_DEEP, more={262: [2], 274: [orientation]})
+    bands = tiff(np.concatenate([_DEEP, _DEEP], 2), more={274: [orientation]})
+    chosen = PixelPolicy((0, 4095), (1, 2, 3))
+    np.testing.assert_array_equal(read_image(bands, pixels=chosen), read_image(rgb, pixels=TWELVE))
+    assert read_image(rgb, pixels=TWELVE).shape == ((61, 45, 3) if orientation > 4 else (45, 61, 3))
+
+
+# Bands
+
+SIX = np.random.default_rng(3).integers(0, 256, (37, 70, 6)).astype(np.uint8)
+LAYOUTS = [
+    {},
+    {"rows": 5},
+    {"tile": (16, 32)},
+    {"packed": True, "rows": 10},
+    {"packed": True, "predictor": 2, "rows": 10},
+    {"packed": True, "predictor": 2, "tile": (32, 16)},
+    {"separate": True, "rows": 8},
+    {"separate": True, "tile": (16, 16), "packed": True, "predictor": 2},
+]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(("count", "deep"), [(2, False), (4, True), (6, False), (6, True)])
+def test_bands_are_chosen(order, layout, count, deep):
+    samples = SIX[:, :, :count]
+    if deep:
+        samples = samples.astype(np.uint16) * 16 + 5
+    file = tiff(samples, order=order, **layout)
+    for bands in ((2, 1, 2), (count,), tuple(range(1, count + 1))):
+        expected = samples[:, :, [band - 1 for band in bands]]
+        policy = PixelPolicy((0, 4095) if deep else None, bands)
+        np.testing.assert_array_equal(
+            read_image(file, len(bands), pixels=policy), scaled(expected) if deep else expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("samples", "named"),
+    [
+        (SIX, "6 bands of 8 bits"),
+        (SIX[:, :, :4].astype(np.uint16), "4 bands of 16 bits"),
+        (SIX[:, :, :2].astype(np.float32), "2 bands of 32 bits"),
+        (SIX[:, :, :5].astype(np.int32), "5 bands of 32 bits"),
+    ],
+)
+def test_a_file_with_many_bands_is_named_as_such(samples, named):
+    with pytest.raises(ImageError, match=named) as caught:
+        read_image(tiff(samples))
+    assert "bands=(3, 2, 1)" in str(caught.value)
+    assert "--bands 3,2,1" in str(caught.value)
+
+
+def test_a_network_with_as_many_channels_takes_all_bands():
+    np.testing.assert_array_equal(read_image(tiff(SIX), 6), SIX)
+
+
+def test_bands_that_do_not_exist():
+    policy = PixelPolicy(None, (1, 2, 7))
+    for source in (tiff(SIX), SIX, encode(Image.fromarray(SIX[:, :, :3]))):
+        with pytest.raises(ImageError, match="band 7 was asked for: choose from 1 to"):
+            read_image(source, pixels=policy)
+
+
+def test_bands_of_arrays_and_of_ordinary_files():
+    policy = PixelPolicy(None, (3, 2, 1))
+    np.testing.assert_array_equal(read_image(SIX, pixels=policy), SIX[:, :, [2, 1, 0]])
+    rgb = SIX[:, :, :3]
+    np.testing.assert_array_equal(read_image(rgb, pixels=policy), rgb)  # the channels of the model already
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(read_image(encode(Image.fromarray(rgb), kind), pixels=policy), rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_pages_as_bands(deep, caplog):
+    stack = SIX.astype(np.uint16) * 16 if deep else SIX
+    pages = [Image.fromarray(stack[:, :, band]) for band in range(6)]
+    file = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    policy = PixelPolicy((0, 4095) if deep else None, (5, 1, 6))
+    expected = stack[:, :, [4, 0, 5]]
+    np.testing.assert_array_equal(read_image(file, pixels=policy), scaled(expected) if deep else expected)
+    assert caplog.text == ""
+    read_image(file, pixels=PixelPolicy((0, 4095)))
+    assert "only the first is used" in caplog.text
+    with pytest.raises(ImageError, match="6 pages; band 9"):
+        read_image(file, pixels=PixelPolicy(None, (1, 2, 9)))
+
+
+def test_too_many_bands_for_the_limit():
+    with pytest.raises(ImageError, match="too large"):
+        read_image(tiff(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70)
+    with pytest.raises(ImageError, match="max_pixels"):
+        read_image(tiff(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70 - 1)
+
+
+# The policy
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"value_range": (1, 1)},
+        {"value_range": (2, 1)},
+        {"value_range": (0,)},
+        {"value_range": "12"},
+        {"value_range": (0, np.nan)},
+        {"value_range": (0, np.inf)},
+        {"value_range": (0, 10**400)},
+        {"value_range": (True, 2)},
+        {"value_range": 4095},
+        {"bands": ()},
+        {"bands": (0, 1)},
+        {"bands": (1.5,)},
+        {"bands": 3},
+        {"bands": (10**9,)},
+    ],
+    ids=str,
+)
+def test_policies_that_are_refused(values):
+    with pytest.raises(InputError, match="expected"):
+        PixelPolicy(**values)
+
+
+def test_a_policy_travels_as_json():
+    policy = PixelPolicy((np.int64(0), 4095.0), [3, np.int32(1)])
+    assert policy.to_dict() == {"value_range": [0, 4095.0], "bands": [3, 1]}
+    assert PixelPolicy.from_dict(policy.to_dict()) == policy
+    with pytest.raises(InputError, match="unknown"):
+        PixelPolicy.from_dict({"range": [0, 1]})
+    assert PixelPolicy.from_dict({}) == PixelPolicy()
