@@ -29,7 +29,8 @@ def worker_count(strategy: tf.distribute.Strategy) -> int:
     resolver = strategy.cluster_resolver
     if resolver is None:
         return 1
-    return max(1, sum(len(tasks) for tasks in resolver.cluster_spec().as_dict().values()))
+    cluster = resolver.cluster_spec().as_dict()
+    return max(1, sum(len(cluster.get(job, ())) for job in ("chief", "worker")))
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:

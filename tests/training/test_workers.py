@@ -43,6 +43,7 @@ WITH_CHIEF = {"chief": ["one:1"], "worker": ["two:2", "three:3"]}
         (SimpleNamespace(cluster_resolver=None), 0, 1),
         (strategy_of("worker", 0, **PAIR), 0, 2),
         (strategy_of("worker", 1, **PAIR), 1, 2),
+        (strategy_of("worker", 1, evaluator=["three:3"], **PAIR), 1, 2),
         (strategy_of("chief", 0, **WITH_CHIEF), 0, 3),
         (strategy_of("worker", 0, **WITH_CHIEF), 1, 3),  # not the one that writes the files
         (strategy_of("worker", 1, **WITH_CHIEF), 2, 3),
