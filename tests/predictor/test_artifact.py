@@ -331,6 +331,7 @@ FULL = json.loads(
         borders={"p2": {"tensor": "t", "permutation": [0, 2, 3, 1]}, "proposals": {"tensor": "u", "permutation": None}},
         config={"name": "fruit", "model": {"class_names": ["BG", "pomme"]}},
         input_shape=(2, 64, 128),
+        edits=("class pomme was apple",),
         engine_minimum={"onnxruntime": "1.25", "tensorflow": "2.1"},
     ).to_json()
 )
@@ -343,7 +344,7 @@ def use(metadata, capsys):
     """Everything that is done with metadata; errors of ours are an answer too."""
     assert Metadata.from_json(metadata.to_json(), "here").to_json() == metadata.to_json()
     with suppress(ArtifactError):
-        console.metadata(Path("model.onnx"), metadata, "")
+        console.metadata(Path("model.onnx"), metadata, metadata.verdict_flaw("00"))
     assert all(line.isprintable() for line in capsys.readouterr().out.encode().decode().splitlines())
     for engine in ("onnxruntime", "tensorflow"):
         with suppress(ArtifactError):
