@@ -2,14 +2,20 @@
 
 import sys
 
-from maskrcnn.distribution import missing_package
+from maskrcnn.commands.program import run
 
 
 def main() -> None:
     """Run the command line."""
+    run(_start)
+
+
+def _start() -> None:
     try:
         from export.cli import app  # noqa: PLC0415  (typer is part of an extra)
     except ModuleNotFoundError as error:
+        from maskrcnn.distribution import missing_package  # noqa: PLC0415
+
         missing = missing_package(error, "export", "maskrcnn-export")
         if missing is None:
             raise

@@ -1,51 +1,49 @@
-"""Run an exported Mask R-CNN: `Predictor` in, `Detections` out. No engine is imported before one is opened."""
+"""Run an exported Mask R-CNN: `Predictor` in, `Detections` out. No engine is imported before one is opened.
 
-from runtime.artifact import Metadata
-from runtime.artifact_files.read import read_metadata
-from runtime.detections import Detections
-from runtime.engines.options import EngineOptions
-from runtime.errors import (
-    ArtifactCorruptError,
-    ArtifactError,
-    ArtifactNotFoundError,
-    ArtifactVerdictError,
-    ArtifactVersionError,
-    ClosedError,
-    DeviceError,
-    EngineError,
-    ForeignArtifactError,
-    ImageError,
-    InputError,
-    MissingPackageError,
-    OutOfMemoryError,
-    OutputError,
-    RuntimeLibraryError,
-    ToolkitError,
+Names are loaded when they are used, so that the programs can catch Ctrl-C before anything slow is imported.
+"""
+
+from typing import TYPE_CHECKING
+
+from runtime.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from runtime.artifact import Metadata as Metadata
+    from runtime.artifact_files.read import read_metadata as read_metadata
+    from runtime.detections import Detections as Detections
+    from runtime.engines.options import EngineOptions as EngineOptions
+    from runtime.errors import (
+        ArtifactCorruptError as ArtifactCorruptError,
+        ArtifactError as ArtifactError,
+        ArtifactNotFoundError as ArtifactNotFoundError,
+        ArtifactVerdictError as ArtifactVerdictError,
+        ArtifactVersionError as ArtifactVersionError,
+        ClosedError as ClosedError,
+        DeviceError as DeviceError,
+        EngineError as EngineError,
+        ForeignArtifactError as ForeignArtifactError,
+        ImageError as ImageError,
+        InputError as InputError,
+        MissingPackageError as MissingPackageError,
+        OutOfMemoryError as OutOfMemoryError,
+        OutputError as OutputError,
+        RuntimeLibraryError as RuntimeLibraryError,
+        ToolkitError as ToolkitError,
+    )
+    from runtime.placement import Placement as Placement
+    from runtime.predictor import Predictor as Predictor
+
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "runtime.artifact": "Metadata",
+        "runtime.artifact_files.read": "read_metadata",
+        "runtime.detections": "Detections",
+        "runtime.engines.options": "EngineOptions",
+        "runtime.errors": "ArtifactCorruptError ArtifactError ArtifactNotFoundError ArtifactVerdictError "
+        "ArtifactVersionError ClosedError DeviceError EngineError ForeignArtifactError ImageError InputError "
+        "MissingPackageError OutOfMemoryError OutputError RuntimeLibraryError ToolkitError",
+        "runtime.placement": "Placement",
+        "runtime.predictor": "Predictor",
+    },
 )
-from runtime.placement import Placement
-from runtime.predictor import Predictor
-
-__all__ = [
-    "ArtifactCorruptError",
-    "ArtifactError",
-    "ArtifactNotFoundError",
-    "ArtifactVerdictError",
-    "ArtifactVersionError",
-    "ClosedError",
-    "Detections",
-    "DeviceError",
-    "EngineError",
-    "EngineOptions",
-    "ForeignArtifactError",
-    "ImageError",
-    "InputError",
-    "Metadata",
-    "MissingPackageError",
-    "OutOfMemoryError",
-    "OutputError",
-    "Placement",
-    "Predictor",
-    "RuntimeLibraryError",
-    "ToolkitError",
-    "read_metadata",
-]

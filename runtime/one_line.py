@@ -27,3 +27,11 @@ def printable_message(value: object) -> object:
 def printable_path(path: object) -> str:
     """Return a path as text that can be encoded as UTF-8, whatever bytes it has in the file system."""
     return os.fsencode(str(path)).decode("utf-8", "replace")
+
+
+def utf8_path(path: object) -> str | None:
+    """Return a path as libraries take it that encode it in UTF-8 in any locale; None if its bytes are not UTF-8."""
+    try:
+        return os.fsencode(str(path)).decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,6 +1,5 @@
 """`maskrcnn inspect`."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import DATASET_KINDS, advanced
 from maskrcnn.tensorflow_import import import_tensorflow
+from runtime.json_file import read_json_file
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
@@ -105,7 +105,7 @@ def _history(checkpoint: Path) -> list[dict[str, float]]:
     if checkpoint.suffix != ".h5" or not path.is_file():
         return []
     try:
-        history = json.loads(path.read_text(encoding="utf-8"))
+        history = read_json_file(path)
     except (OSError, ValueError):
         console.progress(f"{path} cannot be read: the page has no training curves")
         return []

@@ -7,6 +7,7 @@ from maskrcnn.configuration.dataclass_json import parse_object
 from maskrcnn.configuration.matterport import from_matterport, is_matterport
 from maskrcnn.configuration.model import Config
 from maskrcnn.errors import ConfigError
+from runtime.json_file import read_file
 
 
 def read_config(path: str | Path) -> Config:
@@ -19,10 +20,13 @@ def read_config(path: str | Path) -> Config:
     if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe could block forever
         raise ConfigError(f"the configuration {path} is a pipe or a device; expected a JSON file")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+        text = read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if path.suffix == ".py":
         raise ConfigError(_how_to_print(path, text))
     values = parse_object(text, f"the configuration {path}")

@@ -8,6 +8,7 @@ from typing import Any
 from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
 from runtime.errors import ImageError
+from runtime.json_file import read_json_file
 from runtime.one_line import printable_path
 
 # One detection as in `Detections.to_json`: `class_id`, `name`, `score`, `box` [x1, y1, x2, y2] and `mask` (RLE).
@@ -46,7 +47,7 @@ def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dic
 def read_document(path: Path, mark: Stamp, run: str) -> dict[str, Any] | None:
     """Read a document; None if it is missing, damaged, or made from another state of the file or other settings."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json_file(path)
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("source") != mark or document.get("run") != run:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import OutputError
+from runtime.json_file import LARGEST_JSON, parse_json
 
 Line = dict[str, Any]
 
@@ -49,7 +51,7 @@ class Journal:
         kept = 0
         try:
             with self.path.open("rb") as file:
-                for number, text in enumerate(file):
+                for number, text in enumerate(iter(partial(file.readline, LARGEST_JSON), b"")):
                     line = _parse(text)
                     if line is None or self.frames is not None or (number == 0 and line != head):
                         break
@@ -99,7 +101,7 @@ def _parse(text: bytes) -> Line | None:
     if not text.endswith(b"\n"):
         return None
     try:
-        line = json.loads(text)
+        line = parse_json(text)
     except ValueError:
         return None
     return line if isinstance(line, dict) else None

@@ -11,6 +11,7 @@ from maskrcnn.prediction.sources import Source
 from maskrcnn.runs.folder_lock import locked
 from runtime.atomic import atomic_write, check_output
 from runtime.errors import OutputError
+from runtime.json_file import read_json_file
 
 RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", "results.csv", "failures.json"
 VIEWS = ("overlay", "splash")
@@ -74,7 +75,7 @@ def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:
         return
     stored = None
     with suppress(OSError, ValueError):
-        stored = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        stored = read_json_file(folder / RUN_FILE)
     if not (isinstance(stored, dict) and "model" in stored and "version" in stored):
         if any(not path.name.startswith(".") for path in folder.iterdir()):
             raise OutputError(

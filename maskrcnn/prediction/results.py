@@ -14,6 +14,7 @@ from maskrcnn.prediction.output_folder import FAILURES_FILE, RESULTS_FILE, TABLE
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source
 from runtime.atomic import atomic_write
+from runtime.json_file import read_json_file
 from runtime.masks.rle import area
 
 COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
@@ -79,7 +80,7 @@ def _entries(folder: OutputFolder, sources: Iterable[Source]) -> Iterator[tuple[
             for line in read_journal(path):
                 yield source, line
         else:
-            yield source, json.loads(path.read_text(encoding="utf-8"))
+            yield source, read_json_file(path)
 
 
 def _image(number: int, source: Source, entry: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.artifact_files.onnx_file import LARGEST_METADATA, ON_PURPOSE
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
+from runtime.json_file import read_json_file
 
 MANIFEST = "assets/artifact.json"
 EXTRA = "assets.extra/"  # files for servers, such as the warm-up of TensorFlow Serving; nothing computes with them
@@ -42,10 +43,8 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
             f"{folder} is {what} that maskrcnn-export did not write (it has no {MANIFEST}): "
             "export the checkpoint with 'maskrcnn-export savedmodel'"
         )
-    if path.stat().st_size > LARGEST_METADATA:
-        raise ArtifactCorruptError(f"{path} has more than {LARGEST_METADATA} bytes: copy or export the artifact again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path, LARGEST_METADATA)
         expected, recorded = content["files"], content.pop("sha256")
         listed = set(expected.keys())
         metadata = json.dumps(content["metadata"], ensure_ascii=False)
@@ -69,7 +68,7 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
 
 def recorded_folder_digest(folder: Path) -> str:
     """Return the digest recorded in a sealed folder, without checking it."""
-    return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+    return str(read_json_file(folder / MANIFEST, LARGEST_METADATA)["sha256"])
 
 
 def folder_graph_digest(folder: Path) -> str:

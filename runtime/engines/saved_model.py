@@ -19,6 +19,7 @@ from runtime.engines.outputs import check_outputs
 from runtime.engines.protocol import Arrays
 from runtime.engines.versions import check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
+from runtime.one_line import utf8_path
 from runtime.placement import Placement
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
@@ -68,7 +69,7 @@ class SavedModelBackend:
         record = v1.RunMetadata()
         with v1.Session(graph=tf.Graph(), config=v1.ConfigProto(allow_soft_placement=True)) as session:
             with _quiet(), tf.device(self._tf_device):
-                description = v1.saved_model.load(session, [tf.saved_model.SERVING], str(self._path))
+                description = v1.saved_model.load(session, [tf.saved_model.SERVING], _name(self._path))
             signature = description.signature_def[SIGNATURE]
             feeds = {signature.inputs[name].name: array for name, array in inputs.items()}
             fetches = [signature.outputs[name].name for name in OUTPUT_NAMES]
@@ -82,9 +83,10 @@ class SavedModelBackend:
         return stages.run(inputs, stages.names)
 
     def _load(self) -> Any:
+        name = _name(self._path)
         try:
             with tf.device(self._tf_device):
-                return tf.saved_model.load(str(self._path))
+                return tf.saved_model.load(name)
         except Exception as error:
             if not is_engines_own(error):
                 raise
@@ -129,7 +131,7 @@ class FunctionStages:
     @classmethod
     def of_savedmodel(cls, path: Path) -> Self:
         """Cut the function of a SavedModel folder, on the CPU."""
-        loaded = tf.saved_model.load(str(path))  # owns the variables until the graph is frozen
+        loaded = tf.saved_model.load(_name(path))  # owns the variables until the graph is frozen
         return cls(loaded.signatures[SIGNATURE])
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
@@ -141,6 +143,13 @@ class FunctionStages:
         with tf.device(self._device):
             found = self._cuts[key](*map(tf.constant, feeds.values()))
         return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
+
+
+def _name(path: Path) -> str:
+    name = utf8_path(path)
+    if name is None:
+        raise ArtifactError(f"{path} has a name that is not UTF-8, which TensorFlow cannot open: rename it")
+    return name
 
 
 def _description(path: Path) -> Any:

@@ -3,7 +3,6 @@
 The `get` functions raise RowError if the value is missing or invalid.
 """
 
-import json
 import math
 import re
 import reprlib
@@ -13,7 +12,9 @@ from typing import Any
 
 from maskrcnn.data.readers.findings import Row, RowError
 from maskrcnn.errors import DatasetFormatError, DatasetNotFoundError
+from runtime.json_file import parse_json, read_file
 
+_LARGEST = 2**32  # bytes; the largest public ones have one or two billion
 _SHOWN = 60  # characters of a value in a message
 UTF_8 = "utf-8"
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.0*)?")
@@ -28,10 +29,9 @@ def read_json(path: Path, encoding: str | None = None) -> tuple[Any, str]:
     """
     text, found = read_text(path, encoding)
     try:
-        return json.loads(text), found
-    except (ValueError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise DatasetFormatError(f"{path} is empty, truncated or not JSON in UTF-8: {reason}") from error
+        return parse_json(text), found
+    except ValueError as error:
+        raise DatasetFormatError(f"{path} is empty, truncated or not JSON in UTF-8: {error}") from error
 
 
 def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
@@ -47,9 +47,9 @@ def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
     if not path.is_file():
         raise DatasetNotFoundError(f"{path} does not exist or is not a file; expected a file of annotations")
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+        data = read_file(path, _LARGEST)
+    except (OSError, ValueError) as error:
+        raise DatasetFormatError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         return data.decode("utf-8-sig"), UTF_8
     except UnicodeDecodeError as error:

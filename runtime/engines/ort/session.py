@@ -12,6 +12,7 @@ from runtime.engines.ort.graph_cache import GRAPH, WEIGHTS, GraphCache
 from runtime.engines.ort.library import CPU, ort
 from runtime.engines.ort.providers import Providers
 from runtime.errors import ArtifactError, DeviceError, OutputError
+from runtime.one_line import utf8_path
 
 # Bytes; smaller tensors stay in the graph, because the file of the others is mapped by pages.
 _SMALLEST_IN_FILE = 1024
@@ -47,7 +48,7 @@ class SessionOpener:
             ArtifactError: ONNX Runtime refuses the file.
         """
         try:
-            return _create(content or str(self.path), options or self.options(), providers)
+            return _create(content or self.path, options or self.options(), providers)
         except Exception as error:
             if not is_engines_own(error):
                 raise
@@ -69,20 +70,23 @@ class SessionOpener:
             options = self.options()
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
-                return _create(str(graph), options, providers)
+                return _create(graph, options, providers)
             except Exception as error:  # opening the artifact itself shows whether it is sound
                 if not is_engines_own(error):
                     raise
                 _logger.warning("onnxruntime refuses the cached graph %s: %s", graph, str(error).split("\n")[0])
                 return self.open(providers, content=content)
         with cache.draft() as draft:
+            name = utf8_path(draft / GRAPH)
+            if name is None:
+                raise OutputError(f"cannot write to the cache {cache.path.parent}: its name is not UTF-8; rename it")
             options = self.options()
-            options.optimized_model_filepath = str(draft / GRAPH)
+            options.optimized_model_filepath = name
             prefix = "session.optimized_model_external_initializers"
             options.add_session_config_entry(f"{prefix}_file_name", WEIGHTS)
             options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_SMALLEST_IN_FILE))
             try:
-                session = _create(content or str(self.path), options, providers)
+                session = _create(content or self.path, options, providers)
             except Exception as error:
                 if not is_engines_own(error):
                     raise
@@ -104,9 +108,10 @@ def inputs_of(session: Any) -> dict[str, tuple[str, int | None]]:
     }
 
 
-def _create(source: str | bytes, options: Any, providers: Providers) -> Any:
+def _create(source: Path | bytes, options: Any, providers: Providers) -> Any:
+    content = source if isinstance(source, bytes) else utf8_path(source) or source.read_bytes()
     # Its fallback is for GPUs; on the CPU it would try again after any RuntimeError, also a signal handler's.
     fallback = int(providers[0][0] != CPU)
-    session = ort.InferenceSession(source, sess_options=options, providers=providers, enable_fallback=fallback)
+    session = ort.InferenceSession(content, sess_options=options, providers=providers, enable_fallback=fallback)
     keep_in_children(session)
     return session
