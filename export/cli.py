@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the parity check failed, or lower precision costs too much; 2 wrong usage; 3 a package or device
 is missing, or the doctor found a problem; 4 a checkpoint, configuration or artifact cannot be used; 5 an image cannot
-be used; 6 the output cannot be written.
+be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 """
 
 import json

@@ -1,6 +1,7 @@
 """The folder of a run: its layout, its lock, and the settings that its results depend on."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,11 +26,11 @@ class OutputFolder:
 
     def document(self, source: Source) -> Path:
         """Return the path of a document: JSON for a picture, JSON lines for a video."""
-        return self.path / "detections" / f"{source.name}.json{'l' if source.is_video else ''}"
+        return self.path / "detections" / _in_utf8(f"{source.name}.json{'l' if source.is_video else ''}")
 
     def view(self, kind: str, source: Source) -> Path:
         """Return the path of a view; `kind` is one of `VIEWS`."""
-        return self.path / kind / source.view_name
+        return self.path / kind / _in_utf8(source.view_name)
 
     def forget(self, source: Source) -> None:
         """Remove the document of a source, then its views, so that no document is ever next to an outdated view."""
@@ -88,6 +89,11 @@ def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:
             f"{folder} holds results of other settings ({'; '.join(differences)}): "
             "choose another folder, or use --force to predict everything again"
         )
+
+
+def _in_utf8(name: str) -> str:
+    """Return a name of a file as Python needs it to write it in UTF-8, also in a locale without letters."""
+    return os.fsdecode(name.encode())
 
 
 def _unlink(path: Path) -> None:

@@ -90,26 +90,26 @@ def predict_paths(
         MissingPackageError: PyAV, which videos need, or filelock is not installed.
     """
     interruption = Interruption()
-    with interruption.watched():
-        sources, unreadable = find_sources(paths, output)
-        if any(source.is_video for source in sources):
-            require_video()
-        predictor, model = open_model()
-        settings = _settings(predictor, model, options)
-        with open_output(output, settings, force=options.force) as folder:
-            job = Job(
-                predictor=predictor,
-                folder=folder,
-                run=settings.digest,
-                classes=settings.classes,
-                views=options.views,
-                batch_size=options.batch_size,
-                every=options.every,
-                stopped=lambda: interruption.signal is not None,
-                progress=progress,
-            )
-            folder.forget_results()
-            return _run(job, settings, sources, unreadable, interruption)
+    sources, unreadable = find_sources(paths, output)
+    if any(source.is_video for source in sources):
+        require_video()
+    predictor, model = open_model()
+    settings = _settings(predictor, model, options)
+    # Before there is anything to save, a signal ends the run at once.
+    with interruption.watched(), open_output(output, settings, force=options.force) as folder:
+        job = Job(
+            predictor=predictor,
+            folder=folder,
+            run=settings.digest,
+            classes=settings.classes,
+            views=options.views,
+            batch_size=options.batch_size,
+            every=options.every,
+            stopped=lambda: interruption.signal is not None,
+            progress=progress,
+        )
+        folder.forget_results()
+        return _run(job, settings, sources, unreadable, interruption)
 
 
 def _run(

@@ -38,14 +38,19 @@ MASKRCNN = {
     "predict-output-is-a-file": (OUTPUT, "predict demo good.png -o good.png"),
     "predict-output-below-a-file": (OUTPUT, "predict demo good.png -o good.png/out"),
     "predict-output-in-proc": (OUTPUT, "predict demo good.png -o /proc/out"),
+    "predict-deep-run": (OUTPUT, "predict demo good.png -o deep-run"),
+    "predict-huge-run": (OUTPUT, "predict demo good.png -o huge-run"),
     "predict-nan-threshold": (USAGE, "predict demo good.png -o out --score-threshold nan"),
     "predict-high-threshold": (USAGE, "predict demo good.png -o out --score-threshold 2"),
     "predict-negative-overlap": (USAGE, "predict demo good.png -o out --nms-threshold -0.1"),
     "predict-text-threshold": (USAGE, "predict demo good.png -o out --score-threshold much"),
     "predict-unknown-class": (UNUSABLE, "predict demo good.png -o out --class unicorn"),
     "predict-no-batch": (USAGE, "predict demo good.png -o out --batch-size 0"),
+    "predict-huge-config": (UNUSABLE, "predict text.h5 good.png -o out --config huge.json"),
     "predict-no-config": (UNUSABLE, "predict text.h5 good.png -o out --config missing.json"),
     "check-missing": (FINDINGS, "data check missing.json"),
+    "check-huge": (FINDINGS, "data check huge.json"),
+    "check-huge-object": (FINDINGS, "data check object.json"),
     "check-picture": (FINDINGS, "data check good.png"),
     "check-empty-folder": (FINDINGS, "data check folder"),
     "check-pipe": (FINDINGS, "data check pipe.json"),
@@ -56,6 +61,7 @@ MASKRCNN = {
     "evaluate-no-model": (UNUSABLE, "evaluate missing.onnx data.json -o out"),
     "evaluate-high-threshold": (USAGE, "evaluate demo data.json -o out --score-threshold 50"),
     "evaluate-limit": (USAGE, "evaluate demo data.json -o out --limit 0"),
+    "train-huge-data": (UNUSABLE, "train huge.json -o out"),
     "train-no-data": (UNUSABLE, "train missing.json -o out"),
     "train-same-twice": (UNUSABLE, "train data.json data.json -o out"),
     "train-no-config": (UNUSABLE, "train data.json -o out --config missing.json"),
@@ -89,6 +95,8 @@ EXPORT = {
     "inspect-empty": (UNUSABLE, "inspect empty.onnx"),
     "inspect-text": (UNUSABLE, "inspect text.onnx"),
     "inspect-folder": (UNUSABLE, "inspect folder"),
+    "inspect-huge": (UNUSABLE, "inspect huge.onnx"),
+    "inspect-huge-manifest": (UNUSABLE, "inspect huge-model"),
     "inspect-pipe": (UNUSABLE, "inspect pipe.onnx"),
     "inspect-device": (UNUSABLE, "inspect zero.onnx"),
     "doctor-missing": (UNUSABLE, "doctor missing.onnx"),
@@ -121,6 +129,12 @@ def files(tmp_path, monkeypatch):
         (tmp_path / name).write_text("this is no model")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "folder").mkdir()
+    for name in ("huge.json", "object.json", "huge.onnx", "huge-run/run.json", "huge-model/assets/artifact.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"" if name == "huge.json" else b'{"a": "')
+        os.truncate(tmp_path / name, 2**40)  # without a byte on the disk
+    (tmp_path / "deep-run").mkdir()
+    (tmp_path / "deep-run" / "run.json").write_text("[" * 100_000)
     for name in ("pipe.onnx", "pipe.h5", "pipe.json"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "zero.onnx").symlink_to("/dev/zero")
