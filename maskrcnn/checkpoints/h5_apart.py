@@ -34,7 +34,7 @@ _CHILD = (
     "from maskrcnn.checkpoints.h5_apart import child; child(int(sys.argv[2]))"
 )
 # Errors that h5py and NumPy raise for files with a broken structure.
-_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
+_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_apart(stream: BinaryIO) -> H5Content:

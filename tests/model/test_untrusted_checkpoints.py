@@ -305,6 +305,14 @@ def test_values_that_cannot_be_read_are_damage(weights):
         read_arrays(weights)
 
 
+def test_an_address_beyond_all_files_is_damage(weights):
+    content = bytearray(weights.read_bytes())
+    content[48:56] = struct.pack("<Q", 2**63)  # of a driver, which Keras' files do not have
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointFormatError, match="is truncated or damaged: Python int too large"):
+        read_arrays(weights)
+
+
 def test_a_child_has_limits(latest, monkeypatch):
     body = "import resource, json; from maskrcnn.checkpoints.h5_apart import _limit; _limit(5, 0); "
     body += "limits = [resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS)]; "
