@@ -46,11 +46,12 @@ def pytest_collection_modifyitems(config, items):
 
         config.hook.pytest_deselected(items=[item for item in items if is_slow(item)])
         items[:] = [item for item in items if not is_slow(item)]
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    reason = _why_no_cuda() if marked else None
-    if reason:
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    for name, why_not in (("gpu", _why_no_cuda), ("cuda_standin", _why_no_standin)):
+        marked = [item for item in items if item.get_closest_marker(name)]
+        reason = why_not() if marked else None
+        if reason:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"{name}: {reason}"))
 
 
 @cache
@@ -60,10 +61,10 @@ def _why_no_cuda():
         import onnxruntime as ort
         from onnx import TensorProto, helper
     except ImportError as error:
-        return f"gpu: {error}"
+        return str(error)
     provider = "CUDAExecutionProvider"
     if provider not in ort.get_available_providers():
-        return f"gpu: onnxruntime {ort.__version__} is a build without CUDA"
+        return f"onnxruntime {ort.__version__} is a build without CUDA"
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls(directory="")
     value, twice = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("x", "y"))
@@ -73,10 +74,17 @@ def _why_no_cuda():
         session = ort.InferenceSession(model.SerializeToString(), providers=[provider])
         (result,) = session.run(None, {"x": np.ones(3, np.float32)})
     except Exception as error:  # noqa: BLE001 - whatever the drivers raise
-        return f"gpu: CUDA cannot be used: {str(error).splitlines()[0]}"
+        return f"CUDA cannot be used: {str(error).splitlines()[0]}"
     if session.get_providers()[0] != provider:
-        return f"gpu: the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded"
-    return None if result.tolist() == [2, 2, 2] else "gpu: the CUDA device computes 1 + 1 wrongly"
+        return f"the CUDA libraries of onnxruntime {ort.__version__} cannot be loaded"
+    return None if result.tolist() == [2, 2, 2] else "the CUDA device computes 1 + 1 wrongly"
+
+
+def _why_no_standin():
+    """None where the stand-in for CUDA's libraries can be built and used, else what is missing."""
+    from cuda_standin import why_not
+
+    return why_not()
 
 
 @pytest.fixture

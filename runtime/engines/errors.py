@@ -36,7 +36,7 @@ def engine_errors(engine: str, path: Path) -> Iterator[None]:
         if not is_engines_own(error):
             raise
         reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+        if is_out_of_memory(error):
             raise OutOfMemoryError(
                 f"{engine} ran out of memory with {path}: use smaller images or a smaller batch_size, or on a GPU "
                 f"another EngineOptions(gpu_memory_limit=...); its message: {reason}"
@@ -45,3 +45,13 @@ def engine_errors(engine: str, path: Path) -> Iterator[None]:
             f"{engine} failed in a run of {path}: export the artifact again if it happens with every image; "
             f"its message: {reason}"
         ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an engine ran out of memory, on the host or on a device."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"))
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an engine's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_LONGEST]

@@ -1,4 +1,4 @@
-"""Runs with inputs and outputs in device memory, allocated once for each shape and concurrent run."""
+"""Runs with images and outputs in memory that is allocated once for each shape and concurrent run."""
 
 import threading
 from collections import OrderedDict
@@ -8,98 +8,130 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from runtime.artifact import IMAGES
+from runtime.artifact import IMAGES, INPUT_NAMES
+from runtime.engines.ort.cuda_work import cuda_work
 from runtime.engines.ort.library import ort
+from runtime.engines.ort.page_locked import PageLocked
 
-_KEPT_SHAPES = 8  # so that images of many sizes do not fill the device
+KEPT_SHAPES = 8  # so that images of many sizes do not fill the device
 
 Arrays = dict[str, npt.NDArray[Any]]
+Outputs = Mapping[str, Mapping[str, Any]]
 Device = tuple[str, int]
 _T = TypeVar("_T")
 
 
 class Kept(Generic[_T]):
-    """Values for the shapes used last; others are made again when needed."""
+    """Values for the keys used last; others are made again when needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = KEPT_SHAPES) -> None:
+        self._most = most
         self._values: OrderedDict[Hashable, _T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return the value for a key."""
         if key not in self._values:
-            while len(self._values) >= _KEPT_SHAPES:  # before making one, so that the memory can be reused
+            while len(self._values) >= self._most:  # before making one, so that the memory can be reused
                 self._values.popitem(last=False)
             self._values[key] = make()
         self._values.move_to_end(key)
         return self._values[key]
 
 
+class Upload:
+    """Images of one shape on a device: `tensor`, which stays where it is."""
+
+    def __init__(self, images: npt.NDArray[Any], device: Device) -> None:
+        self.tensor = tensor(images.shape, images.dtype, device)
+        self._staging = PageLocked(images.shape, images.dtype) if device[0] == "cuda" else None
+
+    def __call__(self, images: npt.NDArray[Any]) -> None:
+        """Copy images to the device, and wait for it."""
+        if self._staging is not None:
+            np.copyto(self._staging.array, images)
+            images = self._staging.array
+        self.tensor.update_inplace(images)
+
+
+class Download:
+    """Outputs of one shape on the host, written during a run; they stay where they are."""
+
+    def __init__(self, outputs: Outputs, batch: int, device: Device) -> None:
+        self._arrays: Arrays = {}
+        self._locked = []
+        for name, described in outputs.items():
+            shape = tuple(batch if side is None else side for side in described["shape"])
+            if device[0] == "cuda":
+                self._locked.append(PageLocked(shape, described["dtype"]))
+                self._arrays[name] = self._locked[-1].array
+            else:
+                self._arrays[name] = np.empty(shape, described["dtype"])
+        self.tensors = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self._arrays.items()}
+
+    def __call__(self) -> Arrays:
+        """Return copies."""
+        return {name: array.copy() for name, array in self._arrays.items()}
+
+
 class BoundRun:
-    """A session bound to its own tensors for inputs of one shape: fixed addresses, and no allocation during a run.
+    """A session with tensors for its inputs and outputs that stay where they are.
 
     Args:
         session: A session of ONNX Runtime.
-        examples: Host arrays like those that `__call__` gets.
-        batch: Number of images in a run.
-        outputs: As `Metadata.outputs` describes them.
-        device: "cpu" or "cuda", and the index.
-        ready: Inputs that are already on the device.
+        inputs: Tensors by name. Other inputs come as arrays, small ones: ONNX Runtime takes them where the graph needs
+            them, on the host or the device, when they are bound. So they are bound again when their values change.
+        outputs: Tensors by name.
+        options: Of a run, as for `InferenceSession.run`.
     """
 
     def __init__(
-        self,
-        session: Any,
-        examples: Mapping[str, npt.NDArray[Any]],
-        batch: int,
-        outputs: Mapping[str, Mapping[str, Any]],
-        device: Device,
-        ready: Mapping[str, Any] | None = None,
+        self, session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], options: Any = None
     ) -> None:
-        self._session = session
+        self._session, self._options = session, options
         self._binding = session.io_binding()
-        self._inputs, self._outputs = {}, {}
-        for name, array in examples.items():
-            # Images are uploaded as bytes; small inputs are also read by the host, and stay there.
-            self._inputs[name] = tensor(array.shape, array.dtype, device if name == IMAGES else ("cpu", 0))
-        for name, value in {**self._inputs, **(ready or {})}.items():
+        for name, value in inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        for name, described in outputs.items():
-            shape = [batch if side is None else side for side in described["shape"]]
-            self._outputs[name] = tensor(shape, described["dtype"], device)
-            self._binding.bind_ortvalue_output(name, self._outputs[name])
+        for name, value in outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._small = [name for name in input_names(session) if name not in inputs]
+        self._bound: dict[str, tuple[npt.NDArray[Any], Any]] = {}
 
-    def __call__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run and return copies on the host."""
-        for name, value in self._inputs.items():
-            value.update_inplace(arrays[name])
-        self._binding.synchronize_inputs()
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
-        # On the CPU, `numpy` returns a view of the tensor, which the next run overwrites.
-        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
+    def __call__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Run, and wait until the outputs are there."""
+        for name in self._small:
+            if name not in self._bound or not np.array_equal(self._bound[name][0], arrays[name]):
+                array = arrays[name].copy()
+                self._bound[name] = array, ort.OrtValue.ortvalue_from_numpy(array)
+                self._binding.bind_ortvalue_input(name, self._bound[name][1])
+        self._session.run_with_iobinding(self._binding, self._options)
 
 
 class BoundSession:
     """Runs a session with any free `BoundRun` of the input shape, for any number of threads at once."""
 
-    def __init__(self, session: Any, outputs: Mapping[str, Mapping[str, Any]], device: Device) -> None:
+    def __init__(self, session: Any, outputs: Outputs, device: Device) -> None:
         self._session, self._outputs, self._device = session, outputs, device
         self._lock = threading.Lock()
-        self._free: Kept[list[BoundRun]] = Kept()
+        self._free: Kept[list[tuple[Upload, BoundRun, Download]]] = Kept()
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run on host arrays."""
         arrays = on_host(inputs)
-        shape = arrays[IMAGES].shape
-        with self._lock:
-            free: list[BoundRun] = self._free.get(shape, list)
-            run = free.pop() if free else None
-        if run is None:  # as many are made as run at the same time
-            run = BoundRun(self._session, arrays, shape[0], self._outputs, self._device)
-        found = run(arrays)
-        with self._lock:
-            free.append(run)
+        images = arrays[IMAGES]
+        with cuda_work():
+            with self._lock:
+                free = self._free.get(images.shape, list)
+                upload, run, download = free.pop() if free else self._bind(images)  # as many as run at the same time
+            upload(images)
+            run(arrays)
+            found = download()
+            with self._lock:
+                free.append((upload, run, download))
         return found
+
+    def _bind(self, images: npt.NDArray[Any]) -> tuple[Upload, BoundRun, Download]:
+        upload, download = Upload(images, self._device), Download(self._outputs, len(images), self._device)
+        return upload, BoundRun(self._session, {IMAGES: upload.tensor}, download.tensors), download
 
 
 def on_host(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -110,3 +142,9 @@ def on_host(inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
 def tensor(shape: Any, dtype: Any, device: Device) -> Any:
     """Return an uninitialized tensor of ONNX Runtime on a device."""
     return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, *device)
+
+
+def input_names(session: Any) -> list[str]:
+    """Return the names of what a session must be fed, and of inputs of artifacts that have a default."""
+    optional = [value.name for value in session.get_overridable_initializers() if value.name in INPUT_NAMES]
+    return [value.name for value in session.get_inputs()] + optional

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +21,16 @@ class ArtifactCache:
     def __init__(self, folder: str | Path, path: Path, *, verified: bool) -> None:
         self._folder, self._path, self._verified = Path(folder), path, verified
 
-    def graph(self, providers: Providers, part: str) -> GraphCache:
-        """Return the entry of the optimized graph for these providers; `part` names a part of a cut graph."""
-        names = [name for name, _ in providers]
-        return GraphCache(self._folder, self._key | {"providers": names, "part": part, "processor": processor()})
+    def graph(self, providers: Providers, part: str, sides: Mapping[str, int]) -> GraphCache:
+        """Return the entry of the optimized graph for these providers.
+
+        Args:
+            providers: The providers.
+            part: Name of a part of a cut graph; "" for the whole.
+            sides: The axes of its inputs that are fixed.
+        """
+        key = {"providers": [name for name, _ in providers], "part": part, "sides": dict(sides)}
+        return GraphCache(self._folder, self._key | key | {"processor": processor()})
 
     def engines(self) -> Path:
         """Create and return the folder for TensorRT's engines."""

@@ -1,7 +1,10 @@
 """The providers of ONNX Runtime that run a graph, and their options."""
 
+import io
 import logging
 import os
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,30 @@ def choose_providers(kind: str, index: int, options: EngineOptions) -> Providers
             f"device {kind!r} was requested, but onnxruntime {ort.__version__} is a build without {name}: "
             "pip uninstall onnxruntime, then pip install 'maskrcnn-export[onnx-gpu]'"
         )
-    if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed beside it
-        ort.preload_dlls(directory="")
-    # The default search times all algorithms again for each new image size.
-    cuda = {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": int(options.tf32)}
+    _load_libraries()
+    cuda = {
+        "device_id": index,
+        # The default search times all algorithms again for each new image size.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": int(options.tf32),
+        # The default strategy doubles the arena: it hits a limit at half of it, and holds up to twice what is needed.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     if options.gpu_memory_limit is not None:
-        # Allocates as needed; the default strategy doubles, and so hits the limit at half of it.
-        cuda |= {"gpu_mem_limit": options.gpu_memory_limit, "arena_extend_strategy": "kSameAsRequested"}
+        cuda["gpu_mem_limit"] = options.gpu_memory_limit
     return [(CUDA, cuda), *cpu]
+
+
+@cache
+def _load_libraries() -> None:
+    """Load the CUDA libraries that pip installed beside ONNX Runtime; what is missing shows when CUDA is used."""
+    if not hasattr(ort, "preload_dlls"):
+        return
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints each library that it does not find
+        ort.preload_dlls(directory="")
+    for line in said.getvalue().splitlines():
+        _logger.info("onnxruntime: %s", line)
 
 
 def with_tensorrt(providers: Providers, precision: str, options: EngineOptions, engines: Path | None) -> Providers:

@@ -113,20 +113,18 @@ def test_threads_of_tensorflow(savedmodel_artifact, pytestconfig):
 def test_options_of_cuda(onnx_artifact, opened):
     predictor = Predictor(onnx_artifact, "cuda:2")
     assert predictor.device == "cuda:2"
-    assert opened[0].providers == [
-        (CUDA, {"device_id": 2, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}),
-        (CPU, {}),
-    ]
+    settings = {"device_id": 2, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}
+    settings["arena_extend_strategy"] = "kSameAsRequested"
+    assert [call.providers for call in opened] == [[(CUDA, settings), (CPU, {})]] * 2  # the first runs a convolution
     Predictor(onnx_artifact, "cuda", engine=EngineOptions(tf32=True, gpu_memory_limit=3 * 2**30))
-    settings = opened[1].providers[0][1]
-    assert (settings["device_id"], settings["use_tf32"]) == (0, 1)
-    assert (settings["gpu_mem_limit"], settings["arena_extend_strategy"]) == (3 * 2**30, "kSameAsRequested")
+    settings = opened[3].providers[0][1]
+    assert (settings["device_id"], settings["use_tf32"], settings["gpu_mem_limit"]) == (0, 1, 3 * 2**30)
 
 
 def test_cuda_graph_records_the_first_part_only(onnx_artifact, opened):
     Predictor(onnx_artifact, "cuda", engine=EngineOptions(cuda_graph=True))
     assert [call.providers[0][1].get("enable_cuda_graph") for call in opened] == [None, 1, None]
-    assert [isinstance(call.source, str) for call in opened] == [True, False, False]
+    assert not [call for call in opened if isinstance(call.source, str)]  # the graph is in memory only in two parts
 
 
 def test_cuda_graph_needs_the_borders(doctored, artifact, opened):
@@ -142,11 +140,12 @@ def test_cuda_graph_needs_the_borders(doctored, artifact, opened):
 def test_tensorrt(doctored, artifact, opened, tmp_path, monkeypatch, precision):
     if artifact.is_dir():
         pytest.skip("ONNX only")
-    monkeypatch.setattr("runtime.engines.ort.backend.OrtBackend._require_fixed_size", lambda *_: None)
+    monkeypatch.setattr("runtime.engines.ort.gpu_sessions.GpuSessions._require_fixed_size", lambda *_: None)
     path = doctored(precision=precision)
     options = EngineOptions(tf32=True, cache=tmp_path / "cache")
     assert Predictor(path, "tensorrt:1", engine=options).device == "tensorrt:1"
-    (call,) = opened
+    probe, call = opened
+    assert [name for name, _ in probe.providers] == [CUDA, CPU]
     assert [name for name, _ in call.providers] == [TENSORRT, CUDA, CPU]
     settings = call.providers[0][1]
     assert (settings["trt_fp16_enable"], settings["trt_int8_enable"]) == (0, int(precision == "int8"))

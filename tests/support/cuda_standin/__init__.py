@@ -87,6 +87,15 @@ def load(folder, *, without=()):
             ctypes.CDLL(str(folder / f"lib{name}"), mode=ctypes.RTLD_GLOBAL)
 
 
+def machine(folder, target, *, without=()):
+    """Make a folder for LD_LIBRARY_PATH, with the libraries but some; return it."""
+    target.mkdir()
+    for name in NAMES:
+        if name.split(".")[0] not in without:
+            (target / f"lib{name}").symlink_to(folder / f"lib{name}")
+    return target
+
+
 @dataclass(frozen=True)
 class Events:
     """What the provider did: lines of the log, as lists of words."""
@@ -108,6 +117,12 @@ class Events:
     def copies(self, direction):
         """Bytes of each copy, "htod", "dtoh" or "dtod", in order."""
         return [int(size) for size, *_ in self.of("copy", direction)]
+
+    def held(self, kind):
+        """Bytes of the device, or of pinned memory, that were allocated and not freed."""
+        return sum(
+            sign * int(size) for sign, what in ((1, "allocate"), (-1, "free")) for (size,) in self.of(what, kind)
+        )
 
     @property
     def waits(self):

@@ -170,15 +170,16 @@ static int release(void *place) {
     if (!place) return OK;
     pthread_mutex_lock(&lock);
     int kind = UNKNOWN_MEMORY, i = 0;
+    size_t size = 0;
     while (i < used_blocks && blocks[i].begin != place) i++;
     if (i < used_blocks) {
-        kind = blocks[i].kind;
+        kind = blocks[i].kind, size = blocks[i].size;
         if (kind == DEVICE) held[blocks[i].device] -= blocks[i].size;
         blocks[i].begin = NULL;
     }
     pthread_mutex_unlock(&lock);
     if (kind == DEVICE && refused("free")) return FORBIDDEN;
-    standin_log("free %s", kind == DEVICE ? "device" : "pinned");
+    standin_log("free %s %zu", kind == DEVICE ? "device" : "pinned", size);
     free(place);
     return OK;
 }
@@ -204,10 +205,11 @@ static int copy(void *to, const void *from, size_t size, int blocks_host) {
     int host = source == DEVICE ? target : source;
     standin_log("copy %cto%c %zu %s %s", source == DEVICE ? 'd' : 'h', target == DEVICE ? 'd' : 'h', size,
                 blocks_host ? "blocking" : "queued", host == PINNED ? "pinned" : "pageable");
-    memcpy(to, from, size);
-    /* Nothing computes counts. What has the size of one and cannot be one is replaced. */
-    if (size == 4 && source == DEVICE && target != DEVICE && (*(int *)to <= 0 || *(int *)to > 1000))
-        *(int *)to = setting("CUDA_STANDIN_COUNT", 3);
+    if (source == DEVICE && target != DEVICE) /* nothing is computed: results are zeros, and counts what was said */
+        memset(to, 0, size);
+    else
+        memcpy(to, from, size);
+    if (source == DEVICE && target == UNKNOWN_MEMORY && size == 4) *(int *)to = setting("CUDA_STANDIN_COUNT", 3);
     return OK;
 }
 int cudaMemcpy(void *to, const void *from, size_t size) { return copy(to, from, size, 1); }
@@ -244,6 +246,7 @@ int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) { fun
 
 static struct Kernel { const void *stub; char name[160]; } *kernels;
 static int kernel_count, sorted_count;
+static __thread int last_error;
 static __thread struct { Sizes grid, block; size_t shared; void *stream; } configuration;
 
 void **__cudaRegisterFatBinary(void *code) { return handle(); }
@@ -261,9 +264,15 @@ static int launch(const void *stub) {
     if (sorted_count != kernel_count) qsort(kernels, sorted_count = kernel_count, sizeof *kernels, by_stub);
     struct Kernel wanted = {stub}, *found = bsearch(&wanted, kernels, kernel_count, sizeof wanted, by_stub);
     pthread_mutex_unlock(&lock);
-    if (!has_code()) return NO_CODE;
+    if (!has_code()) return last_error = NO_CODE;
     standin_log("launch %s", found ? found->name : "unknown");
     return OK;
+}
+int cudaPeekAtLastError(void) { return last_error; }
+int cudaGetLastError(void) {
+    int error = last_error;
+    last_error = OK;
+    return error;
 }
 unsigned __cudaPushCallConfiguration(Sizes grid, Sizes block, size_t shared, void *stream) {
     configuration.grid = grid, configuration.block = block, configuration.shared = shared, configuration.stream = stream;

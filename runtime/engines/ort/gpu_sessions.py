@@ -1,0 +1,99 @@
+"""The sessions of an artifact on a GPU: one for each batch size, or for each shape of images."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.artifact import IMAGES, Metadata
+from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
+from runtime.engines.inputs import check_graph_inputs
+from runtime.engines.options import EngineOptions
+from runtime.engines.ort.binding import Arrays, BoundSession, Device, Kept
+from runtime.engines.ort.cuda_graph import TRUNK_ENDS, RecordedSession
+from runtime.engines.ort.library import CUDA, TENSORRT
+from runtime.engines.ort.providers import Providers
+from runtime.engines.ort.session import SessionOpener, inputs_of
+from runtime.errors import DeviceError
+
+_KEPT_SESSIONS = 4  # each has its own copy of the weights on the device
+
+_Run = Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]
+
+
+class GpuSessions:
+    """Opens sessions as shapes of images come, keeps those used last, and runs them.
+
+    Raises:
+        DeviceError: The device cannot be used.
+        OutOfMemoryError: It has too little memory.
+        ArtifactError: ONNX Runtime refuses the artifact.
+    """
+
+    def __init__(
+        self, opener: SessionOpener, providers: Providers, metadata: Metadata, options: EngineOptions, index: int
+    ) -> None:
+        self._opener, self._providers, self._metadata, self._options = opener, providers, metadata, options
+        self._device: Device = ("cuda", index)
+        self._lock = threading.Lock()
+        self._kept: Kept[_Run] = Kept(_KEPT_SESSIONS)
+        opener.require_device([each for each in providers if each[0] != TENSORRT])
+        # One image or, if the artifact has a fixed batch size, that many; so errors come when the artifact is opened.
+        batch, height, width = metadata.input_shape
+        side = metadata.resize.max_dim or 0
+        self._runner((batch or 1, height or side, width or side))
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run on host arrays."""
+        return self._runner(np.shape(inputs[IMAGES]))(inputs)
+
+    def sides(self, shape: tuple[int, ...]) -> dict[str, int]:
+        """Return the axes that a session has fixed for `images` of a shape: all that change rarely.
+
+        ONNX Runtime then computes what depends on them, anchors among it, when it opens the graph, and runs the rest on
+        the device alone. A limit of memory is of one session, so there is one for all shapes.
+        """
+        if self._providers[0][0] != CUDA or self._options.gpu_memory_limit is not None:
+            return {}
+        axes = ("batch", "height", "width") if self._metadata.resize.mode == "square" else ("batch",)
+        return dict(zip(axes, shape, strict=False))
+
+    def _runner(self, shape: tuple[int, ...]) -> _Run:
+        sides = self.sides(shape)
+        with self._lock:
+            return self._kept.get(tuple(sides.items()), lambda: self._open(sides))
+
+    def _open(self, sides: dict[str, int]) -> _Run:
+        if self._options.cuda_graph:
+            return self._open_recorded(sides)
+        session = self._opener.open(self._providers, sides)
+        if self._providers[0][0] == TENSORRT:
+            self._require_fixed_size(session)
+        check_graph_inputs(inputs_of(session), self._metadata, self._opener.path)
+        return BoundSession(session, self._metadata.outputs(), self._device)
+
+    def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
+        """Open the graph in two parts, the first of which is recorded."""
+        places = self._metadata.borders
+        model = CutModel(self._opener.path.read_bytes())
+        points = model.cut_points({places[name]["tensor"] for name in TRUNK_ENDS if name in places})
+        (name, settings), *others = self._providers
+        trunk = self._opener.open(
+            [(name, settings | {"enable_cuda_graph": 1}), *others], sides, "trunk", model.part({}, points)
+        )
+        types = {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in trunk.get_outputs()}
+        rest = self._opener.open(self._providers, sides, "rest", model.part(types))
+        inputs = inputs_of(trunk) | {name: value for name, value in inputs_of(rest).items() if name not in types}
+        check_graph_inputs(inputs, self._metadata, self._opener.path)
+        return RecordedSession(trunk, rest, self._metadata.outputs(), self._device)
+
+    def _require_fixed_size(self, session: Any) -> None:
+        """Refuse dynamic sizes for TensorRT, which takes minutes to build an engine for each input size."""
+        for value in session.get_inputs():
+            if not all(isinstance(side, int) for side in value.shape):
+                raise DeviceError(
+                    f"device 'tensorrt' needs a graph of fixed size, but {value.name} of {self._opener.path} is "
+                    f"{value.shape}: export it with --target tensorrt, or use device 'cuda'"
+                )
