@@ -1,10 +1,9 @@
-"""ONNX Runtime's CUDA provider on libraries that stand in for CUDA's: see `tests/support/cuda_standin`."""
+"""ONNX Runtime's CUDA provider on libraries that stand in for CUDA's: see `tests/support/cuda_standin.py`."""
 
 import os
 from pathlib import Path
 
 import cuda_standin
-import numpy as np
 import pytest
 
 
@@ -32,8 +31,3 @@ def log(libraries, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_STANDIN_LOG", str(found.path))
     monkeypatch.setenv("CUDA_STANDIN_DEVICES", "2")
     return found
-
-
-def inputs_of(height, width, batch=1):
-    """Arguments of `Predictor.run`."""
-    return np.zeros((batch, height, width, 3), np.uint8), np.tile(np.float32([0, 0, height, width]), (batch, 1))

@@ -4,11 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cuda_standin import inputs_of
 
 from runtime import EngineOptions, Predictor
 from runtime.engines.ort.binding import KEPT_SHAPES
-
-from .conftest import inputs_of
 
 pytestmark = pytest.mark.cuda_standin
 SIZES = [(256, 256), (192, 256), (256, 192)]

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cuda_standin import inputs_of
 
 from runtime import EngineOptions, Predictor
-
-from .conftest import inputs_of
 
 pytestmark = pytest.mark.cuda_standin
 PLAIN, RECORDED = {}, {"cuda_graph": True}

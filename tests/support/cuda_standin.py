@@ -1,7 +1,7 @@
 """Libraries that take the place of CUDA's: ONNX Runtime's CUDA provider runs on them on any Linux machine.
 
 Placement, copies, options, launches and recordings are the provider's own, and each is a line of a log (`Log`). Kernels
-do nothing, so values are meaningless, and so are times. See `cudart.c` for the made-up machines there are.
+do nothing, so values are meaningless, and so are times. See `cuda_libraries/cudart.c` for the machines that it can be.
 """
 
 import ctypes
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-HERE = Path(__file__).parent
+import numpy as np
+
+SOURCES = Path(__file__).with_name("cuda_libraries")
 # In the order in which they are loaded: each needs those before it.
 NAMES = ("cudart.so.13", "cuda.so.1", "cublasLt.so.13", "cublas.so.13", "curand.so.10", "cudnn.so.9")
 # Functions that start work on the device; others answer 0 and do nothing.
@@ -44,7 +46,7 @@ def why_not():
 def build(folder):
     """Compile the libraries into a folder below `folder`, unless they are there; return it."""
     content = provider().read_bytes()
-    sources = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.[ch]"))) + Path(__file__).read_bytes()
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.c"))) + Path(__file__).read_bytes()
     target = folder / hashlib.sha256(sources + content[-4096:] + str(len(content)).encode()).hexdigest()[:16]
     if target.exists():
         return target
@@ -54,7 +56,7 @@ def build(folder):
     wanted = re.findall(r"U (\w+)(?:@(\S+))?$", listed.stdout, re.MULTILINE)
     for name in NAMES:
         library = f"lib{name}"
-        source = HERE / ("cudart.c" if name.startswith("cudart") else "libraries.c")
+        source = SOURCES / ("cudart.c" if name.startswith("cudart") else "libraries.c")
         functions = {function for function, of in wanted if of == library}
         if name.startswith("cudnn"):  # loaded when it is needed, by the names of its functions
             functions |= {found.decode() for found in re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", content)}
@@ -94,6 +96,11 @@ def machine(folder, target, *, without=()):
         if name.split(".")[0] not in without:
             (target / f"lib{name}").symlink_to(folder / f"lib{name}")
     return target
+
+
+def inputs_of(height, width, batch=1):
+    """Arguments of `Predictor.run`."""
+    return np.zeros((batch, height, width, 3), np.uint8), np.tile(np.float32([0, 0, height, width]), (batch, 1))
 
 
 @dataclass(frozen=True)
