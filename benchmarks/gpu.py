@@ -1,16 +1,23 @@
 """An artifact on a GPU, beside torchvision: one file that needs Python, NumPy and onnxruntime-gpu, not this project.
 
-    python gpu.py r50.npz r50-fp16.npz --torchvision -o results.json
+    python gpu.py r50.npz r50-fp16.npz --torchvision --predictor -o results.json
 
 Takes artifacts (`.onnx`) and skeletons (`.npz`, see skeleton.py), whose weights are computed here, bit for bit.
-Prints tables and writes JSON. `--device cpu` runs all that needs no GPU. Exit codes: 0 done, 2 wrong arguments, 3 an
-artifact cannot be used, 4 the device or a package is missing, 5 the device's detections differ from the CPU's.
+`--predictor` also measures `Predictor` on the artifacts, if the project's folder `runtime` is beside this file. Steps
+follow one another, each with the device to itself. The JSON is written after each step, so it has what was measured
+before one fails, or before `--seconds` are over. `--device cpu` runs all that needs no GPU.
+
+Exit codes: 0 done, 2 wrong arguments, 3 an artifact cannot be used, 4 the device or a package is missing, 5 the
+device's detections differ from the CPU's, 6 a step failed or there was no time for it.
 """
 
 import argparse
+import contextlib
 import copy
 import functools
+import gc
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,9 +25,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-BAD_INPUT, NO_DEVICE, DIFFERENT = 3, 4, 5
+BAD_INPUT, NO_DEVICE, DIFFERENT, INCOMPLETE = 3, 4, 5, 6
 WARM_UP = 3  # runs of each case before it is timed; an engine chooses its algorithms in them
 Arrays = dict[str, np.ndarray]
 
@@ -140,9 +149,7 @@ def open_session(content: bytes, device: Device, pictures: np.ndarray, profile: 
     Raises:
         Failure: The device cannot be used, or ONNX Runtime refuses the graph.
     """
-    ort = engine()
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    ort, settings = engine(), quiet_settings()
     settings.enable_profiling = bool(profile)
     settings.profile_file_prefix = profile or "profile"
     if device.fixed:
@@ -154,7 +161,7 @@ def open_session(content: bytes, device: Device, pictures: np.ndarray, profile: 
             raise Failure(NO_DEVICE, f"onnxruntime {ort.__version__} is a build without CUDA: install onnxruntime-gpu")
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(device.index), **device.options}))
     try:
-        session = ort.InferenceSession(content, settings, providers=providers)
+        session = ort.InferenceSession(content, settings, providers=providers, enable_fallback=0)
     except Exception as error:  # its exceptions have no common base
         code = NO_DEVICE if device.kind == "cuda" and "CUDA" in str(error) else BAD_INPUT
         raise Failure(code, f"onnxruntime {ort.__version__} opens no session: {first_line(error)}") from error
@@ -164,6 +171,13 @@ def open_session(content: bytes, device: Device, pictures: np.ndarray, profile: 
     return session, make_feeds(session, pictures)
 
 
+def quiet_settings() -> Any:
+    """Session options without messages: errors are exceptions, too."""
+    settings = engine().SessionOptions()
+    settings.log_severity_level = 4
+    return settings
+
+
 def engine() -> Any:
     """ONNX Runtime, with the CUDA libraries that pip installed beside it."""
     try:
@@ -171,7 +185,9 @@ def engine() -> Any:
     except ImportError as error:
         raise Failure(NO_DEVICE, f"onnxruntime cannot be imported ({error}): pip install onnxruntime-gpu") from error
     if hasattr(ort, "preload_dlls") and "CUDAExecutionProvider" in ort.get_available_providers():
-        ort.preload_dlls(directory="")
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls(directory="")
+    ort.set_default_logger_severity(4)  # it warns at each opening, and of each algorithm that cuDNN does not offer
     return ort
 
 
@@ -225,7 +241,7 @@ class Bound:
     def __init__(self, session: Any, feeds: Arrays, device: Device, like: Arrays) -> None:
         value, place = engine().OrtValue, (device.kind, device.index)
         self._session, self._binding = session, session.io_binding()
-        # Suppression reads thresholds on the host, so scalars stay there.
+        # Suppression may read thresholds on the host. ONNX Runtime copies scalars where they are needed.
         self.inputs = {
             name: value.ortvalue_from_numpy(array, *(place if array.ndim else ("cpu", 0)))
             for name, array in feeds.items()
@@ -320,8 +336,13 @@ def measure(cases: Sequence[Case], runs: int) -> None:
                 case.times.append(perf_counter() - begin)
 
 
-def our_cases(model: str, content: bytes, device: Device, pictures: np.ndarray, torch: Any) -> list[Case]:
-    """The graph from NumPy to NumPy and with bound tensors; and, of a whole artifact, from picture to masks."""
+def time_ours(
+    model: str, content: bytes, device: Device, pictures: np.ndarray, torch: Any, runs: int
+) -> list[dict[str, Any]]:
+    """Time the graph from NumPy to NumPy and with bound tensors; and, of a whole artifact, from picture to masks.
+
+    The session is gone afterwards, and with it its memory on the device.
+    """
     session, feeds = open_session(content, device, pictures)
     like, batch = run(session, feeds), len(pictures)
     bound = Bound(session, feeds, device, like)
@@ -329,8 +350,6 @@ def our_cases(model: str, content: bytes, device: Device, pictures: np.ndarray, 
         Case(model, "arrays", "network, arrays in and out", batch, lambda: run(session, feeds)),
         Case(model, "bound", NETWORK, batch, bound),
     ]
-    if "masks" not in like:
-        return cases
     size = pictures.shape[1:3]
 
     def detections() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -343,12 +362,15 @@ def our_cases(model: str, content: bytes, device: Device, pictures: np.ndarray, 
         _ = [bitmaps(torch, boxes, masks, *size, torch_place(device)) for boxes, masks in detections()]
         synchronize(torch, device)
 
-    cases.append(
-        Case(model, "NumPy run lengths", ON_HOST, batch, lambda: [run_lengths(*each, *size) for each in detections()])
-    )
-    if torch is not None:
-        cases.append(Case(model, "torch pastes", ON_DEVICE, batch, to_bitmaps))
-    return cases
+    def to_lengths() -> None:
+        _ = [run_lengths(*each, *size) for each in detections()]
+
+    if "masks" in like:
+        cases.append(Case(model, "NumPy run lengths", ON_HOST, batch, to_lengths))
+        if torch is not None:
+            cases.append(Case(model, "torch pastes", ON_DEVICE, batch, to_bitmaps))
+    measure(cases, runs)
+    return [case.summary() for case in cases]
 
 
 def torch_place(device: Device) -> str:
@@ -484,48 +506,59 @@ def peer_package() -> Any:
     return torch
 
 
-def peer_cases(torch: Any, pictures: np.ndarray, device: Device) -> tuple[list[Case], dict[str, int]]:
-    """torchvision's Mask R-CNN: three ways it is run; network alone, and from pictures on the host to masks.
+class Peer:
+    """torchvision's Mask R-CNN with random weights, and the ways it is run.
 
     Its batch norms are `BatchNorm2d`, which cuDNN computes, not the slower frozen ones that come with its weights.
     """
-    import torchvision  # noqa: PLC0415
 
-    place, size = torch_place(device), pictures.shape[1]
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
-    build = torchvision.models.detection.maskrcnn_resnet50_fpn
-    model = build(weights=None, weights_backbone=None, num_classes=91, min_size=size, max_size=size).eval().to(place)
-    paste = model.transform.postprocess
-    half = torch.float16 if device.kind == "cuda" else torch.bfloat16
+    def __init__(self, torch: Any, picture: np.ndarray, device: Device) -> None:
+        import torchvision  # noqa: PLC0415
 
-    def prepare() -> list[Any]:
-        return list(torch.from_numpy(pictures).to(place).permute(0, 3, 1, 2).float() / 255)
+        self._torch, self._device, size = torch, device, picture.shape[1]
+        torch.manual_seed(0)
+        torch.backends.cudnn.benchmark = True
+        build = torchvision.models.detection.maskrcnn_resnet50_fpn
+        model = build(weights=None, weights_backbone=None, num_classes=91, min_size=size, max_size=size)
+        self._model = model.eval().to(torch_place(device))
+        with torch.inference_mode():
+            self.proposals = calibrate(torch, self._model, self._prepare(picture))
+        self._half = torch.float16 if device.kind == "cuda" else torch.bfloat16
+        half = str(self._half).removeprefix("torch.")
+        # By name: whether it is channels-last in half precision, TF32 is allowed, and the backbone is compiled.
+        self.ways = {"eager float32": (False, False, False), "eager, TF32 allowed": (False, True, False)}
+        self.ways |= {
+            f"channels-last {half}": (True, True, False),
+            f"compiled, channels-last {half}": (True, True, True),
+        }
 
-    ready = prepare()
-    with torch.inference_mode():
-        proposals = calibrate(torch, model, ready[:1])
-    laid_out = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    ways = (("eager float32", model, False, False), ("eager, TF32 allowed", model, True, False))
-    ways += ((f"channels-last {str(half).removeprefix('torch.')}", laid_out, True, True),)
+    def _prepare(self, pictures: np.ndarray) -> list[Any]:
+        tensors = self._torch.from_numpy(pictures).to(torch_place(self._device))
+        return list(tensors.permute(0, 3, 1, 2).float() / 255)
 
-    def forward(way: tuple[str, Any, bool, bool], end: str) -> list[Any]:
-        _, network, tf32, autocast = way
+    def time(self, way: str, pictures: np.ndarray, runs: int) -> tuple[list[dict[str, Any]], int]:
+        """Time one way up to the three ends; also returns the number of detections of a picture."""
+        torch, (half, tf32, compiled) = self._torch, self.ways[way]
+        network = copy.deepcopy(self._model).to(memory_format=torch.channels_last) if half else self._model
+        if compiled:
+            network.backbone = torch.compile(network.backbone)
+        paste, ready = type(network.transform).postprocess.__get__(network.transform), self._prepare(pictures)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        network.transform.postprocess = (lambda result, *_: result) if end == NETWORK else paste
-        with torch.inference_mode(), torch.autocast(device.kind, dtype=half, enabled=autocast):
-            masks = [found["masks"] for found in network(ready if end == NETWORK else prepare())]
-            masks = masks if end == NETWORK else [each > 0.5 for each in masks]
-        masks = [each.cpu() for each in masks] if end == ON_HOST else masks
-        synchronize(torch, device)
-        return masks
 
-    cases = [
-        Case("torchvision", way[0], end, len(pictures), functools.partial(forward, way, end))
-        for way in ways
-        for end in (NETWORK, ON_DEVICE, ON_HOST)
-    ]
-    return cases, {"proposals": proposals} | {way[0]: len(forward(way, NETWORK)[0]) for way in ways}
+        def forward(end: str) -> list[Any]:
+            network.transform.postprocess = (lambda result, *_: result) if end == NETWORK else paste
+            given = ready if end == NETWORK else self._prepare(pictures)
+            with torch.inference_mode(), torch.autocast(self._device.kind, dtype=self._half, enabled=half):
+                masks = [found["masks"] for found in network(given)]
+                masks = masks if end == NETWORK else [each > 0.5 for each in masks]
+            masks = [each.cpu() for each in masks] if end == ON_HOST else masks
+            synchronize(torch, self._device)
+            return masks
+
+        ends = (NETWORK, ON_DEVICE, ON_HOST)
+        cases = [Case("torchvision", way, end, len(pictures), functools.partial(forward, end)) for end in ends]
+        measure(cases, runs)
+        return [case.summary() for case in cases], len(forward(NETWORK)[0])
 
 
 def calibrate(torch: Any, model: Any, images: list[Any]) -> int:
@@ -565,6 +598,81 @@ def calibrate(torch: Any, model: Any, images: list[Any]) -> int:
     return len(proposals[0])
 
 
+# --- Predictor -------------------------------------------------------------------------------------------------------
+
+
+def time_predictor(path: Path, device: Device, options: dict[str, Any], runs: int) -> dict[str, Any]:
+    """What a user of `Predictor` gets: parity with the CPU, times, placement, and nothing on the terminal."""
+    from runtime import EngineOptions, Predictor  # noqa: PLC0415 - the project is optional here
+
+    name = f"cuda:{device.index}" if device.kind == "cuda" else "cpu"
+    with said() as lines:
+        reference = Predictor(path, "cpu", score_threshold=0.0)
+        _, height, width = reference.metadata.input_shape
+        side = reference.metadata.resize.max_dim
+        picture = make_pictures(1, max(height or side, width or side))[:, : height or side, : width or side]
+        window = np.array([[0, 0, *picture.shape[1:3]]], np.float32)
+        expected = reference.run(picture, window)
+        before, begin = ask_gpu(device), perf_counter()
+        predictor = Predictor(path, name, score_threshold=0.0, engine=EngineOptions(**options))
+        facts: dict[str, Any] = {"device": predictor.device, "open_s": perf_counter() - begin}
+        begin = perf_counter()
+        found = predictor.run(picture, window)
+        facts |= {"first_run_s": perf_counter() - begin, "parity": compare(found, expected)}
+        batch = np.repeat(picture, 4, 0), np.repeat(window, 4, 0)
+        kind = ", ".join(options) or "plain"
+        cases = [
+            Case(
+                path.stem,
+                f"Predictor.run, {kind}",
+                "network, arrays in and out",
+                1,
+                lambda: predictor.run(picture, window),
+            ),
+            Case(path.stem, f"Predictor, {kind}", "detections of an image", 1, lambda: predictor(picture[0])),
+            Case(path.stem, f"Predictor.run, {kind}", "network, arrays in and out", 4, lambda: predictor.run(*batch)),
+        ]
+        for case in cases:  # one after another: with another batch size in between, a session's turn would be cold
+            measure([case], runs)
+        threads = [Case(path.stem, "", "", 1, lambda: in_new_thread(lambda: predictor.run(picture, window)))]
+        measure(threads, 5)
+        placed = predictor.explain(picture[0])
+        facts["gpu_memory"] = [each.get("memory.used", "unknown") for each in (before, ask_gpu(device))]
+        predictor.close()
+    nodes: Counter[str] = Counter()
+    for (where, operator), count in placed.counts.items():
+        nodes[f"copies: {operator}" if operator.startswith("Memcpy") else where] += count
+    facts |= {"new_threads": threads[0].summary(), "nodes": dict(nodes), "said": lines}
+    return facts | {"cases": [case.summary() for case in cases]}
+
+
+def in_new_thread(call: Callable[[], Any]) -> None:
+    """Call something in a thread of its own, and wait for it."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+@contextlib.contextmanager
+def said() -> Iterator[list[str]]:
+    """Collect what is written to stdout and stderr, also by libraries, as lines."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        kept = [os.dup(descriptor) for descriptor in (1, 2)]
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield lines
+        finally:
+            for descriptor, copied in zip((1, 2), kept, strict=True):
+                os.dup2(copied, descriptor)
+                os.close(copied)
+            file.seek(0)
+            lines += file.read().splitlines()[:20]
+
+
 # --- The report ------------------------------------------------------------------------------------------------------
 
 
@@ -581,22 +689,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {failure}", file=sys.stderr)
         return failure.code
     print_facts(report)
-    if given.output:
-        partial = given.output.with_name(f"{given.output.name}.part")
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        partial.replace(given.output)
-    return DIFFERENT if report["different"] else 0
+    for name, reason in report["failed"].items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    return DIFFERENT if report["different"] else INCOMPLETE if report["failed"] else 0
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Device]:
     """Arguments, and the device they name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifacts", nargs="+", type=Path, help=".onnx artifacts or .npz skeletons")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 8])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 8], help="(default 1 4 8)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of a case, fewer in batches (default 50)")
     parser.add_argument("--size", type=int, default=1024, help="side of the picture, a multiple of 64 (default 1024)")
     parser.add_argument("--device", default="cuda:0", help="cuda:N or cpu")
     parser.add_argument("--torchvision", action="store_true", help="measure the peer, too; torch also pastes our masks")
+    parser.add_argument("--predictor", action="store_true", help="measure Predictor on the .onnx files, too")
+    parser.add_argument("--seconds", type=float, default=3600, help="begin no step after that long (default 3600)")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the CUDA provider")
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     parser.add_argument("--graph-attempt", action="store_true", help=argparse.SUPPRESS)
@@ -609,41 +717,164 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Device]:
     if min(given.runs, *given.batches) < 1 or given.size < 64 or given.size % 64:
         parser.error("--runs and --batches are at least 1, --size is a multiple of 64")
     # The provider's own search times every algorithm again for each picture size.
-    options = {"cudnn_conv_algo_search": "HEURISTIC"} | {key: value for key, _, value in pairs}
+    options = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    options |= {key: value for key, _, value in pairs}
     return given, Device(kind, int(index or 0), options)
 
 
-def benchmark(given: argparse.Namespace, device: Device) -> dict[str, Any]:
-    """All measurements; the table of each batch is printed when it is there."""
-    torch = peer_package() if given.torchvision else None
-    report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="minutes")}
-    report |= {"command": " ".join(["python", Path(__file__).name, *sys.argv[1:]]), "machine": machine(device, torch)}
-    report |= {"size": given.size, "runs": given.runs, "sessions": {}, "different": [], "peer": {}, "cases": []}
-    ours = {}
-    for path in given.artifacts:
-        content, picture = load(path), make_pictures(1, given.size)
-        reference, feeds = open_session(content, Device("cpu"), picture)
-        expected = run(reference, feeds)
+class Steps:
+    """Steps of a run and its report, which is written after each."""
+
+    def __init__(self, report: dict[str, Any], output: Path | None, seconds: float) -> None:
+        self.report, self._output, self._end = report, output, perf_counter() + seconds
+        report["failed"], report["seconds"] = {}, {}
+
+    def take(self, name: str, step: Callable[[], Any]) -> Any:
+        """Take a step; None if it fails or there is no time for it, and the reason is in the report."""
+        begin, result = perf_counter(), None
+        if begin > self._end:
+            self.report["failed"][name] = "there was no time for it"
+        else:
+            try:
+                result = step()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other steps are taken
+                line = traceback.extract_tb(error.__traceback__)[-1].lineno
+                where = "" if isinstance(error, Failure) else f" ({type(error).__name__}, line {line})"
+                self.report["failed"][name] = f"{first_line(error)}{where}"
+            self.report["seconds"][name] = round(perf_counter() - begin, 1)
+            gc.collect()  # what a failed step held on the device
+        if self._output:
+            partial = self._output.with_name(f"{self._output.name}.part")
+            partial.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self._output)
+        return result
+
+    def cases(self, name: str, step: Callable[[], list[dict[str, Any]]]) -> None:
+        """Take a step that measures cases, and print them."""
+        found = self.take(name, step) or []
+        self.report["cases"] += found
+        print_table(found)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something to measure: a whole artifact or a part, the side of its pictures, and what the CPU makes of one."""
+
+    path: Path
+    content: bytes
+    side: int
+    precision: str
+    expected: Arrays
+
+    @classmethod
+    def open(cls, path: Path, size: int) -> "Artifact":
+        """Load it, and run it on the CPU.
+
+        Raises:
+            Failure: It cannot be used, or it detects nothing.
+        """
+        content = load(path)
+        session, feeds = open_session(content, Device("cpu"), make_pictures(1, size))
+        sides = next(value.shape for value in session.get_inputs() if value.name == "images")[1:3]
+        if all(isinstance(side, int) for side in sides):  # it takes one size only
+            size = max(sides)
+            feeds = make_feeds(session, make_pictures(1, size))
+        try:
+            expected = run(session, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise Failure(BAD_INPUT, f"{path} does not run on the CPU: {first_line(error)}") from error
         if not expected.get("num_detections", np.ones(1)).all():
             raise Failure(BAD_INPUT, f"{path} detects nothing: its time would say nothing about pictures with objects")
-        for mode, moded in modes(metadata(reference).get("precision", "fp32"), device):
-            label = f"{path.stem}, {mode}"
-            ours[label] = content, moded
-            facts = look(content, moded, picture, expected)
-            report["sessions"][label] = facts | {"cuda_graph": attempt_elsewhere(path, given, moded)}
-            if mode.startswith("fp32") and differs(facts["parity"]):
-                report["different"].append(label)
-    for batch in given.batches:
-        pictures = make_pictures(batch, given.size)
-        cases = [case for label, each in ours.items() for case in our_cases(label, *each, pictures, torch)]
-        if torch is not None:
-            further, report["peer"][str(batch)] = peer_cases(torch, pictures, device)
-            cases += further
-        measure(cases, max(min(given.runs, 10), given.runs // batch))
-        report["cases"] += [case.summary() for case in cases]
-        print_table(report["cases"][-len(cases) :])
+        return cls(path, content, size, metadata(session).get("precision", "fp32"), expected)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it goes from images to masks."""
+        return "masks" in self.expected
+
+
+def benchmark(given: argparse.Namespace, device: Device) -> dict[str, Any]:
+    """All measurements; the table of each step is printed when it is there."""
+    torch = peer_package() if given.torchvision else None
+    artifacts = [Artifact.open(path, given.size) for path in given.artifacts]
+    open_session(artifacts[0].content, device, make_pictures(1, artifacts[0].side))  # or a Failure
+    report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="minutes")}
+    report |= {"command": " ".join(["python", Path(__file__).name, *sys.argv[1:]]), "machine": machine(device, torch)}
+    report |= {"size": given.size, "runs": given.runs, "sessions": {}, "predictor": {}, "different": [], "peer": {}}
+    report["cases"] = []
+    steps = Steps(report, given.output, given.seconds)
+    measure_sessions(steps, artifacts, device, torch, given)
+    if given.predictor:
+        for artifact in artifacts:
+            measure_predictor(steps, artifact, device, given.runs)
+    if torch is not None:
+        measure_peer(steps, torch, device, given)
     report["ratios"] = ratios(report["cases"])
+    steps.take("ratios", lambda: None)
     return report
+
+
+def measure_sessions(
+    steps: Steps, artifacts: Sequence[Artifact], device: Device, torch: Any, given: argparse.Namespace
+) -> None:
+    """Take the steps of our sessions: what there is to know of each, then its times."""
+    for batch in given.batches:
+        for artifact in artifacts:
+            for mode, moded in modes(artifact.precision, device):
+                label, pictures = f"{artifact.path.stem}, {mode}", make_pictures(batch, artifact.side)
+                if batch == given.batches[0]:
+                    look_at(steps, artifact, label, moded, given)
+                elif not artifact.is_whole or mode.endswith(tuple(VARIANTS)):
+                    continue  # these are measured with the first batch size alone
+                runs = max(min(given.runs, 10), given.runs // batch)
+                step = functools.partial(time_ours, label, artifact.content, moded, pictures, torch, runs)
+                steps.cases(f"{label}: batch {batch}", step)
+
+
+def look_at(steps: Steps, artifact: Artifact, label: str, device: Device, given: argparse.Namespace) -> None:
+    """Take the steps of what there is to know of a mode beside its times."""
+    step = functools.partial(look, artifact.content, device, make_pictures(1, artifact.side), artifact.expected)
+    facts = steps.take(f"{label}: look", step)
+    if facts is None:
+        return
+    steps.report["sessions"][label] = facts
+    if artifact.precision == "fp32" and "TF32" not in label and differs(facts["parity"]):
+        steps.report["different"].append(label)
+    if not artifact.is_whole:  # the whole has steps that wait for the host, which cannot be recorded
+        attempt = functools.partial(attempt_elsewhere, artifact.path, given, device)
+        facts["cuda_graph"] = steps.take(f"{label}: CUDA graph", attempt)
+
+
+def measure_predictor(steps: Steps, artifact: Artifact, device: Device, runs: int) -> None:
+    """Take the steps of `Predictor` with an artifact."""
+    if artifact.path.suffix != ".onnx":
+        return
+    for options in PREDICTOR_OPTIONS if device.kind == "cuda" else ({},):
+        name = f"{artifact.path.stem}, Predictor, {', '.join(options) or 'plain'}"
+        facts = steps.take(name, functools.partial(time_predictor, artifact.path, device, options, runs))
+        if facts is None:
+            continue
+        steps.report["predictor"][name] = facts
+        print_table(facts["cases"])
+        if artifact.precision == "fp32" and not options.get("tf32") and differs(facts["parity"]):
+            steps.report["different"].append(name)
+
+
+def measure_peer(steps: Steps, torch: Any, device: Device, given: argparse.Namespace) -> None:
+    """Take the steps of torchvision; the compiled one comes last, because it takes longest."""
+    peer = steps.take("torchvision", lambda: Peer(torch, make_pictures(1, given.size), device))
+    for way in peer.ways if peer else ():
+        for batch in given.batches:
+            name = f"torchvision, {way}: batch {batch}"
+            pictures, runs = make_pictures(batch, given.size), max(min(given.runs, 10), given.runs // batch)
+            found, detections = steps.take(name, functools.partial(peer.time, way, pictures, runs)) or ([], 0)
+            steps.report["cases"] += found
+            print_table(found)
+            steps.report["peer"].setdefault(str(batch), {"proposals": peer.proposals})[way] = detections
+
+
+PREDICTOR_OPTIONS: tuple[dict[str, Any], ...] = ({}, {"cuda_graph": True}, {"tf32": True})
+VARIANTS = {"NHWC": {"prefer_nhwc": "1"}, "doubling arena": {"arena_extend_strategy": "kNextPowerOfTwo"}}
 
 
 def modes(precision: str, device: Device) -> list[tuple[str, Device]]:
@@ -652,7 +883,11 @@ def modes(precision: str, device: Device) -> list[tuple[str, Device]]:
     if device.kind == "cuda":
         strict, loose = (replace(device, options={"use_tf32": flag, **device.options}) for flag in "01")
         ways = [(precision, strict)] + ([("TF32", loose)] if precision == "fp32" else [])
-    return [(name + ", fixed" * fixed, replace(way, fixed=fixed)) for name, way in ways for fixed in (False, True)]
+    named = [(name + ", fixed" * fixed, replace(way, fixed=fixed)) for name, way in ways for fixed in (False, True)]
+    if device.kind == "cuda" and precision != "fp32":
+        for name, options in VARIANTS.items():
+            named.append((f"{precision}, fixed, {name}", replace(strict, options=strict.options | options, fixed=True)))
+    return named
 
 
 def look(content: bytes, device: Device, picture: np.ndarray, expected: Arrays) -> dict[str, Any]:
@@ -713,10 +948,12 @@ def ratios(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def print_table(cases: Sequence[dict[str, Any]]) -> None:
     """Milliseconds of each case."""
-    print(f"\n{'model':32}{'how':24}{'end':28}{'batch':>6}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'images/s':>10}")
+    if not cases:
+        return
+    print(f"\n{'model':36}{'how':36}{'end':28}{'batch':>6}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'images/s':>10}")
     for case in cases:
         numbers = "".join(f"{case[key]:10.2f}" for key in ("p50", "p90", "p99", "images_per_second"))
-        print(f"{case['model']:32}{case['how']:24}{case['end']:28}{case['batch']:6}{numbers}")
+        print(f"{case['model']:36}{case['how']:36}{case['end']:28}{case['batch']:6}{numbers}")
 
 
 def print_facts(report: dict[str, Any]) -> None:
@@ -730,7 +967,14 @@ def print_facts(report: dict[str, Any]) -> None:
             print("".join(f"  {key}: {line}\n" for line in facts[key][:20]), end="")
         top = list(facts["milliseconds"].items())[:8]
         print("  ms by operator: " + ", ".join(f"{name} {value:.2f}" for name, value in top))
-        print(f"  CUDA graph: {json.dumps(facts['cuda_graph'])}")
+        print(f"  CUDA graph: {json.dumps(facts.get('cuda_graph'))}")
+    for label, facts in report["predictor"].items():
+        print(
+            f"\n{label} on {facts['device']}: opened in {facts['open_s']:.2f} s, first run {facts['first_run_s']:.2f} s"
+        )
+        print(f"  GPU memory {' -> '.join(facts['gpu_memory'])}; parity with the CPU: {json.dumps(facts['parity'])}")
+        print(f"  nodes {json.dumps(facts['nodes'])}; ms in new threads {facts['new_threads']['p50']:.2f}")
+        print("".join(f"  said: {line}\n" for line in facts["said"]), end="")
     for row in report["ratios"]:
         print(f"{row['ratio']:6.2f} x  {row['ours']} / torchvision {row['peer']}, {row['end']}, batch {row['batch']}")
 

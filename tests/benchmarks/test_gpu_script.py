@@ -51,7 +51,7 @@ def test_the_script_imports_nothing_but_what_it_says():
     modules = {name.name for node in imports if isinstance(node, ast.Import) for name in node.names}
     modules |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
     outside = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
-    assert outside == {"numpy", "onnxruntime", "torch", "torchvision"}
+    assert outside == {"numpy", "onnxruntime", "torch", "torchvision", "runtime"}  # the last one for --predictor alone
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,45 @@ def test_runs_on_the_cpu_without_the_project(onnx_artifact, tmp_path):
     assert fixed["parity"]["matched"] == fixed["parity"]["reference"] == free["parity"]["detections"]
     assert sum(fixed["nodes"].values()) < 0.7 * sum(free["nodes"].values())
     assert fixed["milliseconds"]["Conv"] > 0
-    assert free["cuda_graph"] == {"reason": "a CUDA graph needs a CUDA device"}
+    assert report["failed"] == {}
+    assert not report["predictor"]
     assert "images/s" in done.stdout
     assert "maskrcnn" not in done.stderr
+
+
+def test_a_step_that_fails_leaves_what_the_others_measured(onnx_artifact, tmp_path, monkeypatch, capsys):
+    def fail(*_arguments):
+        raise RuntimeError("Failed to allocate memory\nsecond line")
+
+    monkeypatch.setattr(gpu, "look", fail)
+    output = tmp_path / "r.json"
+    arguments = ["--device=cpu", "--size=128", "--runs=1", "--batches", "1"]
+    assert gpu.main([str(onnx_artifact), *arguments, "-o", str(output)]) == gpu.INCOMPLETE
+    report = json.loads(output.read_text())
+    assert set(report["failed"]) == {"demo, fp32: look", "demo, fp32, fixed: look"}
+    assert all(
+        reason.startswith("Failed to allocate memory (RuntimeError, line ") for reason in report["failed"].values()
+    )
+    assert {case["model"] for case in report["cases"]} == {"demo, fp32", "demo, fp32, fixed"}
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_no_step_begins_after_the_time_is_over(onnx_artifact, tmp_path):
+    output = tmp_path / "r.json"
+    arguments = ["--device=cpu", "--size=128", "--seconds=0", "-o", str(output)]
+    assert gpu.main([str(onnx_artifact), *arguments]) == gpu.INCOMPLETE
+    report = json.loads(output.read_text())
+    assert report["cases"] == []
+    assert set(report["failed"].values()) == {"there was no time for it"}
+
+
+def test_what_a_user_of_the_predictor_gets(onnx_artifact):
+    facts = gpu.time_predictor(onnx_artifact, gpu.Device("cpu"), {}, 1)
+    assert facts["parity"]["matched"] == facts["parity"]["detections"] > 0
+    assert facts["said"] == []
+    assert [case["batch"] for case in facts["cases"]] == [1, 1, 4]
+    assert facts["new_threads"]["p50"] > 0
+    assert not any(name.startswith("copies") for name in facts["nodes"])
 
 
 @pytest.mark.parametrize(
