@@ -10,10 +10,15 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo test slow quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
+.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
+
+# Exports the packaged demo.onnx again from the packaged checkpoint; a test compares the two.
+demo-onnx: $(VENV)/.export
+	$(BIN)/maskrcnn-export onnx demo -o maskrcnn/demo.onnx --force
+	rm maskrcnn/demo.onnx.verdict.json
 
 test: check
 	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile

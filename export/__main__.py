@@ -16,7 +16,8 @@ def _start() -> None:
     except ModuleNotFoundError as error:
         from maskrcnn.distribution import missing_package  # noqa: PLC0415
 
-        missing = missing_package(error, "export", "maskrcnn-export")
+        lean = "".join(sys.argv[1:2]) in ("inspect", "edit", "benchmark", "doctor")
+        missing = missing_package(error, "predict" if lean else "export", "maskrcnn-export")
         if missing is None:
             raise
         sys.stderr.write(f"error: {missing}\n")

@@ -37,9 +37,12 @@ def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Turn an expected error into a line on stderr and an exit code. A failed parity check prints its verdict."""
-    with failures("export", "maskrcnn-export", _exit_code):
+def errors(extra: str = "export") -> Iterator[None]:
+    """Turn an expected error into a line on stderr and an exit code. A failed parity check prints its verdict.
+
+    `extra` is the smallest one that brings what the command needs.
+    """
+    with failures(extra, "maskrcnn-export", _exit_code):
         try:
             yield
         except ParityError as error:

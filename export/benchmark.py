@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.describe import engine_of
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.evaluation.speed import STEPS, run_timed
+from runtime.engines.versions import engine_of
 from runtime.errors import InputError
 from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor

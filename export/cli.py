@@ -185,7 +185,7 @@ def edit(
     pairs = [pair.partition("=") for pair in rename or ()]
     if not all(old and new for old, _, new in pairs):
         raise BadParameter("expected OLD=NEW, such as square=box", param_hint="--rename")
-    with errors():
+    with errors("predict"):
         from export.edit import edit_artifact  # noqa: PLC0415
 
         names = {old: new for old, _, new in pairs}
@@ -197,7 +197,7 @@ def edit(
 @app.command()
 def inspect(artifact: Artifact) -> None:
     """Show the metadata of an artifact: classes, inputs, outputs, origin and verdict."""
-    with errors():
+    with errors("predict"):
         from runtime.artifact_files.read import graph_digest, read_metadata  # noqa: PLC0415
 
         found = read_metadata(artifact)
@@ -221,7 +221,7 @@ def benchmark(
     force: Force = False,
 ) -> None:
     """Measure the latency of an artifact by step, batch size, number of detections and operator type."""
-    with errors():
+    with errors("predict"):
         from export.benchmark import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
         from runtime.atomic import atomic_write, check_output  # noqa: PLC0415
@@ -253,7 +253,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Show which engines and devices work here, why others do not, and how to fix them."""
-    with errors():
+    with errors("predict"):
         from export.doctor.examine import examine  # noqa: PLC0415
 
         code = console.findings(examine(artifacts or (), progress))

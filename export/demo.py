@@ -20,10 +20,11 @@ def run_demo(folder: Path, progress: Say, show: Callable[[Verdict], None]) -> It
     from PIL import Image  # noqa: PLC0415
 
     from export import export_onnx, export_savedmodel  # noqa: PLC0415
+    from export.describe import checkpoint_facts  # noqa: PLC0415
     from export.publish import VERDICT_SUFFIX  # noqa: PLC0415
     from maskrcnn.demo import demo_model, demo_picture  # noqa: PLC0415
 
-    model, facts = demo_model(), {"name": "demo model"}
+    model, facts = demo_model(), checkpoint_facts(None)
     picture_path = folder / "picture.png"
     with atomic_write(picture_path, overwrite=True) as temporary:
         Image.fromarray(demo_picture()).save(temporary, format="PNG")

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 from export.target import MINIMUM_ORT
 from maskrcnn.configuration.dataclass_json import to_dict
+from maskrcnn.demo import demo_checkpoint
 from maskrcnn.distribution import own_version
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata, Thresholds
@@ -48,13 +48,7 @@ def describe(
 def checkpoint_facts(path: str | Path | None) -> dict[str, str]:
     """Return the name and SHA-256 of a checkpoint; None is the demo model."""
     if path is None:
-        return {"name": "demo model"}
+        with demo_checkpoint() as packaged:
+            return checkpoint_facts(packaged) | {"name": "demo model"}
     with Path(path).open("rb") as file:
         return {"name": Path(path).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def engine_of(artifact_format: ArtifactFormat) -> tuple[str, str]:
-    """Return the package that runs a format, and its version."""
-    package = "onnxruntime" if artifact_format == "onnx" else "tensorflow"
-    # Not `importlib.metadata.version`: the GPU build of ONNX Runtime has another distribution name.
-    return package, str(import_module(package).__version__)

@@ -16,7 +16,8 @@ def _start() -> None:
     except ModuleNotFoundError as error:
         from maskrcnn.distribution import missing_package  # noqa: PLC0415
 
-        missing = missing_package(error, "predict" if "predict" in sys.argv[1:2] else "train", "maskrcnn")
+        command = "".join(sys.argv[1:2])
+        missing = missing_package(error, command if command in ("predict", "inspect") else "train", "maskrcnn")
         if missing is None:
             raise
         sys.stderr.write(f"error: {missing}\n")

@@ -1,21 +1,24 @@
 """The demo: a small trained model and an image that ship with the package, so that every command can be tried at once.
 
-The model finds squares, circles and triangles. It was trained with the recipe "shapes" in docs/recipes.md.
+The model finds squares, circles and triangles. It was trained with the recipe "shapes" in docs/recipes.md. It comes as
+a checkpoint and, for `maskrcnn predict` without TensorFlow, as the `.onnx` file that `make demo-onnx` exports from it.
 """
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.checkpoints.checkpoint import load_checkpoint
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.synthetic.shapes import shapes_dataset
-from maskrcnn.model import MaskRCNN
 from runtime.pictures.read import read_image
+
+if TYPE_CHECKING:
+    from maskrcnn.model import MaskRCNN
 
 # How the demo image was generated: height and width, seed and index.
 _SIZE, _SEED, _INDEX = (360, 480), 7, 13
@@ -26,8 +29,10 @@ def demo_checkpoint() -> AbstractContextManager[Path]:
     return resources.as_file(resources.files("maskrcnn").joinpath("demo.weights.h5"))
 
 
-def demo_model() -> MaskRCNN:
+def demo_model() -> "MaskRCNN":
     """Return the demo model with its trained weights."""
+    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415  (the image needs no TensorFlow)
+
     with demo_checkpoint() as path:
         return load_checkpoint(path)[0]
 

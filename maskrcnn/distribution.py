@@ -41,13 +41,19 @@ def own_version() -> str:
 def missing_package(error: Exception, extra: str, purpose: str) -> MissingPackageError | None:
     """Return the error for an optional package that is not installed; None for any other error.
 
+    It names the extra of the command if that brings the package, else the smallest one that does, or the one that a
+    `MissingPackageError` names.
+
     A module that no extra brings, or that is missing inside an installed package, is a bug and keeps its traceback.
 
     Args:
         error: Any error.
-        extra: Extra of the command. It is named if it brings the package, else the smallest one that does.
-        purpose: What needs the package, for the message.
+        extra: Extra of the command.
+        purpose: What needs the package, for the message of an import that failed.
     """
+    if isinstance(error, MissingPackageError):
+        own = extra in EXTRAS.get(error.package, ())
+        return MissingPackageError(error.package, extra, error.purpose) if own else error
     if not isinstance(error, ModuleNotFoundError) or error.name not in EXTRAS:
         return None
     brings = EXTRAS[error.name]

@@ -111,3 +111,4 @@ class MissingPackageError(RuntimeLibraryError, ImportError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose

@@ -6,7 +6,6 @@ from pathlib import Path
 import onnx
 
 from export.convert.surgery import shape_axes
-from export.describe import engine_of
 from export.target import Target
 from export.verify.pictures import LetterboxedPicture
 from export.verify.reference import Reference
@@ -19,6 +18,7 @@ from runtime.engines.choose import open_backend
 from runtime.engines.ort.stages import OnnxStages
 from runtime.engines.protocol import StageCutter
 from runtime.engines.saved_model import FunctionStages
+from runtime.engines.versions import engine_of
 
 
 def verify_written(

@@ -56,11 +56,13 @@ def predict(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
 
+        chosen = shared.find_artifact(model)
+
         def open_model() -> tuple[Any, str]:
             predictor = shared.open_predictor(
-                model, config, device, score_threshold, nms_threshold, max_pixels, value_range, channels
+                chosen, config, device, score_threshold, nms_threshold, max_pixels, value_range, channels
             )
-            return predictor, model_digest(shared.find_model(model), find_config(config).to_json() if config else "")
+            return predictor, model_digest(chosen, find_config(config).to_json() if config else "")
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(

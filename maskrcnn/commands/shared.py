@@ -147,6 +147,11 @@ def find_model(model: Path) -> Path:
     return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
 
 
+def find_artifact(model: Path) -> Path:
+    """Return the path of a model argument; `demo` is the packaged `.onnx` file, which needs no TensorFlow."""
+    return Path(str(resources.files("maskrcnn").joinpath("demo.onnx"))) if names_demo(model) else model
+
+
 def load_network(checkpoint: Path, config: str | None, exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
     """Load the Keras model of a checkpoint argument; `config` is for a checkpoint that does not store one."""
     path, chosen = find_model(checkpoint), check_checkpoint(checkpoint, config)

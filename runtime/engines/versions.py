@@ -1,8 +1,10 @@
-"""Comparison of engine versions."""
+"""Versions of engines."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
+from runtime.artifact import ArtifactFormat
 from runtime.errors import ArtifactError
 
 
@@ -18,3 +20,10 @@ def version_numbers(text: str) -> tuple[int, ...]:
     """Return the first three numbers of a version, for comparison."""
     numbers = re.findall("[0-9]+", text.split("+", maxsplit=1)[0])
     return tuple(int(number) for number in [*numbers, 0, 0, 0][:3])
+
+
+def engine_of(artifact_format: ArtifactFormat) -> tuple[str, str]:
+    """Return the package that runs a format, and its version."""
+    package = "onnxruntime" if artifact_format == "onnx" else "tensorflow"
+    # Not `importlib.metadata.version`: the GPU build of ONNX Runtime has another distribution name.
+    return package, str(import_module(package).__version__)

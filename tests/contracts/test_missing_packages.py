@@ -1,6 +1,8 @@
 """A missing package that an extra brings is named with that extra; any other missing module keeps its traceback."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -142,6 +144,10 @@ def start(package, blocked, *arguments):
         ("maskrcnn", ["train"], "train"),
         ("maskrcnn", [], "train"),
         ("maskrcnn", ["predict", "demo"], "predict"),
+        ("maskrcnn", ["inspect", "demo"], "inspect"),
+        ("maskrcnn", ["evaluate"], "train"),
+        ("export", ["benchmark", "demo.onnx"], "predict"),
+        ("export", ["inspect", "demo.onnx"], "predict"),
     ],
 )
 def test_the_command_line_without_its_package(package, arguments, extra):
@@ -150,6 +156,82 @@ def test_the_command_line_without_its_package(package, arguments, extra):
     program = "maskrcnn-export" if package == "export" else "maskrcnn"
     expected = f"{program} needs the package 'typer', which is not installed"
     assert done.stderr == f"error: {expected}: pip install 'maskrcnn-export[{extra}]'\n"
+
+
+TRAINING = ("tensorflow", "keras", "h5py", "onnx", "tf2onnx", "pycocotools", "matplotlib", "jinja2", "tensorboard")
+
+
+def lean(package, *arguments, cwd):
+    """Run a command where only the extra `predict` is installed."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules |= dict.fromkeys({TRAINING!r}); "
+    code += f"from {package}.__main__ import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_demo_is_predicted_on_a_lean_install(tmp_path):
+    done = lean("maskrcnn", "predict", "demo", ROOT / "maskrcnn" / "demo.jpg", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(found["annotations"] if isinstance(found, dict) else found) == 7
+
+
+def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
+    demo = ROOT / "maskrcnn" / "demo.onnx"
+    done = lean("export", "benchmark", demo, "--runs", 1, "--device", "cpu", "-o", "times.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "times.json").read_text())["timings"][0]["milliseconds"]["total"]["p50"] > 0
+    done = lean("export", "edit", demo, "--rename", "square=box", "-o", "edited.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = lean("export", "inspect", "edited.onnx", cwd=tmp_path)
+    assert "box, circle, triangle" in done.stdout
+    assert "proven      yes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "named", "extra"),
+    [
+        ("export", ["benchmark", "D.onnx", "--chart", "c.png", "--runs", "1"], "matplotlib", "inspect"),
+        ("export", ["edit", "D.onnx", "--score-threshold", "0.9", "-o", "e.onnx"], "onnx", "export"),
+        ("export", ["verify", "D.onnx", "--against", "demo"], None, "export"),
+        ("export", ["onnx", "demo", "-o", "m.onnx"], None, "export"),
+        ("export", ["demo"], None, "export"),
+        ("maskrcnn", ["evaluate", "demo", "data.json", "-o", "out"], None, "train"),
+        ("maskrcnn", ["train", "data.json", "-o", "out"], None, "train"),
+        ("maskrcnn", ["inspect", "demo", "-o", "out"], None, "inspect"),
+        ("maskrcnn", ["data", "check", "data.json"], "pycocotools", "train"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_every_command_names_its_own_extra_on_a_lean_install(package, arguments, named, extra, tmp_path):
+    write_coco(tmp_path, coco())
+    shutil.copy(ROOT / "maskrcnn" / "demo.onnx", tmp_path / "D.onnx")
+    done = lean(package, *arguments, cwd=tmp_path)
+    if done.returncode == 0:
+        assert (package, arguments[0]) == ("maskrcnn", "data")  # readers may do without
+        return
+    assert done.returncode == MISSING, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(f"pip install 'maskrcnn-export[{extra}]'")
+    assert named is None or repr(named) in last
+
+
+@pytest.mark.parametrize(
+    ("own", "package", "said", "named"),
+    [
+        ("inspect", "pycocotools", "train", "inspect"),
+        ("predict", "onnxruntime", "onnx", "predict"),
+        ("export", "onnxruntime", "onnx", "export"),
+        ("train", "onnxruntime", "onnx", "onnx"),
+        ("predict", "tensorflow", "tf", "tf"),
+        ("train", "tensorboard", "inspect", "train"),
+    ],
+)
+def test_an_error_from_within_names_the_extra_of_the_command(own, package, said, named, capsys):
+    with pytest.raises(typer.Exit), failures(own, "maskrcnn this"):
+        raise MissingPackageError(package, said, "doing that")
+    expected = f"doing that needs the package {package!r}, which is not installed"
+    assert capsys.readouterr().err == f"error: {expected}: pip install 'maskrcnn-export[{named}]'\n"
 
 
 def test_a_broken_import_of_the_command_line_keeps_its_traceback():

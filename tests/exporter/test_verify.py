@@ -12,6 +12,7 @@ from PIL import Image
 from export import export_onnx, export_savedmodel, verify_artifact
 from export.convert import handlers
 from export.convert.handlers import HANDLERS
+from export.describe import checkpoint_facts
 from export.errors import ParityError
 from export.target import Target
 from export.verify.pictures import MAX_PICTURES, verification_pictures
@@ -21,6 +22,7 @@ from export.verify.written import stages_of
 from maskrcnn import demo_model
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
+from runtime import Predictor
 from runtime.artifact_files.read import read_metadata
 from runtime.engines.choose import open_backend
 from runtime.errors import ImageError, OutputError
@@ -52,6 +54,17 @@ def test_artifact_is_equal_to_its_model(artifact, demo, one_picture):
         "no detections, 1)",
     ]
     assert [case.expected > 0 for case in verdict.cases] == [True, True, True, False]
+
+
+def test_the_packaged_artifact_is_that_of_the_packaged_checkpoint(demo, one_picture, pytestconfig):
+    """If this fails after the demo was trained again or the graph has changed: `make demo-onnx`."""
+    path = pytestconfig.rootpath / "maskrcnn" / "demo.onnx"
+    metadata = read_metadata(path)
+    assert metadata.checkpoint == checkpoint_facts(None)
+    assert metadata.config == demo.config.to_dict()
+    Predictor(path, "cpu").close()
+    assert verify_artifact(path, demo, verify_images=one_picture).passed
+    assert path.stat().st_size < 15e6
 
 
 def test_one_changed_weight_of_the_mask_head_is_found(onnx_artifact, one_picture):
