@@ -14,7 +14,9 @@ from typer import Argument, BadParameter, Exit, Option, Typer
 
 from export import console
 from export.arguments import annotated, errors, load
-from export.errors import ParityError
+from export.errors import ConversionError, ParityError
+from export.target import LARGEST_BATCH, OPSETS, Target
+from maskrcnn.commands import shared
 from maskrcnn.commands.console import progress, show, written
 from maskrcnn.commands.shared import Device, Force, ModelConfig, Version, advanced
 from runtime.artifact import Precision, Target as Engine, Thresholds
@@ -76,8 +78,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     max_drop: Annotated[
         float | None,
         _lower_precision(
-            min=0,
-            max=1,
+            **shared.RANGE,
             metavar="AP",
             help="Largest allowed drop of average precision.",
             show_default="0.005 for fp16, 0.01 for int8; without --truth 0.02, 0.05",
@@ -87,8 +88,12 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         Engine | None,
         advanced(help="Engine to optimize for; every engine can run it.", show_default="cuda for fp16, else cpu"),
     ] = None,
-    batch: Annotated[int, advanced(min=1, metavar="N", help="Fixed batch size of --target tensorrt.")] = 1,
-    opset: Annotated[int, advanced(metavar="17|18", help="Version of the ONNX operator set.")] = 17,
+    batch: Annotated[
+        int, advanced(min=1, max=LARGEST_BATCH, metavar="N", help="Fixed batch size of --target tensorrt.")
+    ] = 1,
+    opset: Annotated[
+        int, advanced(min=OPSETS[0], max=OPSETS[-1], metavar="17|18", help="Version of the ONNX operator set.")
+    ] = OPSETS[0],
     thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
@@ -99,11 +104,17 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     if calibrate is None and (truth is not None or max_drop is not None):
         raise BadParameter("--truth and --max-drop need --precision fp16 or int8")
     engine = target or ("cuda" if precision == "fp16" else "cpu")
+    if precision == "int8" and engine != "cpu":
+        raise BadParameter("--precision int8 is for --target cpu: choose fp16")
+    try:
+        goal = Target(engine, batch, opset, thresholds)
+    except ConversionError as error:
+        raise BadParameter(str(error)) from None
     with errors():
         model, facts = load(checkpoint, config, exclude_heads)
-        from export import LowerPrecision, Target, export_lower_precision, export_onnx  # noqa: PLC0415
+        from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
 
-        options: dict[str, Any] = {"target": Target(engine, batch, opset, thresholds), "verify_images": verify_images}
+        options: dict[str, Any] = {"target": goal, "verify_images": verify_images}
         options |= {"checkpoint": facts, "overwrite": force, "progress": progress}
         if precision == "fp32" or calibrate is None:
             verdict = export_onnx(model, output, **options)
@@ -173,8 +184,8 @@ def edit(
     rename: Annotated[
         list[str] | None, Option("--rename", metavar="OLD=NEW", help="Rename a class; may be repeated.")
     ] = None,
-    score_threshold: Annotated[float | None, Option(min=0, max=1, metavar="SCORE", help="New default.")] = None,
-    nms_threshold: Annotated[float | None, Option(min=0, max=1, metavar="IOU", help="New default.")] = None,
+    score_threshold: Annotated[float | None, Option(**shared.RANGE, metavar="SCORE", help="New default.")] = None,
+    nms_threshold: Annotated[float | None, Option(**shared.RANGE, metavar="IOU", help="New default.")] = None,
     output: Annotated[
         Path | None,
         Option("--output", "-o", metavar="PATH", help="Where to write the result.", show_default="the artifact itself"),
@@ -221,6 +232,8 @@ def benchmark(
     force: Force = False,
 ) -> None:
     """Measure the latency of an artifact by step, batch size, number of detections and operator type."""
+    if chart is not None and chart.suffix not in (".png", ".svg"):
+        raise BadParameter(f"{chart.name} ends in neither .png nor .svg", param_hint="--chart")
     with errors("predict"):
         from export.benchmark import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
@@ -241,7 +254,7 @@ def benchmark(
 
             figure = bar_chart(found.operators, f"{artifact.name}: time by operator type", "milliseconds")
             with atomic_write(chart, overwrite=force) as path:
-                figure.savefig(path, format=chart.suffix.lstrip(".") or "png", dpi=144)
+                figure.savefig(path, format=chart.suffix.lstrip("."), dpi=144)
             written(chart)
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from maskrcnn.data.synthetic.shapes import shapes_dataset as shapes_dataset
     from maskrcnn.demo import demo_model as demo_model, demo_picture as demo_picture
     from maskrcnn.errors import (
+        ArgumentError as ArgumentError,
         CheckpointError as CheckpointError,
         CheckpointFormatError as CheckpointFormatError,
         CheckpointMismatchError as CheckpointMismatchError,
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "maskrcnn.errors": "CheckpointError CheckpointFormatError CheckpointMismatchError CheckpointNotFoundError "
-        "ConfigError DatasetError DatasetFormatError DatasetNotFoundError MaskRCNNError "
+        "maskrcnn.errors": "ArgumentError CheckpointError CheckpointFormatError CheckpointMismatchError "
+        "CheckpointNotFoundError ConfigError DatasetError DatasetFormatError DatasetNotFoundError MaskRCNNError "
         "NonFiniteLossError TrainingError WorkerLostError",
         "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
         "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",

@@ -2,6 +2,7 @@
 
     MaskRCNNError
     ├── ConfigError (ValueError)          a setting of the wrong type, out of range, or unknown
+    │   └── ArgumentError                 the same of an argument of a command, which is wrong usage
     ├── CheckpointError (ValueError)      a weights file cannot be used
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   ├── CheckpointFormatError         empty, truncated, not HDF5, or an unknown layout
@@ -25,6 +26,10 @@ class MaskRCNNError(ToolkitError):
 
 class ConfigError(MaskRCNNError, ValueError):
     """A setting has the wrong type, is out of range, or is unknown."""
+
+
+class ArgumentError(ConfigError):
+    """An argument of a command has the wrong type, is out of range, or names something that does not exist."""
 
 
 class CheckpointError(MaskRCNNError, ValueError):

@@ -1,12 +1,13 @@
 """Exit codes of expected errors, the same for all commands."""
 
-from maskrcnn.errors import NonFiniteLossError, WorkerLostError
+from maskrcnn.errors import ArgumentError, NonFiniteLossError, WorkerLostError
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, ToolkitError
 
 # The first match counts.
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (NonFiniteLossError, 1),
     (WorkerLostError, 7),
+    (ArgumentError, 2),
     (MissingPackageError, 3),
     (DeviceError, 3),
     (ImageError, 5),

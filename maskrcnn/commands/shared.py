@@ -36,9 +36,9 @@ def _is_number(value: float | None) -> float | None:
     return value
 
 
-_RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
-SCORE = _RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
-NMS = _RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
+RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
+SCORE = RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
+NMS = RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
 
 Model = Annotated[Path, Argument(metavar="MODEL|demo", help=MODEL_KINDS)]
 DatasetPath = Annotated[Path, Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from maskrcnn.data.records import Dataset, Record, combine
 from maskrcnn.demo import demo_dataset
-from maskrcnn.errors import DatasetError
+from maskrcnn.errors import ArgumentError, DatasetError
 from maskrcnn.evaluation.results import match_classes
 from maskrcnn.inspection.report import InspectedPicture
-from runtime.errors import ImageError, InputError
+from runtime.errors import ImageError
 from runtime.one_line import printable_path
 
 
@@ -27,11 +27,11 @@ def choose_pictures(
     Raises:
         DatasetError: The model lacks a class of the dataset, or the dataset an image.
         ImageError: An image does not exist.
-        InputError: Neither images nor a dataset are given.
+        ArgumentError: Neither images nor a dataset are given.
     """
     if dataset is None:
         if not images:
-            raise InputError("no images to inspect: name some, or give annotated ones with --dataset")
+            raise ArgumentError("no images to inspect: name some, or give annotated ones with --dataset")
         missing = next((path for path in images if not path.is_file()), None)
         if missing is not None:  # before minutes are spent on the others
             raise ImageError(f"{str(missing)!r} does not exist; expected an image file")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.data.records import Dataset, Record
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ArgumentError
 from maskrcnn.inspection.data_statistics import dataset_statistics
 from maskrcnn.inspection.html import render
 from maskrcnn.inspection.model_report import (
@@ -129,10 +129,10 @@ def inspect_pictures(
         progress: Called with a sentence before each part.
 
     Raises:
-        ConfigError: There is no such layer, or an artifact is asked for layers or weights.
+        ArgumentError: There is no such layer, or an artifact is asked for layers or weights.
     """
     if not isinstance(runner, ModelStages) and (layers or other is not None):
-        raise ConfigError("an artifact has no layers to show and no weights to compare: give its checkpoint")
+        raise ArgumentError("an artifact has no layers to show and no weights to compare: give its checkpoint")
     sections = {key: Section(key, name, intro) for key, name, intro in _SECTIONS}
     reports = []
     for number, (name, record, annotated) in enumerate(pictures):

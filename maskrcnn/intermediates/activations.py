@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ArgumentError
 from maskrcnn.intermediates.color_map import color_map
 from maskrcnn.intermediates.stage_run import StageRun
 from maskrcnn.model import MaskRCNN
@@ -76,7 +76,7 @@ def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = (
         names: Names of the other layers.
 
     Raises:
-        ConfigError: There is no layer of such a name.
+        ArgumentError: There is no layer of such a name.
     """
     molded = network.mold(tf.constant(run.image[None]))
     pyramid = [tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5", "p6")]
@@ -96,7 +96,7 @@ def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = (
     for name in names:
         part = next((part for part in network.parts if any(layer.name == name for layer in part.layers)), None)
         if part is None:
-            raise ConfigError(
+            raise ArgumentError(
                 f"there is no layer {name!r}: give a name from the weight table, such as 'res4a_branch2a'"
             )
         if part is network.mask_head and not run.tensors["num_detections"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskrcnn.callbacks import Counted
 from maskrcnn.configuration.require import require
+from maskrcnn.errors import ArgumentError
 from maskrcnn.prediction.job import Job, pixels_of
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
@@ -15,7 +16,6 @@ from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
 from maskrcnn.runs.interruption import Interruption
-from runtime.errors import InputError
 from runtime.steps import PredictorSteps
 
 
@@ -85,7 +85,7 @@ def predict_paths(
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.
-        InputError: The model does not have one of the classes.
+        ArgumentError: The model does not have one of the classes.
         OutputError: As for `open_output`, or a result cannot be written.
         MissingPackageError: PyAV, which videos need, or filelock is not installed.
     """
@@ -132,7 +132,7 @@ def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) ->
     names = tuple(predictor.class_names)
     unknown = [name for name in options.classes if name not in names[1:]]
     if unknown:
-        raise InputError(f"the model has no class {unknown[0]!r}; it has {', '.join(names[1:])}")
+        raise ArgumentError(f"the model has no class {unknown[0]!r}; it has {', '.join(names[1:])}")
     return RunSettings(
         model=model,
         class_names=names,

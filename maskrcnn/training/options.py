@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from maskrcnn.callbacks import Say, say_nothing
+from maskrcnn.configuration.require import require
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class TrainOptions:
         callbacks: Additional Keras callbacks. They see the logs of an epoch with its scores, and their own state is
             not saved for resuming.
         build_backbone: Makes the Keras backbone of a configuration with backbone "custom".
+
+    Raises:
+        ConfigError: A number is out of range.
     """
 
     evaluate_every: int = 1
@@ -37,3 +41,13 @@ class TrainOptions:
     progress: Say = say_nothing
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
     build_backbone: Callable[[], keras.Model] | None = None
+
+    def __post_init__(self) -> None:
+        least = {"evaluate_every": 0, "patience": 1, "state_steps": 0, "keep": 0, "log_steps": 1}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            require(
+                (name == "patience" and value is None) or value >= smallest,
+                f"run.{name} is {value}: expected at least {smallest}",
+            )
+        require(self.verbose in (0, 1, 2, "auto"), f"run.verbose is {self.verbose!r}: expected 0, 1, 2 or 'auto'")

@@ -13,7 +13,7 @@ from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.overrides import choose_stages, override, split_setting
 from maskrcnn.configuration.samples import SAMPLES, find_config
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ArgumentError, ConfigError
 from maskrcnn.training.options import TrainOptions
 from maskrcnn.training.run import RunFolder
 
@@ -41,12 +41,17 @@ def plan_run(
         settings: "NAME=VALUE"; names that begin with "run." are fields of `TrainOptions`, others of the configuration.
 
     Raises:
-        ConfigError: No configuration, or a setting that cannot be used.
+        ConfigError: There is no configuration, or it cannot be used.
+        ArgumentError: Layers, epochs or a setting cannot be used.
     """
-    chosen = choose_stages(_find(config, init, resumed), layers, epochs)
-    chosen = override(chosen, [setting for setting in settings if not setting.startswith(_RUN_PREFIX)])
-    values = dict(split_setting(setting) for setting in settings if setting.startswith(_RUN_PREFIX))
-    options = _options({name.removeprefix(_RUN_PREFIX): value for name, value in values.items()})
+    found = _find(config, init, resumed)
+    try:
+        chosen = choose_stages(found, layers, epochs)
+        chosen = override(chosen, [setting for setting in settings if not setting.startswith(_RUN_PREFIX)])
+        values = dict(split_setting(setting) for setting in settings if setting.startswith(_RUN_PREFIX))
+        options = _options({name.removeprefix(_RUN_PREFIX): value for name, value in values.items()})
+    except ConfigError as error:
+        raise ArgumentError(str(error)) from error
     return chosen, replace(options, progress=progress)
 
 

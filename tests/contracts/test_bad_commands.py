@@ -1,19 +1,25 @@
 """Bad command lines of both programs: the documented exit code, one line, nothing written, no traceback, no hang."""
 
+import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from annotation_files import coco, write_coco
 from bad_pictures import good_picture
+from typer.models import ArgumentInfo
 from typer.testing import CliRunner
 
 from export.cli import app as export_app
 from maskrcnn.cli import app as maskrcnn_app
 
+ROOT = Path(__file__).parents[2]
 FINDINGS, USAGE, UNUSABLE, PICTURE, OUTPUT = 1, 2, 4, 5, 6
 ESCAPE = "\x1b[2J\x1b]0;owned\x07\n.png"
 HANG = 60  # seconds; the first case imports TensorFlow
@@ -44,7 +50,7 @@ MASKRCNN = {
     "predict-high-threshold": (USAGE, "predict demo good.png -o out --score-threshold 2"),
     "predict-negative-overlap": (USAGE, "predict demo good.png -o out --nms-threshold -0.1"),
     "predict-text-threshold": (USAGE, "predict demo good.png -o out --score-threshold much"),
-    "predict-unknown-class": (UNUSABLE, "predict demo good.png -o out --class unicorn"),
+    "predict-unknown-class": (USAGE, "predict demo good.png -o out --class unicorn"),
     "predict-no-batch": (USAGE, "predict demo good.png -o out --batch-size 0"),
     "predict-huge-config": (UNUSABLE, "predict text.h5 good.png -o out --config huge.json"),
     "predict-no-config": (UNUSABLE, "predict text.h5 good.png -o out --config missing.json"),
@@ -67,11 +73,18 @@ MASKRCNN = {
     "train-no-config": (UNUSABLE, "train data.json -o out --config missing.json"),
     "train-text-config": (UNUSABLE, "train data.json -o out --config text.h5"),
     "train-deep-config": (UNUSABLE, "train data.json -o out --config deep.json"),
-    "train-unknown-setting": (UNUSABLE, "train data.json -o out --set training.speed=9"),
-    "train-nan-setting": (UNUSABLE, "train data.json -o out --set training.learning_rate=nan"),
-    "train-no-value": (UNUSABLE, "train data.json -o out --set training.learning_rate"),
-    "train-no-expression": (UNUSABLE, "train data.json -o out --layers ( --epochs 1"),
+    "train-unknown-setting": (USAGE, "train data.json -o out --config shapes --set training.speed=9"),
+    "train-nan-setting": (USAGE, "train data.json -o out --config shapes --set training.learning_rate=nan"),
+    "train-no-value": (USAGE, "train data.json -o out --config shapes --set training.learning_rate"),
+    "train-run-setting": (USAGE, "train data.json -o out --config shapes --set run.speed=9"),
+    "train-no-run-setting": (USAGE, "train data.json -o out --config shapes --set run.keep=many"),
+    "train-low-run-setting": (USAGE, "train data.json -o out --config shapes --set run.keep=-1"),
+    "train-no-log-steps": (USAGE, "train data.json -o out --config shapes --set run.log_steps=0"),
+    "train-verbose": (USAGE, "train data.json -o out --config shapes --set run.verbose=3"),
+    "train-no-epochs": (USAGE, "train data.json -o out --config shapes --epochs 0"),
+    "train-no-expression": (UNUSABLE, "train data.json -o out --config shapes --layers ( --epochs 1"),
     "train-no-weights": (UNUSABLE, "train data.json -o out --init missing.h5 --config shapes --epochs 1"),
+    "inspect-no-layer": (USAGE, "inspect demo -o out --layer res9z"),
     "inspect-no-model": (UNUSABLE, "inspect missing.onnx data.json -o out"),
 }
 EXPORT = {
@@ -83,7 +96,18 @@ EXPORT = {
     "onnx-no-checkpoint": (UNUSABLE, "onnx missing.h5 -o out.onnx"),
     "onnx-text-checkpoint": (UNUSABLE, "onnx text.h5 -o out.onnx"),
     "onnx-pipe-checkpoint": (UNUSABLE, "onnx pipe.h5 -o out.onnx"),
-    "onnx-opset": (UNUSABLE, "onnx demo -o out.onnx --opset 3"),
+    "onnx-opset": (USAGE, "onnx demo -o out.onnx --opset 3"),
+    "onnx-batch": (USAGE, "onnx demo -o out.onnx --target tensorrt --batch 65"),
+    "onnx-batch-of-any-target": (USAGE, "onnx demo -o out.onnx --batch 2"),
+    "onnx-int8-for-a-gpu": (USAGE, "onnx demo -o out.onnx --precision int8 --calibrate folder --target cuda"),
+    "onnx-nan-drop": (USAGE, "onnx demo -o out.onnx --precision int8 --calibrate folder --max-drop nan"),
+    "edit-unknown-class": (USAGE, "edit demo.onnx --rename unicorn=horse"),
+    "edit-no-name": (USAGE, "edit demo.onnx --rename square="),
+    "edit-nothing": (USAGE, "edit demo.onnx"),
+    "edit-nan": (USAGE, "edit demo.onnx --nms-threshold nan"),
+    "edit-text": (UNUSABLE, "edit text.onnx --rename square=box"),
+    "edit-stands": (OUTPUT, "edit demo.onnx --rename square=box -o text.onnx"),
+    "benchmark-chart": (USAGE, "benchmark text.onnx --chart chart.pickle"),
     "onnx-stands": (OUTPUT, "onnx demo -o text.onnx"),
     "onnx-uncalibrated": (USAGE, "onnx demo -o out.onnx --precision int8"),
     "onnx-no-pictures": (PICTURE, "onnx demo -o out.onnx --verify-images missing"),
@@ -125,6 +149,7 @@ def files(tmp_path, monkeypatch):
     write_coco(tmp_path, coco())
     (tmp_path / "good.png").write_bytes(good_picture())
     (tmp_path / "empty.onnx").touch()
+    shutil.copy(ROOT / "maskrcnn" / "demo.onnx", tmp_path)
     for name in ("text.onnx", "text.h5"):
         (tmp_path / name).write_text("this is no model")
     (tmp_path / "deep.json").write_text("[" * 100_000)
@@ -168,7 +193,56 @@ def test_a_bad_command_line(app, code, line, files, alarm):
     assert [path for path in sorted(files.iterdir()) if path.name != "out"] == before
 
 
+def commands(app, path=()):
+    """Every command of a program: its words, and name, type and option of each of its parameters."""
+    for command in app.registered_commands:
+        parameters = inspect.signature(command.callback).parameters.values()
+        described = [(each, *get_args(each.annotation)[:2]) for each in parameters if get_args(each.annotation)[1:]]
+        yield (*path, command.name or command.callback.__name__), described
+    for group in app.registered_groups:
+        yield from commands(group.typer_instance, (*path, group.name))
+
+
+def parts(kind):
+    """The types that a type consists of."""
+    yield kind
+    for part in get_args(kind):
+        yield from parts(part)
+
+
+def flag(parameter, option):
+    return next(iter(option.param_decls or ()), "--" + parameter.name.replace("_", "-"))
+
+
+NUMBERS = [
+    pytest.param(app, path, *each, id=" ".join((*path, each[0].name)))
+    for app in (maskrcnn_app, export_app)
+    for path, described in commands(app)
+    for each in described
+    if {int, float} & set(parts(each[1]))
+]
+
+
+@pytest.mark.parametrize(("app", "path", "parameter", "kind", "option"), NUMBERS)
+def test_a_number_out_of_range_is_wrong_usage(app, path, parameter, kind, option, files):
+    """Every option that takes a number has a range, and what is outside of it, or no number, is refused on parsing."""
+    assert option.min is not None
+    line = list(path)
+    for other, _, needed in dict(commands(app))[path]:
+        if other.default is inspect.Parameter.empty:
+            line += ["text.onnx"] if isinstance(needed, ArgumentInfo) else [flag(other, needed), "out"]
+    values = [option.min - 1, "many", "nan", *(["1.5"] if int in parts(kind) else ["1e9999", "-1e9999"])]
+    values += [] if option.max is None else [option.max + 1]
+    for value in values:
+        result = CliRunner().invoke(app, [*line, f"{flag(parameter, option)}={value}"], env={"COLUMNS": "200"})
+        assert result.exit_code == USAGE, (value, result.output)
+        assert flag(parameter, option) in result.output, value
+        assert "Missing" not in result.output, value
+    assert not (files / "out").exists()
+
+
 def test_there_are_enough():
+    assert len(NUMBERS) > 15
     assert len(CASES) > 60
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ArgumentError, ConfigError
 from maskrcnn.prediction.predict import PredictOptions, predict_paths
-from runtime.errors import ImageError, InputError, OutputError
+from runtime.errors import ImageError, OutputError
 from runtime.output.draw import instance_color
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.pictures.read import read_image
@@ -301,9 +301,9 @@ def test_classes(pictures, run, tmp_path):
     assert {name for _, name in results(tmp_path)} == {"cat"}
     with pytest.raises(OutputError, match="classes"):
         run(pictures)
-    with pytest.raises(InputError, match="no class 'dog'; it has cat, dog, big"):
+    with pytest.raises(ArgumentError, match="no class 'dog'; it has cat, dog, big"):
         run(pictures, classes=("dog",))
-    with pytest.raises(InputError, match="'BG'"):
+    with pytest.raises(ArgumentError, match="'BG'"):
         run(pictures, classes=("BG",))
 
 
