@@ -69,7 +69,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         _lower_precision(
             metavar="DATASET",
             help="Annotated images to measure the accuracy on.",
-            show_default="the float32 detections on the calibration images",
+            show_default="the float32 detections on a part of the calibration images",
         ),
     ] = None,
     truth_images: Annotated[
@@ -81,7 +81,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
             **shared.RANGE,
             metavar="AP",
             help="Largest allowed drop of average precision.",
-            show_default="0.005 for fp16, 0.01 for int8; without --truth 0.02, 0.05",
+            show_default="0.005 for fp16; 0.01 for int8, without --truth 0.03",
         ),
     ] = None,
     target: Annotated[

@@ -52,7 +52,8 @@ def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
     before, after, allowed = gate["reference"], gate["found"], gate["allowed"]
     lines = [
         f"{gate['precision']}: {gate['measure']} {before:.4f} -> {after:.4f}, allowed drop {allowed:g}",
-        f"  against {gate['against']}: {gate['objects']} objects in {gate['pictures']} images",
+        f"  against {gate['against']}: {gate['objects']} objects in {gate['pictures']} images; "
+        + (f"{gate['calibrated']} others for calibration" if gate.get("calibrated") else "none for calibration"),
     ]
     width = max((len(name) for name in gate["classes"]), default=0)
     for name, (before, after) in gate["classes"].items():

@@ -12,13 +12,14 @@ from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
 from runtime.errors import InputError
 
-# Largest allowed drop: of mask AP against annotations, or of mask AP50 where float32 detections are the ground truth.
-# At an IoU of 0.95, no other arithmetic reproduces those, so AP would ask too much.
+# Largest allowed drop of mask AP. Other arithmetic does not draw the same masks up to an IoU of 0.95, so against float32
+# detections int8 may lose more. Measured with the demo model, on 8 to 40 images that it was not calibrated on: int8 loses
+# 0.005 to 0.023 against float32 detections and gains 0.003 to 0.012 against annotations; fp16 loses nothing.
 ALLOWED = {
     ("int8", "annotations"): 0.01,
-    ("int8", "float32 detections"): 0.05,
+    ("int8", "float32 detections"): 0.03,
     ("fp16", "annotations"): 0.005,
-    ("fp16", "float32 detections"): 0.02,
+    ("fp16", "float32 detections"): 0.005,
 }
 
 
@@ -29,27 +30,28 @@ def judge_precision(
     dataset: Dataset,
     against: str,
     allowed: float,
+    calibrated: int = 0,
 ) -> PrecisionGate:
     """Score a model in lower precision and compare; one whose detections are not finite finds nothing.
 
     `reference` comes from `score_masks` on the same dataset; the other arguments are those of `PrecisionGate`. The
     candidate must return detections of low score too.
     """
-    measure = "AP" if against == "annotations" else "AP50"
     names = dataset.class_names[1:]
-    before = {name: reference.classes[name][measure] for name in names}
+    before = {name: reference.classes[name]["AP"] for name in names}
     try:
         summary = score_masks(candidate, dataset)
-        after, found = {name: summary.classes[name][measure] for name in names}, summary[measure] or 0.0
+        after, found = {name: summary.classes[name]["AP"] for name in names}, summary["AP"] or 0.0
     except InputError:  # detections that are not finite: something overflowed
         after, found = {name: None if value is None else 0.0 for name, value in before.items()}, 0.0
     return PrecisionGate(
         precision=precision,
         against=against,
-        measure=f"mask {measure}",
+        measure="mask AP",
+        calibrated=calibrated,
         pictures=len(dataset),
         objects=int(sum(row["objects"] or 0 for row in reference.classes.values())),
-        reference=reference[measure] or 0.0,
+        reference=reference["AP"] or 0.0,
         found=found,
         allowed=allowed,
         classes={name: (before[name], after[name]) for name in names},
@@ -72,7 +74,7 @@ def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_
     )
     if not any(record.load_instances() for record in records):
         raise ConversionError(
-            f"the model detects nothing on the {len(pictures)} calibration images, so nothing can be compared: "
+            f"the model detects nothing on {len(pictures)} of the calibration images, so nothing can be compared: "
             "give images with objects"
         )
     return Dataset("float32 detections", tuple(predictor.class_names), records)

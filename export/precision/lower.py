@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import onnx
 
@@ -22,7 +22,7 @@ from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
-from maskrcnn.data.records import Dataset
+from maskrcnn.data.records import Dataset, Record
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
@@ -31,6 +31,7 @@ from runtime.predictor import Predictor
 
 # Activation ranges settle after a few dozen images, and the comparison after a few hundred.
 MOST_CALIBRATED, MOST_JUDGED = 64, 200
+FEWEST = 6  # of each; with fewer, a single image would decide
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,11 @@ class LowerPrecision:
 
     Attributes:
         precision: "fp16", for GPUs, or "int8", for CPUs.
-        pictures: Folder of images with objects, like those the model will see. For "int8", the first 64 give the ranges
-            of activations. Without `truth`, the first 200 are used for the comparison.
-        truth: Annotated images for the comparison, with the model's class ids; the first 200 are used. None compares
-            with the detections of the float32 model on `pictures`.
-        max_drop: Largest allowed drop of mask AP with `truth`, or of mask AP50 without, 0 to 1. None uses the default
-            of `export.precision.gate.ALLOWED`.
+        pictures: Folder of images with objects, like those the model will see. For "int8", up to 64 of them give the
+            ranges of activations. Without `truth`, up to 200 others are used for the comparison.
+        truth: Annotated images for the comparison, with the model's class ids; the first 200 are used that are not
+            among those that give the ranges. None compares with the detections of the float32 model on `pictures`.
+        max_drop: Largest allowed drop of mask AP, 0 to 1. None uses the default of `export.precision.gate.ALLOWED`.
 
     Raises:
         ConversionError: The precision is not supported.
@@ -92,7 +92,8 @@ def export_lower_precision(
     Raises:
         PrecisionError: The accuracy drops too much, whatever stays in float32.
         ParityError: The float32 graph does not compute what the model computes.
-        ConversionError: The graph cannot be converted, or the model detects nothing on the images.
+        ConversionError: The graph cannot be converted, there are too few images to compare on others than those that
+            give the ranges, or the model detects nothing on the images.
         ImageError: An image cannot be used.
         OutputError: The output exists or cannot be written.
         MissingPackageError: pycocotools is not installed.
@@ -102,7 +103,7 @@ def export_lower_precision(
     if lower.precision == "int8" and target.engine != "cpu":
         raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16")
     check_coco(MAX_DETECTIONS)  # fails now if pycocotools is missing, not after minutes of conversion
-    pictures = pictures_of_folder(lower.pictures)
+    parts = _split(lower, pictures_of_folder(lower.pictures))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "whole.onnx"
@@ -110,7 +111,7 @@ def export_lower_precision(
         verdict = export_onnx(
             model, path, checkpoint=checkpoint, target=adjustable, verify_images=verify_images, progress=progress
         )
-        search = _Search(path, pictures, lower, folder, progress)
+        search = _Search(path, parts, lower, folder, progress)
         gate, graph = search.run()
         if not gate.passed:
             raise PrecisionError(gate)
@@ -122,26 +123,63 @@ def export_lower_precision(
         return publish(output, metadata, write, lambda _path: verdict, overwrite=overwrite)
 
 
+class _Split(NamedTuple):
+    """Images for the ranges of activations, and for the comparison: annotated ones, or paths without `truth`."""
+
+    calibrated: Sequence[Path]
+    judged: Sequence[Record] | Sequence[Path]
+
+
+def _split(lower: LowerPrecision, pictures: Sequence[Path]) -> _Split:
+    """Divide the images so that none is used for both; at most every second of the shared ones gives ranges."""
+    truth = lower.truth
+    annotated = () if truth is None else truth.records
+    files = {record.image.resolve() for record in annotated if isinstance(record.image, Path)}
+    shared = [path for path in pictures if truth is None or path.resolve() in files]
+    free = [path for path in pictures if path not in set(shared)]
+    calibrated: list[Path] = []
+    if lower.precision == "int8":
+        calibrated = _spread(free, MOST_CALIBRATED)
+        calibrated += _spread(shared, min(MOST_CALIBRATED - len(calibrated), len(shared) // 2))
+    taken = {path.resolve() for path in calibrated}
+    judged: list[Record] | list[Path] = [path for path in pictures if path.resolve() not in taken]
+    if truth is not None:
+        judged = [each for each in annotated if not isinstance(each.image, Path) or each.image.resolve() not in taken]
+    if len(judged) < FEWEST or (lower.precision == "int8" and len(calibrated) < FEWEST):
+        needs = f"{FEWEST} for calibration and {FEWEST} others" if lower.precision == "int8" else str(FEWEST)
+        raise ConversionError(
+            f"{lower.precision} needs at least {needs} for the comparison, but there are {len(calibrated)} images for "
+            f"calibration and {len(judged)} for the comparison: give more images with --calibrate or --truth"
+        )
+    return _Split(calibrated, judged[:MOST_JUDGED])
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """Return paths at equal distances: neighbors by name are often alike, such as frames of one video."""
+    count = min(count, len(paths))
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
 class _Search:
     """The search for the parts of a float32 artifact that must stay in float32."""
 
-    def __init__(
-        self, path: Path, pictures: Sequence[Path], lower: LowerPrecision, folder: Path, progress: Say
-    ) -> None:
+    def __init__(self, path: Path, images: _Split, lower: LowerPrecision, folder: Path, progress: Say) -> None:
         self._model = onnx.load(path)
         del self._model.metadata_props[:]
         self._precision = lower.precision
-        self._pictures, self._folder, self._progress = pictures[:MOST_CALIBRATED], folder, progress
+        self._calibrated, self._folder, self._progress = images.calibrated, folder, progress
         self._whole = Predictor(path, "cpu")
         self._parts = nodes_by_part(self._model)
         truth = lower.truth
         self._against = "float32 detections" if truth is None else "annotations"
         self._allowed = ALLOWED[lower.precision, self._against] if lower.max_drop is None else lower.max_drop
+        progress(f"{len(images.calibrated)} images for calibration, {len(images.judged)} others for the comparison")
         if truth is None:
-            progress(f"float32 detections on {len(pictures[:MOST_JUDGED])} images")
-            self._dataset = detected_dataset(self._whole, pictures[:MOST_JUDGED], self._whole.score_threshold)
+            paths = [path for path in images.judged if isinstance(path, Path)]
+            self._dataset = detected_dataset(self._whole, paths, self._whole.score_threshold)
         else:
-            self._dataset = replace(truth, records=truth.records[:MOST_JUDGED])
+            records = tuple(record for record in images.judged if isinstance(record, Record))
+            self._dataset = replace(truth, records=records)
         self._reference = score_masks(self._with_low_scores(path), self._dataset)
 
     def run(self) -> tuple[PrecisionGate, onnx.ModelProto]:
@@ -167,14 +205,22 @@ class _Search:
         self._progress(f"to {self._precision}" + (f", with {', '.join(left)} in float32" if left else ""))
         in_float = [node for part in left for node in self._parts[part]]
         if self._precision == "int8":
-            judged = graph = quantize(self._model, self._whole, self._pictures, in_float, self._folder)
+            judged = graph = quantize(self._model, self._whole, self._calibrated, in_float, self._folder)
         else:
             graph = to_half(self._model, in_float)
             judged = emulate_half(graph)
         path = self._folder / "candidate.onnx"
         write_onnx(judged.SerializeToString(), path, self._whole.metadata)
         candidate = self._with_low_scores(path)
-        gate = judge_precision(self._precision, self._reference, candidate, self._dataset, self._against, self._allowed)
+        gate = judge_precision(
+            self._precision,
+            self._reference,
+            candidate,
+            self._dataset,
+            self._against,
+            self._allowed,
+            len(self._calibrated),
+        )
         return replace(gate, left_in_float=tuple(left)), graph
 
     def _with_low_scores(self, path: Path) -> Predictor:

@@ -140,12 +140,14 @@ class PrecisionGate:
     Attributes:
         precision: "fp16" or "int8".
         against: "annotations" or "float32 detections".
-        measure: "mask AP" or "mask AP50".
+        measure: "mask AP".
+        pictures: Number of images that were compared; none of them gave the ranges of activations.
         objects: Number of objects in the ground truth.
         reference: The measure of the float32 model, 0 to 1; `found` is that of the artifact.
         allowed: Largest allowed drop.
         classes: By class name, the measure of both; None for a class without objects.
         left_in_float: Parts of the network that stay in float32.
+        calibrated: Number of images that gave the ranges of activations; 0 for fp16, which has none.
     """
 
     precision: str
@@ -158,6 +160,7 @@ class PrecisionGate:
     allowed: float
     classes: dict[str, tuple[float | None, float | None]]
     left_in_float: tuple[str, ...] = ()
+    calibrated: int = 0
 
     @property
     def drop(self) -> float:

@@ -20,8 +20,10 @@ from export.precision.lower import LowerPrecision, export_lower_precision
 from export.precision.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.target import Target
+from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.data.readers.open import open_dataset
+from maskrcnn.data.records import Dataset, Record
 from maskrcnn.data.synthetic.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
 from runtime.artifact_files.onnx_file import seal
@@ -81,7 +83,8 @@ def test_the_demo_in_8_bits_finds_the_same(int8, picture, onnx_artifact):
     assert gate["against"] == "annotations"
     assert gate["measure"] == "mask AP"
     assert set(gate["classes"]) == {"square", "circle", "triangle"}
-    assert (gate["pictures"], gate["left_in_float"]) == (12, [])
+    # The folder for calibration holds the annotated images.
+    assert (gate["pictures"], gate["calibrated"], gate["left_in_float"]) == (6, 6, [])
 
 
 def test_weights_are_bytes_with_a_scale_for_each_channel(int8, onnx_artifact):
@@ -178,8 +181,120 @@ def test_without_annotations_the_float32_detections_are_the_truth(demo, shapes, 
     path = tmp_path / "demo.onnx"
     verdict = export_lower_precision(demo, path, LowerPrecision("int8", shapes.parent / "images"), checkpoint=FACTS)
     gate = verdict.precision
-    assert (gate["against"], gate["measure"], gate["reference"]) == ("float32 detections", "mask AP50", 1.0)
-    assert 0.95 <= gate["found"] <= 1
+    assert (gate["against"], gate["measure"], gate["reference"]) == ("float32 detections", "mask AP", 1.0)
+    assert (gate["pictures"], gate["calibrated"], gate["allowed"]) == (6, 6, 0.03)
+    assert 0.97 <= gate["found"] < 1
+    shown = call("inspect", path).output
+    assert "int8: mask AP 1.0000 -> " in shown
+    assert "objects in 6 images; 6 others for calibration" in shown
+
+
+class Opened(Exception):  # noqa: N818
+    """What a test wanted to see has happened."""
+
+
+def divided(precision, folder, truth=None):
+    """Names of the images that give ranges, and of those that are compared."""
+    found = to_lower_precision._split(LowerPrecision(precision, folder, truth), pictures_of_folder(folder))
+    judged = [each if isinstance(each, Path) else each.image for each in found.judged]
+    return [path.name for path in found.calibrated], [path.name for path in judged]
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """Function that makes a folder of so many images, which nobody reads."""
+
+    def make(count, name="photos"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number:04}.png").touch()
+        return folder
+
+    return make
+
+
+def annotated(paths):
+    return Dataset("truth", ("BG", "thing"), tuple(Record(path.name, path, ()) for path in paths))
+
+
+@pytest.mark.parametrize(
+    ("count", "ranges", "compared"), [(12, 6, 6), (13, 6, 7), (40, 20, 20), (129, 64, 65), (300, 64, 200)]
+)
+def test_no_image_is_used_for_both(folder_of, count, ranges, compared):
+    """As a video has frames: what gives ranges is spread over all of it, and half of a small folder is held out."""
+    calibrated, judged = divided("int8", folder_of(count))
+    assert (len(calibrated), len(judged)) == (ranges, compared)
+    assert not set(calibrated) & set(judged)
+    assert int(calibrated[-1][:4]) > count * 0.8
+    assert len(set(calibrated + judged)) == min(count, ranges + compared)
+
+
+def test_half_precision_needs_no_calibration(folder_of):
+    calibrated, judged = divided("fp16", folder_of(20))
+    assert (calibrated, len(judged)) == ([], 20)
+
+
+def test_annotated_images_that_also_give_ranges_are_not_compared(folder_of):
+    folder = folder_of(40)
+    paths = pictures_of_folder(folder)
+    calibrated, judged = divided("int8", folder, annotated(paths))
+    assert (len(calibrated), len(judged)) == (20, 20)
+    assert not set(calibrated) & set(judged)
+    calibrated, judged = divided(
+        "int8", folder, annotated([path.parent / ".." / "photos" / path.name for path in paths[:10]])
+    )
+    assert len(calibrated) == 35
+    assert not set(calibrated) & set(judged)
+    others = folder_of(9, "others")
+    calibrated, judged = divided("int8", folder, annotated(pictures_of_folder(others)))
+    assert (len(calibrated), len(judged)) == (40, 9)
+
+
+@pytest.mark.parametrize(
+    ("precision", "count", "truths"),
+    [("int8", 1, None), ("int8", 11, None), ("fp16", 5, None), ("int8", 20, 5), ("int8", 5, 20)],
+)
+def test_too_few_images_are_refused_before_anything_is_converted(
+    folder_of, demo, tmp_path, monkeypatch, precision, count, truths
+):
+    monkeypatch.setattr(to_lower_precision, "export_onnx", lambda *_a, **_o: pytest.fail("it was converted"))
+    truth = None if truths is None else annotated(pictures_of_folder(folder_of(truths, "others")))
+    lower = LowerPrecision(precision, folder_of(count), truth)
+    with pytest.raises(ConversionError, match=r"needs at least .*6.* --calibrate or --truth"):
+        export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS)
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_ranges_come_from_the_images_for_calibration_alone(demo, shapes, tmp_path, monkeypatch, whole_is_there):
+    given, said = [], []
+
+    def quantize(_model, _predictor, pictures, *_arguments):
+        given.extend(pictures)
+        raise Opened
+
+    def detected(predictor, pictures, min_score):
+        compared.extend(pictures)
+        return detected_dataset(predictor, pictures, min_score)
+
+    compared = []
+    monkeypatch.setattr(to_lower_precision, "quantize", quantize)
+    monkeypatch.setattr(to_lower_precision, "detected_dataset", detected)
+    lower = LowerPrecision("int8", shapes.parent / "images")
+    with pytest.raises(Opened):
+        export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS, progress=said.append)
+    assert len(given) == len(compared) == 6
+    assert not set(given) & set(compared)
+    assert "6 images for calibration, 6 others for the comparison" in said
+
+
+def test_masks_that_are_a_little_off_are_seen_without_annotations():
+    """At an IoU of 0.5 alone, as before, nothing was lost."""
+    dataset = shapes_dataset(6, 2, size=(128, 128))
+    whole, reference = Perfect(dataset), score_masks(Perfect(dataset), dataset)
+    gate = judge_precision("int8", reference, Shifted(whole, 3), dataset, "float32 detections", 0.03)
+    assert not gate.passed
+    assert score_masks(Shifted(whole, 3), dataset)["AP50"] > reference["AP50"] - 0.05
 
 
 def gate_of(found):
@@ -273,6 +388,17 @@ class Perfect:
             self.class_names,
             "aligned",
         )
+
+
+class Shifted:
+    """Finds what another finds, some pixels further to the right."""
+
+    def __init__(self, other, pixels):
+        self.class_names, self.other, self.pixels = other.class_names, other, pixels
+
+    def __call__(self, image):
+        found = self.other(image)
+        return replace(found, boxes=found.boxes + np.array([self.pixels, 0, self.pixels, 0], np.float32))
 
 
 def mask_of(instance):
