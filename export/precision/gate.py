@@ -12,9 +12,9 @@ from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
 from runtime.errors import InputError
 
-# Largest allowed drop of mask AP. Other arithmetic does not draw the same masks up to an IoU of 0.95, so against float32
-# detections int8 may lose more. Measured with the demo model, on 8 to 40 images that it was not calibrated on: int8 loses
-# 0.005 to 0.023 against float32 detections and gains 0.003 to 0.012 against annotations; fp16 loses nothing.
+# Largest allowed drop of mask AP. Other arithmetic does not draw the same masks up to an IoU of 0.95, so int8 may lose
+# more against float32 detections. Measured with the demo model on 8 to 40 images that it was not calibrated on: int8
+# loses 0.005 to 0.023 against those and gains 0.003 to 0.012 against annotations; fp16 loses nothing.
 ALLOWED = {
     ("int8", "annotations"): 0.01,
     ("int8", "float32 detections"): 0.03,

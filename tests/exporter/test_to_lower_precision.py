@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from bad_artifacts import reseal
+from fake_artifacts import VERDICT
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -21,12 +23,11 @@ from export.precision.quantize import PARTS, nodes_by_part
 from export.reverify import verify_artifact
 from export.target import Target
 from export.verify.pictures import pictures_of_folder
-from export.verify.verdict import PrecisionGate, Verdict
+from export.verify.verdict import PrecisionGate
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.data.synthetic.shapes import shapes_dataset, write_shapes
 from runtime import Predictor, read_metadata
-from runtime.artifact_files.onnx_file import seal
 from runtime.detections import Detections
 from runtime.errors import ArtifactError, ImageError, MissingPackageError
 
@@ -61,7 +62,7 @@ def whole_is_there(monkeypatch, onnx_artifact):
 
     def export(_model, output, **_options):
         shutil.copy(onnx_artifact, output)
-        return Verdict("", "", 0.5, 0.5, [], [])
+        return VERDICT
 
     monkeypatch.setattr(to_lower_precision, "export_onnx", export)
 
@@ -159,8 +160,9 @@ def test_a_part_that_overflows_is_found_and_left_in_float(demo, shapes, onnx_art
     del source.metadata_props[:]
 
     def export(_model, output, **_options):
-        Path(output).write_bytes(seal(source.SerializeToString(), read_metadata(onnx_artifact).to_json()))
-        return Verdict("", "", 0.5, 0.5, [], [])
+        Path(output).write_bytes(source.SerializeToString())
+        reseal(Path(output), read_metadata(onnx_artifact).to_json())
+        return VERDICT
 
     monkeypatch.setattr(to_lower_precision, "export_onnx", export)
     lower = LowerPrecision("fp16", shapes.parent / "images")
@@ -226,7 +228,7 @@ def test_no_image_is_used_for_both(folder_of, count, ranges, compared):
     calibrated, judged = divided("int8", folder_of(count))
     assert (len(calibrated), len(judged)) == (ranges, compared)
     assert not set(calibrated) & set(judged)
-    assert int(calibrated[-1][:4]) > count * 0.8
+    assert int(calibrated[-1][:4]) > count * 0.75
     assert len(set(calibrated + judged)) == min(count, ranges + compared)
 
 
@@ -242,9 +244,9 @@ def test_annotated_images_that_also_give_ranges_are_not_compared(folder_of):
     assert (len(calibrated), len(judged)) == (20, 20)
     assert not set(calibrated) & set(judged)
     calibrated, judged = divided(
-        "int8", folder, annotated([path.parent / ".." / "photos" / path.name for path in paths[:10]])
+        "int8", folder, annotated([path.parent / ".." / "photos" / path.name for path in paths[:20]])
     )
-    assert len(calibrated) == 35
+    assert len(calibrated) == 30
     assert not set(calibrated) & set(judged)
     others = folder_of(9, "others")
     calibrated, judged = divided("int8", folder, annotated(pictures_of_folder(others)))
@@ -292,9 +294,9 @@ def test_masks_that_are_a_little_off_are_seen_without_annotations():
     """At an IoU of 0.5 alone, as before, nothing was lost."""
     dataset = shapes_dataset(6, 2, size=(128, 128))
     whole, reference = Perfect(dataset), score_masks(Perfect(dataset), dataset)
-    gate = judge_precision("int8", reference, Shifted(whole, 3), dataset, "float32 detections", 0.03)
+    gate = judge_precision("int8", reference, Shifted(whole, 2), dataset, "float32 detections", 0.03)
     assert not gate.passed
-    assert score_masks(Shifted(whole, 3), dataset)["AP50"] > reference["AP50"] - 0.05
+    assert score_masks(Shifted(whole, 2), dataset)["AP50"] > reference["AP50"] - 0.05
 
 
 def gate_of(found):
