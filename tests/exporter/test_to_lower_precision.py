@@ -311,7 +311,7 @@ def test_constant_thresholds_are_fixed_after_the_accuracy_is_compared(
     def export(_model, output, *, target, **_options):
         targets.append(target.thresholds)
         shutil.copy(onnx_artifact, output)
-        return Verdict("", "", 0.5, 0.5, [], [])
+        return VERDICT
 
     monkeypatch.setattr(to_lower_precision, "export_onnx", export)
     monkeypatch.setattr(to_lower_precision, "judge_precision", lambda *_arguments: gate_of(0.9))
