@@ -1,6 +1,7 @@
 """Options that several commands share, and the models of their arguments."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,8 @@ from maskrcnn.data.readers.options import MaskValues
 from maskrcnn.distribution import NAME, own_version
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
+from runtime.errors import InputError
+from runtime.pictures.pixels import PixelPolicy
 from runtime.pictures.read import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -103,9 +106,23 @@ Encoding = Annotated[
 ]
 
 
+def _allowed(policy: Callable[[], PixelPolicy]) -> None:
+    """Make values that a policy of sample values refuses a usage error."""
+    try:
+        policy()
+    except InputError as error:
+        raise BadParameter(str(error)) from error
+
+
+def _is_range(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    _allowed(lambda: PixelPolicy(value_range=value))
+    return value
+
+
 ValueRange = Annotated[
     tuple[float, float] | None,
     Option(
+        callback=_is_range,
         metavar="LOW HIGH",
         help="Sample values that become 0 and 255 in images of more than 8 bits, such as 0 4095 for a 12-bit camera.",
     ),
@@ -121,9 +138,11 @@ def band_numbers(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        bands = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise BadParameter(f"bands is {text[:60]!r}: expected numbers, such as 4,3,2") from error
+    _allowed(lambda: PixelPolicy(bands=bands))
+    return bands
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from annotation_files import coco, write_coco
@@ -49,6 +49,12 @@ MASKRCNN = {
     "predict-nan-threshold": (USAGE, "predict demo good.png -o out --score-threshold nan"),
     "predict-high-threshold": (USAGE, "predict demo good.png -o out --score-threshold 2"),
     "predict-negative-overlap": (USAGE, "predict demo good.png -o out --nms-threshold -0.1"),
+    "predict-nan-range": (USAGE, "predict demo good.png -o out --value-range nan 5"),
+    "predict-reversed-range": (USAGE, "predict demo good.png -o out --value-range 9 3"),
+    "predict-endless-range": (USAGE, "predict demo good.png -o out --value-range 0 1e999"),
+    "train-empty-range": (USAGE, "train data.json -o out --config shapes --value-range 5 5"),
+    "predict-band": (USAGE, "predict demo good.png -o out --bands 0,1,2"),
+    "predict-text-bands": (USAGE, "predict demo good.png -o out --bands a,b"),
     "predict-text-threshold": (USAGE, "predict demo good.png -o out --score-threshold much"),
     "predict-unknown-class": (USAGE, "predict demo good.png -o out --class unicorn"),
     "predict-no-batch": (USAGE, "predict demo good.png -o out --batch-size 0"),
@@ -219,7 +225,7 @@ NUMBERS = [
     for app in (maskrcnn_app, export_app)
     for path, described in commands(app)
     for each in described
-    if {int, float} & set(parts(each[1]))
+    if {int, float} & set(parts(each[1])) and tuple not in map(get_origin, parts(each[1]))
 ]
 
 

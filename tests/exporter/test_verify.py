@@ -20,6 +20,7 @@ from export.verify.reference import Difference, Reference
 from export.verify.verify import NOTHING_NEAR, compare_run, make_feeds
 from export.verify.written import stages_of
 from maskrcnn import demo_model
+from maskrcnn.configuration.model import Config
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime import Predictor
@@ -61,7 +62,7 @@ def test_the_packaged_artifact_is_that_of_the_packaged_checkpoint(demo, one_pict
     path = pytestconfig.rootpath / "maskrcnn" / "demo.onnx"
     metadata = read_metadata(path)
     assert metadata.checkpoint == checkpoint_facts(None)
-    assert metadata.config == demo.config.to_dict()
+    assert Config.from_dict(dict(metadata.config)) == demo.config
     Predictor(path, "cpu").close()
     assert verify_artifact(path, demo, verify_images=one_picture).passed
     assert path.stat().st_size < 15e6
