@@ -17,6 +17,7 @@ from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, SIZE_MUL
 from runtime.engines.versions import check_engine
 from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError, ImageError, InputError
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.pixels import PLAIN
 from runtime.pictures.read import MAX_PIXELS
 from runtime.steps import to_detections
 
@@ -115,7 +116,7 @@ def test_no_metadata_at_all(text):
     assert "cannot be read" in refusal(text)
 
 
-LATER = {"config", "precision", "target", "input_shape", "edits", "thresholds"}  # older artifacts do not have these
+LATER = {"config", "precision", "target", "input_shape", "edits", "thresholds", "pixels"}  # older artifacts lack these
 
 
 @pytest.mark.parametrize("name", sorted(set(Metadata.__dataclass_fields__) - LATER))
@@ -125,7 +126,7 @@ def test_missing_field(name):
 
 def test_older_artifacts_are_read():
     usual = {"config": {}, "precision": "fp32", "target": "cpu", "input_shape": (None, None, None), "edits": ()}
-    usual["thresholds"] = "inputs"
+    usual |= {"thresholds": "inputs", "pixels": PLAIN}
     assert set(usual) == LATER
     for name, value in usual.items():
         assert getattr(Metadata.from_json(without(name), "m.onnx"), name) == value

@@ -66,7 +66,7 @@ BEHIND = {
     "yolo": "maskrcnn.data.readers.yolo._share",
     "labelme": "maskrcnn.data.readers.labelme._add_picture",
     "metadata": "runtime.artifact._tuple",
-    "manifest": "runtime.artifact_files.savedmodel_folder._digests",
+    "manifest": "runtime.artifact_files.savedmodel_folder._files",
     "onnx": "runtime.artifact_files.onnx_scan.read_fields",
     "savedmodel": "runtime.artifact_files.savedmodel_scan._foreign_parts",
     "config": "maskrcnn.configuration.model.from_dict",

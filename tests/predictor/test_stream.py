@@ -456,15 +456,26 @@ def test_what_the_source_raises_when_it_is_closed_comes_through():
         found.close()
 
 
-def test_an_iterator_that_is_no_generator_is_left_open(tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_text("a\nb\nc\nd\ne\n")
-    with path.open() as lines:
-        found = start(FakeStages(), lines, on_error="yield", ahead=1)
-        next(found)
-        found.close()
-        assert not lines.closed
-        assert next(lines) == "b\n"
+def test_an_iterator_that_is_no_generator_is_left_open():
+    class Names:
+        def __init__(self):
+            self.left, self.is_closed = ["e", "d", "c", "b", "a"], False
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return self.left.pop()
+
+        def close(self):
+            self.is_closed = True
+
+    names = Names()
+    found = start(FakeStages(), names, on_error="yield", ahead=1)
+    next(found)
+    found.close()
+    assert not names.is_closed
+    assert next(names) == "b"
 
 
 LEFT = """
