@@ -49,9 +49,9 @@ FOUND = {
     "bucket": ("s3://bucket/images/a.png", "images/a.png", ["name-url", "name-own-folder"]),
     "query": ("/data/local-files/?d=images/a.png", "images/a.png", ["name-own-folder", "name-query"]),
     "token": ("a.png?token=1", "a.png", ["name-query"]),
-    "Windows": ("C:\\Users\\me\\a.png", "a.png", ["name-backslashes", "name-path"]),
+    "Windows": ("D:\\set\\me\\a.png", "a.png", ["name-backslashes", "name-path"]),
     "backslashes": ("sub\\a.png", "sub/a.png", ["name-backslashes"]),
-    "path": ("/home/me/set/images/a.png", "images/a.png", ["name-path"]),
+    "path": ("/data/me/set/images/a.png", "images/a.png", ["name-path"]),
     "folder and all": ("images\\A.JPG", "images/a.jpg", ["name-backslashes", "name-letter-case", "name-own-folder"]),
 }  # fmt: skip
 

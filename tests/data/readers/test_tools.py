@@ -231,7 +231,7 @@ NAMES = {
     "keys": "names:\n  0: cat\n  1: dog\nnc: 2\nval: images\n",
     "Roboflow": "train: ../images\nval: ../nowhere/images\nnc: 2\nnames: ['cat', 'dog']\nroboflow:\n  version: 1\n",
     "root": "path: .\ntrain:\n- images\nnames: [cat, dog]\n",
-    "root of another computer": "path: /home/me/set\ntrain: images\ntest:\nnames: [cat, dog]\n",
+    "root of another computer": "path: /data/me/set\ntrain: images\ntest:\nnames: [cat, dog]\n",
 }
 
 
