@@ -127,7 +127,7 @@ def node_packages(pytestconfig):
             except subprocess.TimeoutExpired:
                 pytest.skip("Node: npm install takes more than 300 s")
             except subprocess.CalledProcessError as error:
-                pytest.skip(f"Node: npm install fails: {error.stderr.decode(errors='replace').strip()[-200:]}")
+                pytest.skip(f"Node: npm install fails: {error.stderr.decode(errors='replace').splitlines()[:2]}")
             (folder / "complete").touch()
     return folder
 
