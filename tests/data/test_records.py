@@ -80,3 +80,25 @@ def test_what_cannot_be_joined():
         Dataset("a", ("BG", "cat", "cat"), ())
     with pytest.raises(DatasetError, match="class names"):
         Dataset("a", (), ())
+
+
+def test_what_is_surprising_in_images_is_said_once(tmp_path, caplog, monkeypatch):
+    """A dataset of 12-bit images, read in two epochs, without and with the range of the sensor."""
+    from PIL import Image
+
+    from maskrcnn.data import records
+    from runtime.pictures.pixels import PixelPolicy
+
+    monkeypatch.setattr(records, "_noted", set())
+    made = []
+    for number in range(3):
+        path = tmp_path / f"image {number}.png"
+        Image.fromarray(np.full((4, 5), 3000 + number, np.uint16) // np.arange(1, 6, dtype=np.uint16)).save(path)
+        made.append(Record(number, path, ()))
+    for record in made * 2:
+        assert record.load_image().max() == 11
+    (line,) = caplog.messages
+    assert "value_range=(0, 4095)" in line
+    assert "image 0.png" in line
+    assert "first such image only" in line
+    assert made[0].load_image(1, PixelPolicy((0, 4095))).max() == round(3000 / 4095 * 255)

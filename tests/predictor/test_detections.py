@@ -158,6 +158,19 @@ def test_to_coco():
         whole.to_coco(3, {1: 18})
 
 
+@pytest.mark.parametrize("number", [np.int64(7), np.uint8(7), np.array(7), 7])
+def test_ids_of_numpy_become_json(number):
+    results = json.loads(json.dumps(make(1).to_coco(number, {1: np.int32(18)})))
+    assert (results[0]["image_id"], results[0]["category_id"]) == (7, 18)
+    assert json.dumps(make(1).to_coco(np.str_("a")))
+
+
+@pytest.mark.parametrize("number", [1.5, True, None, np.array([1, 2]), b"a", np.float64(3)])
+def test_ids_that_are_none(number):
+    with pytest.raises(InputError, match="image_id"):
+        make(1).to_coco(number)
+
+
 def test_pycocotools_reads_the_results():
     coco = pytest.importorskip("pycocotools.coco").COCO()
     coco.dataset = {"images": [{"id": 5, "height": 40, "width": 50}], "annotations": []}

@@ -9,6 +9,8 @@ from PIL import Image
 from training_runs import tiny
 from typer.testing import CliRunner
 
+from export.describe import describe
+from maskrcnn.checkpoints.checkpoint import load_checkpoint
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
 from maskrcnn.configuration.training import StageConfig
@@ -55,6 +57,23 @@ def run(shapes):
         "-o", shapes / "run", "--set", "run.tensorboard=false", "--set", "training.learning_rate=0.002",
     )  # fmt: skip
     return shapes / "run", printed
+
+
+def test_value_range_and_bands_travel_with_the_checkpoint(shapes):
+    succeeded(
+        "train", shapes / "shapes", "--config", shapes / "config.json", "-o", shapes / "deep", "--layers", "heads",
+        "--value-range", "0", "4095", "--bands", "3,2,1", "--set", "run.tensorboard=false",
+    )  # fmt: skip
+    config = load_checkpoint(shapes / "deep" / "last.weights.h5")[0].config
+    assert (config.pixels.value_range, config.pixels.bands) == ((0, 4095), (3, 2, 1))
+    assert describe(load_checkpoint(shapes / "deep" / "last.weights.h5")[0], "onnx", {}).pixels == config.pixels
+    folders = ("train", shapes / "shapes", "-o", shapes / "no", "--config", shapes / "config.json")
+    assert "bands is (1, 2); expected 3" in failed(USAGE, *folders, "--bands", "1,2")
+    for wrong in (("--bands", "0,1,2"), ("--bands", "red"), ("--value-range", "9", "1"), ("--value-range", "0", "nan")):
+        result = call(*folders, *wrong)
+        assert result.exit_code == USAGE
+        assert "expected" in result.stderr
+    assert not (shapes / "no").exists()
 
 
 def test_a_run_says_what_it_did(run):
