@@ -11,7 +11,7 @@ import numpy.typing as npt
 from runtime.artifact import IMAGES, INPUT_NAMES
 from runtime.engines.ort.cuda_work import cuda_work
 from runtime.engines.ort.library import ort
-from runtime.engines.ort.page_locked import PageLocked
+from runtime.engines.ort.page_locked import PageLocked, copy_from_device
 
 KEPT_SHAPES = 8  # so that images of many sizes do not fill the device
 
@@ -57,20 +57,50 @@ class Download:
     """Outputs of one shape on the host, written during a run; they stay where they are."""
 
     def __init__(self, outputs: Outputs, batch: int, device: Device) -> None:
-        self._arrays: Arrays = {}
+        self.arrays: Arrays = {}
         self._locked = []
         for name, described in outputs.items():
             shape = tuple(batch if side is None else side for side in described["shape"])
             if device[0] == "cuda":
                 self._locked.append(PageLocked(shape, described["dtype"]))
-                self._arrays[name] = self._locked[-1].array
+                self.arrays[name] = self._locked[-1].array
             else:
-                self._arrays[name] = np.empty(shape, described["dtype"])
-        self.tensors = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self._arrays.items()}
+                self.arrays[name] = np.empty(shape, described["dtype"])
+        self.tensors = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.arrays.items()}
 
     def __call__(self) -> Arrays:
         """Return copies."""
-        return {name: array.copy() for name, array in self._arrays.items()}
+        return {name: array.copy() for name, array in self.arrays.items()}
+
+
+class DeviceDownload:
+    """Outputs of one shape on a CUDA device, where they stay, and their copies on the host."""
+
+    def __init__(self, outputs: Outputs, batch: int, device: Device) -> None:
+        self._host = Download(outputs, batch, device)
+        self.tensors = {name: tensor(array.shape, array.dtype, device) for name, array in self._host.arrays.items()}
+
+    def __call__(self) -> Arrays:
+        """Copy them to the host and return copies."""
+        copy_from_device((value, self._host.arrays[name]) for name, value in self.tensors.items())
+        return self._host()
+
+
+class DeviceInputs:
+    """Small inputs on a device, where they stay; they are copied there when their values change."""
+
+    def __init__(self, arrays: Arrays, device: Device) -> None:
+        self._arrays = {name: np.array(array) for name, array in arrays.items()}
+        self.tensors = {name: tensor(array.shape, array.dtype, device) for name, array in arrays.items()}
+        for name, array in self._arrays.items():
+            self.tensors[name].update_inplace(array)
+
+    def __call__(self, arrays: Arrays) -> None:
+        """Copy what has changed, and wait for it."""
+        for name, array in self._arrays.items():
+            if not np.array_equal(array, arrays[name]):
+                self._arrays[name] = arrays[name].copy()
+                self.tensors[name].update_inplace(self._arrays[name])
 
 
 class BoundRun:
@@ -88,11 +118,11 @@ class BoundRun:
         self, session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], options: Any = None
     ) -> None:
         self._session, self._options = session, options
-        self._binding = session.io_binding()
+        self.binding = session.io_binding()
         for name, value in inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
+            self.binding.bind_ortvalue_input(name, value)
         for name, value in outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
+            self.binding.bind_ortvalue_output(name, value)
         self._small = [name for name in input_names(session) if name not in inputs]
         self._bound: dict[str, tuple[npt.NDArray[Any], Any]] = {}
 
@@ -102,8 +132,8 @@ class BoundRun:
             if name not in self._bound or not np.array_equal(self._bound[name][0], arrays[name]):
                 array = arrays[name].copy()
                 self._bound[name] = array, ort.OrtValue.ortvalue_from_numpy(array)
-                self._binding.bind_ortvalue_input(name, self._bound[name][1])
-        self._session.run_with_iobinding(self._binding, self._options)
+                self.binding.bind_ortvalue_input(name, self._bound[name][1])
+        self._session.run_with_iobinding(self.binding, self._options)
 
 
 class BoundSession:

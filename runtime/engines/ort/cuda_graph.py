@@ -1,13 +1,15 @@
-"""A graph in two sessions: the trunk, which CUDA records and replays with one launch, and the rest.
+"""A graph in parts, of which CUDA records some: it replays all their kernels with one launch.
 
 A recording cannot contain a step that waits for a number from the device, as suppression does for the number of boxes
-it keeps. So the graph is cut before the proposals: at the features and at the scores and deltas of the anchors.
+it keeps. So the graph is cut before the proposals, at the features and at the scores and deltas of the anchors. If
+nothing after the proposals waits either (`maskrcnn.nms.suppress_in_steps`), it is cut there too, and both ends are
+recorded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -17,6 +19,8 @@ from runtime.engines.ort.binding import (
     Arrays,
     BoundRun,
     Device,
+    DeviceDownload,
+    DeviceInputs,
     Download,
     Kept,
     Outputs,
@@ -32,32 +36,42 @@ TRUNK_ENDS = ("p2", "p3", "p4", "p5", "p6", "rpn_probs", "rpn_deltas")
 _UNRECORDED = -1
 
 
+class Part(NamedTuple):
+    """A part of a graph: a session, which takes results of the parts before it, and whether its run is recorded."""
+
+    session: Any
+    recorded: bool
+
+
 @dataclass(frozen=True)
-class _Stages:
+class _Bound:
     """Tensors and bindings of one shape, which must not move: a recording contains their addresses."""
 
     upload: Upload
-    trunk: BoundRun
-    rest: BoundRun
-    download: Download
+    inputs: DeviceInputs
+    runs: Sequence[BoundRun]
+    download: Download | DeviceDownload
 
-    def run_trunk(self, arrays: Arrays) -> None:
+    def run(self, arrays: Arrays) -> Arrays:
         self.upload(arrays[IMAGES])
-        self.trunk(arrays)
+        self.inputs(arrays)
+        for run in self.runs:
+            run(arrays)
+        return self.download()
 
 
 class RecordedSession:
-    """Runs the trunk, up to the cut tensors, and the rest; the tensors between them never leave the device.
+    """Runs the parts one after the other; the tensors between them never leave the device.
 
     ONNX Runtime keeps a recording for the thread that made it. So all runs are in one thread, which lives as long as
     this object; threads that call it take turns. It frees recordings with the session only, so the first `KEPT_SHAPES`
     shapes are recorded, and others run without a recording.
     """
 
-    def __init__(self, trunk: Any, rest: Any, outputs: Outputs, device: Device) -> None:
-        self._trunk, self._rest, self._outputs, self._device = trunk, rest, outputs, device
-        self._recorded: dict[tuple[int, ...], _Stages] = {}
-        self._others: Kept[_Stages] = Kept()
+    def __init__(self, parts: Sequence[Part], outputs: Outputs, device: Device) -> None:
+        self._parts, self._outputs, self._device = parts, outputs, device
+        self._recorded: dict[tuple[int, ...], _Bound] = {}
+        self._others: Kept[_Bound] = Kept()
         self._number = 0  # of the last recording; not used again, also if it failed
         self._thread = ThreadPoolExecutor(1, "cuda-graph")
 
@@ -67,36 +81,50 @@ class RecordedSession:
 
     def _run(self, arrays: Arrays) -> Arrays:
         shape = arrays[IMAGES].shape
-        stages = self._recorded.get(shape)
-        if stages is None and len(self._recorded) < KEPT_SHAPES:
+        bound = self._recorded.get(shape)
+        if bound is None and len(self._recorded) < KEPT_SHAPES:
             self._number += 1
             with cuda_recording():
-                stages = self._bind(arrays, self._number)
-                stages.run_trunk(arrays)
-            self._recorded[shape] = stages
+                bound = self._bind(arrays, self._number)
+                found = bound.run(arrays)
+            self._recorded[shape] = bound
+            return found
         with cuda_work():
-            if stages is None:
-                stages = self._others.get(shape, lambda: self._bind(arrays, _UNRECORDED))
-            stages.run_trunk(arrays)
-            stages.rest(arrays)
-            return stages.download()
+            bound = bound or self._others.get(shape, lambda: self._bind(arrays, _UNRECORDED))
+            return bound.run(arrays)
 
-    def _bind(self, arrays: Arrays, recording: int) -> _Stages:
-        """Run the trunk once without recording, to get tensors of the right shapes between the parts."""
+    def _bind(self, arrays: Arrays, recording: int) -> _Bound:
+        """Run all parts once without recording, to get tensors of the right shapes between them."""
         upload = Upload(arrays[IMAGES], self._device)
         upload(arrays[IMAGES])
-        names = [value.name for value in self._trunk.get_outputs()]
-        binding = self._trunk.io_binding()
-        binding.bind_ortvalue_input(IMAGES, upload.tensor)
+        wanted = {name for part in self._parts if part.recorded for name in input_names(part.session)}
+        inputs = DeviceInputs({name: arrays[name] for name in wanted - {IMAGES} if name in arrays}, self._device)
+        ready = {IMAGES: upload.tensor}
+        runs = []
+        for session, recorded in self._parts:
+            taken = ready | (inputs.tensors if recorded else {})
+            taken = {name: taken[name] for name in input_names(session) if name in taken}
+            if session is self._parts[-1].session:
+                kind = DeviceDownload if recorded else Download
+                download = kind(self._outputs, len(arrays[IMAGES]), self._device)
+                results = download.tensors
+            else:
+                results = self._results(session, taken, arrays)
+                ready |= results
+            options = _recording(recording) if recorded else None
+            if recorded:
+                BoundRun(session, taken, results, _recording(_UNRECORDED))(arrays)
+            runs.append(BoundRun(session, taken, results, options))
+        return _Bound(upload, inputs, runs, download)
+
+    def _results(self, session: Any, taken: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+        """Run a part, and return its results on the device."""
+        names = [value.name for value in session.get_outputs()]
+        run = BoundRun(session, taken, {}, _recording(_UNRECORDED))
         for name in names:
-            binding.bind_output(name, *self._device)
-        self._trunk.run_with_iobinding(binding, _recording(_UNRECORDED))
-        between = dict(zip(names, binding.get_outputs(), strict=True))
-        trunk = BoundRun(self._trunk, {IMAGES: upload.tensor}, between, _recording(recording))
-        ready = {IMAGES: upload.tensor, **between}
-        inputs = {name: ready[name] for name in input_names(self._rest) if name in ready}
-        download = Download(self._outputs, len(arrays[IMAGES]), self._device)
-        return _Stages(upload, trunk, BoundRun(self._rest, inputs, download.tensors), download)
+            run.binding.bind_output(name, *self._device)
+        run(arrays)
+        return dict(zip(names, run.binding.get_outputs(), strict=True))
 
 
 def _recording(number: int) -> Any:

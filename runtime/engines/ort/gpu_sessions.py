@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.artifact import IMAGES, Metadata
+from runtime.artifact import IMAGES, NMS_LAST, Metadata
 from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
 from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.binding import Arrays, BoundSession, Device, Kept
-from runtime.engines.ort.cuda_graph import TRUNK_ENDS, RecordedSession
+from runtime.engines.ort.cuda_graph import TRUNK_ENDS, Part, RecordedSession
 from runtime.engines.ort.library import CUDA, TENSORRT
 from runtime.engines.ort.providers import Providers
 from runtime.engines.ort.session import SessionOpener, inputs_of
 from runtime.errors import DeviceError
 
+_AXES = ("batch", "height", "width")
 _KEPT_SESSIONS = 4  # each has its own copy of the weights on the device
 
 _Run = Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]
@@ -57,7 +58,7 @@ class GpuSessions:
         """
         if self._providers[0][0] != CUDA or self._options.gpu_memory_limit is not None:
             return {}
-        axes = ("batch", "height", "width") if self._metadata.resize.mode == "square" else ("batch",)
+        axes = _AXES if self._metadata.resize.mode == "square" else _AXES[:1]
         return dict(zip(axes, shape, strict=False))
 
     def _runner(self, shape: tuple[int, ...]) -> _Run:
@@ -75,19 +76,32 @@ class GpuSessions:
         return BoundSession(session, self._metadata.outputs(), self._device)
 
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
-        """Open the graph in two parts, the first of which is recorded."""
-        places = self._metadata.borders
+        """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
+        tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
         model = CutModel(self._opener.path.read_bytes())
-        points = model.cut_points({places[name]["tensor"] for name in TRUNK_ENDS if name in places})
-        (name, settings), *others = self._providers
-        trunk = self._opener.open(
-            [(name, settings | {"enable_cuda_graph": 1}), *others], sides, "trunk", model.part({}, points)
-        )
-        types = {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in trunk.get_outputs()}
-        rest = self._opener.open(self._providers, sides, "rest", model.part(types))
-        inputs = inputs_of(trunk) | {name: value for name, value in inputs_of(rest).items() if name not in types}
+        points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
+        trunk = self._open_part("trunk", sides, model.part({}, points), recorded=True)
+        types = _types(trunk)
+        if NMS_LAST not in tensors or len(sides) < len(_AXES):  # sizes that vary are computed on the host
+            rest = self._open_part("rest", sides, model.part(types), recorded=False)
+            return self._recorded(trunk, rest)
+        anchors = {tensors["rpn_probs"], tensors["rpn_deltas"]}
+        taken = {name: described for name, described in types.items() if name in anchors}
+        middle = self._open_part("proposals", sides, model.part(taken, [tensors["proposals"]]), recorded=False)
+        taken = {name: described for name, described in types.items() if name not in anchors} | _types(middle)
+        rest = self._open_part("heads", sides, model.part(taken), recorded=True)
+        return self._recorded(trunk, middle, rest)
+
+    def _recorded(self, *parts: Part) -> RecordedSession:
+        made = {value.name for part in parts for value in part.session.get_outputs()}
+        inputs = {name: value for part in parts for name, value in inputs_of(part.session).items() if name not in made}
         check_graph_inputs(inputs, self._metadata, self._opener.path)
-        return RecordedSession(trunk, rest, self._metadata.outputs(), self._device)
+        return RecordedSession(parts, self._metadata.outputs(), self._device)
+
+    def _open_part(self, name: str, sides: dict[str, int], content: bytes, *, recorded: bool) -> Part:
+        (provider, settings), *others = self._providers
+        providers = [(provider, settings | {"enable_cuda_graph": int(recorded)}), *others]
+        return Part(self._opener.open(providers, sides, name, content), recorded)
 
     def _require_fixed_size(self, session: Any) -> None:
         """Refuse dynamic sizes for TensorRT, which takes minutes to build an engine for each input size."""
@@ -97,3 +111,8 @@ class GpuSessions:
                     f"device 'tensorrt' needs a graph of fixed size, but {value.name} of {self._opener.path} is "
                     f"{value.shape}: export it with --target tensorrt, or use device 'cuda'"
                 )
+
+
+def _types(part: Part) -> dict[str, tuple[int, Any]]:
+    """Return element type and shape of the results of a part, as `CutModel.part` takes them."""
+    return {value.name: (ELEMENT_TYPES[value.type], value.shape) for value in part.session.get_outputs()}

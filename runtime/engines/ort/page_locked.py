@@ -3,6 +3,7 @@
 import ctypes
 import math
 import sys
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 from weakref import finalize
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.engines.ort.library import ort
-from runtime.errors import OutOfMemoryError
+from runtime.errors import EngineError, OutOfMemoryError
 
 
 class PageLocked:
@@ -30,6 +31,27 @@ class PageLocked:
         finalize(self, _cuda().cudaFreeHost, place).atexit = False
         buffer = (ctypes.c_uint8 * size).from_address(place.value)
         self.array: npt.NDArray[Any] = np.frombuffer(memoryview(buffer), kind, math.prod(shape)).reshape(shape)
+
+
+def copy_from_device(pairs: Iterable[tuple[Any, npt.NDArray[Any]]]) -> None:
+    """Copy tensors of a CUDA device to arrays in page-locked memory, and wait once for all.
+
+    Raises:
+        EngineError: CUDA refuses, as after an error of an earlier run.
+    """
+    to_host = ctypes.c_int(2)
+    codes = [
+        _cuda().cudaMemcpyAsync(
+            ctypes.c_void_p(array.ctypes.data),
+            ctypes.c_void_p(value.data_ptr()),
+            ctypes.c_size_t(array.nbytes),
+            to_host,
+            None,  # the default stream: the run that made the tensors has ended
+        )
+        for value, array in pairs
+    ]
+    if any([*codes, _cuda().cudaStreamSynchronize(None)]):
+        raise EngineError(f"CUDA cannot copy results to the host (errors {codes}): open the artifact again")
 
 
 @cache
