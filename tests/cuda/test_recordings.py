@@ -29,6 +29,25 @@ def test_a_replay_takes_the_place_of_the_trunk(log, artifacts):
     assert launches["recorded"] < 0.8 * launches["plain"]
 
 
+def test_with_nms_in_steps_only_the_proposals_are_not_recorded(log, artifacts):
+    predictor = Predictor(artifacts / "demo-cuda.onnx", "cuda", engine=EngineOptions(cuda_graph=True))
+    images, windows = inputs_of(256, 256)
+    for _ in range(2):
+        predictor.run(images, windows)
+    assert log.events.count("refused") == 0
+    log.clear()
+    predictor.run(images, windows)
+    assert log.events.count("replay") == 2
+    assert log.events.launches.total() <= 60
+    assert log.events.waits <= 8
+    assert log.events.count("allocate", "device") == 0
+    predictor.score_threshold = 0.25  # the recording reads it where it was
+    log.clear()
+    predictor.run(images, windows)
+    assert log.events.copies("htod") == [256 * 256 * 3, 4]
+    assert log.events.count("begin-recording") == 0
+
+
 def test_one_recording_for_each_size_from_eight_threads(log, artifacts):
     predictor = recorded(artifacts)
     with ThreadPoolExecutor(8) as pool:

@@ -90,7 +90,8 @@ def test_memory_of_sessions_that_are_given_up_is_freed(log, artifacts, options):
     assert held[3] > 3 * held[0] / 2
     assert held[-1] < 1.1 * held[3]  # the sessions of the same four batch sizes
     predictor.close()
-    assert log.events.held("device") < 8 * 2**20
+    # Tensors that we allocate come from a pool of ONNX Runtime that lives as long as the process.
+    assert log.events.held("device") < 16 * 2**20
     assert log.events.held("pinned") < 2**20
 
 

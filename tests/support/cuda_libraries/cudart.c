@@ -234,7 +234,7 @@ int cudaStreamSynchronize(void *stream) {
     standin_log("wait stream");
     return stream == recorded_stream && refused("wait") ? FORBIDDEN : OK;
 }
-int cudaEventSynchronize(void) { standin_log("wait event"); return OK; }
+int cudaEventSynchronize(void) { standin_log("wait event"); return refused("wait") ? FORBIDDEN : OK; }
 int cudaStreamCreate(void **stream) { *stream = handle(); return OK; }
 int cudaStreamCreateWithFlags(void **stream) { *stream = handle(); return OK; }
 int cudaEventCreate(void **event) { *event = handle(); return OK; }
