@@ -2,7 +2,9 @@
 
     python gpu.py r50.npz r50-fp16.npz --torchvision --predictor -o results.json
 
-Takes artifacts (`.onnx`) and skeletons (`.npz`, see skeleton.py), whose weights are computed here, bit for bit.
+Takes artifacts (`.onnx`) and skeletons (`.npz`, see skeleton.py), whose weights are computed here, bit for bit. Without
+any, it takes those beside it. An `onnxruntime.tar.xz` beside it (see gpu_bundle.py) is used instead of what is
+installed.
 `--predictor` also measures `Predictor` on the artifacts, if the project's folder `runtime` is beside this file. Steps
 follow one another, each with the device to itself. The JSON is written after each step, so it has what was measured
 before one fails, or before `--seconds` are over. `--device cpu` runs all that needs no GPU.
@@ -12,18 +14,22 @@ device's detections differ from the CPU's, 6 a step failed or there was no time 
 """
 
 import argparse
+import atexit
 import contextlib
 import copy
 import functools
 import gc
 import hashlib
+import importlib.util
 import io
 import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import traceback
@@ -40,6 +46,7 @@ import numpy as np
 
 BAD_INPUT, NO_DEVICE, DIFFERENT, INCOMPLETE = 3, 4, 5, 6
 WARM_UP = 3  # runs of each case before it is timed; an engine chooses its algorithms in them
+ENGINE_ARCHIVE, ENGINE_FOLDER = "onnxruntime.tar.xz", "MASKRCNN_GPU_ENGINE"  # a file; a variable of the environment
 Arrays = dict[str, np.ndarray]
 
 
@@ -178,8 +185,28 @@ def quiet_settings() -> Any:
     return settings
 
 
+@functools.cache
+def carried_engine() -> Path | None:
+    """The folder of the ONNX Runtime that was carried here, unpacked for this process and those that it starts."""
+    archive = Path(__file__).with_name(ENGINE_ARCHIVE)
+    if not archive.exists() or ENGINE_FOLDER in os.environ:
+        return Path(os.environ[ENGINE_FOLDER]) if ENGINE_FOLDER in os.environ else None
+    folder = Path(tempfile.mkdtemp(prefix="onnxruntime-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with tarfile.open(archive) as content:
+        content.extractall(folder, filter="data")
+    nvidia = importlib.util.find_spec("nvidia")  # the folder of CUDA's libraries, as torch's wheels bring them
+    if nvidia is not None and nvidia.submodule_search_locations:
+        (folder / "nvidia").symlink_to(next(iter(nvidia.submodule_search_locations)))
+    os.environ[ENGINE_FOLDER] = str(folder)
+    return folder
+
+
 def engine() -> Any:
     """ONNX Runtime, with the CUDA libraries that pip installed beside it."""
+    folder = carried_engine()
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         import onnxruntime as ort  # noqa: PLC0415 - so that its absence is one line
     except ImportError as error:
@@ -697,7 +724,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Device]:
     """Arguments, and the device they name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artifacts", nargs="+", type=Path, help=".onnx artifacts or .npz skeletons")
+    parser.add_argument("artifacts", nargs="*", type=Path, help=".onnx artifacts or .npz skeletons")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 8], help="(default 1 4 8)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of a case, fewer in batches (default 50)")
     parser.add_argument("--size", type=int, default=1024, help="side of the picture, a multiple of 64 (default 1024)")
@@ -710,6 +737,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Device]:
     parser.add_argument("--graph-attempt", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fixed", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    beside = Path(__file__).parent
+    given.artifacts = given.artifacts or sorted([*beside.glob("*.onnx"), *beside.glob("*.npz")])
+    if not given.artifacts:
+        parser.error("give an artifact, or put one beside this file")
     kind, _, index = given.device.partition(":")
     pairs = [option.partition("=") for option in given.option]
     if kind not in ("cpu", "cuda") or not (index or "0").isdigit() or not all(middle for _, middle, _ in pairs):
