@@ -16,6 +16,7 @@ from export.cli import app
 from export.doctor import artifact, environment, examine, probe
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
+from runtime.artifact_files.onnx_file import read_model
 from runtime.artifact_files.read import read_metadata
 
 REPOSITORY = Path(__file__).parents[2]
@@ -274,12 +275,14 @@ def opened(packages, path):
 
 @pytest.fixture
 def write_onnx(tmp_path):
-    """Return a function that makes an artifact of the smallest model for a version of ONNX Runtime."""
+    """Return a function that makes an artifact of the demo's graph for a version of ONNX Runtime."""
+    demo = Path(__file__).parents[2] / "maskrcnn" / "demo.onnx"
 
-    def write(minimum, verdict=VERDICT):
-        described = replace(metadata(directory=False, verdict=verdict), engine_minimum={"onnxruntime": minimum})
+    def write(minimum, verdict=VERDICT, operator=b"Relu"):
+        found = read_metadata(demo)
+        described = replace(found, verdict=verdict.to_dict(), engine_minimum={"onnxruntime": minimum})
         path = tmp_path / "small.onnx"
-        path.write_bytes(probe._smallest_model())
+        path.write_bytes(read_model(demo).replace(b"\x22\x04Relu", b"\x22\x04" + operator))  # field 4 of a node
         reseal(path, described.to_json())
         return path
 
@@ -324,9 +327,8 @@ def test_a_minimum_that_is_no_version_reaches_no_shell(write_onnx):
     assert found.fix == "python -m pip install 'onnxruntime>=2.31.3'"
 
 
-def test_an_artifact_that_its_engine_refuses(write_onnx, monkeypatch):
-    monkeypatch.setattr(probe, "_RELU", b"Rely")
-    found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25"))
+def test_an_artifact_that_its_engine_refuses(write_onnx):
+    found = opened(Environment({"onnxruntime": "1.31.1"}), write_onnx("1.25", operator=b"Rely"))
     assert found.state == "problem"
     assert "found onnxruntime 1.31.1: exit code 1: " in found.detail
     assert found.fix == "python -m pip install 'maskrcnn-export[onnx]'"
