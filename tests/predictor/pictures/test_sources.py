@@ -167,7 +167,7 @@ def test_data_urls_and_long_texts_are_not_repeated():
         ([[1, 2], [3, 4]], "np.array(image, np.uint8)"),
         (SimpleNamespace(permute=lambda *axes: None), "permute(1, 2, 0)"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_gets_a_sentence_that_helps(source, remedy):
     assert remedy in refusal(source)
