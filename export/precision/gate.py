@@ -10,7 +10,7 @@ from maskrcnn.evaluation.coco_ap import CocoSummary
 from maskrcnn.evaluation.evaluate import evaluate
 from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
-from runtime.errors import InputError
+from runtime.errors import EngineError, InputError, OutOfMemoryError
 
 # Largest allowed drop of mask AP. Other arithmetic does not draw the same masks up to an IoU of 0.95, so int8 may lose
 # more against float32 detections. Measured with the demo model on 8 to 40 images that it was not calibrated on: int8
@@ -42,7 +42,9 @@ def judge_precision(
     try:
         summary = score_masks(candidate, dataset)
         after, found = {name: summary.classes[name]["AP"] for name in names}, summary["AP"] or 0.0
-    except InputError:  # detections that are not finite: something overflowed
+    except OutOfMemoryError:
+        raise
+    except (InputError, EngineError):  # detections that are not finite: something overflowed
         after, found = {name: None if value is None else 0.0 for name, value in before.items()}, 0.0
     return PrecisionGate(
         precision=precision,

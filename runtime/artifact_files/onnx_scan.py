@@ -24,16 +24,16 @@ from runtime.errors import ArtifactCorruptError, ArtifactError
 _NETWORK = """
     Abs Add And ArgMax Cast Concat ConstantOfShape Conv DepthToSpace DequantizeLinear Div Equal Exp Expand Flatten
     Gather GatherND Gemm GlobalMaxPool Greater GreaterOrEqual Identity Less Log MatMul Max MaxPool Min Mul Neg
-    NonMaxSuppression NonZero Not Pad QuantizeLinear Range ReduceMax ReduceSum Relu Reshape Resize RoiAlign Round
+    NonMaxSuppression NonZero Pad QuantizeLinear Range ReduceMax ReduceSum Relu Reshape Resize RoiAlign Round
     ScatterND Shape Sigmoid Size Slice Softmax Split Sqrt Squeeze Sub Tile TopK Transpose Unsqueeze Where
 """
 # ... and of other layers, in a user's own backbone. Only functions of their inputs, without graphs, text and sequences.
 _BACKBONES = """
     ArgMin AveragePool BatchNormalization Ceil Clip ConvTranspose Cos CumSum Einsum Elu Erf Floor GatherElements
     GlobalAveragePool HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu LessOrEqual
-    LogSoftmax Mod OneHot Or PRelu Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceMin
-    ReduceProd ReduceSumSquare ScatterElements Selu Sign Sin Softplus Softsign SpaceToDepth Sum Tanh ThresholdedRelu
-    Trilu Xor
+    LogSoftmax Mod Not OneHot Or PRelu Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean
+    ReduceMin ReduceProd ReduceSumSquare ScatterElements Selu Sign Sin Softplus Softsign SpaceToDepth Sum Tanh
+    ThresholdedRelu Trilu Xor
 """
 OPERATORS = frozenset((_NETWORK + _BACKBONES).split())
 # Of constants alone: no larger than they are, except for the type of their elements.
