@@ -85,6 +85,8 @@ def test_constant_thresholds_are_no_inputs_of_the_signature(constant_savedmodel_
         found = function(**feeds)
         for name in OUTPUT_NAMES:
             np.testing.assert_array_equal(found[name], expected[name])
+        with pytest.raises(TypeError, match="score_threshold"):
+            function(**feeds, score_threshold=tf.constant(0.99))
 
 
 def test_signature_definition_has_both_defaults(savedmodel_artifact):
