@@ -42,6 +42,7 @@ _SPACE, _TYPE, _LAYOUT, _ATTRIBUTE, _MORE, _TABLE = 0x01, 0x03, 0x08, 0x0C, 0x10
 _SKIPPED = (0x00, 0x04, 0x05, 0x0E, 0x12)  # unused space, fill values, times
 _DEEPEST = 100  # groups in groups, and levels of an index
 _LONGEST = 4096  # bytes of a name
+_LARGEST = 2**31 - 1  # number in a shape, and bytes of a text, that NumPy takes
 
 # Exponents' place and size, mantissas' size and bias of IEEE numbers, by size in bytes.
 _FLOATS = {2: (10, 5, 10, 15), 4: (23, 8, 23, 127), 8: (52, 11, 52, 1023)}
@@ -351,7 +352,10 @@ def _shape(body: bytes) -> tuple[int, ...] | None:
     if version == 2 and kind == 2:
         return None
     start = 8 if version == 1 else 4
-    return struct.unpack_from(f"<{rank}Q", _long(body, start + 8 * rank), start)
+    shape = struct.unpack_from(f"<{rank}Q", _long(body, start + 8 * rank), start)
+    if 0 in shape and max(shape) > _LARGEST:
+        _damaged(f"it declares an empty array of shape {shape}")
+    return shape
 
 
 def _dtype(body: bytes) -> np.dtype[Any] | None:
@@ -372,6 +376,8 @@ def _dtype(body: bytes) -> np.dtype[Any] | None:
         if bits & 0x7E != 0x20 or more != 8 * size - 1 or _FLOAT.unpack_from(_long(body, 20), 8) != usual:
             raise UnfamiliarError
         return np.dtype(f"{order}f{size}")
+    if kind == 3 and size > _LARGEST:
+        _damaged(f"a text should have {size} bytes")
     if kind == 3 and size:
         return np.dtype(f"S{size}")
     if kind == 9 and bits & 15 == 1 and size == _TEXT.size:

@@ -33,7 +33,7 @@ _SIGNATURES += (b"EAIB", b"EADB", b"FAHD", b"FADB", b"TREE", b"SNOD", b"HEAP", b
 _NUMBERS = (0, 1, 2, 7, 8, 127, 128, 255, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 
 
-def _layers(file, count=12):
+def _layers(file, count=6):
     for number in range(count):
         group = file.create_group(f"layer{number}")
         group.attrs["weight_names"] = np.array([f"layer{number}/{name}:0".encode() for name in ("kernel", "bias")])
@@ -43,9 +43,9 @@ def _layers(file, count=12):
 
 def _links(file):
     """Enough links and attributes in one group for a heap and an index of their own."""
-    for number in range(300):
-        file.create_dataset(f"many/array {number}", data=np.full(9, number, np.float32))
-    for number in range(40):
+    for number in range(60):
+        file.create_dataset(f"many/array {number}", data=np.full(150, number, np.float32))
+    for number in range(12):
         file["many"].attrs[f"attribute {number}"] = "text " * number
     file["many"].attrs["numbers"] = np.arange(50)
 

@@ -418,6 +418,26 @@ def test_a_file_whose_parts_lie_over_each_other_ends_soon(weights):
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (struct.pack("<BBBBI", 0x13, 1, 0, 0, 14), struct.pack("<BBBBI", 0x13, 1, 0, 0, 2**32 - 1), "4294967295 bytes"),
+        (struct.pack("<QQ", 2**14 + 1, 3), struct.pack("<QQ", 2**63, 0), "an empty array of shape"),
+        (struct.pack("<QQ", 2**14 + 1, 3), struct.pack("<QQ", 2**63, 2**63), "an array has 196620 bytes"),
+    ],
+    ids=["a text", "an empty array", "an array"],
+)
+def test_sizes_that_numpy_does_not_take_are_refused(weights, old, new, message):
+    with h5py.File(weights, "a") as file:
+        file.attrs["text"] = np.bytes_("fourteen bytes")
+        file.create_dataset("array", data=np.zeros((2**14 + 1, 3), np.float32), maxshape=None)
+    content = weights.read_bytes()
+    assert old in content
+    weights.write_bytes(content.replace(old, new))
+    with pytest.raises(CheckpointFormatError, match=message):
+        read_arrays(weights)
+
+
 def test_many_references_to_one_long_text_are_refused(weights):
     """4000 of them in a header of 64 kB, to a text of more than a megabyte."""
     with h5py.File(weights, "a") as file:
@@ -436,7 +456,7 @@ def test_many_references_to_one_long_text_are_refused(weights):
 
 @pytest.mark.parametrize("count", [160, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 def test_no_mutation_of_a_rich_file_ends_the_process(count, pytestconfig):
-    """Of eight files of 160 to 350 kB; those that crash the library are among them."""
+    """Of eight files of 160 to 260 kB; those that crash the library are among them."""
     command = [sys.executable, "tests/fuzz/fuzz_h5.py", "--count", str(count)]
     root = pytestconfig.rootpath
     environment = os.environ | {"PYTHONPATH": str(root)}
