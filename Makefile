@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest fuzz mutants clean
+.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest cuda fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -64,6 +64,10 @@ wheel-check: $(VENV)/.dev
 # tests/predictor without TensorFlow, at the lowest versions that pyproject.toml allows.
 lowest: $(VENV)/.dev
 	$(BIN)/python -m tools.check_lowest
+
+# tests/cuda: ONNX Runtime's CUDA provider on a stand-in for CUDA's libraries, without a GPU.
+cuda: $(VENV)/.dev
+	$(BIN)/python -m tools.check_cuda
 
 # Fuzzes one entry point for untrusted files (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev

@@ -91,7 +91,7 @@ class EngineError(RuntimeLibraryError, RuntimeError):
 
 
 class OutOfMemoryError(EngineError, MemoryError):
-    """There was too little memory for a run; the predictor can still be used."""
+    """There was too little memory for a run, after which the predictor can still be used, or to open an artifact."""
 
 
 class ClosedError(RuntimeLibraryError, RuntimeError):

@@ -66,6 +66,7 @@ class Predictor:
         MissingPackageError: The engine is not installed.
         InputError: A threshold or limit is out of range.
         EngineError: The engine cannot be used in this process, because the process was forked.
+        OutOfMemoryError: The device has too little memory.
         OutputError: The cache cannot be written.
     """
 

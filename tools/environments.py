@@ -28,9 +28,9 @@ def new_environment(folder: Path, *arguments: str) -> Path:
     return python
 
 
-def export_demo(path: Path) -> Path:
-    """Export the demo model to an `.onnx` file; returns its path."""
-    run([sys.executable, "-m", "export", "onnx", "demo", "-o", str(path)], ROOT)
+def export_demo(path: Path, *options: str) -> Path:
+    """Export the demo model to an `.onnx` file with options of the command; returns its path."""
+    run([sys.executable, "-m", "export", "onnx", "demo", "-o", str(path), *options], ROOT)
     return path
 
 

@@ -22,7 +22,8 @@ class EngineOptions:
             graphs (CPU and CUDA) and TensorRT engines. It is created if needed, any number of processes may share it,
             and it can be deleted at any time. Its content is executed, so only people you trust may write to it. ONNX
             artifacts only.
-        gpu_memory_limit: Bytes of GPU memory for tensors, in addition to what CUDA's libraries use. None: no limit.
+        gpu_memory_limit: Bytes of GPU memory for weights and tensors of a graph, in addition to images and to what
+            CUDA's libraries use; with `cuda_graph`, of each part of the graph. None: no limit.
         tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. Off
             by default, as in the parity check. TensorFlow has one switch for the whole process.
         cuda_graph: Whether the part of the graph before the proposals is recorded once for each input size and replayed

@@ -1,0 +1,54 @@
+"""Run tests/cuda on a stand-in for CUDA's libraries: `python -m tools.check_cuda`, or `make cuda`.
+
+A new environment gets onnxruntime-gpu without NVIDIA's libraries, and no TensorFlow. The tests compile the stand-in, so
+this needs Linux on x86-64 and a C compiler; without them it says so and ends. Artifacts are exported here.
+
+Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.check_lowest import counts
+from tools.environments import ROOT, export_demo, new_environment
+from tools.installed import requirements
+
+_TARGET = ["--target", "cuda"]
+
+
+def main() -> int:
+    """Install, export, run the tests; returns the exit code."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("cc") is None:
+        sys.stdout.write("tests/cuda needs Linux on x86-64 and a C compiler: nothing was run\n")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="cuda-") as name:
+        folder = Path(name).resolve()
+        artifacts, images = folder / "artifacts", folder / "images"
+        for each in (artifacts, images):
+            each.mkdir()
+        shutil.copy(ROOT / "maskrcnn" / "demo.jpg", images)
+        export_demo(artifacts / "demo.onnx")
+        export_demo(artifacts / "demo-cuda.onnx", *_TARGET)
+        export_demo(artifacts / "demo-fp16.onnx", *_TARGET, "--precision", "fp16", "--calibrate", str(images))
+        python = new_environment(folder / "environment", "--group", "cuda-tests", *requirements("predict"))
+        report = folder / "report.xml"
+        command = [str(python), "-m", "pytest", "tests/cuda", "-m", "cuda_standin", f"--junitxml={report}"]
+        command += [f"--basetemp={folder / 'tests'}"]
+        environment = os.environ | {"MASKRCNN_CUDA_ARTIFACTS": str(artifacts)}
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
+        if code:
+            return code
+        ran, skipped = counts(report)
+    if not ran or skipped:
+        sys.stderr.write(f"error: {ran} tests of tests/cuda ran, and {skipped.total()} were skipped: expected all\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
