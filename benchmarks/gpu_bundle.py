@@ -12,7 +12,6 @@ CUDA's libraries and cuDNN come from that machine: those of torch's wheels, or o
 import argparse
 import io
 import shutil
-import struct
 import subprocess
 import sys
 import tarfile
@@ -22,15 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu import ENGINE_ARCHIVE
+from export.doctor.cuda_code import CUDA_LIBRARY, pieces_of_code
 from runtime.errors import ArtifactError, RuntimeLibraryError
 
 ROOT = Path(__file__).parents[1]
-_CUDA = "libonnxruntime_providers_cuda.so"
 # In the wheel, but nothing that opens and runs sessions needs it.
 _LEFT_OUT = ("tools", "transformers", "quantization", "backend", "datasets")
-# Of CUDA's container of code for several architectures. Both headers give the size of what follows them.
-_CONTAINER, _ENTRY = struct.Struct("<IHHQ"), struct.Struct("<HHIQ12xI")
-_MAGIC = struct.pack("<I", 0xBA55ED50)
 
 
 def write_bundle(
@@ -64,7 +60,7 @@ def write_bundle(
             if parts[0] != "onnxruntime" or parts[1] in _LEFT_OUT or "tensorrt" in parts[-1] or name.endswith(".txt"):
                 continue
             data = content.read(name)
-            if parts[-1] == _CUDA and architecture is not None:
+            if parts[-1] == CUDA_LIBRARY and architecture is not None:
                 data = with_one_architecture(data, architecture)
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755
@@ -90,18 +86,12 @@ def with_one_architecture(library: bytes, architecture: int) -> bytes:
     Raises:
         ArtifactError: There is no code for the architecture.
     """
-    content, begin, kept = bytearray(library), library.find(_MAGIC), 0
-    while begin >= 0:
-        _, _, header, size = _CONTAINER.unpack_from(library, begin)
-        entry, end = begin + header, begin + header + size
-        while entry < end:
-            _, _, header, size, found = _ENTRY.unpack_from(library, entry)
-            if found == architecture:
-                kept += size
-            else:
-                content[entry + header : entry + header + size] = bytes(size)
-            entry += header + size
-        begin = library.find(_MAGIC, end)
+    content, kept = bytearray(library), False
+    for found, begin, end in pieces_of_code(library):
+        if found == architecture:
+            kept = True
+        else:
+            content[begin:end] = bytes(end - begin)
     if not kept:
         raise ArtifactError(f"the wheel has no CUDA code for architecture {architecture}: leave --architecture out")
     return bytes(content)

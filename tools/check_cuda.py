@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tools.check_lowest import counts
-from tools.environments import ROOT, export_demo, new_environment
+from tools.environments import ROOT, export_demo, new_environment, run
 from tools.installed import requirements
 
 _TARGET = ["--target", "cuda"]
@@ -28,13 +28,14 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="cuda-") as name:
         folder = Path(name).resolve()
-        artifacts, images = folder / "artifacts", folder / "images"
-        for each in (artifacts, images):
-            each.mkdir()
-        shutil.copy(ROOT / "maskrcnn" / "demo.jpg", images)
+        artifacts, shapes = folder / "artifacts", folder / "shapes"
+        artifacts.mkdir()
+        run([sys.executable, "-m", "maskrcnn", "data", "shapes", str(shapes), "--count", "8"], ROOT)
         export_demo(artifacts / "demo.onnx")
         export_demo(artifacts / "demo-cuda.onnx", *_TARGET)
-        export_demo(artifacts / "demo-fp16.onnx", *_TARGET, "--precision", "fp16", "--calibrate", str(images))
+        export_demo(
+            artifacts / "demo-fp16.onnx", *_TARGET, "--precision", "fp16", "--calibrate", str(shapes / "images")
+        )
         python = new_environment(folder / "environment", "--group", "cuda-tests", *requirements("predict"))
         report = folder / "report.xml"
         command = [str(python), "-m", "pytest", "tests/cuda", "-m", "cuda_standin", f"--junitxml={report}"]

@@ -7,19 +7,20 @@ from export.doctor.finding import DoctorFinding
 from export.doctor.wheels import (
     CUDNN_WHEELS,
     LOWEST_DRIVER,
+    TENSORRT_WHEELS,
     cuda_of_onnxruntime,
     cuda_of_tensorflow,
     driver_suits,
     gpu_extra,
 )
-from runtime.engines.versions import version_numbers
+from runtime.engines.versions import TENSORRT_MAJOR, version_numbers
 
 _CUDNN = 9  # major version that all supported engines are built with
 
 
 def cuda_findings(environment: Environment) -> list[DoctorFinding]:
     """Return every problem with CUDA, with the command that fixes it if there is one."""
-    rules = (_cudnn_clash, _mixed_cuda, _old_cudnn, _old_driver, _unseen_gpu)
+    rules = (_cudnn_clash, _mixed_cuda, _old_cudnn, _old_driver, _no_code, _other_tensorrt, _unseen_gpu)
     return [finding for rule in rules for finding in rule(environment)]
 
 
@@ -85,6 +86,31 @@ def _old_driver(environment: Environment) -> Iterator[DoctorFinding]:
         yield DoctorFinding("problem", "NVIDIA driver", detail, fix)
 
 
+def _no_code(environment: Environment) -> Iterator[DoctorFinding]:
+    """Find a GPU that ONNX Runtime has no code for. Code runs on its own architecture and on later minor versions."""
+    known = environment.architectures
+    for name, capability in zip(environment.gpus, environment.capabilities, strict=False):
+        major, minor = map(int, capability.split("."))
+        if "onnxruntime-gpu" not in environment.packages or not known:
+            continue
+        if any(each // 10 == major and each % 10 <= minor for each in known):
+            continue
+        listed = ", ".join(f"{each // 10}.{each % 10}" for each in known)
+        version = environment.packages["onnxruntime-gpu"]
+        detail = f"{version} has no code for {name} (compute capability {capability}), only for {listed}"
+        yield DoctorFinding("problem", "onnxruntime-gpu", f"{detail}: use device 'cpu', or another build")
+
+
+def _other_tensorrt(environment: Environment) -> Iterator[DoctorFinding]:
+    for package in environment.installed(TENSORRT_WHEELS):
+        version = environment.packages[package]
+        if version_numbers(version)[0] != TENSORRT_MAJOR and "onnxruntime-gpu" in environment.packages:
+            detail = f"{version} is not used: onnxruntime-gpu needs the libraries of TensorRT {TENSORRT_MAJOR}"
+            installer, installed = environment.installer, environment.installed(TENSORRT_WHEELS)
+            yield DoctorFinding("problem", package, detail, installer.without(installed, installer.extras("tensorrt")))
+            return
+
+
 def _unseen_gpu(environment: Environment) -> Iterator[DoctorFinding]:
     subject = "NVIDIA GPU"
     if environment.driver_failure:
@@ -92,6 +118,9 @@ def _unseen_gpu(environment: Environment) -> Iterator[DoctorFinding]:
         yield DoctorFinding("problem" if fix else "advice", subject, environment.driver_failure, fix)
     elif environment.hidden and environment.gpus:
         detail = "CUDA_VISIBLE_DEVICES hides every GPU from the engines"
+        if environment.visible and environment.visible.strip() not in ("", "-1"):
+            last = len(environment.gpus) - 1
+            detail += f": it is {environment.visible}, and the GPUs are 0 to {last}"
         yield DoctorFinding("advice", subject, detail, "unset CUDA_VISIBLE_DEVICES")
     elif environment.driver and not environment.gpus:
         yield DoctorFinding("advice", subject, "there is a driver but no GPU: start a container with --gpus all")

@@ -1,11 +1,20 @@
 """Problems with engines, judged by what they answered when started."""
 
+from collections.abc import Mapping
+
 from export.doctor.environment import Environment
 from export.doctor.finding import DoctorFinding
 from export.doctor.probe import Answer
-from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS, cuda_of_onnxruntime, driver_suits, gpu_extra
+from export.doctor.wheels import (
+    ORT_WHEELS,
+    TENSORFLOW_WHEELS,
+    TENSORRT_WHEELS,
+    cuda_of_onnxruntime,
+    driver_suits,
+    gpu_extra,
+)
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 
 
 def onnxruntime_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:
@@ -20,21 +29,30 @@ def onnxruntime_findings(environment: Environment, answer: Answer) -> list[Docto
         return [DoctorFinding("problem", subject, failure, _reinstall(environment, wheel, wheels))]
     started = answer.facts["started"]
     found = [DoctorFinding("ok", subject, "providers " + ", ".join(started))]
-    if _CUDA in started or not environment.gpus or environment.hidden:
-        if _CUDA in answer.facts["available"] and _CUDA not in started:
-            detail = "built with CUDA, but there is no usable GPU here: it runs on the CPU"
+    available, reasons = answer.facts["available"], answer.facts.get("reasons", {})
+    extra, cuda = gpu_extra(environment), cuda_of_onnxruntime(environment)
+    if environment.installed(TENSORRT_WHEELS) and _TENSORRT in available and _TENSORRT not in started:
+        detail = f"cannot start TensorRT: {reasons.get(_TENSORRT, 'its libraries do not load')}"
+        found.append(DoctorFinding("advice", wheel, detail))
+    if _CUDA in started:
+        return found
+    if not environment.gpus or environment.hidden:
+        if _CUDA in available:
+            detail = f"built with CUDA, but there is no usable GPU here: it runs on the CPU{_because(reasons)}"
             found.append(DoctorFinding("advice", wheel, detail))
         return found
-    extra = gpu_extra(environment)
-    if _CUDA in answer.facts["available"]:
-        cuda = cuda_of_onnxruntime(environment)
-        if cuda is None or driver_suits(environment, cuda):  # otherwise the driver is the problem
-            detail = "cannot start CUDA, although there is a GPU: its CUDA libraries are missing or do not load"
-            found.append(DoctorFinding("problem", wheel, detail, installer.extras(extra)))
-    else:
+    if _CUDA not in available:
         detail = "a build without CUDA, although there is an NVIDIA GPU"
         found.append(DoctorFinding("advice", wheel, detail, installer.without(wheels, installer.extras(extra))))
+    elif cuda is None or driver_suits(environment, cuda):  # otherwise the driver is the problem
+        why = _because(reasons) or ": its CUDA libraries are missing or do not load"
+        detail = f"cannot compute on CUDA, although there is a GPU{why}"
+        found.append(DoctorFinding("problem", wheel, detail, installer.extras(extra)))
     return found
+
+
+def _because(reasons: Mapping[str, str]) -> str:
+    return f": {reasons[_CUDA]}" if _CUDA in reasons else ""
 
 
 def tensorflow_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from export.doctor.cuda_code import CUDA_LIBRARY, architectures
 from export.doctor.installer import Installer
 
 # Packages whose files are checked: other packages overwrite them, or take them along when uninstalled.
@@ -50,8 +51,10 @@ class Environment:
         ort: The folder `onnxruntime`, if any.
         driver: Version of the NVIDIA driver; None if there is none.
         driver_failure: What `nvidia-smi` says if it fails, else "".
-        gpus: Names of the visible NVIDIA GPUs.
-        hidden: Whether `CUDA_VISIBLE_DEVICES` hides every GPU.
+        gpus: Names of the NVIDIA GPUs.
+        capabilities: Compute capability of each of them, such as "9.0".
+        visible: The value of `CUDA_VISIBLE_DEVICES`; None if it is not set.
+        architectures: Of the GPUs that the installed ONNX Runtime has code for, such as 90; empty if unknown.
         python: Major and minor version.
         installer: Writes install commands for this environment.
     """
@@ -63,9 +66,20 @@ class Environment:
     driver: str | None = None
     driver_failure: str = ""
     gpus: tuple[str, ...] = ()
-    hidden: bool = False
+    capabilities: tuple[str, ...] = ()
+    visible: str | None = None
+    architectures: tuple[int, ...] = ()
     python: tuple[int, int] = (3, 12)
     installer: Installer = field(default_factory=lambda: Installer("python"))
+
+    @property
+    def hidden(self) -> bool:
+        """Whether `CUDA_VISIBLE_DEVICES` hides every GPU: it is empty, or begins with an index that no GPU has."""
+        if self.visible is None:
+            return False
+        first = self.visible.split(",")[0].strip()
+        beyond = bool(self.gpus) and first.isdigit() and int(first) >= len(self.gpus)
+        return first in ("", "-1") or beyond
 
     def installed(self, names: Iterable[str]) -> list[str]:
         """Return the names that are installed."""
@@ -78,16 +92,19 @@ def read_environment() -> Environment:
     for distribution in distributions():
         found.setdefault(canonicalize_name(_name(distribution)), distribution)
     found.pop("", None)
-    driver, gpus, failure = _nvidia()
+    driver, gpus, capabilities, failure = _nvidia()
+    ort = _ort_folder(sys.path)
     return Environment(
         packages={name: str(distribution.version or "0") for name, distribution in found.items()},
         requirements=_requirements(),
         lost={name: lost for name, one in found.items() if name.startswith(_WATCHED) and (lost := _first_lost(one))},
-        ort=_ort_folder(sys.path),
+        ort=ort,
         driver=driver,
         driver_failure=failure,
         gpus=gpus,
-        hidden=os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"),
+        capabilities=capabilities,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        architectures=architectures(ort.path / "capi" / CUDA_LIBRARY) if ort is not None and capabilities else (),
         python=sys.version_info[:2],
         installer=Installer(sys.executable, uses_uv=importlib.util.find_spec("pip") is None),
     )
@@ -137,25 +154,26 @@ def _ort_folder(path: Iterable[str]) -> OrtFolder | None:
     return OrtFolder(folder, package, says.get("__version__", ""), (folder / "__init__.py").is_file())
 
 
-def _nvidia() -> tuple[str | None, tuple[str, ...], str]:
-    """Return the driver's version, the names of the GPUs, and what is wrong with `nvidia-smi`."""
+def _nvidia() -> tuple[str | None, tuple[str, ...], tuple[str, ...], str]:
+    """Return the driver's version, names and compute capabilities of the GPUs, and what is wrong with `nvidia-smi`."""
     program = shutil.which("nvidia-smi")
     failure = ""
     if program:
-        command = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
+        command = [program, "--query-gpu=driver_version,name,compute_cap", "--format=csv,noheader"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_SECONDS, check=False)  # noqa: S603
         except (OSError, subprocess.TimeoutExpired):
             failure = f"nvidia-smi does not answer within {_SMI_SECONDS} s"
         else:
-            rows = [line.split(", ", 1) for line in done.stdout.splitlines() if re.match(r"\d+\.\d", line)]
-            if done.returncode == 0 and rows:
-                return rows[0][0], tuple(row[-1] for row in rows), ""
+            rows = [re.fullmatch(r"(\d+\.\d\S*), (.+), (\d+\.\d)", line.strip()) for line in done.stdout.splitlines()]
+            found = [row for row in rows if row]
+            if done.returncode == 0 and found:
+                return found[0][1], tuple(row[2] for row in found), tuple(row[3] for row in found), ""
             failure = ((done.stdout + done.stderr).strip().splitlines() or ["nvidia-smi finds nothing"])[-1]
     try:
         text = _DRIVER_FILE.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return None, (), failure
+        return None, (), (), failure
     version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", text)
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
-    return version and version[0], tuple(device.name for device in devices), failure
+    return version and version[0], tuple(device.name for device in devices), (), failure

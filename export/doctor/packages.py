@@ -9,7 +9,15 @@ from packaging.version import InvalidVersion, Version
 
 from export.doctor.environment import Environment
 from export.doctor.finding import DoctorFinding, State
-from export.doctor.wheels import CUDNN_WHEELS, ORT_WHEELS, TENSORFLOW_WHEELS, gpu_extra, ort_extra, tensorflow_extra
+from export.doctor.wheels import (
+    CUDNN_WHEELS,
+    ORT_WHEELS,
+    TENSORFLOW_WHEELS,
+    TENSORRT_WHEELS,
+    gpu_extra,
+    ort_extra,
+    tensorflow_extra,
+)
 from export.target import MINIMUM_ORT
 from runtime.engines.versions import version_numbers
 
@@ -106,6 +114,8 @@ def _requirements(environment: Environment) -> Iterator[DoctorFinding]:
         allowed.setdefault(requirement.name.lower(), []).append(requirement.specifier)
     for package, ranges in allowed.items():
         version = _version(environment.packages.get(package, ""))
+        if package in TENSORRT_WHEELS:
+            continue  # its major version is compared with what ONNX Runtime needs
         if version is None or any(each.contains(version, prereleases=True) for each in ranges):
             continue
         if package in ORT_WHEELS and version_numbers(str(version)) < version_numbers(MINIMUM_ORT):

@@ -8,23 +8,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.artifact_files.protobuf import field as wire_field, varint_field
-
 SECONDS = 120
-_RELU = b"Relu"
 
 _ONNXRUNTIME = """
-import json, sys
+import json
+from pathlib import Path
 import onnxruntime as o
-if hasattr(o, "preload_dlls"):
-    o.preload_dlls(directory="")
-model = bytes.fromhex(sys.argv[1])
 available = o.get_available_providers()
-started = []
+from runtime import EngineOptions
+from runtime.engines.ort.providers import choose_providers
+from runtime.engines.ort.session import SessionOpener
+from runtime.errors import RuntimeLibraryError
+started, reasons = [], {}
 for name in ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"):
-    if name in available and name in o.InferenceSession(model, providers=[name]).get_providers():
+    if name not in available:
+        continue
+    providers = choose_providers("cpu" if name.startswith("CPU") else "cuda", 0, EngineOptions())
+    if name.startswith("Tensorrt"):
+        providers.insert(0, (name, {"device_id": 0}))
+    try:
+        SessionOpener(Path("probe"), 1).require_device(providers)
         started.append(name)
-print(json.dumps({"version": o.__version__, "available": available, "started": started}))
+    except RuntimeLibraryError as error:
+        reasons[name] = str(error).removesuffix(": see 'maskrcnn-export doctor'")
+print(json.dumps({"version": o.__version__, "available": available, "started": started, "reasons": reasons}))
 """
 _TENSORFLOW = """
 import json
@@ -53,8 +60,8 @@ class Answer:
 
 
 def ask_onnxruntime() -> Answer:
-    """Return `version`, the `available` providers, and those that `started` with a graph of one operator."""
-    return _ask(_ONNXRUNTIME, _smallest_model().hex())
+    """Return `version`, the `available` providers, those that `started` and computed, and the `reasons` of others."""
+    return _ask(_ONNXRUNTIME)
 
 
 def ask_tensorflow() -> Answer:
@@ -98,13 +105,3 @@ def _ask(code: str, *arguments: str) -> Answer:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no message"
-
-
-def _smallest_model() -> bytes:
-    """Return an ONNX model, y = relu(x) of one float, opset 17, written without the onnx package."""
-    dimension = wire_field(1, varint_field(1, 1))
-    tensor = wire_field(1, varint_field(1, 1) + wire_field(2, dimension))
-    values = {name: wire_field(1, name) + wire_field(2, tensor) for name in (b"x", b"y")}
-    node = wire_field(1, b"x") + wire_field(2, b"y") + wire_field(4, _RELU)
-    graph = wire_field(1, node) + wire_field(2, b"probe") + wire_field(11, values[b"x"]) + wire_field(12, values[b"y"])
-    return varint_field(1, 8) + wire_field(7, graph) + wire_field(8, varint_field(2, 17))

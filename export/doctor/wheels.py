@@ -36,6 +36,8 @@ TENSORFLOW_WHEELS = (
 )
 # All install into the folder `nvidia/cudnn`.
 CUDNN_WHEELS = ("nvidia-cudnn-cu11", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+# All install into the folder `tensorrt`, or bring a package that does.
+TENSORRT_WHEELS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 # From NVIDIA's minor version compatibility table.
 LOWEST_DRIVER = {12: 525, 13: 580}
 

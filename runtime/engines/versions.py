@@ -7,6 +7,8 @@ from pathlib import Path
 from runtime.artifact import ArtifactFormat
 from runtime.errors import ArtifactError
 
+TENSORRT_MAJOR = 10  # of the libraries that ONNX Runtime's TensorRT provider is linked with
+
 
 def check_engine(path: Path, package: str, installed: str, minimum: str | None) -> None:
     """Raise ArtifactError if the installed engine is older than the artifact at `path` needs."""

@@ -37,6 +37,8 @@ SOUND = {
     "onnx": ORT,
     "onnx-gpu": ORT_13 | CUDA_13,
     "onnx-gpu-cu12": ORT_12 | CUDA_12,
+    "tensorrt": {"tensorrt-cu13": "10.16.1.11"},
+    "onnx-gpu,tensorrt": ORT_13 | CUDA_13 | {"tensorrt-cu13": "10.16.1.11"},
     "tf": TENSORFLOW,
     "tf-gpu": TENSORFLOW_GPU,
     "train": TENSORFLOW | TRAINING,
@@ -96,7 +98,9 @@ def test_silent_on_what_an_extra_installs(packages, machine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extras", SOUND)
+@pytest.mark.parametrize(
+    "extras", [each for each in SOUND if "tensorrt" not in each]
+)  # it has no wheels before pip asks
 def test_pip_resolves_every_combination_of_extras_to_one_wheel_per_folder(extras, tmp_path):
     """Nothing is installed; the metadata of the wheels comes from the package index."""
     report = tmp_path / "report.json"
@@ -362,7 +366,7 @@ def test_driver_does_not_matter_without_cuda():
         ({"driver_failure": "Failed to initialize NVML: Driver/library version mismatch"}, "sudo reboot"),
         ({"driver_failure": "NVIDIA-SMI has failed"}, ""),
         ({"driver": "580.1"}, ""),
-        (GPU | {"hidden": True}, "unset CUDA_VISIBLE_DEVICES"),
+        (GPU | {"visible": ""}, "unset CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_gpu_that_is_not_seen(machine, fix):
@@ -371,11 +375,47 @@ def test_gpu_that_is_not_seen(machine, fix):
     assert found.fix == fix
 
 
+@pytest.mark.parametrize("value", ["1", "1,0", "7"])
+def test_an_index_beyond_the_gpus(value):
+    found = only(environment(ORT, **GPU, visible=value))
+    assert (
+        found.detail == f"CUDA_VISIBLE_DEVICES hides every GPU from the engines: it is {value}, and the GPUs are 0 to 0"
+    )
+    assert findings(environment(ORT, **GPU, visible="0,1")) == []
+
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 120)  # of onnxruntime-gpu 1.31.1
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_code"),
+    [("7.0", False), ("7.5", True), ("8.0", True), ("8.7", True), ("9.0", True), ("10.0", False), ("11.0", False)],
+)
+def test_compute_capability(capability, has_code):
+    machine = GPU | {"capabilities": (capability,), "architectures": ARCHITECTURES}
+    found = findings(environment(ORT_13, CUDA_13, **machine))
+    assert bool(found) is not has_code
+    for each in found:
+        assert (each.state, each.subject, each.fix) == ("problem", "onnxruntime-gpu", "")
+        assert (
+            f"no code for NVIDIA H100 (compute capability {capability}), only for 7.5, 8.0, 8.6, 8.9, " in each.detail
+        )
+    assert findings(environment(ORT, **machine)) == []
+
+
+@pytest.mark.parametrize("package", ["tensorrt", "tensorrt-cu13"])
+def test_another_tensorrt(package):
+    found = only(environment(ORT_13, CUDA_13, {package: "11.4.0.106"}, **GPU))
+    assert found.detail == "11.4.0.106 is not used: onnxruntime-gpu needs the libraries of TensorRT 10"
+    assert found.fix == f"{PIP} uninstall --yes {package} && {PIP} install 'maskrcnn-export[tensorrt]'"
+
+
 # Engines
 
 
-def ort(*started, available=None):
-    return Answer({"version": "1", "started": list(started), "available": list(available or started)})
+def ort(*started, available=None, **reasons):
+    facts = {"version": "1", "started": list(started), "available": list(available or started)}
+    return Answer(facts | {"reasons": {f"{name}ExecutionProvider": reason for name, reason in reasons.items()}})
 
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -421,7 +461,7 @@ def test_onnxruntime_whose_cuda_does_not_load():
 
 
 def test_onnxruntime_for_a_gpu_where_there_is_none():
-    for machine in ({}, GPU | {"hidden": True}):
+    for machine in ({}, GPU | {"visible": ""}):
         _, found = onnxruntime_findings(environment(ORT_13, **machine), ort(CPU, available=(CUDA, CPU)))
         assert (found.state, found.fix) == ("advice", "")
 
@@ -440,7 +480,7 @@ def test_tensorflow_that_uses_all_there_is():
     for sets, machine, answer in (
         ((TENSORFLOW,), {}, tensorflow(0)),
         ((TENSORFLOW_GPU,), GPU, tensorflow(1)),
-        ((TENSORFLOW_GPU,), GPU | {"hidden": True}, tensorflow(0)),
+        ((TENSORFLOW_GPU,), GPU | {"visible": ""}, tensorflow(0)),
         ((TENSORFLOW_GPU,), GPU | {"driver": "470.1"}, tensorflow(0)),
     ):
         (found,) = tensorflow_findings(environment(*sets, **machine), answer)

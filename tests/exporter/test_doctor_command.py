@@ -13,7 +13,7 @@ from fake_artifacts import VERDICT, metadata, write_artifact
 from typer.testing import CliRunner
 
 from export.cli import app
-from export.doctor import artifact, environment, examine, probe
+from export.doctor import artifact, cuda_code, environment, examine, probe
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
 from runtime.artifact_files.onnx_file import read_model
@@ -222,31 +222,31 @@ def smi(tmp_path, monkeypatch):
 
 
 def test_gpus(smi):
-    smi("echo '580.95.05, NVIDIA H100'; echo '580.95.05, NVIDIA L4, large'")
-    assert environment._nvidia() == ("580.95.05", ("NVIDIA H100", "NVIDIA L4, large"), "")
+    smi("echo '580.95.05, NVIDIA H100, 9.0'; echo '580.95.05, NVIDIA L4, large, 8.9'")
+    assert environment._nvidia() == ("580.95.05", ("NVIDIA H100", "NVIDIA L4, large"), ("9.0", "8.9"), "")
 
 
 def test_nvidia_smi_that_fails(smi):
-    smi("echo '580.95.05, NVIDIA H100'; echo 'Driver/library version mismatch'; exit 18")
-    assert environment._nvidia() == (None, (), "Driver/library version mismatch")
+    smi("echo '580.95.05, NVIDIA H100, 9.0'; echo 'Driver/library version mismatch'; exit 18")
+    assert environment._nvidia() == (None, (), (), "Driver/library version mismatch")
 
 
 def test_nvidia_smi_that_says_nothing(smi):
     smi("exit 0")
-    assert environment._nvidia() == (None, (), "nvidia-smi finds nothing")
+    assert environment._nvidia() == (None, (), (), "nvidia-smi finds nothing")
 
 
 def test_nvidia_smi_that_hangs(smi, monkeypatch):
     smi("exec sleep 60")
     monkeypatch.setattr(environment, "_SMI_SECONDS", 0.2)
-    assert environment._nvidia() == (None, (), "nvidia-smi does not answer within 0.2 s")
+    assert environment._nvidia() == (None, (), (), "nvidia-smi does not answer within 0.2 s")
 
 
 def test_nvidia_smi_that_is_no_program(smi):
     smi("")
     program = Path(os.environ["PATH"].split(os.pathsep)[0]) / "nvidia-smi"
     program.write_bytes(b"\x7fELF no")
-    assert environment._nvidia()[2] != ""
+    assert environment._nvidia()[3] != ""
 
 
 @pytest.mark.parametrize("kind", ["NVRM version: NVIDIA UNIX x86_64 Kernel Module", "Open Kernel Module for x86_64"])
@@ -264,6 +264,12 @@ def test_hidden_gpus(monkeypatch, value, hidden):
     if value is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert environment.read_environment().hidden is hidden
+
+
+def test_code_that_a_library_has(tmp_path):
+    (tmp_path / "none.so").write_bytes(b"\x7fELF")
+    assert cuda_code.architectures(tmp_path / "none.so") == ()
+    assert cuda_code.architectures(tmp_path / "missing.so") == ()
 
 
 # Artifacts

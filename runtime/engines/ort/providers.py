@@ -1,5 +1,6 @@
 """The providers of ONNX Runtime that run a graph, and their options."""
 
+import importlib
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
+from runtime.engines.versions import TENSORRT_MAJOR, version_numbers
 from runtime.errors import DeviceError
 
 Providers = list[tuple[str, dict[str, Any]]]
@@ -64,7 +66,7 @@ def with_tensorrt(providers: Providers, precision: str, options: EngineOptions, 
     """Put TensorRT before the providers of CUDA, with its built engines in a folder or, if None, built at each start.
 
     Raises:
-        DeviceError: TensorRT cannot honor an option.
+        DeviceError: TensorRT cannot honor an option, or has another version than ONNX Runtime needs.
     """
     if options.gpu_memory_limit is not None or options.cuda_graph:
         name = "cuda_graph" if options.cuda_graph else "gpu_memory_limit"
@@ -74,6 +76,7 @@ def with_tensorrt(providers: Providers, precision: str, options: EngineOptions, 
             "TensorRT multiplies float32 in TF32 and ONNX Runtime cannot turn it off: allow it with "
             "EngineOptions(tf32=True), or set the environment variable NVIDIA_TF32_OVERRIDE=0"
         )
+    _load_tensorrt()
     settings = {
         "device_id": providers[0][1]["device_id"],
         "trt_fp16_enable": int(precision.startswith("fp16")),
@@ -88,3 +91,17 @@ def with_tensorrt(providers: Providers, precision: str, options: EngineOptions, 
             "trt_timing_cache_path": str(engines),
         }
     return [(TENSORRT, settings), *providers]
+
+
+def _load_tensorrt() -> None:
+    """Load TensorRT from its wheels, whose folder no loader searches; what the system has, the loader finds itself."""
+    try:
+        tensorrt = importlib.import_module("tensorrt")
+    except ImportError:
+        return
+    version = str(tensorrt.__version__)
+    if version_numbers(version)[0] != TENSORRT_MAJOR:
+        raise DeviceError(
+            f"device 'tensorrt' needs TensorRT {TENSORRT_MAJOR} with onnxruntime {ort.__version__}, but tensorrt "
+            f"{version} is installed: pip uninstall it, then pip install 'maskrcnn-export[tensorrt]'"
+        )

@@ -193,6 +193,10 @@ def _raise_of_device(error: Exception, providers: Providers, when: str, *, certa
             raise OutOfMemoryError(f"onnxruntime ran out of memory {when}: {first_line(error)}") from error
         return
     name = f"'{_PROVIDERS[wanted][0]}:{settings['device_id']}'"
+    if "Please install TensorRT libraries" in str(error):
+        raise DeviceError(
+            f"device {name} cannot be used: {_what_does_not_load('TensorRT')}: see 'maskrcnn-export doctor'"
+        )
     if is_out_of_memory(error):
         raise OutOfMemoryError(
             f"device {name} ran out of memory {when}: end what else uses it, or give another "
