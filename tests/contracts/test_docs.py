@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from dataclasses import fields
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -134,7 +135,14 @@ def wrong_command(program, arguments):
 
 def wrong_option(option):
     """Of an option without its command."""
-    return None if option in set(options(PROGRAMS.values())) else f"no command has {option}"
+    return None if option in {*options(PROGRAMS.values()), *script_options()} else f"no command has {option}"
+
+
+@cache
+def script_options():
+    """Of the scripts in `benchmarks`."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")]
+    return {option for text in texts for option in re.findall(r'add_argument\("(--[\w-]+)"', text)}
 
 
 def options(commands):

@@ -432,14 +432,17 @@ for _ in stream_each(Work(None, None, None, 1, 1), source()):
 """
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_ctrl_c_ends_a_program_with_a_stalled_source(pytestconfig):
-    code = STALLED.format(folder=str(pytestconfig.rootpath))
-    command = ["sh", "-c", 'trap - INT; exec "$0" -c "$1"', sys.executable, code]
+    command = [sys.executable, "-c", STALLED.format(folder=str(pytestconfig.rootpath))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "stalled\n"
-        child.send_signal(signal.SIGINT)
-        assert child.wait(PATIENCE) == -signal.SIGINT
-        assert "KeyboardInterrupt" in child.stderr.read()
+        try:
+            assert child.stdout.readline() == "stalled\n"
+            child.send_signal(signal.SIGINT)
+            assert child.wait(PATIENCE) == -signal.SIGINT
+            assert "KeyboardInterrupt" in child.stderr.read()
+        finally:
+            child.kill()
 
 
 def test_what_the_source_raises_when_it_is_closed_comes_through():

@@ -4,11 +4,18 @@ import json
 import os
 import shutil
 
+import pytest
+
+from runtime import Predictor
 from runtime.artifact import GRAPH_SHA256, verdict_digest
 from runtime.artifact_files.onnx_file import seal
 from runtime.artifact_files.protobuf import field, varint_field
 from runtime.artifact_files.read import graph_digest, read_metadata
 from runtime.artifact_files.savedmodel_folder import MANIFEST, seal_folder
+from runtime.errors import ArtifactError
+
+NO_ENGINE = "the engine must not see an untrusted artifact"
+VERIFY = pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
 
 # Field numbers of ONNX: graph of a model; node, initializer and sparse initializer of a graph.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE = 7, 1, 5, 15
@@ -158,3 +165,13 @@ def write_artifacts(folder, onnx, savedmodel):
     cases |= {"device": "/dev/zero", "long": "x" * 5000, "nul": "a\0b.onnx", "escape": "\x1b[2J.onnx"}
     (folder / "hollow").mkdir()
     return cases | {"hollow": folder / "hollow"}
+
+
+def refusal(path, verify=True):
+    """The message with which a predictor refuses an artifact, in one line that names it."""
+    with pytest.raises(ArtifactError) as refused:
+        Predictor(path, "cpu", verify_digest=verify)
+    message = str(refused.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message

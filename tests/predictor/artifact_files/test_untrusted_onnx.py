@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from bad_artifacts import reseal
+from bad_artifacts import NO_ENGINE, VERIFY, refusal, reseal
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
-from untrusted import NO_ENGINE, VERIFY, refusal
 
 from runtime import read_metadata
 from runtime.artifact_files.onnx_scan import OPERATORS, check_onnx

@@ -4,8 +4,7 @@ import json
 import shutil
 
 import pytest
-from bad_artifacts import reseal
-from untrusted import NO_ENGINE, VERIFY, refusal
+from bad_artifacts import NO_ENGINE, VERIFY, refusal, reseal
 
 from runtime import Predictor, read_metadata
 
