@@ -56,7 +56,7 @@ def test_no_cudnn(machine):
     assert detail.startswith(
         "cannot compute on CUDA, although there is a GPU: device 'cuda:0' cannot be used: cuDNN is "
     )
-    assert fix.endswith("install 'maskrcnn-export[onnx-gpu]'")
+    assert fix.endswith(" 'maskrcnn-export[onnx-gpu]'")
 
 
 @pytest.mark.parametrize(("gpu", "capability"), [("Tesla V100", "7.0"), ("NVIDIA B200", "10.0")])
@@ -86,7 +86,7 @@ def test_another_tensorrt(machine, tmp_path, monkeypatch):
     ((detail, fix),) = sentences("problem")
     assert detail == "11.4.0.106 is not used: onnxruntime-gpu needs the libraries of TensorRT 10"
     assert "uninstall" in fix
-    assert fix.endswith("install 'maskrcnn-export[tensorrt]'")
+    assert fix.endswith(" 'maskrcnn-export[tensorrt]'")
     ((detail, _),) = sentences("advice")
     assert detail.startswith("cannot start TensorRT: device 'tensorrt:0' ")
     assert "libnvinfer.so.10: cannot open shared object file" in detail
