@@ -1,7 +1,7 @@
 """One picture's outputs brought to the picture's frame, on numbers worked out by hand."""
 
 import numpy as np
-from letterboxes import boxes_to_input
+from oracles import boxes_to_input
 
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 from runtime.steps import to_detections

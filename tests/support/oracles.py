@@ -190,3 +190,14 @@ def detect(
     rows = np.array(rows)
     valid = rows[:, 4:5] == np.arange(1, probs.shape[-1])
     return rows[nms_per_class(rows[:, :4], rows[:, 5], valid, threshold, count)]
+
+
+def boxes_to_input(letterbox, boxes):
+    """Boxes [N, 4] x1, y1, x2, y2 from picture pixels to input pixels: the inverse of `Letterbox.boxes_to_image`."""
+    ends = np.array([0, 0, 1, 1])
+    offset = np.tile(letterbox.offset[::-1], 2)
+    sizes = [np.tile(size[::-1], 2).astype(float) for size in (letterbox.image_size, letterbox.resized_size)]
+    image, resized = sizes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stretched = (np.asarray(boxes, float) - ends) / (image - 1) * (resized - 1) + ends
+    return np.where(image > 1, stretched, boxes * resized) + offset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from letterboxes import boxes_to_input
+from oracles import boxes_to_input
 from PIL import Image
 
 from runtime.errors import InputError
