@@ -151,3 +151,21 @@ def test_threads_have_tensors_of_their_own(log, artifacts):
         found = list(pool.map(lambda _: predictor.run(*inputs_of(256, 256)), range(40)))
     assert 1 <= log.events.count("allocate", "pinned") / 6 <= 5  # images and five outputs; 4 threads
     assert not any(np.shares_memory(found[0]["masks"], other["masks"]) for other in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "most_launches", "replays", "most_waits"),
+    [(PLAIN, 420, 0, 6), (RECORDED, 90, 2, 8)],
+    ids=["plain", "recorded"],
+)
+@pytest.mark.parametrize("name", ["demo-cuda", "demo-fp16"])
+def test_a_run_hardly_waits_and_allocates_nothing(log, artifacts, name, options, most_launches, replays, most_waits):
+    predictor = Predictor(artifacts / f"{name}.onnx", "cuda", engine=EngineOptions(**options))
+    warm(predictor, log)
+    predictor.run(*inputs_of(256, 256))
+    events = log.events
+    assert events.launches.total() <= most_launches
+    assert events.count("replay") == replays
+    assert events.waits <= most_waits
+    assert events.count("allocate") == events.count("free") == 0
+    assert not [kernel for kernel in events.launches if "Sub<double" in kernel or "OP_SubIdd" in kernel]
