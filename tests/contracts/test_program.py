@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sample_metadata import METADATA
 
 from runtime.artifact_files.onnx_file import seal
 
+ROOT = Path(__file__).parents[2]
 FINDINGS, USAGE, UNUSABLE, OUTPUT, INTERRUPTED = 1, 2, 4, 6, 130
 # Commands that end soon: exit code, and whether they print results.
 COMMANDS = {
@@ -130,7 +132,7 @@ main()
     ("argv", "modules"),
     [
         (
-            ["maskrcnn", "predict", "demo", "x.png", "-o", "out"],
+            ["maskrcnn", "predict", str(ROOT / "maskrcnn" / "demo.weights.h5"), "x.png", "-o", "out"],
             ["typer", "numpy", "maskrcnn.cli", "PIL", "tensorflow"],
         ),
         (["export", "inspect", "fruit.onnx"], ["typer", "export.cli", "runtime.artifact"]),

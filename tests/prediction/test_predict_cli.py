@@ -55,7 +55,7 @@ def documents(folder):
     """Return inode and modification time by relative path; rewriting a document changes both."""
     found = {}
     for path in (folder / "detections").rglob("*.json"):
-        if not path.name.startswith("."):
+        if not path.parent.name.endswith(".partial"):
             found[str(path.relative_to(folder))] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
 
@@ -170,7 +170,6 @@ def test_every_kind_of_model_finds_the_same(onnx_artifact, savedmodel_artifact, 
         for ours, theirs in zip(found[0]["annotations"], other["annotations"], strict=True):
             assert ours["category_id"] == theirs["category_id"]
             np.testing.assert_allclose(ours["bbox"], theirs["bbox"], atol=0.05)
-    assert found[2]["info"]["settings"]["model"] == found[3]["info"]["settings"]["model"]
 
 
 def test_onnx_needs_its_engine_alone(onnx_artifact, picture, tmp_path, pytestconfig):

@@ -93,7 +93,7 @@ def test_coco_json(folder, edits):
     with suppress(DatasetError):
         open_dataset(path, format="coco")
         errors = {item.kind for item in found if item.level == "error"}
-        assert errors <= {"broken-image", "image-size"}  # seen when a picture is opened
+        assert errors <= {"broken-image", "image-size", "empty"}  # seen when a picture is opened, or by what trains
     TARGETS["coco"](path.read_bytes())
 
 

@@ -135,19 +135,19 @@ def test_via_with_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("code", "arguments", "expected"),
     [
-        (("--config", "nowhere.json"), "nowhere.json"),
-        ((), "--config"),
-        (("--config", "demo", "--set", "training.nonsense=1"), "nonsense"),
-        (("--config", "demo", "--set", "run.nonsense=1"), "run.nonsense"),
-        (("--config", "demo", "--set", "training.batch_size=0"), "batch_size"),
-        (("--config", "demo", "--layers", "mrcnn_nothing"), "mrcnn_nothing"),
-        (("--config", "demo", "--init", "nowhere.h5"), "nowhere.h5"),
+        (UNUSABLE, ("--config", "nowhere.json"), "nowhere.json"),
+        (UNUSABLE, (), "--config"),
+        (USAGE, ("--config", "demo", "--set", "training.nonsense=1"), "nonsense"),
+        (USAGE, ("--config", "demo", "--set", "run.nonsense=1"), "run.nonsense"),
+        (USAGE, ("--config", "demo", "--set", "training.batch_size=0"), "batch_size"),
+        (UNUSABLE, ("--config", "demo", "--layers", "mrcnn_nothing"), "mrcnn_nothing"),
+        (UNUSABLE, ("--config", "demo", "--init", "nowhere.h5"), "nowhere.h5"),
     ],
 )
-def test_what_cannot_be_trained_is_said(shapes, tmp_path, arguments, expected):
-    error = failed(UNUSABLE, "train", shapes / "shapes", "-o", tmp_path / "run", *arguments)
+def test_what_cannot_be_trained_is_said(shapes, tmp_path, code, arguments, expected):
+    error = failed(code, "train", shapes / "shapes", "-o", tmp_path / "run", *arguments)
     assert expected in error
     assert not (tmp_path / "run" / "state.h5").exists()
 
