@@ -8,7 +8,7 @@ be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option, Typer
 
@@ -132,7 +132,6 @@ def savedmodel(
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
     config: ModelConfig = None,
     force: Force = False,
-    target: Annotated[Literal["cpu", "cuda"], advanced(help="Device to optimize for; it runs on both.")] = "cpu",
     thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
@@ -142,8 +141,7 @@ def savedmodel(
         model, facts = load(checkpoint, config, exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
-        options: dict[str, Any] = {"target": target, "thresholds": thresholds, "overwrite": force}
-        options |= {"verify_images": verify_images}
+        options: dict[str, Any] = {"thresholds": thresholds, "verify_images": verify_images, "overwrite": force}
         verdict = export_savedmodel(model, output, checkpoint=facts, progress=progress, **options)
         console.verdict_table(verdict)
         written(output)

@@ -86,7 +86,7 @@ def edit_artifact(
     config = _config(metadata, wanted)
     changed: dict[str, Any] = {**wanted, "config": config, "edits": (*metadata.edits, note)}
     metadata = replace(metadata, **changed)
-    publish_edited(target, metadata, _with_defaults(path, wanted))
+    publish_edited(target, metadata, _with_defaults(path, wanted), overwrite=overwrite or output is None)
     return tuple(changes)
 
 

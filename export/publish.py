@@ -50,14 +50,16 @@ def publish(
     return judged[0]
 
 
-def publish_edited(output: Path, metadata: Metadata, write: Callable[[Path, Metadata], None]) -> None:
+def publish_edited(
+    output: Path, metadata: Metadata, write: Callable[[Path, Metadata], None], *, overwrite: bool
+) -> None:
     """Write an artifact that was edited, with the verdict in its metadata, bound to the graph that is written."""
     _put_in_place(
         output,
         replace(metadata, verdict={}),
         write,
         lambda path: {**metadata.verdict, GRAPH_SHA256: graph_digest(path)},
-        overwrite=True,
+        overwrite=overwrite,
     )
 
 

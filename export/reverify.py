@@ -16,7 +16,7 @@ from runtime.atomic import check_output
 from runtime.errors import ArtifactError
 
 _EDITABLE = ("class_names", "score_threshold", "nms_threshold")  # by `export.edit`
-_COMPARED = (*_EDITABLE, "image_channels", "resize", "mask_paste", "max_detections", "mask_size")
+_COMPARED = (*_EDITABLE, "image_channels", "pixels", "resize", "mask_paste", "max_detections", "mask_size")
 
 
 def verify_artifact(

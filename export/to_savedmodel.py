@@ -1,16 +1,13 @@
 """Export a model to a verified SavedModel artifact."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import tensorflow as tf
 
 from export.convert.trace import trace
 from export.describe import describe
-from export.errors import ConversionError
 from export.pipeline import Draft, export_verified
 from export.target import Target
 from export.verify.verdict import Verdict
@@ -25,7 +22,6 @@ def export_savedmodel(
     output: str | Path,
     *,
     checkpoint: Mapping[str, str],
-    target: Literal["cpu", "cuda"] = "cpu",
     thresholds: Thresholds = "inputs",
     verify_images: str | Path | None = None,
     overwrite: bool = False,
@@ -37,8 +33,6 @@ def export_savedmodel(
         model: The model to export, with its weights.
         output: The folder to write; the verdict goes to `<output>.verdict.json`.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
-        target: "cuda" uses only operators that TensorFlow has GPU kernels for, and fixed shapes; a GPU then waits for
-            no result of the CPU. Both run on both.
         thresholds: "inputs" that every run sets, or "constants" of the model's configuration.
         verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
@@ -48,21 +42,18 @@ def export_savedmodel(
         The verdict, which has passed.
 
     Raises:
-        ConversionError: The target or the kind of thresholds is unknown.
+        ConversionError: The kind of thresholds is unknown.
         ParityError: The artifact does not compute what the model computes.
         OutputError: The output exists or cannot be written.
         ImageError: A verification image cannot be used.
     """
-    kind, on_gpu = Target(thresholds=thresholds).thresholds, target == "cuda"
-    if target not in ("cpu", "cuda"):
-        raise ConversionError(f"target {target!r} is not supported for a SavedModel: choose 'cpu' or 'cuda'")
+    kind = Target(thresholds=thresholds).thresholds
 
     def trace_model() -> Draft:
         module = tf.Module()
-        module.detect = trace(model, every_row=on_gpu, thresholds=kind, gpu_kernels=on_gpu)
+        module.detect = trace(model, thresholds=kind)
         module.model_variables = [variable.value for variable in model.variables]  # saved with the function
-        described = replace(describe(model, "savedmodel", checkpoint, thresholds=kind), target=target)
-        return Draft(described, partial(_write, module, progress), {})
+        return Draft(describe(model, "savedmodel", checkpoint, thresholds=kind), partial(_write, module, progress), {})
 
     return export_verified(
         model,

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from maskrcnn import boxes as box_ops, nms
 from maskrcnn.configuration.model import Config
-from maskrcnn.nms import ByClass
+from maskrcnn.nms import Tap
 
 
 def detect(
@@ -15,7 +15,7 @@ def detect(
     config: Config,
     score_threshold: tf.Tensor | float,
     nms_threshold: tf.Tensor | float,
-    suppress: ByClass | None = None,
+    tap: Tap | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Give each proposal its best class, refine and clip its box, apply NMS per class, and keep the best.
 
@@ -26,7 +26,7 @@ def detect(
         windows: float32 [B, 4] normalized, where the image lies inside the padding.
         score_threshold: Scalar, lowest score kept.
         nms_threshold: Scalar, largest IoU within a class.
-        suppress: NMS instead of `nms.suppress`.
+        tap: If given, NMS is `nms.suppress_in_steps` with it, else `nms.suppress`.
 
     Returns:
         Boxes float32 [B, D, 4] normalized, scores float32 [B, D], class ids int32 [B, D], all zero in
@@ -48,12 +48,12 @@ def detect(
 
     boxes, kept_ids = table[..., :4], table[..., 4:5]
     most = config.detection.max_detections
-    if suppress is None:
+    if tap is None:
         of_class = kept_ids == tf.range(1.0, float(probs.shape[-1]))  # [B, N, K - 1], no background
         rows, used = nms.suppress(boxes, of_class, most, nms_threshold)
         count = _count(used)
     else:
-        rows, used, final = suppress(boxes, kept_ids[..., 0], most, nms_threshold)
+        rows, used, final = nms.suppress_in_steps(boxes, kept_ids[..., 0], most, nms_threshold, tap)
         count = tf.where(final, _count(used), -1)
     table = tf.where(used[..., None], tf.gather(table, rows, batch_dims=1), 0.0)
     return table[..., :4], table[..., 5], tf.cast(table[..., 4], tf.int32), count

@@ -1,13 +1,12 @@
 """Mask R-CNN: the parts wired together. No mathematics here."""
 
-from functools import partial
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from maskrcnn import boxes as box_ops, nms
+from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import pyramid_anchors
 from maskrcnn.backbone import build_backbone
 from maskrcnn.box_head import build_box_head
@@ -110,13 +109,11 @@ class MaskRCNN(keras.Model):
         logits, deltas = apply_rpn(self.rpn, features)
         return tf.nn.softmax(logits), deltas
 
-    def proposals(
-        self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor, gpu_kernels: bool = False
-    ) -> tf.Tensor:
+    def proposals(self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
         """Return proposals [B, N, 4] from the output of the RPN."""
         limits = self.config.proposals
         std = self.config.model.rpn_box_std
-        return propose(probs, deltas, self.anchors(image_size), limits, std, limits.post_nms_inference, gpu_kernels)
+        return propose(probs, deltas, self.anchors(image_size), limits, std, limits.post_nms_inference)
 
     def crops(
         self,
@@ -149,7 +146,6 @@ class MaskRCNN(keras.Model):
         tap: Tap = lambda _name, tensor: tensor,
         every_row: bool = False,
         nms_in_steps: bool = False,
-        gpu_kernels: bool = False,
     ) -> Stages:
         """Run inference and return every stage boundary tensor.
 
@@ -161,7 +157,6 @@ class MaskRCNN(keras.Model):
             tap: Called with the name and value of each stage boundary tensor; later stages use what it returns.
             every_row: Whether the mask head runs on all B * D rows, used or not: more work, but a fixed shape.
             nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps`.
-            gpu_kernels: Whether NMS uses only operators that TensorFlow has GPU kernels for, see `nms`.
 
         Returns:
             The stage boundary tensors.
@@ -172,14 +167,11 @@ class MaskRCNN(keras.Model):
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
-        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size, gpu_kernels))
+        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size))
         atlas = build_atlas(levels[:4])
         box_rois = tap("box_rois", self.crops(atlas, proposals, image_size, model.box_pool_size))
         class_probs, box_deltas = self.classify(box_rois, batch)
         class_probs, box_deltas = tap("class_probs", class_probs), tap("box_deltas", box_deltas)
-        suppress: nms.ByClass | None = nms.suppress_until_final if gpu_kernels else None
-        if nms_in_steps:
-            suppress = partial(nms.suppress_in_steps, tap=tap)
         boxes, scores, class_ids, count = detect(
             proposals,
             class_probs,
@@ -188,7 +180,7 @@ class MaskRCNN(keras.Model):
             self.config,
             score_threshold,
             nms_threshold,
-            suppress,
+            tap if nms_in_steps else None,
         )
         boxes, scores = tap("detected_boxes", boxes), tap("scores", scores)
         class_ids, count = tap("class_ids", class_ids), tap("num_detections", count)

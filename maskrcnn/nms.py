@@ -9,8 +9,6 @@ The operator returns the scores of the rows that it kept, and these ranks identi
 ONNX `NonMaxSuppression`, which has both too.
 
 On a GPU that operator waits for the device at every image and class. `suppress_in_steps` has fixed shapes and no waits.
-TensorFlow has no GPU kernel for it at all. `suppress_one_class` and `suppress_until_final` do the same with operators
-that have one.
 """
 
 from collections.abc import Callable
@@ -23,8 +21,6 @@ from runtime.artifact import NMS_FIRST, NMS_LAST
 # detections 2.
 STEPS = 16
 Tap = Callable[[str, tf.Tensor], tf.Tensor]
-# What `suppress_in_steps` and `suppress_until_final` are, from boxes to rows, marks and flags.
-ByClass = Callable[[tf.Tensor, tf.Tensor, int, tf.Tensor | float], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 def suppress(
@@ -92,57 +88,6 @@ def suppress_in_steps(
     Returns:
         Rows and marks as from `suppress`, and bool [B], whether they are final.
     """
-    with tf.name_scope("suppression"):
-        start, step = _step(boxes, class_ids, iou_threshold)
-        kept = tap(NMS_FIRST, tf.nn.relu(start @ step))
-        before = kept
-        for _ in range(STEPS - 1):
-            kept, before = tf.nn.relu(kept @ step), kept
-        kept = tap(NMS_LAST, kept)
-        final = tf.reduce_max(tf.abs(kept - before), axis=[1, 2]) < 0.5
-        return (*_best_rows(kept, max_output, final), final)
-
-
-def suppress_until_final(
-    boxes: tf.Tensor, class_ids: tf.Tensor, max_output: int, iou_threshold: tf.Tensor | float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Do what `suppress_in_steps` does, with as many steps as are needed; after each, the host waits for the device."""
-    start, step = _step(boxes, class_ids, iou_threshold)
-    first = tf.nn.relu(start @ step)
-    kept, _ = tf.while_loop(
-        lambda kept, before: tf.reduce_max(tf.abs(kept - before)) > 0.5,
-        lambda kept, _before: (tf.nn.relu(kept @ step), kept),
-        (tf.nn.relu(first @ step), first),
-    )
-    final = tf.ones_like(kept[:, 0, 0], tf.bool)
-    return (*_best_rows(kept, max_output, final), final)
-
-
-def suppress_one_class(
-    boxes: tf.Tensor, max_output: int, iou_threshold: tf.Tensor | float
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Do what `suppress` does with one class in which all rows take part, image by image."""
-    num_rows = tf.shape(boxes)[1]
-    rank = tf.cast(num_rows - tf.range(num_rows), tf.float32)
-
-    def of_image(image_boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=image_boxes,
-            scores=rank,
-            max_output_size=max_output,
-            iou_threshold=iou_threshold,
-            score_threshold=0.5,
-            pad_to_max_output_size=True,
-        )
-        used = tf.range(max_output) < count
-        return tf.where(used, rows, 0), used
-
-    kinds = tf.TensorSpec([max_output], tf.int32), tf.TensorSpec([max_output], tf.bool)
-    return tf.map_fn(of_image, boxes, fn_output_signature=kinds)
-
-
-def _step(boxes: tf.Tensor, class_ids: tf.Tensor, iou_threshold: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return all rows that take part [B, 1, N + 1], and the matrix of a step [B, N + 1, N + 1]."""
     num_rows = tf.shape(boxes)[1]
     y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
 
@@ -150,23 +95,24 @@ def _step(boxes: tf.Tensor, class_ids: tf.Tensor, iou_threshold: tf.Tensor | flo
         end = tf.minimum(high[:, :, None], high[:, None, :])
         return tf.maximum(end - tf.maximum(low[:, :, None], low[:, None, :]), 0.0)
 
-    areas = (y2 - y1) * (x2 - x1)
-    both = shared(y1, y2) * shared(x1, x2)
-    # Without area, 0 / 0 is no number, and that is not above the threshold.
-    above = both / (areas[:, :, None] + areas[:, None, :] - both) > iou_threshold
-    index = tf.range(num_rows)
-    above &= (class_ids[:, :, None] == class_ids[:, None, :]) & (index[:, None] < index[None, :])
-    valid = tf.cast(class_ids > 0.0, tf.float32)
-    one = tf.ones_like(valid[:, :1])
-    start = tf.concat([valid, one], axis=1)[:, None, :]
-    step = tf.concat([tf.concat([-tf.cast(above, tf.float32), tf.zeros_like(areas)[..., None]], 2), start], 1)
-    return start, step
-
-
-def _best_rows(kept: tf.Tensor, max_output: int, final: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the first kept rows [B, max_output] and which are used; none of an image that is not final."""
-    num_rows = tf.shape(kept)[2] - 1
-    rank = tf.cast(num_rows - tf.range(num_rows), tf.float32) * kept[:, 0, :-1]
-    best, rows = tf.math.top_k(tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
-    used = (best > 0.5) & final[:, None]
-    return tf.where(used, rows, 0), used
+    with tf.name_scope("suppression"):
+        areas = (y2 - y1) * (x2 - x1)
+        both = shared(y1, y2) * shared(x1, x2)
+        # Without area, 0 / 0 is no number, and that is not above the threshold.
+        above = both / (areas[:, :, None] + areas[:, None, :] - both) > iou_threshold
+        index = tf.range(num_rows)
+        above &= (class_ids[:, :, None] == class_ids[:, None, :]) & (index[:, None] < index[None, :])
+        valid = tf.cast(class_ids > 0.0, tf.float32)
+        one = tf.ones_like(valid[:, :1])
+        start = tf.concat([valid, one], axis=1)[:, None, :]  # [B, 1, N + 1]
+        step = tf.concat([tf.concat([-tf.cast(above, tf.float32), tf.zeros_like(areas)[..., None]], 2), start], 1)
+        kept = tap(NMS_FIRST, tf.nn.relu(start @ step))
+        before = kept
+        for _ in range(STEPS - 1):
+            kept, before = tf.nn.relu(kept @ step), kept
+        kept = tap(NMS_LAST, kept)
+        final = tf.reduce_max(tf.abs(kept - before), axis=[1, 2]) < 0.5
+        rank = tf.cast(num_rows - index, tf.float32) * kept[:, 0, :-1]
+        best, rows = tf.math.top_k(tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
+        used = (best > 0.5) & final[:, None]
+        return tf.where(used, rows, 0), used, final

@@ -55,7 +55,6 @@ def propose(
     config: ProposalConfig,
     box_std: tuple[float, ...],
     count: int,
-    gpu_kernels: bool = False,
 ) -> tf.Tensor:
     """Return the `count` best anchors, refined, clipped to the image, and after NMS.
 
@@ -63,7 +62,6 @@ def propose(
         probs: float32 [B, A, 2] background, object.
         deltas: float32 [B, A, 4] in units of `box_std`.
         anchors: float32 [A, 4] normalized.
-        gpu_kernels: Whether NMS is `nms.suppress_one_class` instead of `nms.suppress`.
 
     Returns:
         float32 [B, count, 4] normalized, best first; zero rows if there are fewer.
@@ -74,9 +72,6 @@ def propose(
     best_deltas = tf.gather(deltas, best, batch_dims=1) * tf.constant(box_std, tf.float32)
     refined = box_ops.decode(tf.gather(anchors, best), best_deltas)
     refined = box_ops.clip(refined, tf.constant(UNIT_WINDOW))
-    if gpu_kernels:
-        rows, kept = nms.suppress_one_class(refined, count, config.nms_threshold)
-    else:
-        valid = tf.ones_like(refined[..., :1], tf.bool)
-        rows, kept = nms.suppress(refined, valid, count, config.nms_threshold)
+    valid = tf.ones_like(refined[..., :1], tf.bool)
+    rows, kept = nms.suppress(refined, valid, count, config.nms_threshold)
     return tf.where(kept[..., None], tf.gather(refined, rows, batch_dims=1), 0.0)

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_RECEIVE = ("_Recv", "_HostRecv")  # of TensorFlow, which pairs each with one that sends
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -21,16 +19,11 @@ class Placement:
     counts: Mapping[tuple[str, str], int]
     milliseconds: Mapping[tuple[str, str], float]
 
-    @property
-    def copies(self) -> int:
-        """Number of copies between devices, such as the host and a GPU, that the engine put into the graph."""
-        return sum(n for (_, op), n in self.counts.items() if op.startswith("Memcpy") or op in _RECEIVE)
-
     def __str__(self) -> str:
         places: Counter[str] = Counter()
         for (where, _), n in self.counts.items():
             places[where] += n
-        lines = [f"device {self.device}, {self.copies} copies between devices"]
+        lines = [f"device {self.device}"]
         for where, total in places.most_common():
             operators = sorted(((n, op) for (w, op), n in self.counts.items() if w == where), reverse=True)
             lines.append(f"{where}: {total} nodes: " + ", ".join(f"{op} {n}" for n, op in operators))

@@ -57,7 +57,6 @@ def trace(
     size: tuple[int | None, int | None] = (None, None),
     nms_in_steps: bool = False,
     thresholds: Thresholds = "inputs",
-    gpu_kernels: bool = False,
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -71,7 +70,6 @@ def trace(
         nms_in_steps: See `MaskRCNN.stages`. With `with_borders`, the tensors at which its steps begin and end are
             returned too.
         thresholds: Whether the function has the thresholds as arguments.
-        gpu_kernels: See `MaskRCNN.stages`.
     """
     detection = model.config.detection
     values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
@@ -90,8 +88,7 @@ def trace(
             tapped[border(name)] = tf.identity(tensor, name=border(name))
             return tapped[border(name)]
 
-        kinds = every_row, nms_in_steps, gpu_kernels
-        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, *kinds)
+        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps)
         outputs = model.contract(stages, images)
         return outputs | tapped if with_borders else outputs
 

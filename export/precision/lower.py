@@ -136,7 +136,8 @@ def _split(lower: LowerPrecision, pictures: Sequence[Path]) -> _Split:
     annotated = () if truth is None else truth.records
     files = {record.image.resolve() for record in annotated if isinstance(record.image, Path)}
     shared = [path for path in pictures if truth is None or path.resolve() in files]
-    free = [path for path in pictures if path not in set(shared)]
+    known = set(shared)
+    free = [path for path in pictures if path not in known]
     calibrated: list[Path] = []
     if lower.precision == "int8":
         calibrated = _spread(free, MOST_CALIBRATED)

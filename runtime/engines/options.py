@@ -26,8 +26,8 @@ class EngineOptions:
             CUDA's libraries use; with `cuda_graph`, of each part of the graph. None: no limit.
         tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. Off
             by default, as in the parity check. TensorFlow has one switch for the whole process.
-        cuda_graph: Whether the part of the graph before the proposals is recorded once for each input size and replayed
-            with one launch. Device "cuda" and ONNX artifacts only.
+        cuda_graph: Whether the graph before the proposals and, where it can be, after them is recorded once for each
+            input size, and each part replayed with one launch. Device "cuda" and ONNX artifacts only.
 
     Raises:
         InputError: A value has the wrong type or range.

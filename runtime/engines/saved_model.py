@@ -27,7 +27,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow
 try:
     import tensorflow as tf
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-    from tensorflow.python.framework import kernels
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 except ImportError as error:
     raise MissingPackageError("tensorflow", "tf", "running a SavedModel artifact") from error
@@ -54,8 +53,6 @@ class SavedModelBackend:
         self.device = _choose(kind, index, options)
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
         self._module = self._load()
-        if self.device != "cpu":
-            self._require_kernels(kind)
         check_graph_inputs(_inputs_of(self._module, path), metadata, path)
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -84,17 +81,6 @@ class SavedModelBackend:
         """Run once and return the tensors between the stages."""
         stages = FunctionStages(self._module.signatures[SIGNATURE], self._tf_device)
         return stages.run(inputs, stages.names)
-
-    def _require_kernels(self, kind: str) -> None:
-        """Refuse operators that TensorFlow would run on the CPU without saying so; with "auto", log them."""
-        definition = self._module.signatures[SIGNATURE].graph.as_graph_def()
-        missing = without_gpu_kernel(definition)
-        if not missing:
-            return
-        what = f"TensorFlow has no GPU kernel for {', '.join(missing)} of {self._path}, and would run them on the CPU"
-        if kind != "auto":
-            raise DeviceError(f"device {self.device!r}: {what}: export it with --target cuda, or use device 'cpu'")
-        _logger.warning("device 'auto': %s: export it with --target cuda", what)
 
     def _load(self) -> Any:
         name = _name(self._path)
@@ -187,21 +173,6 @@ def _inputs_of(module: Any, path: Path) -> dict[str, tuple[str, int | None]]:
     if signature is None or not hasattr(module, "detect"):
         raise ArtifactError(f"{path} has no function to run, because another tool rewrote it: export it again")
     return {name: (spec.dtype.name, spec.shape.rank) for name, spec in signature.structured_input_signature[1].items()}
-
-
-def without_gpu_kernel(definition: Any) -> list[str]:
-    """Return the operators of a graph and its functions that have a kernel for the CPU and none for a GPU."""
-    nodes = [node for part in (definition, *definition.library.function) for node in _nodes(part)]
-    found = []
-    for operator in sorted({node.op for node in nodes}):
-        registered = {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(operator).kernel}
-        if "CPU" in registered and not registered & {"GPU", "DEFAULT"}:
-            found.append(operator)
-    return found
-
-
-def _nodes(part: Any) -> Any:
-    return part.node_def if hasattr(part, "node_def") else part.node
 
 
 def _placement(device: str, record: Any) -> Placement:

@@ -8,12 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import export_savedmodel
-from export.convert.trace import trace
-from export.errors import ConversionError
-from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SIGNATURE
-from runtime.engines.saved_model import SavedModelBackend, without_gpu_kernel
-from runtime.errors import DeviceError
+from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -126,34 +121,3 @@ def test_verdict_lies_beside(savedmodel_artifact):
     beside = savedmodel_artifact.with_name(savedmodel_artifact.name + ".verdict.json")
     content = json.loads((savedmodel_artifact / "assets" / "artifact.json").read_text(encoding="utf-8"))
     assert json.loads(beside.read_text(encoding="utf-8")) == content["metadata"]["verdict"]
-
-
-def test_the_function_for_a_gpu_has_its_kernels_and_finds_the_same(loaded, feeds, demo):
-    function = trace(demo, every_row=True, gpu_kernels=True)
-    assert without_gpu_kernel(function.get_concrete_function().graph.as_graph_def()) == []
-    found = function(**feeds, **thresholds(0.05, 0.5))
-    expected = loaded.detect(**feeds, **thresholds(0.05, 0.5))
-    assert expected["num_detections"].numpy().min() > 3
-    for name in ("num_detections", "class_ids"):
-        np.testing.assert_array_equal(found[name], expected[name])
-    for name in ("boxes", "scores", "masks"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["cuda", "auto"])
-def test_operators_without_a_gpu_kernel_are_refused_or_said(loaded, kind, caplog):
-    """What is checked when TensorFlow has a GPU, which it has not here."""
-    assert without_gpu_kernel(loaded.signatures[SIGNATURE].graph.as_graph_def()) == ["CombinedNonMaxSuppression"]
-    backend = object.__new__(SavedModelBackend)
-    backend._module, backend._path, backend.device = loaded, "demo", "cuda:0"
-    if kind == "cuda":
-        with pytest.raises(DeviceError, match=r"no GPU kernel for CombinedNonMaxSuppression of demo.*--target cuda"):
-            backend._require_kernels(kind)
-    else:
-        backend._require_kernels(kind)
-        assert "device 'auto': TensorFlow has no GPU kernel for CombinedNonMaxSuppression" in caplog.text
-
-
-def test_a_savedmodel_is_for_a_cpu_or_for_cuda(demo, tmp_path):
-    with pytest.raises(ConversionError, match="target 'tensorrt' is not supported for a SavedModel"):
-        export_savedmodel(demo, tmp_path / "demo", checkpoint={}, target="tensorrt")

@@ -201,32 +201,3 @@ def test_images_of_a_batch_are_independent():
     expected = [oracles.nms_per_class(b, ranks, v, 0.25, 12) for b, v in zip(boxes, valid, strict=True)]
     assert [rows[i].numpy()[kept[i].numpy()].tolist() for i in range(3)] == expected
     assert len({tuple(row) for row in expected}) == 3
-
-
-@given(
-    st.lists(st.tuples(box, st.integers(0, 3)), min_size=1, max_size=14),
-    st.sampled_from([0.0, 0.2, 0.25, 0.3, 1 / 3, 0.5, 0.7, 1.0]),
-    st.integers(1, 16),
-)
-@settings(deadline=None, max_examples=60, derandomize=True)
-def test_suppression_with_gpu_kernels_is_the_oracles(rows, threshold, max_output):
-    boxes = np.array([[row[0] for row in rows]], np.float32)
-    ids = np.array([[row[1] for row in rows]], np.float32)
-    ranks = np.arange(len(rows), 0, -1)
-    found, used, final = nms.suppress_until_final(tf.constant(boxes), tf.constant(ids), max_output, threshold)
-    valid = ids[0, :, None] == np.arange(1, 4)
-    assert found.numpy()[used].tolist() == oracles.nms_per_class(boxes[0], ranks, valid, threshold, max_output)
-    assert final.numpy().all()
-    found, used = nms.suppress_one_class(tf.constant(boxes), max_output, threshold)
-    alone = np.ones((len(rows), 1), bool)
-    assert found.numpy()[used].tolist() == oracles.nms_per_class(boxes[0], ranks, alone, threshold, max_output)
-
-
-def test_a_chain_is_followed_to_its_end():
-    """Each box overlaps the next alone, so row n is decided after n steps."""
-    begin = np.arange(40, dtype=np.float32)[None, :, None] * 5
-    boxes = np.concatenate([begin, begin * 0, begin + 10, begin * 0 + 10], -1)
-    rows, used, final = nms.suppress_until_final(tf.constant(boxes), tf.ones([1, 40]), 40, 0.3)
-    assert rows.numpy()[used].tolist() == list(range(0, 40, 2))
-    assert final.numpy().all()
-    assert nms.STEPS < 40

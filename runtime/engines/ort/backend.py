@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +47,8 @@ class OrtBackend:
         self._path, self._metadata, self._options = path, metadata, options
         self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
         self._opener = SessionOpener(path, options.threads or usable_cores(), self._cache)
+        self._finishing = threading.Lock()
+        self._finisher: OnnxStages | None = None
         self._providers = self._choose(kind, index)
         self._sides: Callable[[tuple[int, ...]], dict[str, int]] = lambda _shape: {}
         self._run = self._start(kind, index)
@@ -86,8 +89,8 @@ class OrtBackend:
 
     def _finish(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run again, continuing NMS where the graph's steps end, until they suffice; see `maskrcnn.nms`."""
-        stages = self._stages(self._metadata.borders)
-        with self._work():
+        with self._work(), self._finishing:
+            stages = self._finisher = self._finisher or self._stages(self._metadata.borders)
             last = stages.run(inputs, [NMS_LAST])[NMS_LAST]
             found: Arrays = {}
             for _ in range(last.shape[-1]):  # each step decides about one more row at least

@@ -13,6 +13,7 @@ from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.binding import Arrays, BoundSession, Device, Kept
 from runtime.engines.ort.cuda_graph import TRUNK_ENDS, Part, RecordedSession
+from runtime.engines.ort.cuda_work import cuda_work
 from runtime.engines.ort.library import CUDA, TENSORRT
 from runtime.engines.ort.providers import Providers
 from runtime.engines.ort.session import SessionOpener, inputs_of
@@ -63,7 +64,7 @@ class GpuSessions:
 
     def _runner(self, shape: tuple[int, ...]) -> _Run:
         sides = self.sides(shape)
-        with self._lock:
+        with self._lock, cuda_work():  # a session that is given up frees memory, which would spoil a recording
             return self._kept.get(tuple(sides.items()), lambda: self._open(sides))
 
     def _open(self, sides: dict[str, int]) -> _Run:

@@ -96,8 +96,10 @@ def _load_tensorrt() -> None:
     """Load TensorRT from its wheels, whose folder no loader searches; what the system has, the loader finds itself."""
     try:
         tensorrt = importlib.import_module("tensorrt")
-    except ImportError:
+    except ModuleNotFoundError:
         return
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(f"the installed tensorrt cannot be loaded: {error}: install it again") from error
     version = str(tensorrt.__version__)
     if version_numbers(version)[0] != TENSORRT_MAJOR:
         raise DeviceError(
