@@ -18,6 +18,7 @@ from export.doctor.environment import Environment, OrtFolder
 from export.doctor.probe import Answer
 from runtime.artifact_files.onnx_file import read_model
 from runtime.artifact_files.read import read_metadata
+from runtime.engines.probe_model import probe_model
 
 REPOSITORY = Path(__file__).parents[2]
 MISSING, UNUSABLE = 3, 4
@@ -153,7 +154,7 @@ def test_the_probe_needs_no_onnx(site):
 def test_the_smallest_model_is_sound():
     import onnx
 
-    onnx.checker.check_model(onnx.load_from_string(probe._smallest_model()), full_check=True)
+    onnx.checker.check_model(onnx.load_from_string(probe_model()), full_check=True)
 
 
 def test_every_finding_is_shown(monkeypatch):
