@@ -42,10 +42,11 @@ def choose_providers(kind: str, index: int, options: EngineOptions) -> Providers
         # The default search times all algorithms again for each new image size.
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": int(options.tf32),
+        # The default strategy doubles the arena: it hits a limit at half of it, and holds up to twice what is needed.
+        "arena_extend_strategy": "kSameAsRequested",
     }
     if options.gpu_memory_limit is not None:
-        # The default strategy doubles the arena, so it hits a limit at half of it; where there is none, it is faster.
-        cuda |= {"gpu_mem_limit": options.gpu_memory_limit, "arena_extend_strategy": "kSameAsRequested"}
+        cuda["gpu_mem_limit"] = options.gpu_memory_limit
     return [(CUDA, cuda), *cpu]
 
 

