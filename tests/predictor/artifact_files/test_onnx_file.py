@@ -120,7 +120,7 @@ def test_exported_artifact_is_sealed_and_whole(onnx_artifact):
     metadata = Metadata.from_json(props[METADATA_KEY], "here")
     assert metadata == read_metadata(onnx_artifact)
     assert metadata.verdict["passed"] is True
-    assert metadata.checkpoint == {"name": "demo model"}
+    assert metadata.checkpoint["name"] == "demo model"
     assert all(not tensor.external_data for tensor in model.graph.initializer)
 
 
