@@ -13,6 +13,7 @@ from export.errors import EditError
 from export.publish import MARKERS, publish_edited, write_copy, write_onnx
 from maskrcnn.distribution import NAME, own_version
 from runtime.artifact import NMS_THRESHOLD, SCORE_THRESHOLD, SIGNATURE, Metadata
+from runtime.artifact_files.onnx_file import read_model
 from runtime.artifact_files.read import graph_digest, read_metadata
 from runtime.atomic import check_output
 from runtime.errors import ArtifactCorruptError, ArtifactVerdictError
@@ -131,8 +132,6 @@ def _with_defaults(path: Path, thresholds: Mapping[str, float]) -> _Write:
         return _savedmodel_with_defaults(path, thresholds)
     import onnx  # noqa: PLC0415  (not needed for new names)
     from onnx import numpy_helper  # noqa: PLC0415
-
-    from runtime.artifact_files.onnx_file import read_model  # noqa: PLC0415
 
     model = onnx.load_model_from_string(read_model(path))
     defaults = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in thresholds}

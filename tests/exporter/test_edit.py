@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from export.cli import app
 from export.edit import edit_artifact
 from export.errors import EditError
-from export.publish import publish, write_onnx
+from export.publish import VERDICT_SUFFIX, publish, write_onnx
 from runtime import Predictor, read_metadata
 from runtime.artifact import GRAPH_SHA256, SIGNATURE
 from runtime.artifact_files.onnx_file import read_model, seal
@@ -88,6 +88,15 @@ def test_the_result_goes_elsewhere(fake, tmp_path):
         edit_artifact(fake, output, rename={"thing": "third"})
     edit_artifact(fake, output, rename={"thing": "third"}, overwrite=True)
     assert read_metadata(output).class_names == ("BG", "third")
+
+
+def test_the_verdict_beside_another_artifact_is_not_replaced(fake, tmp_path):
+    beside = tmp_path / f"other{VERDICT_SUFFIX}"
+    beside.write_text("kept")
+    with pytest.raises(OutputError, match="already exists"):
+        edit_artifact(fake, tmp_path / "other", rename={"thing": "other"})
+    assert beside.read_text() == "kept"
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,13 @@ def test_model_of_another_size_is_refused(onnx_artifact, demo):
         verify_artifact(onnx_artifact, other)
 
 
+def test_another_value_range_is_refused(onnx_artifact, demo):
+    """The same graph, but 12-bit images would reach it nearly black."""
+    other = MaskRCNN(replace(demo.config, pixels=replace(demo.config.pixels, value_range=(0, 4095))))
+    with pytest.raises(CheckpointMismatchError, match="they differ in pixels"):
+        verify_artifact(onnx_artifact, other)
+
+
 # Outputs changed between the engine and the comparison
 
 

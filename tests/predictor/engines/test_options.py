@@ -182,6 +182,17 @@ def test_tensorrt_without_tf32(onnx_artifact, opened, monkeypatch):
         Predictor(onnx_artifact, "tensorrt")
 
 
+@pytest.mark.parametrize("error", [OSError("libnvinfer.so.10: cannot open"), ImportError("undefined symbol")], ids=repr)
+def test_tensorrt_that_cannot_be_loaded(onnx_artifact, opened, monkeypatch, error):
+    def import_module(_name):
+        raise error
+
+    monkeypatch.setattr("runtime.engines.ort.providers.importlib.import_module", import_module)
+    with pytest.raises(DeviceError, match="the installed tensorrt cannot be loaded: "):
+        Predictor(onnx_artifact, "tensorrt", engine=EngineOptions(tf32=True))
+    assert opened == []
+
+
 def test_tensorrt_that_is_not_there(onnx_artifact, monkeypatch):
     import onnxruntime as ort
 
