@@ -97,7 +97,7 @@ def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, 
         raise OutputError(f"{path} is a folder: give the path of a file, such as {path / 'model'}")
     if exists and directory and not path.is_dir():
         raise OutputError(f"{path} is a file: give the path of a folder")
-    if exists and marker and not (path / marker).exists() and any(path.iterdir()):
+    if exists and marker and _is_unrelated(path, marker):
         raise OutputError(
             f"{path} is a folder with other files in it (it has no {marker}) and is never replaced: choose another path"
         )
@@ -108,6 +108,14 @@ def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, 
         raise OutputError(f"cannot write {path}: {parent} is a file, not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: no permission in {parent}")
+
+
+def _is_unrelated(folder: Path, marker: str) -> bool:
+    """Return whether a folder has files, but not the marker."""
+    try:
+        return not (folder / marker).exists() and any(folder.iterdir())
+    except FileNotFoundError:  # another writer has moved it aside, see `_replace_folder`
+        return False
 
 
 def _flush(path: Path) -> None:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import ArtifactError
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -56,13 +58,19 @@ def model_digest(path: Path, config: str = "") -> str:
     Args:
         path: The checkpoint or artifact. A missing one has a digest too; loading it gives the better error.
         config: JSON of the configuration, for checkpoints that do not store one.
+
+    Raises:
+        ArtifactError: A file cannot be read, or has vanished since the model was opened.
     """
     digest = hashlib.sha256(config.encode())
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            digest.update(b"" if file == path else file.relative_to(path).as_posix().encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    try:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(b"" if file == path else file.relative_to(path).as_posix().encode() + b"\0")
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:  # another export has replaced it since it was opened
+        raise ArtifactError(f"cannot read the model at {path}: {error.strerror}: run the command again") from error
     return digest.hexdigest()
 
 

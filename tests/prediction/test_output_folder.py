@@ -14,7 +14,7 @@ import pytest
 from maskrcnn.prediction.output_folder import OutputFolder, open_output
 from maskrcnn.prediction.settings import RunSettings, model_digest
 from maskrcnn.prediction.sources import Source
-from runtime.errors import MissingPackageError, OutputError
+from runtime.errors import ArtifactError, MissingPackageError, OutputError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = RunSettings("0123", ("BG", "cat"), 0.5, 0.3)
@@ -216,3 +216,22 @@ def test_digest_of_a_model(tmp_path):
     assert model_digest(tmp_path / "m" / "a") != model_digest(tmp_path / "m" / "b")
     assert model_digest(tmp_path / "m" / "a", "{}") != model_digest(tmp_path / "m" / "a")
     model_digest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_model_that_is_replaced_while_its_digest_is_computed(tmp_path, monkeypatch, folder):
+    path = tmp_path / "m"
+    if folder:
+        path.mkdir()
+    file = path / "a" if folder else path
+    file.write_text("1")
+    real = type(path).is_file
+
+    def remove_next(path):
+        found = real(path)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(type(path), "is_file", remove_next)
+    with pytest.raises(ArtifactError, match=r"cannot read the model at .*m: No such file or directory: run the"):
+        model_digest(path)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,11 +54,17 @@ def write_pictures(folder, picture, count):
 
 
 def documents(folder):
-    """Return inode and modification time by relative path; rewriting a document changes both."""
+    """Return inode and modification time by relative path; rewriting a document changes both.
+
+    Another process may write there meanwhile. Its temporary files do not count, and what vanishes is left out.
+    """
     found = {}
-    for path in (folder / "detections").rglob("*.json"):
-        if not path.parent.name.endswith(".partial"):
-            found[str(path.relative_to(folder))] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    for place, folders, names in os.walk(folder / "detections"):  # leaves out a folder that vanishes
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in names if name.endswith(".json")):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found[str(path.relative_to(folder))] = (status.st_ino, status.st_mtime_ns)
     return found
 
 

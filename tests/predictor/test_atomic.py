@@ -474,6 +474,22 @@ def test_a_folder_of_another_kind_is_never_replaced(tmp_path):
     check_output(folder, overwrite=True, directory=True, marker="manifest")
 
 
+def test_a_folder_that_another_writer_moves_aside_is_no_other_folder(tmp_path, monkeypatch):
+    """Where the system cannot exchange two, a folder is away for a moment, also between two looks at it."""
+    folder = tmp_path / "results"
+    put(folder, OLD, True)
+    listing = Path.iterdir
+
+    def move_first(path):
+        if path == folder:
+            folder.rename(tmp_path / "aside")
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", move_first)
+    check_output(folder, overwrite=True, directory=True, marker="manifest")
+    assert not folder.exists()
+
+
 def test_a_folder_never_replaces_a_file(tmp_path):
     path = tmp_path / "model"
     path.write_text("kept")
