@@ -21,12 +21,13 @@ EXTRAS = {
     "packaging": _COMMAND_LINE,
     "pycocotools": ("train", "inspect"),
     "rich": _COMMAND_LINE,
+    "safetensors": _TENSORFLOW,
     "supervision": ("supervision",),
     "tensorboard": ("train", "inspect"),
     "tensorflow": _TENSORFLOW,
     "tf2onnx": ("export",),
     "typer": _COMMAND_LINE,
-    "yaml": ("train", "inspect"),
+    "yaml": _TENSORFLOW,
 }
 
 

@@ -46,7 +46,7 @@ def open_h5(path: Path) -> Iterator[H5Content]:
         CheckpointNotFoundError: There is no such file.
         CheckpointFormatError: The file is empty, truncated, damaged, unsafe or not HDF5.
     """
-    _check_kind(path)
+    check_kind(path, "a .h5 file")
     try:
         with path.open("rb") as stream:
             _check_start(path, stream)
@@ -70,23 +70,28 @@ def keras3_hint(content: H5Content) -> str | None:
     return f"is a Keras 3 .weights.h5, which numbers layers instead of naming them: {_LEGACY}"
 
 
-def _check_kind(path: Path) -> None:
-    """Refuse what is no file."""
+def check_kind(path: Path, expected: str) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file.
+        CheckpointFormatError: It is a folder, a pipe or a device.
+    """
     if not path.exists():
         if Path(f"{path}.index").exists():
             raise CheckpointFormatError(f"{path} is {_TENSORFLOW}")
         raise CheckpointNotFoundError(f"there is no checkpoint at {path}")
     if path.is_dir():
-        raise CheckpointFormatError(f"{path} is {_folder(path)}")
+        raise CheckpointFormatError(f"{path} is {_folder(path, expected)}")
     if not path.is_file():  # reading a pipe could block forever
-        raise CheckpointFormatError(f"{path} is a pipe or a device: expected a .h5 file")
+        raise CheckpointFormatError(f"{path} is a pipe or a device: expected {expected}")
 
 
-def _folder(path: Path) -> str:
+def _folder(path: Path, expected: str) -> str:
     if (path / "saved_model.pb").exists():
         return f"a SavedModel folder, {_ARTIFACT}"
     inside = next((name for name in ("best.weights.h5", "last.weights.h5") if (path / name).is_file()), None)
-    return f"a folder: {f'give {path / inside}' if inside else 'expected a .h5 file'}"
+    return f"a folder: {f'give {path / inside}' if inside else f'expected {expected}'}"
 
 
 def _check_start(path: Path, stream: BinaryIO) -> None:
