@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.target import MINIMUM_ORT
-from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.demo import demo_checkpoint
 from maskrcnn.distribution import own_version
 from maskrcnn.model import MaskRCNN
@@ -41,7 +40,7 @@ def describe(
         engine_minimum=minimum,
         producer={"maskrcnn-export": own_version()} | {name: version(name) for name in packages},
         checkpoint=dict(checkpoint),
-        config=to_dict(config),
+        config=config.to_dict(),
     )
 
 

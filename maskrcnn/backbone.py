@@ -1,10 +1,10 @@
-"""ResNet (He et al., arXiv 1512.03385) from pixels to C2..C5, with matterport's layer names.
+"""ResNet (He et al., arXiv 1512.03385) and ResNeXt from pixels to C2..C5, with matterport's layer names.
 
-This is version 1: the stride of a bottleneck is in its first 1 x 1 convolution. Any Keras model that maps
+By default, this is version 1: the stride of a bottleneck is in its first 1 x 1 convolution. Any Keras model that maps
 [B, H, W, C] to four feature maps of strides 4, 8, 16, 32 can take its place.
 """
 
-from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -13,12 +13,14 @@ from keras import layers
 from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.errors import ConfigError
 
-# The default of Keras. Other frameworks use 1e-5; weights trained with one value fail with the other.
-BATCH_NORM_EPSILON = 1e-3
-
-_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-
-Block = Callable[..., keras.KerasTensor]
+_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+BASIC_BACKBONES = ("resnet18", "resnet34")  # of blocks with two 3 x 3 convolutions
 
 
 class _BatchNorm(layers.BatchNormalization):
@@ -29,8 +31,8 @@ class _BatchNorm(layers.BatchNormalization):
     overrides both.
     """
 
-    def __init__(self, train: bool | None, name: str) -> None:
-        super().__init__(epsilon=BATCH_NORM_EPSILON, name=name)
+    def __init__(self, train: bool | None, epsilon: float, name: str) -> None:
+        super().__init__(epsilon=epsilon, name=name)
         self._train = train
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
@@ -58,9 +60,52 @@ class _BatchNorm(layers.BatchNormalization):
         moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
 
 
-def batch_norm(name: str, train: bool | None) -> layers.BatchNormalization:
-    """Make a batch normalization layer; `train` as in `TrainingConfig.train_batch_norm`."""
-    return _BatchNorm(train, name)
+def batch_norm(name: str, train: bool | None, epsilon: float = 1e-3) -> layers.BatchNormalization:
+    """Make a batch normalization layer; `train` as in `TrainingConfig.train_batch_norm`.
+
+    Weights trained with one epsilon fail with another: Keras has 1e-3, other frameworks 1e-5.
+    """
+    return _BatchNorm(train, epsilon, name)
+
+
+class _GroupedConv2D(layers.Conv2D):
+    """A convolution in groups. Keras' own is a function compiled by XLA, which exports could not use."""
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+
+
+class Block(NamedTuple):
+    """A residual block: `name` as in "4b", its stage 2..5, its place from 0 within the stage, and its convolutions."""
+
+    name: str
+    stage: int
+    place: int
+    branches: tuple[str, ...]  # names of its convolutions, in order
+    projected: bool  # whether its shortcut has a convolution, "1"
+
+
+def residual_blocks(config: ModelConfig) -> list[Block]:
+    """Return the blocks of a built-in backbone, in order."""
+    basic = config.backbone in BASIC_BACKBONES
+    branches = ("2a", "2b") if basic else ("2a", "2b", "2c")
+    return [
+        Block(
+            f"{stage}{_letters(index)}",
+            stage,
+            index,
+            branches,
+            index == 0 and not (basic and stage == 2 and config.backbone_shortcut == "identity"),
+        )
+        for stage, count in zip((2, 3, 4, 5), _BLOCKS[config.backbone], strict=True)
+        for index in range(count)
+    ]
+
+
+def _letters(index: int) -> str:
+    """Return a, b, ..., z, aa, ab, ..."""
+    first, last = divmod(index, 26)
+    return (chr(ord("a") + first - 1) if first else "") + chr(ord("a") + last)
 
 
 def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -> keras.Model:
@@ -72,68 +117,73 @@ def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -
     if config.backbone not in _BLOCKS:
         raise ConfigError("backbone is 'custom': give the Keras model as MaskRCNN(config, backbone=...)")
     images = keras.Input((None, None, config.image_channels), name="molded_images")
+    build = _Builder(config, train_batch_norm)
     x = layers.ZeroPadding2D(3)(images)
-    x = layers.Conv2D(config.backbone_width, 7, strides=2, name="conv1")(x)
-    x = layers.ReLU()(batch_norm("bn_conv1", train_batch_norm)(x))
-    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    block = _basic_block if config.backbone == "resnet18" else _bottleneck_block
+    x = build.convolution(x, "conv1", "bn_conv1", config.backbone_width, 7, 2, padding="valid")
+    x = build.pool(layers.ReLU()(x))
     features = []
-    for stage, count in zip((2, 3, 4, 5), _BLOCKS[config.backbone], strict=True):
-        for index in range(count):
-            x = block(
-                x,
-                name=f"{stage}{chr(ord('a') + index)}",
-                filters=config.backbone_width * 2 ** (stage - 2),
-                stride=1 if stage == 2 or index else 2,
-                project=index == 0,
-                train_batch_norm=train_batch_norm,
-            )
-        features.append(x)
+    blocks = residual_blocks(config)
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        x = build.block(x, block)
+        if following is None or following.place == 0:
+            features.append(x)
     return keras.Model(images, features, name="backbone")
 
 
-def _bottleneck_block(
-    x: keras.KerasTensor,
-    name: str,
-    filters: int,
-    stride: int,
-    project: bool,
-    train_batch_norm: bool | None,
-) -> keras.KerasTensor:
-    branches = [("2a", filters, 1, stride), ("2b", filters, 3, 1), ("2c", 4 * filters, 1, 1)]
-    return _residual(x, name, branches, stride, project, train_batch_norm)
+class _Builder:
+    """Builds the layers of a backbone as its configuration says."""
 
+    def __init__(self, config: ModelConfig, train_batch_norm: bool | None) -> None:
+        self.config = config
+        self.train_batch_norm = train_batch_norm
 
-def _basic_block(
-    x: keras.KerasTensor,
-    name: str,
-    filters: int,
-    stride: int,
-    project: bool,
-    train_batch_norm: bool | None,
-) -> keras.KerasTensor:
-    branches = [("2a", filters, 3, stride), ("2b", filters, 3, 1)]
-    return _residual(x, name, branches, stride, project, train_batch_norm)
+    def block(self, x: keras.KerasTensor, block: Block) -> keras.KerasTensor:
+        """Apply the convolutions, a projected or identity shortcut, and ReLU."""
+        stride = 1 if block.stage == 2 or block.place else 2
+        convolutions = self._convolutions(block, stride)
+        y = x
+        for branch, (filters, kernel, step, groups) in convolutions.items():
+            names = f"res{block.name}_branch{branch}", f"bn{block.name}_branch{branch}"
+            y = self.convolution(y, *names, filters, kernel, step, groups)
+            if branch != block.branches[-1]:
+                y = layers.ReLU()(y)
+        if block.projected:
+            filters = convolutions[block.branches[-1]][0]
+            x = self.convolution(x, f"res{block.name}_branch1", f"bn{block.name}_branch1", filters, 1, stride)
+        return layers.ReLU(name=f"res{block.name}_out")(layers.Add()([y, x]))
 
+    def _convolutions(self, block: Block, stride: int) -> dict[str, tuple[int, int, int, int]]:
+        """Return filters, kernel, stride and groups of each branch."""
+        config, scale = self.config, 2 ** (block.stage - 2)
+        filters = config.backbone_width * scale
+        if len(block.branches) == 2:
+            return {"2a": (filters, 3, stride, 1), "2b": (filters, 3, 1, 1)}
+        groups = config.backbone_groups
+        width = config.backbone_width * config.backbone_group_width // 64 * groups * scale
+        first, second = (stride, 1) if config.stride_in_1x1 else (1, stride)
+        return {"2a": (width, 1, first, 1), "2b": (width, 3, second, groups), "2c": (4 * filters, 1, 1, 1)}
 
-def _residual(
-    x: keras.KerasTensor,
-    name: str,
-    convolutions: Sequence[tuple[str, int, int, int]],
-    stride: int,
-    project: bool,
-    train_batch_norm: bool | None,
-) -> keras.KerasTensor:
-    """Apply convolutions (branch, filters, kernel, stride), a projected or identity shortcut, and ReLU."""
-    y = x
-    for branch, filters, kernel, step in convolutions:
-        conv_name = f"res{name}_branch{branch}"
-        y = layers.Conv2D(filters, kernel, strides=step, padding="same", name=conv_name)(y)
-        y = batch_norm(f"bn{name}_branch{branch}", train_batch_norm)(y)
-        if branch != convolutions[-1][0]:
-            y = layers.ReLU()(y)
-    if project:
-        filters = convolutions[-1][1]
-        x = layers.Conv2D(filters, 1, strides=stride, name=f"res{name}_branch1")(x)
-        x = batch_norm(f"bn{name}_branch1", train_batch_norm)(x)
-    return layers.ReLU(name=f"res{name}_out")(layers.Add()([y, x]))
+    def convolution(
+        self,
+        x: keras.KerasTensor,
+        name: str,
+        norm: str,
+        filters: int,
+        kernel: int,
+        stride: int,
+        groups: int = 1,
+        padding: str = "same",
+    ) -> keras.KerasTensor:
+        """Apply a convolution and its batch normalization."""
+        if kernel == 3 and stride > 1 and self.config.backbone_padding == "symmetric":
+            x, padding = layers.ZeroPadding2D(1)(x), "valid"
+        kind = layers.Conv2D if groups == 1 else _GroupedConv2D
+        biased = self.config.bias_before_batch_norm
+        x = kind(filters, kernel, strides=stride, padding=padding, groups=groups, use_bias=biased, name=name)(x)
+        return batch_norm(norm, self.train_batch_norm, self.config.batch_norm_epsilon)(x)
+
+    def pool(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Apply the stem's 3 x 3 pooling to values that are not negative, so that zeros may pad them."""
+        if self.config.backbone_padding == "symmetric":
+            return layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
+        return layers.MaxPooling2D(3, strides=2, padding="same")(x)

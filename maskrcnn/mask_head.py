@@ -12,9 +12,13 @@ def build_mask_head(config: ModelConfig, train_batch_norm: bool | None = False) 
     """Make the model from crops float32 [N, M, M, C] to mask probabilities [N, 2M, 2M, K], one channel per class."""
     side, width = config.mask_pool_size, config.mask_head_channels
     x = crops = keras.Input((side, side, config.fpn_channels), name="mask_crops")
+    normed = config.head_batch_norm
+    biased = config.bias_before_batch_norm or not normed
     for index in range(1, 5):
-        x = layers.Conv2D(width, 3, padding="same", name=f"mrcnn_mask_conv{index}")(x)
-        x = layers.ReLU()(batch_norm(f"mrcnn_mask_bn{index}", train_batch_norm)(x))
+        x = layers.Conv2D(width, 3, padding="same", use_bias=biased, name=f"mrcnn_mask_conv{index}")(x)
+        if normed:
+            x = batch_norm(f"mrcnn_mask_bn{index}", train_batch_norm, config.batch_norm_epsilon)(x)
+        x = layers.ReLU()(x)
     x = layers.Conv2DTranspose(width, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
     # float32 even in mixed precision: a half-precision sigmoid is 1 from a logit of 8 on, and its logarithm 0.
     masks = layers.Conv2D(config.num_classes, 1, activation="sigmoid", dtype="float32", name="mrcnn_mask")(x)

@@ -1,5 +1,6 @@
 """Mask R-CNN: the parts wired together. No mathematics here."""
 
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import pyramid_anchors
-from maskrcnn.backbone import build_backbone
+from maskrcnn.backbone import batch_norm, build_backbone
 from maskrcnn.box_head import build_box_head
 from maskrcnn.configuration.model import Config
 from maskrcnn.detection import detect
@@ -31,7 +32,7 @@ class Stages(NamedTuple):
     p4: tf.Tensor
     p5: tf.Tensor
     p6: tf.Tensor
-    rpn_probs: tf.Tensor  # [B, A, 2]
+    rpn_probs: tf.Tensor  # [B, A, 2]; or [B, A, 1] logits, if objectness is "sigmoid"
     rpn_deltas: tf.Tensor  # [B, A, 4]
     proposals: tf.Tensor  # [B, N, 4]
     box_rois: tf.Tensor  # [B * N, 7, 7, C]
@@ -69,7 +70,10 @@ class MaskRCNN(keras.Model):
         outputs = self.backbone.outputs
         if len(outputs) != 4:
             raise ConfigError(f"the backbone has {len(outputs)} outputs: expected four, C2 to C5")
-        self.fpn = build_fpn([output.shape[-1] for output in outputs], model.fpn_channels)
+        normalize = partial(batch_norm, train=train_bn, epsilon=model.batch_norm_epsilon)
+        self.fpn = build_fpn(
+            [output.shape[-1] for output in outputs], model.fpn_channels, normalize if model.fpn_batch_norm else None
+        )
         self.rpn = build_rpn(model)
         self.box_head = build_box_head(model, train_bn)
         self.mask_head = build_mask_head(model, train_bn)
@@ -80,13 +84,38 @@ class MaskRCNN(keras.Model):
         """The sub-models, which hold all weights."""
         return self.backbone, self.fpn, self.rpn, self.box_head, self.mask_head
 
-    def mold(self, images: tf.Tensor) -> tf.Tensor:
-        """Subtract the mean from uint8 [B, H, W, C]; the result is float32, rounded once, as in NumPy."""
-        parts = [split_mean(mean) for mean in self.config.model.mean_pixel]
+    def mold(self, images: tf.Tensor, windows: tf.Tensor | None = None) -> tf.Tensor:
+        """Subtract the mean from uint8 or float32 [B, H, W, C], divide by `pixel_std`, and clear the padding.
+
+        Args:
+            images: The mean is subtracted with one rounding, as in NumPy.
+            windows: As for `stages`; needed if the padding is "mean".
+
+        Returns:
+            float32 [B, H, W, C].
+
+        Raises:
+            ConfigError: The padding is "mean", and there are no windows.
+        """
+        model = self.config.model
+        molded = self._centered(images)
+        if model.pixel_std:
+            molded /= tf.constant(model.pixel_std, tf.float32)
+        if model.padding == "mean":
+            if windows is None:
+                raise ConfigError("padding is 'mean': the positions of the images in the padding are needed (windows)")
+            molded *= _inside(windows, tf.shape(images))
+        return molded
+
+    def _centered(self, images: tf.Tensor) -> tf.Tensor:
+        means = self.config.model.mean_pixel
+        if images.dtype == tf.float32:
+            return images - tf.constant(means, tf.float32)
+        parts = [split_mean(mean) for mean in means]
         if all(parts):
             coarse, fine = np.array(parts, np.float32).T
             return (tf.cast(images, tf.float32) - coarse) - fine
-        mean = tf.constant(self.config.model.mean_pixel, tf.float64)
+        mean = tf.constant(means, tf.float64)
         return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
 
     def anchors(self, image_size: tf.Tensor) -> tf.Tensor:
@@ -105,9 +134,13 @@ class MaskRCNN(keras.Model):
         return [tf.cast(level, tf.float32) for level in self.fpn(self.backbone(molded))]
 
     def region_probs(self, features: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6."""
+        """Return RPN probabilities [B, A, 2] and deltas [B, A, 4] of P2..P6.
+
+        If objectness is "sigmoid", logits [B, A, 1] take the place of probabilities: anchors are ranked by them, and
+        large ones have the same probability.
+        """
         logits, deltas = apply_rpn(self.rpn, features)
-        return tf.nn.softmax(logits), deltas
+        return (tf.nn.softmax(logits) if self.config.model.objectness == "softmax" else logits), deltas
 
     def proposals(self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
         """Return proposals [B, N, 4] from the output of the RPN."""
@@ -163,7 +196,7 @@ class MaskRCNN(keras.Model):
         """
         model, detection = self.config.model, self.config.detection
         image_size, batch = box_ops.grid_size(images), tf.shape(images)[0]
-        levels = self.features(self.mold(images))
+        levels = self.features(self.mold(images, windows))
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
@@ -252,6 +285,17 @@ def split_mean(mean: float) -> tuple[float, float] | None:
         if np.array_equal((np.float32(values) - np.float32(coarse)) - np.float32(fine), wanted):
             return float(coarse), float(fine)
     return None
+
+
+def _inside(windows: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Return float32 [B, H, W, 1]: 1 for the pixels inside the windows [B, 4], else 0."""
+    y1, x1, y2, x2 = tf.unstack(windows, axis=1)
+
+    def along(size: tf.Tensor, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        at = tf.cast(tf.range(size), tf.float32)[None, :]
+        return tf.cast((at >= first[:, None]) & (at < end[:, None]), tf.float32)
+
+    return along(shape[1], y1, y2)[:, :, None, None] * along(shape[2], x1, x2)[:, None, :, None]
 
 
 def _rows_in_use(count: tf.Tensor, rows: int) -> tf.Tensor:

@@ -11,22 +11,24 @@ UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)
 
 
 def build_rpn(config: ModelConfig) -> keras.Model:
-    """Make the model from one level float32 [B, H, W, C] to class logits [B, H, W, 2A] and deltas [B, H, W, 4A].
+    """Make the model from one level float32 [B, H, W, C] to class logits [B, H, W, L * A] and deltas [B, H, W, 4A].
 
-    Channels are anchor-major: (background, object) and (dy, dx, log dh, log dw) for each anchor.
+    Channels are anchor-major: the L logits (background, object; or object alone, if objectness is "sigmoid") and
+    (dy, dx, log dh, log dw) for each anchor.
     """
     anchors = len(config.anchor_ratios)
-    features = keras.Input((None, None, config.fpn_channels), name="rpn_features")
-    x = layers.Conv2D(
-        config.rpn_channels,
-        3,
-        strides=config.anchor_stride,
-        padding="same",
-        activation="relu",
-        name="rpn_conv_shared",
-    )(features)
+    x = features = keras.Input((None, None, config.fpn_channels), name="rpn_features")
+    for index in range(config.rpn_convolutions):
+        x = layers.Conv2D(
+            config.rpn_channels,
+            3,
+            strides=1 if index else config.anchor_stride,
+            padding="same",
+            activation="relu",
+            name=f"rpn_conv_shared{index + 1 if index else ''}",
+        )(x)
     # Outputs are float32 even in mixed precision: boxes need more than eleven bits.
-    logits = layers.Conv2D(2 * anchors, 1, dtype="float32", name="rpn_class_raw")(x)
+    logits = layers.Conv2D(config.objectness_logits * anchors, 1, dtype="float32", name="rpn_class_raw")(x)
     deltas = layers.Conv2D(4 * anchors, 1, dtype="float32", name="rpn_bbox_pred")(x)
     return keras.Model(features, [logits, deltas], name="rpn_model")
 
@@ -35,11 +37,13 @@ def apply_rpn(rpn: keras.Model, features: list[tf.Tensor]) -> tuple[tf.Tensor, t
     """Run the head on P2..P6 and join the levels in the order of the anchors.
 
     Returns:
-        Class logits float32 [B, A, 2] (background, object) and deltas [B, A, 4].
+        Class logits float32 [B, A, 2] (background, object) or, if objectness is "sigmoid", [B, A, 1] (object), and
+        deltas [B, A, 4].
     """
     levels = [rpn(feature) for feature in features]
+    logits_width = 4 * rpn.outputs[0].shape[-1] // rpn.outputs[1].shape[-1]
     # The number of anchors is read from the tensor, so that a wrong stride or ratio fails here.
-    logits = tf.concat([_rows(logits, 2) for logits, _ in levels], axis=1)
+    logits = tf.concat([_rows(logits, logits_width) for logits, _ in levels], axis=1)
     deltas = tf.concat([_rows(deltas, 4) for _, deltas in levels], axis=1)
     return logits, deltas
 

@@ -14,8 +14,15 @@ from maskrcnn.errors import CheckpointMismatchError
 CONFIG = "maskrcnn_config"  # attribute that holds our configuration
 
 _SUFFIX = re.compile(r"_\d+$")
-_BLOCKS = {(2, False): "resnet18", (6, True): "resnet50", (23, True): "resnet101"}  # of stage 4; bottlenecks or not
-_TITLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50", "resnet101": "ResNet-101", "custom": "another backbone"}
+# Backbones by number of blocks in stage 4, and whether they are bottlenecks.
+_BLOCKS = {
+    (2, False): "resnet18",
+    (6, False): "resnet34",
+    (6, True): "resnet50",
+    (23, True): "resnet101",
+    (36, True): "resnet152",
+}
+_TITLES = {name: name.replace("resnet", "ResNet-") for name in _BLOCKS.values()} | {"custom": "another backbone"}
 # Settings by a weight that shows them, and the axis of its shape.
 _SHOWN = {
     "image_channels": ("conv1/kernel", 2),
@@ -58,7 +65,7 @@ def shown_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | No
     if any(len(known.get(name, ())) != rank for name, rank in wanted.items() if name != "conv1/kernel"):
         return None
     plain = {_SUFFIX.sub("", name.split("/")[0]) for name in shapes}
-    blocks = sum(bool(re.fullmatch(r"res4[a-z]_branch2b", layer)) for layer in plain)
+    blocks = sum(bool(re.fullmatch(r"res4[a-z]+_branch2b", layer)) for layer in plain)
     settings: dict[str, Any] = {"backbone": _BLOCKS.get((blocks, "res4a_branch2c" in plain), "custom")}
     settings |= {key: known[name][axis] for key, (name, axis) in _SHOWN.items() if len(known.get(name, ())) == 4}
     count = known[anchors][3] // 2

@@ -15,13 +15,30 @@ from runtime.errors import RuntimeLibraryError
 
 T = TypeVar("T")
 
+_LEFT_OUT = "left out"  # marks the fields of `switch`
 
-def to_dict(value: Any) -> Any:
-    """Convert dataclasses to dicts and tuples to lists, recursively."""
+
+def switch(default: T) -> T:
+    """Make a field that files leave out where it has its default.
+
+    So files of configurations that do not use it stay as they were before the field existed.
+    """
+    return dataclasses.field(default=default, metadata={_LEFT_OUT: True})
+
+
+def to_dict(value: Any, complete: bool = True) -> Any:
+    """Convert dataclasses to dicts and tuples to lists, recursively.
+
+    Unless `complete`, fields made by `switch` are left out where they have their defaults.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: to_dict(getattr(value, f.name), complete)
+            for f in dataclasses.fields(value)
+            if complete or _LEFT_OUT not in f.metadata or getattr(value, f.name) != f.default
+        }
     if isinstance(value, tuple):
-        return [to_dict(item) for item in value]
+        return [to_dict(item, complete) for item in value]
     return value
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from maskrcnn.configuration.dataclass_json import from_dict, parse_object, to_dict
+from maskrcnn.configuration.dataclass_json import from_dict, parse_object, switch, to_dict
 from maskrcnn.configuration.require import require, require_choice
 from maskrcnn.configuration.training import TrainingConfig
 from runtime.artifact import SIZE_MULTIPLE
@@ -18,7 +18,11 @@ from runtime.masks.paste import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.pictures.pixels import PLAIN, PixelPolicy, check_bands
 
-BackboneName = Literal["resnet18", "resnet50", "resnet101", "custom"]
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "custom"]
+BackbonePadding = Literal["same", "symmetric"]
+BackboneShortcut = Literal["projection", "identity"]
+Objectness = Literal["softmax", "sigmoid"]
+Padding = Literal["black", "mean"]
 RoiSampling = Literal["crop_and_resize", "roi_align"]
 
 MAX_IMAGE_CHANNELS = 6
@@ -43,12 +47,29 @@ class ModelConfig:
         rpn_channels: Filters of the shared RPN convolution.
         rpn_box_std: Scale of the RPN's deltas (dy, dx, log dh, log dw).
         box_std: Scale of the box head's deltas.
-        box_head_channels: Size of the box head's two fully connected layers.
+        box_head_channels: Size of the box head's fully connected layers.
         mask_head_channels: Filters of the mask head.
         box_pool_size: Side of the box head's crop.
         mask_pool_size: Side of the mask head's crop; the masks are twice as large.
         roi_sampling: "crop_and_resize" (one sample per bin, corners aligned; required by matterport's weights) or
             "roi_align" (2 x 2 samples per bin, half-pixel centers; Mask R-CNN, section 3).
+        pixel_std: One value per channel, in the units of `mean_pixel`, by which the difference is divided; empty: 1.
+        padding: Value of the padding after normalization: "black" (minus the mean) or "mean" (zero).
+        stride_in_1x1: Whether the stride of a bottleneck is in its first 1 x 1 convolution or in the 3 x 3.
+        backbone_padding: Of strided 3 x 3 convolutions and of the pooling: "same" (TensorFlow's: right and bottom
+            first) or "symmetric" (1 on all sides).
+        backbone_shortcut: In a first block whose output has the shape of its input: "projection" or "identity".
+        backbone_groups: Groups of the 3 x 3 convolution of a bottleneck; more than 1 for ResNeXt.
+        backbone_group_width: Channels of one group in the first stage, for `backbone_width` 64.
+        batch_norm_epsilon: Added to variances; may be 0.
+        bias_before_batch_norm: Whether convolutions that batch normalization follows have a bias (the FPN's have none).
+        head_batch_norm: Whether the box and mask heads have batch normalization.
+        fpn_batch_norm: Whether batch normalization takes the place of the bias in the FPN's convolutions.
+        rpn_convolutions: Number of 3 x 3 convolutions of the RPN.
+        objectness: "softmax" (two logits per anchor: background, object) or "sigmoid" (one).
+        box_head_convolutions: Number of 3 x 3 convolutions of the box head, each with `fpn_channels` filters. With
+            them, `head_batch_norm` leaves the fully connected layers alone.
+        box_head_layers: Number of fully connected layers of the box head.
     """
 
     class_names: tuple[str, ...] = ("BG",)
@@ -69,10 +90,25 @@ class ModelConfig:
     box_pool_size: int = 7
     mask_pool_size: int = 14
     roi_sampling: RoiSampling = "crop_and_resize"
+    pixel_std: tuple[float, ...] = switch(())
+    padding: Padding = switch("black")
+    stride_in_1x1: bool = switch(True)
+    backbone_padding: BackbonePadding = switch("same")
+    backbone_shortcut: BackboneShortcut = switch("projection")
+    backbone_groups: int = switch(1)
+    backbone_group_width: int = switch(64)
+    batch_norm_epsilon: float = switch(1e-3)
+    bias_before_batch_norm: bool = switch(True)
+    head_batch_norm: bool = switch(True)
+    fpn_batch_norm: bool = switch(False)
+    rpn_convolutions: int = switch(1)
+    objectness: Objectness = switch("softmax")
+    box_head_convolutions: int = switch(0)
+    box_head_layers: int = switch(2)
 
     def __post_init__(self) -> None:
-        require_choice("backbone", self.backbone, BackboneName)
-        require_choice("roi_sampling", self.roi_sampling, RoiSampling)
+        for name, choices in _MODEL_CHOICES.items():
+            require_choice(name, getattr(self, name), choices)
         require(len(self.class_names) >= 1, "class_names is empty: expected at least the background, 'BG'")
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
         require(not repeated, f"class_names has {repeated[:1]} more than once: class names must be unique")
@@ -84,6 +120,11 @@ class ModelConfig:
             len(self.mean_pixel) == self.image_channels,
             f"mean_pixel has {len(self.mean_pixel)} values for {self.image_channels} image_channels: "
             "give one per channel",
+        )
+        require(
+            len(self.pixel_std) in (0, self.image_channels),
+            f"pixel_std has {len(self.pixel_std)} values for {self.image_channels} image_channels: "
+            "give one per channel, or none",
         )
         strides = self.backbone_strides
         require(
@@ -101,11 +142,39 @@ class ModelConfig:
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
                 require(value > 0, f"{name} is {values}: expected positive numbers")
+        require(
+            0 <= self.batch_norm_epsilon < 1,
+            f"batch_norm_epsilon is {self.batch_norm_epsilon}: expected a number from 0 to below 1",
+        )
+        require(
+            self.box_head_convolutions >= 0,
+            f"box_head_convolutions is {self.box_head_convolutions}: expected 0 or more",
+        )
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        if self.backbone in ("resnet18", "resnet34"):
+            require(
+                (self.backbone_groups, self.backbone_group_width) == (1, 64),
+                f"backbone_groups is {self.backbone_groups} and backbone_group_width {self.backbone_group_width}: "
+                f"{self.backbone} has no bottlenecks, so expected 1 and 64",
+            )
+        width = self.backbone_width * self.backbone_group_width
+        require(
+            width % 64 == 0,
+            f"backbone_width {self.backbone_width} times backbone_group_width {self.backbone_group_width} is {width}: "
+            "expected a multiple of 64",
+        )
 
     @property
     def num_classes(self) -> int:
         """Number of classes, including the background."""
         return len(self.class_names)
+
+    @property
+    def objectness_logits(self) -> int:
+        """Number of the RPN's logits for each anchor."""
+        return 2 if self.objectness == "softmax" else 1
 
     @property
     def mask_size(self) -> int:
@@ -126,7 +195,20 @@ _POSITIVE_MODEL_FIELDS = (
     "mask_head_channels",
     "box_pool_size",
     "mask_pool_size",
+    "pixel_std",
+    "backbone_groups",
+    "backbone_group_width",
+    "rpn_convolutions",
+    "box_head_layers",
 )
+_MODEL_CHOICES = {
+    "backbone": BackboneName,
+    "roi_sampling": RoiSampling,
+    "padding": Padding,
+    "backbone_padding": BackbonePadding,
+    "backbone_shortcut": BackboneShortcut,
+    "objectness": Objectness,
+}
 
 
 @dataclass(frozen=True)
@@ -208,8 +290,11 @@ class Config:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; `from_dict` rebuilds an equal configuration from them."""
-        return to_dict(self)
+        """Return JSON-ready values; `from_dict` rebuilds an equal configuration from them.
+
+        Settings for models of other frameworks are left out where they have their defaults.
+        """
+        return to_dict(self, complete=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

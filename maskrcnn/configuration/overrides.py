@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.errors import ConfigError
@@ -18,7 +19,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     Raises:
         ConfigError: A setting has another form, its field is unknown, or the value cannot be used.
     """
-    values = config.to_dict()
+    values = to_dict(config)
     for setting in settings:
         path, value = split_setting(setting)
         _put(values, path.split("."), value, setting)

@@ -78,7 +78,7 @@ def layer_activations(network: MaskRCNN, run: StageRun, names: Sequence[str] = (
     Raises:
         ArgumentError: There is no layer of such a name.
     """
-    molded = network.mold(tf.constant(run.image[None]))
+    molded = network.mold(tf.constant(run.image[None]), tf.constant([run.letterbox.window], tf.float32))
     pyramid = [tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5", "p6")]
     stages = network.backbone(molded)
     found = [Activation(f"C{level}", stage.numpy()[0]) for level, stage in enumerate(stages, 2)]

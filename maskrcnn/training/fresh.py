@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.backbone import BASIC_BACKBONES
 from maskrcnn.checkpoints.named_weights import named_variables
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
@@ -54,7 +55,7 @@ def _fresh_weight(key: str, shape: tuple[int, ...], seed: int, config: Config) -
     if key == "mrcnn_class_logits/bias":
         value[0] = _background_bias(config)
     if key == "bn_conv1/moving_variance":
-        value[:] = 2 * _INPUT_STD**2
+        value[:] = 2 * (_INPUT_STD / np.mean(config.model.pixel_std or 1.0)) ** 2
     if variable == "gamma" and config.training.train_batch_norm is False and _ends_block(layer, config):
         value[:] = 0
     return value
@@ -76,5 +77,5 @@ def _background_bias(config: Config) -> float:
 
 
 def _ends_block(layer: str, config: Config) -> bool:
-    last = "_branch2b" if config.model.backbone == "resnet18" else "_branch2c"
+    last = "_branch2b" if config.model.backbone in BASIC_BACKBONES else "_branch2c"
     return layer.startswith("bn") and layer.endswith(last)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from to_matterport import to_matterport
 
+from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig, TrainingConfig
+from maskrcnn.configuration.overrides import override
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.configuration.training import AugmentationConfig, StageConfig
 from maskrcnn.errors import ConfigError
@@ -35,6 +37,21 @@ OTHER = Config(
         box_pool_size=5,
         mask_pool_size=6,
         roi_sampling="roi_align",
+        pixel_std=(57.5, 0.25),
+        padding="mean",
+        stride_in_1x1=False,
+        backbone_padding="symmetric",
+        backbone_shortcut="identity",
+        backbone_groups=32,
+        backbone_group_width=8,
+        batch_norm_epsilon=0.0,
+        bias_before_batch_norm=False,
+        head_batch_norm=False,
+        fpn_batch_norm=True,
+        rpn_convolutions=2,
+        objectness="sigmoid",
+        box_head_convolutions=4,
+        box_head_layers=1,
     ),
     proposals=ProposalConfig(7, 8, 9, 0.125),
     detection=DetectionConfig(3, 0.0, 1.0, True, "aligned"),
@@ -86,6 +103,15 @@ def test_the_other_configuration_differs_in_every_field():
 def test_json_and_back(config):
     assert Config.from_json(config.to_json()) == config
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_switches_are_stored_only_where_they_are_used():
+    """So that files of matterport's models stay as they were before there were switches."""
+    assert "stride_in_1x1" in to_dict(ModelConfig())
+    assert list(Config().to_dict()["model"])[-1] == "roi_sampling"
+    used = Config(model=ModelConfig(stride_in_1x1=False)).to_dict()["model"]
+    assert list(used)[-2:] == ["roi_sampling", "stride_in_1x1"]
+    assert override(Config(), ["model.stride_in_1x1=false"]).model.stride_in_1x1 is False
 
 
 def test_fields_left_out_keep_their_defaults():
@@ -152,7 +178,7 @@ REFUSED = [
     (ModelConfig, {"backbone_strides": (2, 4, 8, 16, 32)}, "backbone_strides is .*only .* is supported"),
     (ModelConfig, {"class_names": ("BG", "a", "a")}, "more than once"),
     (ModelConfig, {"roi_sampling": "crop-and-resize"}, "roi_sampling is 'crop-and-resize': expected one of"),
-    (ModelConfig, {"backbone": "resnet152"}, "backbone is 'resnet152': expected one of"),
+    (ModelConfig, {"backbone": "resnet200"}, "backbone is 'resnet200': expected one of"),
     (DetectionConfig, {"mask_paste": "skimage"}, "mask_paste is 'skimage': expected one of"),
     (TrainingConfig, {"steps_per_epoch": -1}, "steps_per_epoch is -1"),
     (TrainingConfig, {"mini_mask_size": (0, -1)}, "mini_mask_size is"),
@@ -174,8 +200,24 @@ REFUSED = [
             "mask_head_channels",
             "box_pool_size",
             "mask_pool_size",
+            "backbone_groups",
+            "backbone_group_width",
+            "rpn_convolutions",
+            "box_head_layers",
         )
     ),
+    (ModelConfig, {"pixel_std": (1.0,)}, "pixel_std has 1 values for 3 image_channels: give one per channel, or none"),
+    (ModelConfig, {"pixel_std": (1.0, 0.0, 1.0)}, "pixel_std is .*: expected positive"),
+    (ModelConfig, {"padding": "zero"}, "padding is 'zero': expected one of 'black', 'mean'"),
+    (ModelConfig, {"backbone_padding": "valid"}, "backbone_padding is 'valid': expected one of"),
+    (ModelConfig, {"backbone_shortcut": "none"}, "backbone_shortcut is 'none': expected one of"),
+    (ModelConfig, {"objectness": "logit"}, "objectness is 'logit': expected one of 'softmax', 'sigmoid'"),
+    (ModelConfig, {"batch_norm_epsilon": -1e-9}, "batch_norm_epsilon is -1e-09: expected a number from 0"),
+    (ModelConfig, {"batch_norm_epsilon": 1}, "batch_norm_epsilon is 1: expected a number from 0 to below 1"),
+    (ModelConfig, {"box_head_convolutions": -1}, "box_head_convolutions is -1: expected 0 or more"),
+    (ModelConfig, {"backbone": "resnet18", "backbone_groups": 2}, "resnet18 has no bottlenecks, so expected 1 and 64"),
+    (ModelConfig, {"backbone": "resnet34", "backbone_group_width": 8}, "resnet34 has no bottlenecks"),
+    (ModelConfig, {"backbone_width": 3, "backbone_group_width": 4}, "is 12: expected a multiple of 64"),
     (ProposalConfig, {"pre_nms_limit": 0}, "pre_nms_limit is 0: expected at least 1"),
     (ProposalConfig, {"post_nms_training": 0}, "post_nms_training is 0: expected at least 1"),
     (ProposalConfig, {"post_nms_inference": -1}, "post_nms_inference is -1: expected at least 1"),
