@@ -11,7 +11,7 @@ from maskrcnn.model import MaskRCNN
 from runtime.arguments import count, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
-from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import letterbox_picture, to_detections
@@ -55,8 +55,9 @@ class CheckpointPredictor:
         self.max_pixels = max_pixels
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
+        channels = model.config.model.image_channels
         signature = [
-            tf.TensorSpec([None, None, None, model.config.model.image_channels], tf.uint8, name=IMAGES),
+            tf.TensorSpec([None, None, None, channels], model.config.resize.image_dtype, name=IMAGES),
             tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
             tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
             tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
@@ -110,7 +111,7 @@ class CheckpointPredictor:
         outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
         return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
-    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, Pixels]:
         """Read and letterbox one image: the first of three steps, before `run` and `finish`.
 
         Raises:
@@ -119,11 +120,11 @@ class CheckpointPredictor:
         config = self.model.config
         return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels, self.pixels)
 
-    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, images: Pixels, windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Run the model on letterboxed images; return outputs as in `runtime.artifact`.
 
         Args:
-            images: uint8 [B, H, W, C], sides multiples of 64.
+            images: [B, H, W, C] as `prepare` makes them.
             windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
         """
         thresholds = (np.float32(self.score_threshold), np.float32(self.nms_threshold))

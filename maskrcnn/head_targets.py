@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from runtime.masks.paste import PasteMode
+from runtime.masks.edges import PasteMode
 
 POSITIVE_IOU = 0.5
 CROWD_IOU = 0.001

@@ -183,7 +183,7 @@ class MaskRCNN(keras.Model):
         """Run inference and return every stage boundary tensor.
 
         Args:
-            images: uint8 [B, H, W, C], H and W multiples of 64.
+            images: [B, H, W, C] of the type and multiples of the configuration's `resize`.
             windows: float32 [B, 4] y1, x1, y2, x2 of the image inside the padding, in input pixels.
             score_threshold: Scalar, see `detection.detect`.
             nms_threshold: Scalar, see `detection.detect`.
@@ -244,7 +244,7 @@ class MaskRCNN(keras.Model):
         """Run `stages`, then `contract`. This is the function that every export traces.
 
         Args:
-            images: uint8 [B, H, W, C], H and W multiples of 64.
+            images: [B, H, W, C] of the type and multiples of the configuration's `resize`.
             windows: float32 [B, 4] y1, x1, y2, x2 of the image inside the padding, in input pixels.
             score_threshold: Scalar, see `detection.detect`.
             nms_threshold: Scalar, see `detection.detect`.

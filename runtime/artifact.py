@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from runtime.errors import ArtifactCorruptError, ArtifactVersionError, InputError
-from runtime.masks.paste import PasteMode
+from runtime.masks.edges import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)  # an artifact is written in the oldest that describes it, see `Metadata.schema_version`
 
 IMAGES, WINDOWS = "images", "windows"
 SCORE_THRESHOLD, NMS_THRESHOLD = "score_threshold", "nms_threshold"
@@ -31,7 +31,6 @@ ArtifactFormat = Literal["onnx", "savedmodel"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "cuda", "tensorrt"]
 Thresholds = Literal["inputs", "constants"]
-SIZE_MULTIPLE = 64  # of the sides of `images`: P6 has stride 64, and only these divide into whole cells
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ class Metadata:
     thresholds: Thresholds = "inputs"
 
     @property
+    def schema_version(self) -> int:
+        """The oldest schema version that describes the artifact: 2 for what other families need, else 1."""
+        return 2 if self.resize.mode == "short_side" or self.mask_paste in ("torchvision", "detectron2") else 1
+
+    @property
     def lowest_score(self) -> float:
         """The lowest score threshold that a run can have."""
         return self.score_threshold if self.thresholds == "constants" else 0.0
@@ -98,7 +102,7 @@ class Metadata:
         """Return compact JSON with the schema version, the tensors, and the verdict's digest."""
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}
         values |= {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "resize": self.resize.to_dict(),
             "pixels": self.pixels.to_dict(),
             "class_names": list(self.class_names),
@@ -125,9 +129,10 @@ class Metadata:
             version = values["schema_version"]
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ArtifactCorruptError(f"{where}: its metadata cannot be read; export it again") from error
-        if version != SCHEMA_VERSION:
+        if version not in SCHEMA_VERSIONS:
+            known = " and ".join(map(str, SCHEMA_VERSIONS))
             raise ArtifactVersionError(
-                f"{where} has schema version {version!r:.40}, this package reads {SCHEMA_VERSION}: "
+                f"{where} has schema version {version!r:.40}, this package reads {known}: "
                 "install the matching maskrcnn-export, or export the model again"
             )
         try:
@@ -205,7 +210,9 @@ class Metadata:
         """Describe the input tensors: dtype, shape (None is dynamic), meaning."""
         batch = self.input_shape[0]
         given = {
-            IMAGES: _tensor("uint8", [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"),
+            IMAGES: _tensor(
+                self.resize.image_dtype, [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"
+            ),
             WINDOWS: _tensor("float32", [batch, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
         }
         if self.thresholds == "inputs":

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from runtime.arguments import real
 from runtime.errors import InputError
-from runtime.masks.edges import Edges, box_spans, mask_edges
-from runtime.masks.paste import MaskCrop, PasteMode, check_boxes, check_paste_mode, paste_mask, paste_masks
+from runtime.masks.edges import Edges, PasteMode, box_spans, mask_edges
+from runtime.masks.paste import MaskCrop, check_boxes, check_paste_mode, paste_mask, paste_masks
 from runtime.masks.polygons import Ring, trace_rings
 from runtime.masks.rle import RLE, encode_edges
 from runtime.output import formats
@@ -189,9 +189,9 @@ class Detections:
         return np.array([np.sum(own[1::2] - own[::2]) for own in edges], np.int64)
 
     def _edge_batches(self) -> Iterator[list[Edges]]:
-        aligned = self.paste_mode == "aligned"
-        spans = box_spans(self.boxes, self.image_size, aligned=aligned)
-        return mask_edges(self.mask_probabilities, *spans, self.image_size, aligned=aligned)
+        masks, mode = self.mask_probabilities, self.paste_mode
+        spans = box_spans(self.boxes, self.image_size, mode, masks.shape[2])
+        return mask_edges(masks, *spans, self.image_size, mode)
 
     def to_coco(
         self,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from runtime import artifact as names
 from runtime.arguments import count
-from runtime.artifact import SIZE_MULTIPLE, Metadata
+from runtime.artifact import Metadata
 from runtime.artifact_files.memory import MemoryArtifact
 from runtime.artifact_files.read import read_metadata, require_proven
 from runtime.detections import Detections
@@ -20,14 +20,13 @@ from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
 from runtime.errors import ImageError
-from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.placement import Placement
 from runtime.steps import letterbox_picture, to_detections
 from runtime.stream import OnError, check_pictures, stream
 
-Image = npt.NDArray[np.uint8]
 _DEFAULTS = EngineOptions()
 _SETTINGS = (
     "score_threshold",
@@ -305,9 +304,9 @@ class Predictor:
             check_batch(batch_size, height, width)
         for (height, width, _), window in windows.items():
             # Large cells in many colors, with the lowest threshold: detections in them give the mask head work.
-            side = SIZE_MULTIPLE // 2
+            side = self.metadata.resize.size_multiple // 2
             cells = np.random.default_rng(0).integers(0, 256, (height // side, width // side, channels), np.uint8)
-            image = cells.repeat(side, 0).repeat(side, 1)
+            image = cells.repeat(side, 0).repeat(side, 1).astype(self.metadata.resize.image_dtype, copy=False)
             inputs = self._inputs(np.stack([image] * batch_size), np.array([window] * batch_size, np.float32))
             with self._engine.running() as backend:
                 backend({**inputs, names.SCORE_THRESHOLD: np.asarray(self.metadata.lowest_score, np.float32)})
@@ -322,8 +321,9 @@ class Predictor:
             ImageError: The image cannot be used.
         """
         if image is None:
-            height, width = (side or 2 * SIZE_MULTIPLE for side in self.metadata.input_shape[1:])
-            prepared = np.zeros((height, width, self.metadata.image_channels), np.uint8)
+            resize = self.metadata.resize
+            height, width = (side or 2 * resize.size_multiple for side in self.metadata.input_shape[1:])
+            prepared: Pixels = np.zeros((height, width, self.metadata.image_channels), resize.image_dtype)
             window = (0, 0, height, width)
         else:
             letterbox, prepared = self.prepare(image)
@@ -332,7 +332,7 @@ class Predictor:
         with self._engine.running() as backend:
             return backend.explain(inputs)
 
-    def borders(self, images: Image, windows: npt.NDArray[np.float32]) -> Arrays:
+    def borders(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Arrays:
         """Return the tensors between the stages of the graph, such as features, proposals and scores.
 
         Args:
@@ -350,11 +350,12 @@ class Predictor:
         with self._engine.running() as backend:
             return backend.borders(inputs, self.metadata.borders)
 
-    def prepare(self, image: ImageSource) -> tuple[Letterbox, Image]:
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, Pixels]:
         """Read and letterbox one image: the first of three steps, before `run` and `finish`.
 
         Returns:
-            The way back to image pixels, and uint8 [input height, input width, channels].
+            The way back to image pixels, and [input height, input width, channels] of the type of `images` in
+            `Metadata.inputs`.
 
         Raises:
             ImageError: The image cannot be used.
@@ -364,11 +365,11 @@ class Predictor:
             image, self.metadata.image_channels, self.metadata.resize, self.max_pixels, self.pixels
         )
 
-    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Arrays:
+    def run(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Arrays:
         """Run the graph on letterboxed images.
 
         Args:
-            images: uint8 [B, H, W, C], H and W multiples of 64.
+            images: [B, H, W, C] as `prepare` makes them: uint8 or float32, H and W multiples of 64 or 32.
             windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
 
         Returns:
@@ -387,7 +388,7 @@ class Predictor:
         found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste, self.device)
         return found[: self.max_detections]
 
-    def _inputs(self, images: Image, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+    def _inputs(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         return {
             names.IMAGES: images,
             names.WINDOWS: windows,

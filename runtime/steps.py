@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import artifact as names
-from runtime.artifact import SIZE_MULTIPLE
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
-from runtime.masks.paste import PasteMode
-from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
+from runtime.masks.edges import PasteMode
+from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy, plan_letterbox
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
 
@@ -24,10 +23,10 @@ class PredictorSteps(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Names by class id; 0 is the background."""
 
-    def prepare(self, image: ImageSource) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
+    def prepare(self, image: ImageSource) -> tuple[Letterbox, Pixels]:
         """Read and letterbox one image."""
 
-    def run(self, images: npt.NDArray[np.uint8], windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+    def run(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
         """Run the model on a batch."""
 
     def finish(self, outputs: Mapping[str, npt.NDArray[Any]], letterbox: Letterbox) -> Detections:
@@ -40,8 +39,8 @@ def letterbox_picture(
     resize: ResizePolicy,
     max_pixels: int = MAX_PIXELS,
     pixels: PixelPolicy = PLAIN,
-) -> tuple[Letterbox, npt.NDArray[np.uint8]]:
-    """Read an image and bring it to the input size of the network: uint8 [input height, input width, channels].
+) -> tuple[Letterbox, Pixels]:
+    """Read an image and bring it to the input size of the network: [input height, input width, channels].
 
     Raises:
         ImageError: it cannot be read, would become too large, or its sides would not be multiples of 64.
@@ -53,10 +52,10 @@ def letterbox_picture(
     except InputError as error:  # a long, thin image would become too large
         raise ImageError(str(error)) from error
     height, width = letterbox.input_size
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+    if height % resize.size_multiple or width % resize.size_multiple:
         raise ImageError(
             f"the image is {height} x {width} pixels, and this model does not resize: "
-            f"give sides that are multiples of {SIZE_MULTIPLE}"
+            f"give sides that are multiples of {resize.size_multiple}"
         )
     return letterbox, letterbox.apply(picture)
 
@@ -68,10 +67,11 @@ def to_detections(
     paste_mode: PasteMode,
     device: str | None = None,
 ) -> Detections:
-    """Map one image's outputs, without the batch axis, to the image; boxes without area after rounding are dropped."""
+    """Map one image's outputs, without the batch axis, to the image; boxes without area are dropped."""
     count = int(outputs[names.NUM_DETECTIONS])
+    boxes, kept = letterbox.detected_to_image(outputs[names.BOXES][:count])
     detections = Detections(
-        boxes=letterbox.boxes_to_image(outputs[names.BOXES][:count]).astype(np.float32),
+        boxes=boxes,
         scores=outputs[names.SCORES][:count],
         class_ids=outputs[names.CLASS_IDS][:count],
         mask_probabilities=outputs[names.MASKS][:count],
@@ -80,5 +80,4 @@ def to_detections(
         paste_mode=paste_mode,
         device=device,
     )
-    sides = detections.pixel_boxes[:, 2:] - detections.pixel_boxes[:, :2]
-    return detections[np.all(sides > 0, axis=1)]
+    return detections[kept]

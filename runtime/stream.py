@@ -26,13 +26,12 @@ import numpy.typing as npt
 from runtime.arguments import count
 from runtime.detections import Detections
 from runtime.errors import EngineError, ImageError, InputError, RuntimeLibraryError
-from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.read import ImageSource
 from runtime.steps import PredictorSteps
 
 OnError = Literal["raise", "yield"]
 Result = Detections | ImageError
-Pixels = npt.NDArray[np.uint8]
 Outputs = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
 R = TypeVar("R")

@@ -42,7 +42,7 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     with _strict_optimizer():
         staged, _ = tf2onnx_convert.from_function(
             trace(model, True, target.every_row, size, nms_in_steps=target.every_row),
-            input_signature=input_signature(model.config.model.image_channels, size),
+            input_signature=input_signature(model.config, size),
             opset=target.opset,
             custom_op_handlers=handlers_for(target),
         )

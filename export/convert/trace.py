@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS, Thresholds
 
@@ -40,10 +41,10 @@ def border(name: str) -> str:
     return BORDER_PREFIX + name
 
 
-def input_signature(channels: int, size: tuple[int | None, int | None] = (None, None)) -> list[tf.TensorSpec]:
+def input_signature(config: Config, size: tuple[int | None, int | None] = (None, None)) -> list[tf.TensorSpec]:
     """Return the artifact's inputs; the batch is dynamic, and height and width where `size` has None."""
     return [
-        tf.TensorSpec([None, *size, channels], tf.uint8, name=IMAGES),
+        tf.TensorSpec([None, *size, config.model.image_channels], config.resize.image_dtype, name=IMAGES),
         tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
         tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
         tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
@@ -73,7 +74,7 @@ def trace(
     """
     detection = model.config.detection
     values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
-    signature = input_signature(model.config.model.image_channels, size)
+    signature = input_signature(model.config, size)
 
     # Because these defaults are tensors, they become defaults of the SavedModel's signature.
     def detect(

@@ -9,11 +9,9 @@ import numpy.typing as npt
 from maskrcnn.demo import demo_picture
 from runtime.errors import ImageError
 from runtime.pictures.header import PICTURE_SUFFIXES
-from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import Pixels, ResizePolicy, plan_letterbox
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import read_image
-
-Image = npt.NDArray[np.uint8]
 
 MAX_PICTURES = 8  # each costs several runs of both models
 
@@ -24,12 +22,12 @@ class LetterboxedPicture:
 
     Attributes:
         name: Name in the verdict.
-        image: uint8 [H, W, C].
+        image: [H, W, C], as `Letterbox.apply` makes it.
         window: y1, x1, y2, x2 of the image inside the padding, in input pixels.
     """
 
     name: str
-    image: Image
+    image: Pixels
     window: tuple[int, int, int, int]
 
 
@@ -66,7 +64,7 @@ def pictures_of_folder(folder: str | Path) -> list[Path]:
     return paths
 
 
-def _bundled(channels: int) -> list[tuple[str, Image]]:
+def _bundled(channels: int) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     """Return the demo image, a portrait cut and a strip: two letterbox shapes, odd sides."""
     picture = demo_picture()
     if channels != picture.shape[2]:

@@ -13,8 +13,7 @@ from typing import Any, Literal, Self
 from maskrcnn.configuration.dataclass_json import from_dict, parse_object, switch, to_dict
 from maskrcnn.configuration.require import require, require_choice
 from maskrcnn.configuration.training import TrainingConfig
-from runtime.artifact import SIZE_MULTIPLE
-from runtime.masks.paste import PasteMode
+from runtime.masks.edges import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.pictures.pixels import PLAIN, PixelPolicy, check_bands
 
@@ -285,8 +284,8 @@ class Config:
                 continue
             side = policy.max_dim if policy.mode == "square" else policy.min_dim
             require(
-                side is not None and side % SIZE_MULTIPLE == 0,
-                f"resize to {side} pixels (mode {policy.mode!r}): expected a multiple of {SIZE_MULTIPLE}",
+                side is not None and side % policy.size_multiple == 0,
+                f"resize to {side} pixels (mode {policy.mode!r}): expected a multiple of {policy.size_multiple}",
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
-from maskrcnn.data.sample import load_sample, sample_arrays
+from maskrcnn.data.sample import load_sample, sample_arrays, training_resize
 from maskrcnn.errors import DatasetError
 
 Batch = dict[str, npt.NDArray[np.generic]]
@@ -24,7 +24,6 @@ Batch = dict[str, npt.NDArray[np.generic]]
 _PARALLEL_BATCHES = 4
 
 _DTYPES = {
-    "images": tf.uint8,
     "rpn_match": tf.int32,
     "rpn_bbox": tf.float32,
     "class_ids": tf.int32,
@@ -144,7 +143,7 @@ def _batches(
     training: bool,
 ) -> tf.data.Dataset:
     errors, shapes = errors or BatchErrors(), dict(_shapes(config, plan.batch_size // share.devices))
-    names = tuple(shapes)
+    names, dtypes = tuple(shapes), _DTYPES | {"images": tf.as_dtype(training_resize(config).image_dtype)}
 
     def load(step: npt.NDArray[np.int64], device: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
         with errors.noted():
@@ -152,7 +151,7 @@ def _batches(
         return [batch[name] for name in names]
 
     def to_tensors(step: tf.Tensor, device: tf.Tensor) -> dict[str, tf.Tensor]:
-        arrays = tf.numpy_function(load, [step, device], [_DTYPES[name] for name in names])
+        arrays = tf.numpy_function(load, [step, device], [dtypes[name] for name in names])
         tensors = dict(zip(names, arrays, strict=True))
         for name, shape in shapes.items():
             tensors[name].set_shape(shape)
@@ -168,7 +167,7 @@ def _batches(
 
 def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | None]]]:
     model, training = config.model, config.training
-    policy = training.resize or config.resize
+    policy = training_resize(config)
     side = policy.max_dim if policy.mode == "square" else policy.min_dim if policy.mode == "crop" else None
     masks = list(training.mini_mask_size) if training.mini_mask_size else [side, side]
     rows = training.max_instances

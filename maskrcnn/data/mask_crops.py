@@ -6,7 +6,8 @@ A `MaskCrop` is bool [h, w] and the (y, x) of its first pixel.
 import numpy as np
 import numpy.typing as npt
 
-from runtime.masks.paste import MaskCrop, PasteMode, crop_of, place_crops
+from runtime.masks.edges import PasteMode
+from runtime.masks.paste import MaskCrop, crop_of, place_crops
 from runtime.pictures.letterbox import Letterbox
 from runtime.pictures.resize import resize_bilinear
 
@@ -20,7 +21,7 @@ def letterbox_crop(crop: MaskCrop, letterbox: Letterbox, paste: PasteMode) -> Ma
     """Resize a mask from image pixels to input pixels, by nearest neighbor, and make it tight again.
 
     "matterport" samples on the grid of `scipy.ndimage.zoom`, which maps the first pixel to the first and the last to
-    the last; "aligned" samples at pixel centers, as the image is resized.
+    the last; the other modes sample at pixel centers, as the image is resized.
     """
     pixels, (y, x) = crop
     if not pixels.size:
@@ -38,7 +39,7 @@ def _sources(source: int, target: int, paste: PasteMode) -> npt.NDArray[np.int64
     places = np.arange(target)
     if target in (source, 1):
         return places if source == target else np.zeros(1, np.int64)
-    if paste == "aligned":
+    if paste != "matterport":
         return ((2 * places + 1) * source) // (2 * target)
     return np.minimum(np.floor(places * ((source - 1) / (target - 1)) + 0.5).astype(np.int64), source - 1)
 
@@ -59,8 +60,8 @@ def boxes_of(crops: list[MaskCrop]) -> npt.NDArray[np.int32]:
 def minimize_mask(pixels: Bools, size: tuple[int, int], paste: PasteMode) -> Bools:
     """Resize a tight, non-empty mask to `size` (height, width).
 
-    "matterport" interpolates with zeros outside, as the original does, so small objects lose their corners. "aligned"
-    repeats the edge.
+    "matterport" interpolates with zeros outside, as the original does, so small objects lose their corners. The others
+    repeat the edge.
     """
     if paste == "matterport":
         return np.rint(resize_bilinear(pixels.astype(np.float64), size)) > 0

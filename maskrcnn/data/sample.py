@@ -13,7 +13,7 @@ from maskrcnn.data.records import Record
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.masks.paste import MaskCrop, place_crops
 from runtime.masks.rle import decode_crop
-from runtime.pictures.letterbox import Letterbox, ResizePolicy, plan_letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy, plan_letterbox
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Sample:
     """A letterboxed image and its objects, in input pixels.
 
     Attributes:
-        image: uint8 [H, W, C].
+        image: [H, W, C], as `Letterbox.apply` makes it.
         letterbox: Position of the original image in it.
         class_ids: int32 [N]; negative for a crowd of that class.
         crops: Tight masks.
         active: float32 [K], 1 for the background and for classes that are annotated in this image.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: Pixels
     letterbox: Letterbox
     class_ids: npt.NDArray[np.int32]
     crops: list[MaskCrop]
@@ -55,7 +55,7 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
     class_ids = np.array([-i.class_id if i.crowd else i.class_id for i in instances], np.int32)
     if training:
         image, crops = augment(image, crops, config.training.augmentation, rng)
-    letterbox = _plan((image.shape[0], image.shape[1]), config.training.resize or config.resize, rng)
+    letterbox = _plan((image.shape[0], image.shape[1]), training_resize(config), rng)
     crops = [letterbox_crop(crop, letterbox, config.detection.mask_paste) for crop in crops]
     kept = np.array([pixels.size > 0 for pixels, _ in crops], np.bool_)
     crops = [crop for crop, keep in zip(crops, kept, strict=True) if keep]
@@ -63,6 +63,11 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
     if record.active_class_ids is not None:
         active[[i for i in range(1, len(active)) if i not in record.active_class_ids]] = 0.0
     return Sample(letterbox.apply(image), letterbox, class_ids[kept], crops, active)
+
+
+def training_resize(config: Config) -> ResizePolicy:
+    """Return how images are resized for training, validation losses included."""
+    return config.training.resize or config.resize
 
 
 def _plan(image_size: tuple[int, int], policy: ResizePolicy, rng: np.random.Generator) -> Letterbox:
@@ -80,7 +85,7 @@ def sample_arrays(
     """Return the arrays that a sample adds to a batch of `input_size` (height, width), which may be larger.
 
     Returns:
-        `images` uint8 [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
+        `images` [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
         `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]. N is `max_instances`,
         padded with zeros. If the heads train without the RPN, also `proposals` float32 [R, 4] normalized.
     """

@@ -14,7 +14,8 @@ from maskrcnn.data.sample import Sample, load_sample
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.inspection.strips import cell, strip
 from maskrcnn.intermediates.stage_run import StageRun, shown
-from runtime.masks.paste import PasteMode, place_crops
+from runtime.masks.edges import PasteMode
+from runtime.masks.paste import place_crops
 from runtime.output.draw import instance_color
 
 

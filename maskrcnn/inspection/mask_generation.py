@@ -15,6 +15,7 @@ from maskrcnn.model import MaskRCNN
 from maskrcnn.training.model import TrainingModel
 from runtime.detections import Detections
 from runtime.masks.paste import place_crops
+from runtime.pictures.letterbox import Pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +23,14 @@ class MaskTargets:
     """The mask targets of one training image.
 
     Attributes:
-        image: uint8 [h, w, C], the training input.
+        image: [h, w, C], the training input.
         rois: float64 [P, 4] x1, y1, x2, y2 in input pixels, the proposals that match an object.
         class_ids: int32 [P].
         targets: float32 [P, M, M] of 0 and 1.
         sampled: Number of proposals sampled for the heads, positive and negative.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: Pixels
     rois: npt.NDArray[np.float64]
     class_ids: npt.NDArray[np.int32]
     targets: npt.NDArray[np.float32]

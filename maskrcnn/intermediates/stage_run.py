@@ -18,7 +18,7 @@ from maskrcnn.rpn_targets import anchor_grids
 from runtime.arguments import real
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections
-from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.read import ImageSource, read_image
 from runtime.steps import letterbox_picture, to_detections
 
@@ -32,7 +32,7 @@ class StageRun:
     Attributes:
         picture: uint8 [H, W, 3], the image as it was read.
         letterbox: Where the image lies in the input.
-        image: uint8 [h, w, C], the input of the network.
+        image: [h, w, C], the input of the network.
         tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes are y1, x1, y2, x2 normalized to
             the input, crops [N, side, side, C].
     """
@@ -40,7 +40,7 @@ class StageRun:
     config: Config
     picture: npt.NDArray[np.uint8]
     letterbox: Letterbox
-    image: npt.NDArray[np.uint8]
+    image: Pixels
     tensors: Mapping[str, npt.NDArray[Any]]
     score_threshold: float
     nms_threshold: float
@@ -140,6 +140,7 @@ class ModelStages:
         return masks
 
 
-def shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Convert an image of any number of channels to RGB; of more than three, the first three are used."""
-    return read_image(np.ascontiguousarray(picture[..., : 3 if picture.shape[2] >= 3 else 1]))
+def shown(picture: Pixels) -> npt.NDArray[np.uint8]:
+    """Convert an image or input of any number of channels to RGB; of more than three, the first three are used."""
+    pixels = picture if picture.dtype == np.uint8 else np.rint(picture).astype(np.uint8)
+    return read_image(np.ascontiguousarray(pixels[..., : 3 if pixels.shape[2] >= 3 else 1]))

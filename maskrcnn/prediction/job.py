@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from maskrcnn.callbacks import Counted
 from maskrcnn.prediction.output_folder import OutputFolder
 from runtime.output.formats import to_document
-from runtime.pictures.letterbox import Letterbox
+from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import PredictorSteps
-from runtime.stream import Outputs, Pixels, Work, stream_each
+from runtime.stream import Outputs, Work, stream_each
 
 T = TypeVar("T")
 

@@ -63,7 +63,7 @@ class TrainingModel(keras.Model):
         return list(self._means.values())
 
     def regions(self, images: tf.Tensor) -> RegionOutputs:
-        """Run the backbone, the FPN and the RPN on uint8 images [B, H, W, C]."""
+        """Run the backbone, the FPN and the RPN on images [B, H, W, C]."""
         features = self.network.features(self.network.mold(images))
         logits, deltas = apply_rpn(self.network.rpn, features)
         return RegionOutputs(features, logits, deltas)

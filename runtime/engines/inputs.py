@@ -11,30 +11,33 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.arguments import count, real, shown
-from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, SIZE_MULTIPLE, WINDOWS, Metadata
+from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS, Metadata
 from runtime.errors import ArtifactError, InputError
 
-_MOST_PIXELS = 2**30  # of a batch of made-up images: at most 3 GiB
+_MOST_PIXELS = 2**30  # of a batch of made-up images: at most 3 GiB in uint8
 
 
 def check_inputs(images: Any, windows: Any, metadata: Metadata) -> npt.NDArray[np.float32]:
     """Refuse a batch that the graph does not accept, with InputError; return `windows` as float32.
 
     Args:
-        images: Expected to be uint8 [B, H, W, C], H and W multiples of 64.
+        images: Expected to be [B, H, W, C] of the type and with the multiples of the artifact's resize policy; if
+            float32, finite.
         windows: Expected to be finite numbers [B, 4].
         metadata: Metadata of the artifact.
     """
     for name, array in ((IMAGES, images), (WINDOWS, windows)):
         if not isinstance(array, np.ndarray):
             raise InputError(f"{name} is a {type(array).__name__}: expected a NumPy array")
-    channels = metadata.image_channels
-    sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == channels
-    if not sound or any(side == 0 or side % SIZE_MULTIPLE for side in images.shape[1:3]) or not len(images):
+    channels, dtype, multiple = metadata.image_channels, metadata.resize.image_dtype, metadata.resize.size_multiple
+    sound = images.dtype == dtype and images.ndim == 4 and images.shape[-1] == channels
+    if not sound or any(side == 0 or side % multiple for side in images.shape[1:3]) or not len(images):
         raise InputError(
-            f"images is {images.dtype} {list(images.shape)}: expected uint8 [B, H, W, {channels}], "
-            f"B at least 1, H and W multiples of {SIZE_MULTIPLE}"
+            f"images is {images.dtype} {list(images.shape)}: expected {dtype} [B, H, W, {channels}], "
+            f"B at least 1, H and W multiples of {multiple}"
         )
+    if images.dtype.kind == "f" and not np.isfinite(images.sum()):
+        raise InputError("images has a value that is not finite: expected 0 to 255")
     sides = metadata.input_shape[1:]
     if any(side not in (None, given) for side, given in zip(sides, images.shape[1:3], strict=True)):
         raise InputError(

@@ -9,18 +9,19 @@ outline, not with the area of the boxes.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+PasteMode = Literal["matterport", "aligned", "torchvision", "detectron2"]  # see `runtime.masks.paste.paste_mask`
 Edges = npt.NDArray[np.int64]
 
 # A pixel of exactly 0.5 belongs to the mask; the margin is far larger than the rounding errors of float64.
 THRESHOLD = 0.5 - 2.0**-40
 # Columns of several masks processed at a time; with an edge in every cell that takes some 30 MB.
 _BATCH_COLUMNS = 1 << 13
-# The probabilities are surrounded by a ring that repeats them, then by a ring of zeros that ends every mask.
+# The probabilities are surrounded by a ring of what the mode has outside, then by a ring of zeros that ends every mask.
 _RINGS = 2
 
 
@@ -32,28 +33,69 @@ class Span:
     high: npt.NDArray[np.float64]
     first: npt.NDArray[np.int64]  # the first pixel of the image that is in the box
     last: npt.NDArray[np.int64]  # exclusive; not above `first` if no pixel is in the box
+    origin: npt.NDArray[np.int64]  # the pixel of the image from which `first` and `last` are counted
 
     def take(self, boxes: npt.NDArray[np.intp]) -> "Span":
         """Keep some of the boxes."""
-        return Span(self.low[boxes], self.high[boxes], self.first[boxes], self.last[boxes])
+        return Span(self.low[boxes], self.high[boxes], self.first[boxes], self.last[boxes], self.origin[boxes])
 
     def from_first(self) -> "Span":
         """Count pixels from the first one of each box."""
-        return Span(self.low - self.first, self.high - self.first, self.first - self.first, self.last - self.first)
+        return Span(self.low, self.high, self.first - self.first, self.last - self.first, self.origin + self.first)
+
+    def positions(
+        self, box: npt.NDArray[np.intp], pixel: npt.NDArray[np.int64], cells: int, mode: PasteMode
+    ) -> npt.NDArray[np.float64]:
+        """Return where the centers of pixels lie in a mask of `cells` cells; the center of the first cell is 0.
+
+        Two modes round as the operators whose pixels they reproduce, `torch.nn.functional.interpolate` and
+        `grid_sample`: all operations are in float32, a product and a sum together are rounded once.
+        """
+        low, size = self.low[box], (self.high - self.low)[box]
+        center = pixel + self.origin[box] + 0.5
+        if mode == "torchvision":
+            scale = (np.float32(cells) / size.astype(np.float32)).astype(np.float64)
+            return ((center - low) * scale - 0.5).astype(np.float32).astype(np.float64)
+        if mode == "detectron2":
+            share = (center - low).astype(np.float32) / size.astype(np.float32)
+            normalized = share * np.float32(2) - np.float32(1) + np.float32(1)
+            return (normalized.astype(np.float64) * (cells / 2) - 0.5).astype(np.float32).astype(np.float64)
+        return (center - low) * (cells / size) - 0.5
 
 
-def box_spans(boxes: npt.NDArray[np.floating], image_size: tuple[int, int], *, aligned: bool) -> tuple[Span, Span]:
-    """Return the rows and the columns of boxes [N, 4] x1, y1, x2, y2; unless `aligned`, rounded half to even."""
-    low, high = np.split((boxes if aligned else np.rint(boxes)).astype(np.float64), 2, axis=1)
-    # Pixel i has its center at i + 0.5 and counts if low <= i + 0.5 < high: adjacent boxes share no pixel.
-    first = np.maximum(np.ceil(low - 0.5), 0).astype(np.int64)
-    last = np.minimum(np.ceil(high - 0.5), image_size[::-1]).astype(np.int64)
-    columns, rows = (Span(low[:, axis], high[:, axis], first[:, axis], last[:, axis]) for axis in (0, 1))
+def box_spans(
+    boxes: npt.NDArray[np.floating], image_size: tuple[int, int], mode: PasteMode, mask_size: int
+) -> tuple[Span, Span]:
+    """Return the rows and the columns of boxes [N, 4] x1, y1, x2, y2 whose masks have `mask_size` cells a side."""
+    if mode == "torchvision":
+        begin, end = _enlarged(boxes.astype(np.float32), mask_size)
+        low, high = begin.astype(np.float64), np.maximum(end, begin + 1).astype(np.float64)
+        first, last = begin, end
+    else:
+        single = boxes.astype(np.float32) if mode == "detectron2" else boxes
+        low, high = np.split((np.rint(boxes) if mode == "matterport" else single).astype(np.float64), 2, axis=1)
+        # Pixel i has its center at i + 0.5 and counts if low <= i + 0.5 < high: adjacent boxes share no pixel.
+        first, last = np.ceil(low - 0.5).astype(np.int64), np.ceil(high - 0.5).astype(np.int64)
+        if mode == "detectron2":  # where it is 0.5, as it may be on both sides
+            last = np.where(high > low, np.floor(high - 0.5).astype(np.int64) + 1, first)
+    first, last = np.maximum(first, 0), np.minimum(last, image_size[::-1])
+    origin = np.zeros_like(first)
+    columns, rows = (
+        Span(low[:, axis], high[:, axis], first[:, axis], last[:, axis], origin[:, axis]) for axis in (0, 1)
+    )
     return rows, columns
 
 
+def _enlarged(boxes: npt.NDArray[np.float32], mask_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first and last (exclusive) pixels, int64 [N, 2] x, y, of boxes enlarged by a cell on each side."""
+    low, high = np.split(boxes, 2, axis=1)
+    half = (high - low) * np.float32(0.5) * np.float32((mask_size + 2) / mask_size)
+    center = (high + low) * np.float32(0.5)
+    return (center - half).astype(np.int64), (center + half).astype(np.int64) + 1  # towards zero
+
+
 def mask_edges(
-    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], *, aligned: bool
+    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], mode: PasteMode
 ) -> Iterator[list[Edges]]:
     """Find the edges of masks, several masks at a time.
 
@@ -62,7 +104,7 @@ def mask_edges(
         rows: rows of the boxes, from `box_spans`.
         columns: columns of the boxes.
         image_size: (height, width).
-        aligned: the mode of `runtime.masks.paste.paste_mask`.
+        mode: as for `box_spans`.
 
     Yields:
         Per mask, in order, int64 [2 R]: begin, end (exclusive), begin, ... of the R runs of the mask, as x * height +
@@ -76,22 +118,24 @@ def mask_edges(
         found: list[Edges] = [np.zeros(0, np.int64)] * (end - begin)
         kept = np.flatnonzero(wide[begin:end]) + begin
         if len(kept):
-            places = _batch_edges(probabilities[kept], rows.take(kept), columns.take(kept), image_size, aligned)
+            places = _batch_edges(probabilities[kept], rows.take(kept), columns.take(kept), image_size, mode)
             for row, edges in zip(kept, places, strict=True):
                 found[row - begin] = edges
         yield found
 
 
 def _batch_edges(
-    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], aligned: bool
+    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], mode: PasteMode
 ) -> list[Edges]:
+    if mode == "torchvision":
+        probabilities = np.pad(probabilities, ((0, 0), (1, 1), (1, 1)))
     count, tall, across = probabilities.shape
     height, stride = image_size[0], image_size[0] * image_size[1] + 1
-    cells = _outline_cells(_surround(probabilities, aligned))
+    cells = _outline_cells(_surround(probabilities, mode))
     wide = columns.last - columns.first
     mask = np.repeat(np.arange(count), wide)  # one entry for each column of each mask, up to `fraction`
     x = np.arange(len(mask)) - np.repeat(np.cumsum(wide) - wide - columns.first, wide)
-    position = (x + 0.5 - columns.low[mask]) * (across / (columns.high - columns.low))[mask] + (_RINGS - 0.5)
+    position = columns.positions(mask, x, across, mode) + _RINGS
     left = position.astype(np.int64)
     fraction = position - left
     strip = mask * cells.first.shape[1] + left
@@ -108,7 +152,9 @@ def _batch_edges(
     # never moves a point out of its cell, so points come in ascending order.
     scale = (rows.high - rows.low) / tall
     depth = cells.row[cell] + (THRESHOLD - above) / (below - above)
-    y = np.ceil(depth * scale[mask] + (rows.low - 0.5 - (_RINGS - 0.5) * scale)[mask])
+    y = np.ceil(depth * scale[mask] + (rows.low - rows.origin - 0.5 - (_RINGS - 0.5) * scale)[mask])
+    if mode in ("torchvision", "detectron2"):
+        y = _rounded_there(y.astype(np.int64), depth - _RINGS, mask, rows, tall, mode)
     # What is above or below the image moves to its border, where begin and end cancel.
     y = np.clip(y, rows.first[mask], rows.last[mask]).astype(np.int64)
     places = _cancel_pairs(mask * stride + x[column] * height + y)
@@ -117,10 +163,25 @@ def _batch_edges(
     return [part - number * stride for number, part in enumerate(parts)]
 
 
-def _surround(probabilities: npt.NDArray[np.floating], aligned: bool) -> npt.NDArray[np.float64]:
+def _rounded_there(
+    y: npt.NDArray[np.int64],
+    depth: npt.NDArray[np.float64],
+    mask: npt.NDArray[np.intp],
+    rows: Span,
+    cells: int,
+    mode: PasteMode,
+) -> npt.NDArray[np.int64]:
+    """Move rows by one where rounded positions, unlike exact ones, are on the other side of an edge."""
+    y = np.where(rows.positions(mask, y - 1, cells, mode) >= depth, y - 1, y)
+    return np.where(rows.positions(mask, y, cells, mode) < depth, y + 1, y)
+
+
+def _surround(probabilities: npt.NDArray[np.floating], mode: PasteMode) -> npt.NDArray[np.float64]:
     """Add both rings: float64 [N, M + 4, M + 4]."""
+    if mode in ("torchvision", "detectron2"):
+        return np.pad(probabilities.astype(np.float64), ((0, 0), (_RINGS, _RINGS), (_RINGS, _RINGS)))
     values = np.pad(probabilities.astype(np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    if not aligned:
+    if mode == "matterport":
         # `resize_bilinear` has zeros outside, but clips to the range of its input, whose lower end can matter.
         zero = probabilities.min(axis=(1, 2)) < THRESHOLD
         values[zero, :: values.shape[1] - 1] = 0.0

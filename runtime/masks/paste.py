@@ -6,15 +6,14 @@ floats.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-from runtime.masks.edges import box_spans, mask_edges
+from runtime.masks.edges import PasteMode, box_spans, mask_edges
 
-PasteMode = Literal["matterport", "aligned"]
 # A part of a mask, bool [h, w], and the (y, x) of its first pixel in the image.
 MaskCrop = tuple[npt.NDArray[np.bool_], tuple[int, int]]
 
@@ -47,7 +46,10 @@ def paste_mask(
     "matterport": the box is rounded half to even to whole pixels, and the probabilities are resized to it as
     `resize_bilinear` does, whose zeros outside shrink the mask a little at the border of the box. "aligned": the box is
     used as it is; a pixel counts if its center is in the box, and is sampled there, with the border values continued
-    outward. What is outside the image is cut off in both modes.
+    outward. "torchvision" and "detectron2" give the pixels of these packages, with zeros outside the mask and
+    coordinates in float32. "torchvision": mask and box are enlarged by a cell on each side, and the box is cut to whole
+    pixels, towards zero. "detectron2": as "aligned", but for the zeros; MMDetection does the same. What is outside the
+    image is cut off in all modes.
 
     Args:
         probabilities: float [M, M], rows from top to bottom of the box.
@@ -69,14 +71,13 @@ def paste_mask(
         )
     check_boxes(edges)
     check_paste_mode(mode)
-    aligned = mode == "aligned"
-    rows, columns = box_spans(edges[None], image_size, aligned=aligned)
+    rows, columns = box_spans(edges[None], image_size, mode, probabilities.shape[1])
     (y, height), (x, width) = ((int(span.first[0]), int(span.last[0] - span.first[0])) for span in (rows, columns))
     if height <= 0 or width <= 0:
         return np.zeros((0, 0), np.bool_), (0, 0)
     # With the axes swapped the scan goes row by row, in the order of the array in memory.
     turned = probabilities.T[None], columns.from_first(), rows.from_first()
-    ((runs,),) = mask_edges(*turned, (width, height), aligned=aligned)
+    ((runs,),) = mask_edges(*turned, (width, height), mode)
     lengths = np.diff(runs, prepend=0, append=height * width)
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width), (y, x)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sample_metadata import METADATA
 
-from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSION, SIZE_MULTIPLE, Metadata, verdict_digest
+from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES, SCHEMA_VERSIONS, Metadata, verdict_digest
 from runtime.engines.versions import check_engine
 from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError, ImageError, InputError
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
@@ -54,7 +54,7 @@ def test_round_trip_of_the_defaults():
 
 def test_json_describes_every_tensor_for_readers_without_this_package():
     values = json.loads(METADATA.to_json())
-    assert values["schema_version"] == SCHEMA_VERSION
+    assert values["schema_version"] == 1
     assert tuple(values["inputs"]) == INPUT_NAMES
     assert tuple(values["outputs"]) == OUTPUT_NAMES
     assert values["inputs"]["images"]["shape"] == [None, None, None, 3]
@@ -87,7 +87,6 @@ def test_tensors_are_typed_by_hand():
         "class_ids": ("int32", [2, 7]),
         "masks": ("float32", [2, 7, 28, 28]),
     }
-    assert (SCHEMA_VERSION, SIZE_MULTIPLE) == (1, 64)  # written in artifacts that exist, and in graphs
     assert "default 0.25" in fixed.inputs()["score_threshold"]["meaning"]
     assert "default 0.5" in fixed.inputs()["nms_threshold"]["meaning"]
 
@@ -98,11 +97,38 @@ def test_json_keeps_letters_as_they_are_and_fields_do_not_change():
         METADATA.mask_size = 14
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, -1, str(SCHEMA_VERSION), None])
+@pytest.mark.parametrize("version", [3, 0, -1, "1", None])
 def test_another_schema_version(version):
     message = refusal(changed(schema_version=version), ArtifactVersionError)
     assert str(version) in message
-    assert str(SCHEMA_VERSION) in message
+    assert "this package reads 1 and 2" in message
+
+
+def short_side(resampling):
+    return ResizePolicy("short_side", short_side=288, long_side=448, resampling=resampling)
+
+
+@pytest.mark.parametrize(
+    ("changes", "version", "dtype"),
+    [
+        ({}, 1, "uint8"),
+        ({"mask_paste": "matterport", "resize": ResizePolicy("square", None, 128)}, 1, "uint8"),
+        ({"mask_paste": "torchvision"}, 2, "uint8"),
+        ({"mask_paste": "detectron2"}, 2, "uint8"),
+        ({"resize": short_side("float")}, 2, "float32"),
+        ({"resize": short_side("pillow")}, 2, "uint8"),
+        ({"resize": short_side("opencv")}, 2, "uint8"),
+    ],
+)
+def test_the_schema_version_is_the_oldest_that_describes_the_artifact(changes, version, dtype):
+    metadata = replace(METADATA, **changes)
+    values = json.loads(metadata.to_json())
+    assert values["schema_version"] == version
+    assert values["inputs"]["images"]["dtype"] == dtype
+    assert Metadata.from_json(metadata.to_json(), "here") == metadata
+    known = {"mode", "min_dim", "max_dim", "min_scale"}  # to packages that read version 1 alone
+    assert (set(values["resize"]) == known) is (metadata.resize.mode != "short_side")
+    assert SCHEMA_VERSIONS[-1] == 2
 
 
 def test_another_schema_version_is_named_even_when_its_fields_are_unknown():

@@ -1,13 +1,19 @@
-"""Golden data: results of the genuine matterport code. See `tests/golden/README.md`."""
+"""Golden data: results of the genuine matterport code, and of other packages. See `tests/golden/README.md`."""
 
 import json
+import os
+import zlib
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = REPOSITORY / "tests" / "golden"
 VARIABLE = "MASKRCNN_SHARED"
+FAMILIES = Path(os.environ.get(VARIABLE, REPOSITORY.parent / "shared")) / "goldens" / "families"
 
 
 def load(name):
@@ -61,3 +67,32 @@ def relative_difference(ours, golden):
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     assert ours.shape == golden.shape
     return np.abs(ours - golden).max() / np.abs(golden).max()
+
+
+@cache
+def family_operators():
+    """What operators of torchvision and Detectron2 computed; a test that needs it is skipped if it is missing."""
+    path = FAMILIES / "open" / "ops.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is missing")
+    return np.load(path)
+
+
+@cache
+def _recipe():
+    spec = spec_from_file_location("family_recipe", FAMILIES / "recipe.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def family_picture(name, height, width, seed=11):
+    """A picture of the goldens, uint8 [H, W, 3]."""
+    return _recipe().picture(name, height, width, seed)
+
+
+def family_uniform(key, shape, seed=11):
+    """Numbers of the goldens, 0 to 1."""
+    raw = np.random.PCG64(zlib.crc32(key.encode()) + 1000003 * seed).random_raw(int(np.prod(shape)))
+    whole = 2 * (raw >> np.uint64(40)).astype(np.int64) - (2**24 - 1)
+    return ((whole.reshape(shape) / 2**24 + 1.0) / 2).astype(np.float32)

@@ -70,8 +70,8 @@ def test_ties_are_decided_as_in_exact_arithmetic(mode, side):
         pasted = np.zeros(size, bool)
         pasted[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         np.testing.assert_array_equal(pasted, expected)
-        spans = box_spans(np.array([box], np.float64), size, aligned=mode == "aligned")
-        (edges,) = next(mask_edges(probabilities[None], *spans, size, aligned=mode == "aligned"))
+        spans = box_spans(np.array([box], np.float64), size, mode, side[0])
+        (edges,) = next(mask_edges(probabilities[None], *spans, size, mode))
         np.testing.assert_array_equal(decode(encode_edges([edges], size)[0]), expected)
 
 
@@ -110,37 +110,37 @@ def test_runs_stay_in_order_where_rounding_could_exchange_their_ends():
     for third in range(3, 240):
         box = np.array([[0.0, 0.0, 3.0, third / 3]])
         size = (80, 3)
-        (edges,) = next(mask_edges(probabilities, *box_spans(box, size, aligned=True), size, aligned=True))
+        (edges,) = next(mask_edges(probabilities, *box_spans(box, size, "aligned", 9), size, "aligned"))
         assert (np.diff(edges) > 0).all()
 
 
 def test_edges_are_typed_by_hand():
     # 2 x 2 probabilities on 2 x 2 pixels at (1, 1) of a picture 4 high: column 1 has rows 1 and 2, column 2 row 2.
-    spans = box_spans(np.array([[1.0, 1.0, 3.0, 3.0]]), (4, 5), aligned=False)
-    (edges,) = next(mask_edges(np.array([[[1.0, 0.0], [1.0, 1.0]]]), *spans, (4, 5), aligned=False))
+    spans = box_spans(np.array([[1.0, 1.0, 3.0, 3.0]]), (4, 5), "matterport", 2)
+    (edges,) = next(mask_edges(np.array([[[1.0, 0.0], [1.0, 1.0]]]), *spans, (4, 5), "matterport"))
     assert edges.tolist() == [5, 7, 10, 11]
 
 
 def test_a_value_on_the_threshold_leaves_no_run_open():
     column = np.array([0, THRESHOLD, 0, 1, 1, 0, 0])
-    spans = box_spans(np.array([[0.0, 0.0, 1.0, 7.0]]), (9, 1), aligned=True)  # one row of the mask to a pixel
-    (edges,) = next(mask_edges(column.reshape(1, 7, 1), *spans, (9, 1), aligned=True))
+    spans = box_spans(np.array([[0.0, 0.0, 1.0, 7.0]]), (9, 1), "aligned", 7)  # one row of the mask to a pixel
+    (edges,) = next(mask_edges(column.reshape(1, 7, 1), *spans, (9, 1), "aligned"))
     assert edges.tolist() == [3, 5]
 
 
 @pytest.mark.parametrize(("below", "inside"), [(2.0**-40, True), (1.5 * 2.0**-40, False)])
 def test_the_threshold_is_that_of_the_conventions(below, inside):
     values = np.full((1, 2, 2), 0.5 - below)
-    spans = box_spans(np.array([[0.0, 0.0, 2.0, 2.0]]), (2, 2), aligned=True)
-    (edges,) = next(mask_edges(values, *spans, (2, 2), aligned=True))
+    spans = box_spans(np.array([[0.0, 0.0, 2.0, 2.0]]), (2, 2), "aligned", 2)
+    (edges,) = next(mask_edges(values, *spans, (2, 2), "aligned"))
     assert edges.tolist() == ([0, 4] if inside else [])
 
 
 def test_masks_without_a_column_stand_between_others():
     ones = np.ones((4, 2, 2))
     boxes = np.array([[9.0, 0, 12, 2], [0, 0, 1, 2], [1, 1, 2, 1], [2, 0, 4, 1]])
-    spans = box_spans(boxes, (2, 4), aligned=True)
-    found = [edges.tolist() for part in mask_edges(ones, *spans, (2, 4), aligned=True) for edges in part]
+    spans = box_spans(boxes, (2, 4), "aligned", 2)
+    found = [edges.tolist() for part in mask_edges(ones, *spans, (2, 4), "aligned") for edges in part]
     assert found == [[], [0, 2], [], [4, 5, 6, 7]]
 
 

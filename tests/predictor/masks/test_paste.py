@@ -1,9 +1,12 @@
 """Mask pasting against a slow loop, `resize_bilinear`, and matterport's unmold_mask."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import family_operators, family_uniform
+from scipy import ndimage
 
 from runtime.errors import InputError
 from runtime.masks.paste import check_boxes, crop_of, paste_mask, paste_masks, place_crops
@@ -60,8 +63,129 @@ def loop_aligned(mask, box, image_size):
     return result
 
 
+def zeros_outside(padded, v, u):
+    """Sample a mask with two zeros around it at row v and column u, in cells from the center of its first."""
+    last = len(padded) - 4
+    i, j = min(max(math.floor(v), -2), last), min(max(math.floor(u), -2), last)
+    (a, b), (c, d) = padded[i + 2 : i + 4, j + 2 : j + 4].tolist()
+    v, u = min(max(float(v) - i, 0), 1), min(max(float(u) - j, 0), 1)
+    return (a * (1 - u) + b * u) * (1 - v) + (c * (1 - u) + d * u) * v
+
+
+def loop_detectron2(mask, box, image_size):
+    x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
+    padded, result = np.pad(mask, 2), np.zeros(image_size, bool)
+    for y in range(max(int(y1) - 1, 0), min(int(y2) + 2, image_size[0])):
+        for x in range(max(int(x1) - 1, 0), min(int(x2) + 2, image_size[1])):
+            v, u = (y + 0.5 - y1) / (y2 - y1) * len(mask) - 0.5, (x + 0.5 - x1) / (x2 - x1) * len(mask) - 0.5
+            result[y, x] = zeros_outside(padded, v, u) >= 0.5
+    return result
+
+
+def loop_torchvision(mask, box, image_size):
+    x1, y1, x2, y2 = (np.float32(value) for value in box)
+    side, half = len(mask), np.float32(0.5)
+    larger = np.float32((side + 2) / side)
+    corners = []
+    for low, high in ((x1, x2), (y1, y2)):
+        reach, center = (high - low) * half * larger, (high + low) * half
+        corners.append((int(center - reach), int(center + reach)))
+    (left, right), (top, bottom) = corners
+    padded, result = np.pad(mask, 3), np.zeros(image_size, bool)
+    down, across = (np.float32(side + 2) / np.float32(n) for n in (bottom - top + 1, right - left + 1))
+    for y in range(max(top, 0), min(bottom + 1, image_size[0])):
+        for x in range(max(left, 0), min(right + 1, image_size[1])):
+            v, u = (y - top + 0.5) * float(down) - 0.5, (x - left + 0.5) * float(across) - 0.5
+            result[y, x] = zeros_outside(padded, np.float32(v), np.float32(u)) >= 0.5
+    return result
+
+
+LOOPS = {
+    "matterport": loop_matterport,
+    "aligned": loop_aligned,
+    "torchvision": loop_torchvision,
+    "detectron2": loop_detectron2,
+}
+
+
+@pytest.mark.parametrize("mode", ["torchvision", "detectron2"])
+def test_recorded_pixels_of_other_packages(mode):
+    golden, size = family_operators(), (97, 143)
+    expected = np.unpackbits(golden[f"paste/{mode}"])[: 12 * 97 * 143].reshape(12, *size).astype(bool)
+    found = paste_masks(family_uniform("ops/masks", (12, 28, 28)), golden["paste/boxes"], size, mode)
+    np.testing.assert_array_equal(found, expected)
+
+
+def random_masks():
+    """Masks of noise and of 0 and 1; boxes: any, tiny, of whole pixels, of thirds, larger than the image."""
+    rng = np.random.default_rng(6)
+    for number in range(30):
+        kind, side = number % 5, int(rng.choice([28, 14, 7]))
+        height, width = (int(n) for n in rng.integers(20, 200, 2))
+        masks = rng.uniform(0, 1, (6, side, side)).astype(np.float32)
+        if kind == 0:
+            masks = np.rint(ndimage.uniform_filter(masks, (0, 3, 3))).astype(np.float32)
+        corners = rng.uniform(0, 1, (6, 2)) * (width, height)
+        sides = rng.uniform(0.01, 1, (6, 2)) * (width, height) * (1, 0.01, 1, 1, 4)[kind]
+        if kind in (2, 3):
+            corners, sides = np.rint(corners) + (kind == 3) / 3, np.rint(sides) + 1
+        limits = np.tile((width, height), 2) * (3 if kind == 4 else 1)
+        boxes = np.clip(np.hstack([corners, corners + sides]), 0, limits).astype(np.float32)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        yield masks[kept], boxes[kept], (height, width)
+
+
+def test_torchvisions_pixels():
+    torch = pytest.importorskip("torch")
+    heads = pytest.importorskip("torchvision.models.detection.roi_heads")
+    for masks, boxes, size in random_masks():
+        pasted = heads.paste_masks_in_image(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), size)[:, 0]
+        np.testing.assert_array_equal(paste_masks(masks, boxes, size, "torchvision"), pasted.numpy() >= 0.5)
+
+
+def test_detectron2s_pixels():
+    """Sampled with PyTorch's operator, in the order of Detectron2's operations."""
+    torch = pytest.importorskip("torch")
+    for masks, boxes, size in random_masks():
+        low, high = torch.from_numpy(boxes)[:, None, None].split(2, dim=3)
+        centers = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) + 0.5 for n in size[::-1]), indexing="xy")
+        places = (torch.stack(centers, dim=-1) - low) / (high - low) * 2 - 1
+        sampled = torch.nn.functional.grid_sample(torch.from_numpy(masks)[:, None], places, align_corners=False)
+        np.testing.assert_array_equal(paste_masks(masks, boxes, size, "detectron2"), sampled[:, 0].numpy() >= 0.5)
+
+
+@pytest.mark.parametrize("mode", ["torchvision", "detectron2"])
+def test_random_masks_equal_the_loop(mode):
+    for masks, boxes, size in list(random_masks())[:5]:
+        found = paste_masks(masks[:1], boxes[:1], size, mode)[0]
+        np.testing.assert_array_equal(found, LOOPS[mode](masks[0], boxes[0], size))
+
+
+def test_a_center_on_the_edge_of_a_saturated_mask_is_inside():
+    mask = paste_masks(np.ones((1, 3, 3), np.float32), [[1.5, 1.5, 4.5, 4.5]], (7, 7), "detectron2")[0]
+    assert mask.astype(int).tolist() == [
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0, 0],
+        [0, 1, 1, 1, 1, 0, 0],
+        [0, 1, 1, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_torchvision_cuts_boxes_towards_zero_and_keeps_at_least_one_pixel():
+    ones = np.ones((2, 2), np.float32)  # twice as large with the zeros around it
+    crop, origin = paste_mask(ones, (3.2, 3.2, 5.2, 5.2), (9, 9), "torchvision")
+    assert (crop.shape, origin) == ((5, 5), (2, 2))  # 2.2 to 6.2 becomes 2 to 6, both included
+    crop, origin = paste_mask(ones, (0.1, 0.1, 1.3, 1.3), (9, 9), "torchvision")
+    assert (crop.shape, origin) == ((2, 2), (0, 0))  # -0.5 to 1.9 becomes 0 to 1
+    crop, origin = paste_mask(ones, (4.4, 4.4, 4.4, 4.4), (9, 9), "torchvision")
+    assert (crop.tolist(), origin) == ([[True]], (4, 4))
+
+
 @pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize(("mode", "oracle"), [("matterport", loop_matterport), ("aligned", loop_aligned)])
+@pytest.mark.parametrize(("mode", "oracle"), LOOPS.items())
 @pytest.mark.parametrize("side", [28, 14, 1])
 def test_equals_the_loop(box, mode, oracle, side):
     mask = probabilities(side=side)
@@ -162,7 +286,9 @@ def test_what_was_given_and_what_is_expected_is_said():
         paste_mask(ones[0, :0], np.zeros(4), (10, 10))
     with pytest.raises(InputError, match=r"shape \[28, 28\], the box \[1, 4\]; expected"):
         paste_mask(ones[0], np.zeros((1, 4)), (10, 10))
-    with pytest.raises(InputError, match=r"paste mode is 'nearest'; expected one of matterport, aligned$"):
+    with pytest.raises(
+        InputError, match=r"paste mode is 'nearest'; expected one of matterport, aligned, torchvision, detectron2$"
+    ):
         paste_mask(ones[0], np.zeros(4), (10, 10), "nearest")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -238,3 +239,148 @@ def test_apply_and_boxes_refuse_other_shapes():
             plan.apply(image)
     with pytest.raises(InputError, match=r"\[N, 4\]"):
         plan.boxes_to_image(np.zeros(4))
+
+
+def short_side(resampling, short=800, long=1333):
+    return ResizePolicy("short_side", short_side=short, long_side=long, resampling=resampling)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "policy", "resized", "padded"),
+    [
+        ((240, 320), short_side("float", 288, 448), (288, 384), (288, 384)),
+        ((300, 170), short_side("float", 288, 448), (448, 253), (448, 256)),
+        ((320, 427), short_side("float", 416, 672), (416, 555), (416, 576)),
+        ((200, 260), short_side("float", 224, 320), (224, 291), (224, 320)),
+        ((240, 320), short_side("pillow", 288, 448), (288, 384), (288, 384)),
+        # 640 * 800 / 426 = 1201.88, cut by torchvision and rounded by the others.
+        ((426, 640), short_side("float"), (800, 1201), (800, 1216)),
+        ((426, 640), short_side("pillow"), (800, 1202), (800, 1216)),
+        ((426, 640), short_side("opencv"), (800, 1202), (800, 1216)),
+        # 400 * 1333 / 1000 = 533.2; 45 * 1333 / 2000 = 29.99
+        ((1000, 400), short_side("float"), (1333, 533), (1344, 544)),
+        ((45, 2000), short_side("float"), (29, 1333), (32, 1344)),
+        ((45, 2000), short_side("pillow"), (30, 1333), (32, 1344)),
+        ((45, 2000), short_side("opencv"), (30, 1333), (32, 1344)),
+        # A longer side of 1332.5 is within the limit before it is rounded.
+        ((800, 1332), short_side("pillow"), (800, 1332), (800, 1344)),
+        ((1, 4000), short_side("float"), (1, 1333), (32, 1344)),
+        # MMDetection takes the larger number for the longer side, the others keep to the names.
+        ((100, 100), short_side("opencv", 96, 64), (64, 64), (64, 64)),
+        ((100, 120), short_side("opencv", 96, 64), (64, 77), (64, 96)),
+        ((100, 120), short_side("pillow", 96, 64), (53, 64), (64, 64)),
+        ((100, 120), short_side("float", 96, 64), (53, 64), (64, 64)),
+    ],
+)
+def test_hand_checked_plans_by_the_short_side(image_size, policy, resized, padded):
+    plan = plan_letterbox(image_size, policy)
+    assert (plan.resized_size, plan.input_size) == (resized, padded)
+    assert (plan.offset, plan.window) == ((0, 0), (0, 0, *resized))
+
+
+def test_sides_by_the_short_side_are_those_of_each_package():
+    """The rules as each package has them, for sizes where the order of operations decides, and others."""
+    for number in range(5000):
+        height, width = 1 + number * 7919 % 1999, 1 + number * 104729 % 1777
+        short, long = 16 + number % 900, 16 + number * 31 % 1500
+        scale = min(short / min(height, width), long / max(height, width))
+        expected = {"float": (math.floor(float(height) * scale), math.floor(float(width) * scale))}
+        larger = min(max(long, short) / max(height, width), min(long, short) / min(height, width))
+        expected["opencv"] = int(height * float(larger) + 0.5), int(width * float(larger) + 0.5)
+        size = short * 1.0
+        scale = size / min(height, width)
+        new = (size, scale * width) if height < width else (scale * height, size)
+        if max(new) > long:
+            scale = long * 1.0 / max(new)
+            new = new[0] * scale, new[1] * scale
+        expected["pillow"] = int(new[0] + 0.5), int(new[1] + 0.5)
+        for resampling, size in expected.items():
+            if max(height, width) / min(height, width) < 500:
+                plan = plan_letterbox((height, width), short_side(resampling, short, long))
+                assert plan.resized_size == (max(1, size[0]), max(1, size[1]))
+
+
+def test_the_short_side_has_the_usual_defaults():
+    policy = ResizePolicy("short_side", resampling="float")
+    assert (policy.short_side, policy.long_side) == (800, 1333)
+    assert (policy.size_multiple, policy.image_dtype) == (32, "float32")
+    assert ResizePolicy.from_dict(policy.to_dict()) == policy
+    assert ResizePolicy("short_side", resampling="pillow").image_dtype == "uint8"
+    assert (ResizePolicy("pad64").size_multiple, ResizePolicy("pad64").image_dtype) == (64, "uint8")
+    assert ResizePolicy("pad64").to_dict() == {"mode": "pad64", "min_dim": None, "max_dim": None, "min_scale": None}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": "short_side"}, "resampling is 'truncated'; mode 'short_side' needs 'float', 'pillow' or 'opencv'"),
+        ({"mode": "pad64", "resampling": "float"}, "resampling is 'float'; mode 'pad64' needs 'truncated'"),
+        ({"mode": "short_side", "resampling": "nearest"}, "resampling is 'nearest'; expected one of truncated, float"),
+        ({"mode": "short_side", "resampling": ["float"]}, "expected one of truncated, float"),
+        (
+            {"mode": "short_side", "resampling": "float", "min_dim": 800},
+            "min_dim is 800; mode 'short_side' does not",
+        ),
+        ({"mode": "short_side", "resampling": "float", "max_dim": 64}, "max_dim is 64; mode 'short_side' does not use"),
+        (
+            {"mode": "short_side", "resampling": "float", "min_scale": 2.0},
+            "min_scale is 2.0; mode 'short_side'",
+        ),
+        (
+            {"mode": "square", "max_dim": 64, "short_side": 64},
+            "short_side is 64; mode 'square' does not use it: set",
+        ),
+        ({"mode": "none", "long_side": 64}, "long_side is 64; mode 'none' does not use it"),
+        ({"mode": "short_side", "resampling": "float", "short_side": 0}, "short_side is 0; expected an integer from 1"),
+        ({"mode": "short_side", "resampling": "float", "long_side": 1e3}, "long_side is 1000.0; expected an integer"),
+        ({"mode": "short_side", "resampling": "float", "long_side": 10_001}, "expected an integer from 1 to 10000"),
+    ],
+)
+def test_a_short_side_that_cannot_be_is_refused(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        ResizePolicy(**values)
+
+
+@pytest.mark.parametrize("resampling", ["float", "pillow", "opencv"])
+@pytest.mark.parametrize(("size", "channels"), [((50, 40), 3), ((64, 96), 3), ((31, 90), 1), ((33, 20), 5)])
+def test_the_input_by_the_short_side(resampling, size, channels):
+    image = np.random.default_rng(5).integers(1, 256, (*size, channels), np.uint8)
+    plan = plan_letterbox(size, short_side(resampling, 64, 128))
+    found = plan.apply(image)
+    assert found.shape == (*plan.input_size, channels)
+    assert found.dtype == ("float32" if resampling == "float" else "uint8")
+    assert found.flags.c_contiguous
+    height, width = plan.resized_size
+    assert found[:height, :width].min() >= 1
+    assert not found[height:].any()
+    assert not found[:, width:].any()
+    assert abs(found[:height, :width].mean() - image.mean()) < 8
+    if channels in (1, 3):
+        opened = Image.fromarray(image if channels == 3 else image[:, :, 0])
+        np.testing.assert_array_equal(plan.apply(opened), found)
+    if plan.resized_size == size:
+        np.testing.assert_array_equal(found[:height, :width], image)
+
+
+@pytest.mark.parametrize("resampling", ["float", "pillow", "opencv"])
+def test_boxes_by_the_short_side_are_in_proportion_in_float32(resampling):
+    plan = plan_letterbox((300, 170), short_side(resampling, 288, 448))
+    height, width = plan.resized_size
+    np.testing.assert_allclose(plan.boxes_to_image([[0, 0, width, height]]), [[0, 0, 170, 300]], rtol=1e-7)
+    boxes = np.random.default_rng(0).uniform(0, 400, (50, 4)).astype(np.float32)
+    for column, ratio in enumerate((170 / width, 300 / height) * 2):
+        if resampling == "opencv":
+            expected = boxes[:, column] / np.float32(1 / ratio)
+        else:
+            expected = boxes[:, column] * np.float32(ratio)
+        np.testing.assert_array_equal(plan.boxes_to_image(boxes)[:, column], expected)
+
+
+@pytest.mark.parametrize("resampling", ["float", "pillow", "opencv"])
+def test_detected_boxes_by_the_short_side(resampling):
+    plan = plan_letterbox((100, 200), short_side(resampling, 50, 100))
+    boxes = np.array([[10, 10, 10.1, 10.1], [90, 40, 120, 60], [5, 5, 5, 9], [101, 3, 110, 9]], np.float32)
+    mapped, kept = plan.detected_to_image(boxes)
+    assert mapped.dtype == np.float32
+    assert kept.tolist() == [True, True, False, resampling != "pillow"]  # small boxes stay, unlike after rounding
+    assert mapped[1].tolist() == ([180, 80, 200, 100] if resampling == "pillow" else [180, 80, 240, 120])
