@@ -2,12 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from maskrcnn.configuration.model import AnchorStep, BoxFrame, ModelConfig
+
+
+def half_sides(
+    scale: float, ratios: Sequence[float], rounding: bool = False, frame: BoxFrame = "inclusive"
+) -> tuple[list[float], list[float]]:
+    """Return half the heights and half the widths of a level's anchors, one per ratio, in input pixels."""
+    if rounding:  # in float32 and half to even, as in torchvision
+        roots = np.sqrt(1 / np.array(ratios, np.float32))
+        heights, widths = np.float32(scale) * roots, np.float32(scale) * (1 / roots)
+        return np.round(heights / 2).tolist(), np.round(widths / 2).tolist()
+    half_heights = [0.5 * (scale / math.sqrt(ratio)) for ratio in ratios]
+    half_widths = [0.5 * (scale * math.sqrt(ratio)) for ratio in ratios]
+    if frame == "continuous":  # where this frame comes from, they are float32 before they are added to the centers
+        return np.array(half_heights, np.float32).tolist(), np.array(half_widths, np.float32).tolist()
+    return half_heights, half_widths
 
 
 def level_sides(
-    length: tf.Tensor, stride: int, anchor_stride: int, offsets: Sequence[float]
+    length: Any, stride: int, anchor_stride: int, offsets: Sequence[float], step: AnchorStep = "stride"
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the low and the high side of each anchor along one axis.
 
@@ -16,25 +35,30 @@ def level_sides(
         stride: Input pixels per cell.
         anchor_stride: Cells between anchor centers.
         offsets: Half the anchor's side per ratio, in input pixels.
+        step: As in the configuration.
 
     Returns:
         float64 [cells, R] pixels: center - offset, center + offset.
     """
     cells = -(-length // stride)  # rounded up, as a network of this stride does
     # The center is the cell's corner, not its middle, because the weights were trained that way.
-    centers = tf.cast(tf.range(0, cells, anchor_stride), tf.float64) * stride
+    centers = tf.cast(tf.range(0, cells, anchor_stride), tf.float64)
+    centers *= stride if step == "stride" else tf.cast(length // cells, tf.float64)
     half = tf.constant(offsets, tf.float64)
     return centers[:, None] - half, centers[:, None] + half
 
 
-def pyramid_anchors(
+def level_anchors(
     image_size: tf.Tensor,
     strides: Sequence[int],
     scales: Sequence[float],
     ratios: Sequence[float],
     anchor_stride: int = 1,
-) -> tf.Tensor:
-    """Return the anchors of all levels in the order of the RPN's output: level, row, column, ratio.
+    rounding: bool = False,
+    step: AnchorStep = "stride",
+    frame: BoxFrame = "inclusive",
+) -> list[tf.Tensor]:
+    """Return the anchors of each level in the order of the RPN's output: row, column, ratio.
 
     Args:
         image_size: int32 [2] height, width of the padded image in pixels.
@@ -42,25 +66,47 @@ def pyramid_anchors(
         scales: Anchor side in pixels, one per level.
         ratios: Width / height.
         anchor_stride: Cells between anchor centers.
+        rounding: Whether half sides are rounded to pixels.
+        step: Pixels between centers, as in the configuration.
+        frame: That of the network.
 
     Returns:
-        float32 [A, 4] y1, x1, y2, x2, normalized to the padded image; not clipped.
+        float32 [A_l, 4] y1, x1, y2, x2 per level, in `frame`; not clipped.
     """
     # Sides are computed per axis in float64 and rounded once. This gives the bits of the original, and computes
     # rows + columns instead of rows x columns values in double precision.
     last = tf.cast(image_size, tf.float64) - 1.0
     levels = []
     for stride, scale in zip(strides, scales, strict=True):
-        half_heights = [0.5 * (scale / math.sqrt(ratio)) for ratio in ratios]
-        half_widths = [0.5 * (scale * math.sqrt(ratio)) for ratio in ratios]
-        y1, y2 = level_sides(image_size[0], stride, anchor_stride, half_heights)
-        x1, x2 = level_sides(image_size[1], stride, anchor_stride, half_widths)
-        rows = tf.cast(tf.stack([y1 / last[0], (y2 - 1.0) / last[0]], axis=-1), tf.float32)  # [rows, R, 2]
-        columns = tf.cast(tf.stack([x1 / last[1], (x2 - 1.0) / last[1]], axis=-1), tf.float32)
+        half_heights, half_widths = half_sides(scale, ratios, rounding, frame)
+        y1, y2 = level_sides(image_size[0], stride, anchor_stride, half_heights, step)
+        x1, x2 = level_sides(image_size[1], stride, anchor_stride, half_widths, step)
+        rows = _in_frame(y1, y2, last[0], frame)  # [rows, R, 2]
+        columns = _in_frame(x1, x2, last[1], frame)
         num_rows, num_columns = tf.shape(rows)[0], tf.shape(columns)[0]
         shape = tf.stack([num_rows, num_columns, len(ratios), 2])
         y = tf.broadcast_to(rows[:, None], shape)  # [rows, columns, R, 2]
         x = tf.broadcast_to(columns[None], shape)
         grid = tf.stack([y[..., 0], x[..., 0], y[..., 1], x[..., 1]], axis=-1)
         levels.append(tf.reshape(grid, [-1, 4]))
-    return tf.concat(levels, axis=0)
+    return levels
+
+
+def _in_frame(low: tf.Tensor, high: tf.Tensor, last: tf.Tensor, frame: BoxFrame) -> tf.Tensor:
+    if frame == "inclusive":
+        low, high = low / last, (high - 1.0) / last
+    return tf.cast(tf.stack([low, high], axis=-1), tf.float32)
+
+
+def model_anchors(image_size: tf.Tensor, config: ModelConfig) -> list[tf.Tensor]:
+    """Return the anchors of each level P2 to P6 of a network; see `level_anchors`."""
+    return level_anchors(
+        image_size,
+        config.backbone_strides,
+        config.anchor_scales,
+        config.anchor_ratios,
+        config.anchor_stride,
+        config.anchor_rounding,
+        config.anchor_step,
+        config.box_frame,
+    )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
+from maskrcnn.configuration.model import BoxFrame
 from runtime.masks.edges import PasteMode
 
 POSITIVE_IOU = 0.5
@@ -12,7 +13,7 @@ CROWD_IOU = 0.001
 
 
 class HeadTargets(NamedTuple):
-    """R rows per image: positives, then negatives, then padding; boxes are normalized.
+    """R rows per image: positives, then negatives, then padding; boxes are in the frame of the network.
 
     Attributes:
         rois: float32 [B, R, 4], zero in padding.
@@ -34,7 +35,7 @@ class GroundTruth(NamedTuple):
 
     Attributes:
         class_ids: int32 [B, N]; negative for a crowd of that class.
-        boxes: float32 [B, N, 4] normalized.
+        boxes: float32 [B, N, 4] in the frame of the network.
         masks: float32 [B, N, h, w], spanning each box if `mini_masks`, else the whole image.
     """
 
@@ -57,7 +58,7 @@ def head_targets(
     crowd is 0.001 or more.
 
     Args:
-        proposals: float32 [B, N, 4] normalized; zero rows are padding.
+        proposals: float32 [B, N, 4] in the frame of the network; zero rows are padding.
         truth: The objects.
         seeds: int32 [B, 2], random seed of each image.
         rois_per_image: R.
@@ -150,6 +151,7 @@ def mask_targets(
     mask_size: int,
     paste: PasteMode,
     mini_masks: bool,
+    box_frame: BoxFrame = "inclusive",
 ) -> tf.Tensor:
     """Crop the masks of objects to their ROIs, at the output size of the mask head.
 
@@ -157,18 +159,20 @@ def mask_targets(
     trained. "aligned" puts each sample at the center of its bin, where the pasting of the same name expects it.
 
     Args:
-        rois: float32 [B, P, 4] normalized.
+        rois: float32 [B, P, 4] in `box_frame`, as the boxes of `truth`.
         truth: The objects.
         objects: int32 [B, P], the object of each ROI.
         image_size: int32 [2] height, width of the padded image.
         mask_size: M.
         paste: How predicted masks will be pasted into the image.
         mini_masks: Whether `truth.masks` span the boxes.
+        box_frame: That of the network.
 
     Returns:
         float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0.
     """
-    frame = tf.gather(truth.boxes, objects, batch_dims=1) if mini_masks else tf.constant([0.0, 0.0, 1.0, 1.0])
+    whole = box_ops.whole_input(image_size, box_frame)
+    frame = tf.gather(truth.boxes, objects, batch_dims=1) if mini_masks else whole
     frame = tf.broadcast_to(frame, tf.shape(rois))
     batch, per_image = tf.shape(truth.masks)[0], tf.shape(truth.masks)[1]
     height, width = tf.shape(truth.masks)[2], tf.shape(truth.masks)[3]
@@ -179,7 +183,8 @@ def mask_targets(
         relative = tf.reshape(_relative(rois, frame), [-1, 4])
         samples = tf.image.crop_and_resize(canvas, relative, index, size)[..., 0]
     else:
-        samples = _aligned_samples(canvas, rois, frame, index, image_size, mask_size)
+        pixels, frame_pixels = (box_ops.to_pixels(boxes, image_size, box_frame) for boxes in (rois, frame))
+        samples = _aligned_samples(canvas, pixels, frame_pixels, index, mask_size)
     return tf.reshape(tf.round(samples), tf.concat([tf.shape(objects), size], axis=0))
 
 
@@ -191,14 +196,13 @@ def _relative(rois: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:
 
 
 def _aligned_samples(
-    canvas: tf.Tensor, rois: tf.Tensor, frame: tf.Tensor, index: tf.Tensor, image_size: tf.Tensor, mask_size: int
+    canvas: tf.Tensor, pixels: tf.Tensor, frame_pixels: tf.Tensor, index: tf.Tensor, mask_size: int
 ) -> tf.Tensor:
     """Return bilinear samples [N, M, M] at bin centers: 0 outside the frame, the edge cell's value near its edge.
 
     Cell i of a mask of n cells over a frame of s pixels has its center at (i + 0.5) * s / n. Example: if the ROI
     equals its frame, M = 28 and n = 56, bin 0 has its center at 1 / 56 of the side, between cells 0 and 1.
     """
-    pixels, frame_pixels = box_ops.denormalize(rois, image_size), box_ops.denormalize(frame, image_size)
     relative = tf.reshape(_relative(pixels, frame_pixels), [-1, 4])
     cells = tf.cast(tf.shape(canvas)[1:3], tf.float32)
     step = (relative[:, 2:] - relative[:, :2]) / mask_size

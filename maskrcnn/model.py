@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.anchors import pyramid_anchors
+from maskrcnn.anchors import model_anchors
 from maskrcnn.backbone import batch_norm, build_backbone
 from maskrcnn.box_head import build_box_head
-from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.model import BoxFrame, Config
 from maskrcnn.detection import detect
 from maskrcnn.errors import ConfigError
 from maskrcnn.fpn import build_fpn
@@ -24,7 +24,7 @@ from maskrcnn.rpn import apply_rpn, build_rpn, propose
 class Stages(NamedTuple):
     """Every stage boundary tensor, in the order of computation.
 
-    The batch axis comes first; boxes are y1, x1, y2, x2 normalized to the padded image. `rois` are crops.
+    The batch axis comes first; boxes are y1, x1, y2, x2 in the frame of the network. `rois` are crops.
     """
 
     p2: tf.Tensor
@@ -119,15 +119,8 @@ class MaskRCNN(keras.Model):
         return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
 
     def anchors(self, image_size: tf.Tensor) -> tf.Tensor:
-        """Return anchors float32 [A, 4], normalized, for an image of int32 [2] height, width."""
-        model = self.config.model
-        return pyramid_anchors(
-            image_size,
-            model.backbone_strides,
-            model.anchor_scales,
-            model.anchor_ratios,
-            model.anchor_stride,
-        )
+        """Return anchors float32 [A, 4], in the frame of the network, for an image of int32 [2] height, width."""
+        return tf.concat(model_anchors(image_size, self.config.model), axis=0)
 
     def features(self, molded: tf.Tensor) -> list[tf.Tensor]:
         """Return P2..P6 of molded images; float32 even in mixed precision, because crops are sampled from them."""
@@ -142,11 +135,24 @@ class MaskRCNN(keras.Model):
         logits, deltas = apply_rpn(self.rpn, features)
         return (tf.nn.softmax(logits) if self.config.model.objectness == "softmax" else logits), deltas
 
-    def proposals(self, probs: tf.Tensor, deltas: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
-        """Return proposals [B, N, 4] from the output of the RPN."""
-        limits = self.config.proposals
-        std = self.config.model.rpn_box_std
-        return propose(probs, deltas, self.anchors(image_size), limits, std, limits.post_nms_inference)
+    def proposals(
+        self,
+        probs: tf.Tensor,
+        deltas: tf.Tensor,
+        image_size: tf.Tensor,
+        windows: tf.Tensor | None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Return proposals [B, N, 4] from the output of the RPN; `windows` [B, 4] are in input pixels."""
+        model = self.config.model
+        area = box_ops.whole_input(image_size, model.box_frame)
+        if self.config.proposals.clip == "window":
+            if windows is None:
+                raise ConfigError("proposals.clip is 'window', but where the images lie is not known: expected 'input'")
+            area = box_ops.to_frame(windows, image_size, model.box_frame)[:, None, :]
+        anchors = model_anchors(image_size, model)
+        scores = probs[..., probs.shape[-1] - 1]  # of two, background and object, the second
+        return propose(scores, deltas, anchors, self.config, area, training)
 
     def crops(
         self,
@@ -200,7 +206,7 @@ class MaskRCNN(keras.Model):
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
-        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size))
+        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size, windows))
         atlas = build_atlas(levels[:4])
         box_rois = tap("box_rois", self.crops(atlas, proposals, image_size, model.box_pool_size))
         class_probs, box_deltas = self.classify(box_rois, batch)
@@ -209,7 +215,7 @@ class MaskRCNN(keras.Model):
             proposals,
             class_probs,
             box_deltas,
-            box_ops.normalize(windows, image_size),
+            box_ops.to_frame(windows, image_size, model.box_frame),
             self.config,
             score_threshold,
             nms_threshold,
@@ -256,19 +262,23 @@ class MaskRCNN(keras.Model):
         """
         return self.contract(self.stages(images, windows, score_threshold, nms_threshold), images)
 
-    @staticmethod
-    def contract(stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Convert stage boundary tensors to the outputs of an artifact. Only here y, x becomes x, y."""
-        pixels = box_ops.denormalize(stages.detected_boxes, box_ops.grid_size(images))
-        rows = tf.range(tf.shape(stages.scores)[1])[None, :]
-        used = rows < stages.num_detections[:, None]  # [B, D]
-        return {
-            "num_detections": stages.num_detections,
-            "boxes": tf.where(used[..., None], tf.gather(pixels, [1, 0, 3, 2], axis=-1), 0.0),
-            "scores": stages.scores,
-            "class_ids": stages.class_ids,
-            "masks": tf.where(used[..., None, None], stages.masks, 0.0),
-        }
+    def contract(self, stages: Stages, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Convert stage boundary tensors to the outputs of an artifact; see `contract`."""
+        return contract(stages, images, self.config.model.box_frame)
+
+
+def contract(stages: Stages, images: tf.Tensor, frame: BoxFrame = "inclusive") -> dict[str, tf.Tensor]:
+    """Convert stage boundary tensors, boxes in `frame`, to the outputs of an artifact. Only here y, x becomes x, y."""
+    pixels = box_ops.to_pixels(stages.detected_boxes, box_ops.grid_size(images), frame)
+    rows = tf.range(tf.shape(stages.scores)[1])[None, :]
+    used = rows < stages.num_detections[:, None]  # [B, D]
+    return {
+        "num_detections": stages.num_detections,
+        "boxes": tf.where(used[..., None], tf.gather(pixels, [1, 0, 3, 2], axis=-1), 0.0),
+        "scores": stages.scores,
+        "class_ids": stages.class_ids,
+        "masks": tf.where(used[..., None, None], stages.masks, 0.0),
+    }
 
 
 def split_mean(mean: float) -> tuple[float, float] | None:

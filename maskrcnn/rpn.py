@@ -1,13 +1,16 @@
 """Region proposal network (Faster R-CNN, section 3): its head and its proposals."""
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from maskrcnn import boxes as box_ops, nms
-from maskrcnn.configuration.model import ModelConfig, ProposalConfig
+from maskrcnn.configuration.model import Config, ModelConfig
 
-UNIT_WINDOW = (0.0, 0.0, 1.0, 1.0)
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 def build_rpn(config: ModelConfig) -> keras.Model:
@@ -53,29 +56,83 @@ def _rows(level: tf.Tensor, width: int) -> tf.Tensor:
 
 
 def propose(
-    probs: tf.Tensor,
+    scores: tf.Tensor,
     deltas: tf.Tensor,
-    anchors: tf.Tensor,
-    config: ProposalConfig,
-    box_std: tuple[float, ...],
-    count: int,
+    anchors: Sequence[tf.Tensor],
+    config: Config,
+    area: tf.Tensor,
+    training: bool = False,
 ) -> tf.Tensor:
-    """Return the `count` best anchors, refined, clipped to the image, and after NMS.
+    """Return the best anchors, refined, clipped, and after NMS.
 
     Args:
-        probs: float32 [B, A, 2] background, object.
-        deltas: float32 [B, A, 4] in units of `box_std`.
-        anchors: float32 [A, 4] normalized.
+        scores: float32 [B, A], probabilities or logits: only their order counts. Equal scores keep the order of the
+            anchors.
+        deltas: float32 [B, A, 4] in units of the configuration's `rpn_box_std`.
+        anchors: float32 [A_l, 4] of each level, in the frame of the network.
+        config: Its `proposals` are the rules.
+        area: Where the boxes are clipped, in the frame of the network, float32 [4], or [B, 1, 4].
+        training: Which limits count.
 
     Returns:
-        float32 [B, count, 4] normalized, best first; zero rows if there are fewer.
+        float32 [B, N, 4] in the frame of the network, best first; zero rows if there are fewer.
     """
-    limit = tf.minimum(config.pre_nms_limit, tf.shape(anchors)[0])
-    # All levels together, unlike Detectron; equal scores keep the order of the anchors.
-    _, best = tf.math.top_k(probs[..., 1], k=limit)
-    best_deltas = tf.gather(deltas, best, batch_dims=1) * tf.constant(box_std, tf.float32)
-    refined = box_ops.decode(tf.gather(anchors, best), best_deltas)
-    refined = box_ops.clip(refined, tf.constant(UNIT_WINDOW))
-    valid = tf.ones_like(refined[..., :1], tf.bool)
-    rows, kept = nms.suppress(refined, valid, count, config.nms_threshold)
+    rules, model = config.proposals, config.model
+    limit = (training and rules.pre_nms_training) or rules.pre_nms_limit
+    count = rules.post_nms_training if training else rules.post_nms_inference
+    joined = tf.concat(anchors, axis=0)
+    if rules.per_level:
+        best, best_scores, present = _best_of_levels(scores, [tf.shape(level)[0] for level in anchors], limit)
+    else:
+        # Equal scores keep the order of the anchors.
+        _, best = tf.math.top_k(scores, k=tf.minimum(limit, tf.shape(joined)[0]))
+    best_deltas = tf.gather(deltas, best, batch_dims=1) * tf.constant(model.rpn_box_std, tf.float32)
+    refined = box_ops.decode(tf.gather(joined, best), best_deltas, model.box_frame, model.log_sizes)
+    refined = box_ops.clip(refined, area)
+    valid = box_ops.long_enough(refined, rules.min_side)
+    if rules.per_level:
+        return _suppress_levels(
+            refined, best_scores, valid & present[:, None], len(anchors), count, rules.nms_threshold
+        )
+    rows, kept = nms.suppress(refined, valid, count, rules.nms_threshold)
     return tf.where(kept[..., None], tf.gather(refined, rows, batch_dims=1), 0.0)
+
+
+def _best_of_levels(
+    scores: tf.Tensor, sizes: Sequence[tf.Tensor], limit: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the `limit` best anchors of each level: index and score [B, L * limit], and which exist, [L * limit].
+
+    A level of fewer anchors repeats its last one, which does not exist again.
+    """
+    found, first = [], tf.constant(0)
+    for size, level in zip(sizes, tf.split(scores, sizes, axis=1), strict=True):
+        padded = tf.pad(level, [[0, 0], [0, tf.maximum(limit - size, 0)]], constant_values=_LOWEST)
+        best, index = tf.math.top_k(padded, k=limit)
+        found.append((tf.minimum(index, size - 1) + first, best, tf.range(limit) < size))
+        first += size
+    index, best, present = (tf.concat(parts, axis=-1) for parts in zip(*found, strict=True))
+    return index, best, present
+
+
+def _suppress_levels(
+    boxes: tf.Tensor, scores: tf.Tensor, valid: tf.Tensor, levels: int, count: int, nms_threshold: float
+) -> tf.Tensor:
+    """Apply NMS to each level of boxes [B, L * limit, 4], and return the `count` best of all, [B, count, 4].
+
+    Levels are images for NMS, and not classes, which would share rows: a GPU compares all rows that it is given.
+    """
+    limit = boxes.shape[1] // levels
+    most = min(limit, count)
+    boxes = tf.reshape(boxes, [-1, limit, 4])  # [B * L, limit, 4]
+    rows, kept = nms.suppress(boxes, tf.reshape(valid, [-1, limit, 1]), most, nms_threshold)
+    # One float table, gathered once: ONNX Runtime has no CUDA kernel that gathers int32 or bool by batch.
+    table = tf.concat([boxes, tf.reshape(scores, [-1, limit, 1])], axis=-1)
+    table = tf.gather(table, rows, batch_dims=1)
+    key = tf.where(kept, table[..., 4], _LOWEST)
+    table = tf.concat([table[..., :4], tf.cast(kept, tf.float32)[..., None]], axis=-1)
+    table = tf.reshape(table, [-1, levels * most, 5])
+    _, best = tf.math.top_k(tf.reshape(key, [-1, levels * most]), k=min(count, levels * most))
+    table = tf.gather(table, best, batch_dims=1)
+    found = tf.where(table[..., 4:] > 0.5, table[..., :4], 0.0)
+    return tf.pad(found, [[0, 0], [0, count - found.shape[1]], [0, 0]]) if count > levels * most else found

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.anchors import level_sides
+from maskrcnn.anchors import half_sides, level_sides
 from maskrcnn.configuration.model import ModelConfig
 
 POSITIVE_IOU = 0.7
@@ -66,10 +66,11 @@ def anchor_grids(config: ModelConfig, image_size: tuple[int, int]) -> tuple[Leve
     """Return the anchors of an image of (height, width) input pixels."""
     grids, first = [], 0
     for stride, scale in zip(config.backbone_strides, config.anchor_scales, strict=True):
-        half_heights = [0.5 * (scale / ratio**0.5) for ratio in config.anchor_ratios]
-        half_widths = [0.5 * (scale * ratio**0.5) for ratio in config.anchor_ratios]
-        y1, y2 = (side.numpy() for side in level_sides(image_size[0], stride, config.anchor_stride, half_heights))
-        x1, x2 = (side.numpy() for side in level_sides(image_size[1], stride, config.anchor_stride, half_widths))
+        halves = half_sides(scale, config.anchor_ratios, config.anchor_rounding, config.box_frame)
+        (y1, y2), (x1, x2) = (
+            [side.numpy() for side in level_sides(length, stride, config.anchor_stride, offsets, config.anchor_step)]
+            for length, offsets in zip(image_size, halves, strict=True)
+        )
         grids.append(LevelGrid(y1, y2, x1, x2, first))
         first += y1.size * len(x1)
     return tuple(grids)

@@ -23,9 +23,18 @@ BackboneShortcut = Literal["projection", "identity"]
 Objectness = Literal["softmax", "sigmoid"]
 Padding = Literal["black", "mean"]
 RoiSampling = Literal["crop_and_resize", "roi_align"]
+RoiPadding = Literal["edge", "zeros"]
+RoiLevel = Literal["nearest", "floor"]
+BoxFrame = Literal["inclusive", "continuous"]
+AnchorStep = Literal["stride", "fitted"]
+ClipArea = Literal["input", "window"]
+Candidates = Literal["best_class", "every_class"]
 
 MAX_IMAGE_CHANNELS = 6
 STRIDES = (4, 8, 16, 32, 64)
+# A size delta of 20 multiplies a side by 5e8. After clipping to the image, larger deltas would give the same box, and
+# limiting them avoids NaN from inf - inf.
+MAX_LOG_SIZE = 20.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,20 @@ class ModelConfig:
         box_head_convolutions: Number of 3 x 3 convolutions of the box head, each with `fpn_channels` filters. With
             them, `head_batch_norm` leaves the fully connected layers alone.
         box_head_layers: Number of fully connected layers of the box head.
+        roi_padding: Of "roi_align": a sample outside a level reads its edge ("edge"), or zero from one cell outside
+            on ("zeros", as in PyTorch).
+        roi_aligned: Whether cell i of a level has its center at i + 0.5, or at i. If False, boxes are cropped as if
+            their sides were at least one cell. Only with `roi_padding` "zeros".
+        roi_sampling_ratio: Samples per bin and axis; 0: as many as the bin has cells, rounded up. Other than 2 only
+            with `roi_padding` "zeros".
+        roi_level: How 4 + log2(side / 224) becomes the level of a box: to the "nearest" or by "floor".
+        box_frame: Frame of the boxes in the network: "inclusive" (normalized, see `boxes`) or "continuous" (input
+            pixels, far sides exclusive).
+        min_log_size: Smallest size delta; smaller ones count as this. None: no limit.
+        max_log_size: Largest size delta.
+        anchor_rounding: Whether half the sides of anchors are rounded to whole pixels, half to even.
+        anchor_step: Pixels between anchors: the level's "stride", or "fitted" to the input (its side divided by the
+            cells of the level, rounded down).
     """
 
     class_names: tuple[str, ...] = ("BG",)
@@ -104,6 +127,15 @@ class ModelConfig:
     objectness: Objectness = switch("softmax")
     box_head_convolutions: int = switch(0)
     box_head_layers: int = switch(2)
+    roi_padding: RoiPadding = switch("edge")
+    roi_aligned: bool = switch(True)
+    roi_sampling_ratio: int = switch(2)
+    roi_level: RoiLevel = switch("nearest")
+    box_frame: BoxFrame = switch("inclusive")
+    min_log_size: float | None = switch(None)
+    max_log_size: float = switch(MAX_LOG_SIZE)
+    anchor_rounding: bool = switch(False)
+    anchor_step: AnchorStep = switch("stride")
 
     def __post_init__(self) -> None:
         for name, choices in _MODEL_CHOICES.items():
@@ -135,6 +167,13 @@ class ModelConfig:
             f"anchor_scales has {len(self.anchor_scales)} values: expected {len(strides)}, one per level",
         )
         require(len(self.anchor_ratios) >= 1, "anchor_ratios is empty: expected at least one")
+        self._check_sampling()
+        limits = self.min_log_size, self.max_log_size
+        require(
+            0 < self.max_log_size <= MAX_LOG_SIZE and (self.min_log_size is None or self.min_log_size < 0),
+            f"min_log_size and max_log_size are {limits}: expected a negative number or none, and a positive one of at "
+            f"most {MAX_LOG_SIZE:g}",
+        )
         for name in ("rpn_box_std", "box_std"):
             require(len(getattr(self, name)) == 4, f"{name} needs 4 values (dy, dx, log dh, log dw)")
         for name in _POSITIVE_MODEL_FIELDS:
@@ -165,6 +204,24 @@ class ModelConfig:
             "expected a multiple of 64",
         )
 
+    def _check_sampling(self) -> None:
+        require(
+            self.roi_sampling_ratio >= 0,
+            f"roi_sampling_ratio is {self.roi_sampling_ratio}: expected the samples per bin and axis, or 0 for as many "
+            "as a bin has cells",
+        )
+        if self.roi_padding == "zeros":
+            require(
+                self.roi_sampling == "roi_align",
+                f"roi_padding is 'zeros' and roi_sampling {self.roi_sampling!r}: only 'roi_align' has zeros outside",
+            )
+            return
+        require(
+            self.roi_aligned and self.roi_sampling_ratio == 2,
+            f"roi_aligned is {self.roi_aligned} and roi_sampling_ratio {self.roi_sampling_ratio}: other than True and "
+            "2, they need roi_sampling 'roi_align' with roi_padding 'zeros'",
+        )
+
     @property
     def num_classes(self) -> int:
         """Number of classes, including the background."""
@@ -174,6 +231,11 @@ class ModelConfig:
     def objectness_logits(self) -> int:
         """Number of the RPN's logits for each anchor."""
         return 2 if self.objectness == "softmax" else 1
+
+    @property
+    def log_sizes(self) -> tuple[float | None, float]:
+        """`min_log_size` and `max_log_size`."""
+        return self.min_log_size, self.max_log_size
 
     @property
     def mask_size(self) -> int:
@@ -207,6 +269,10 @@ _MODEL_CHOICES = {
     "backbone_padding": BackbonePadding,
     "backbone_shortcut": BackboneShortcut,
     "objectness": Objectness,
+    "roi_padding": RoiPadding,
+    "roi_level": RoiLevel,
+    "box_frame": BoxFrame,
+    "anchor_step": AnchorStep,
 }
 
 
@@ -219,17 +285,34 @@ class ProposalConfig:
         post_nms_training: Proposals per image in training.
         post_nms_inference: Proposals per image in inference.
         nms_threshold: An anchor is dropped if its IoU with a better one exceeds this.
+        pre_nms_training: `pre_nms_limit` of training; None: the same.
+        per_level: Whether the limit before suppression holds, and boxes suppress each other, within each pyramid level
+            or over all levels together.
+        min_side: Boxes with a shorter side, in input pixels, or without area are left out before suppression; None:
+            none are. Needs `model.box_frame` "continuous".
+        clip: Area to which boxes are clipped: the whole "input", or the "window" of the image in it.
     """
 
     pre_nms_limit: int = 6000
     post_nms_training: int = 2000
     post_nms_inference: int = 1000
     nms_threshold: float = 0.7
+    pre_nms_training: int | None = switch(None)
+    per_level: bool = switch(False)
+    min_side: float | None = switch(None)
+    clip: ClipArea = switch("input")
 
     def __post_init__(self) -> None:
-        for name in ("pre_nms_limit", "post_nms_training", "post_nms_inference"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("pre_nms_limit", "pre_nms_training", "post_nms_training", "post_nms_inference"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}: expected at least 1")
         require(0 <= self.nms_threshold <= 1, f"nms_threshold is {self.nms_threshold}: expected 0 to 1")
+        require_choice("clip", self.clip, ClipArea)
+        _check_min_side(self.min_side)
+
+
+def _check_min_side(value: float | None) -> None:
+    require(value is None or value >= 0, f"min_side is {value}: expected a number of pixels, 0 or more, or none")
 
 
 @dataclass(frozen=True)
@@ -245,6 +328,9 @@ class DetectionConfig:
         drop_empty_boxes: Drop boxes without area before the best are chosen. The original keeps them, and they can
             use up rows.
         mask_paste: How mask probabilities become pixels; see `runtime.masks.paste`.
+        candidates: Whether a proposal can become a detection of its "best_class", if that is not the background, or of
+            "every_class" whose score is high enough, with one box for each.
+        min_side: As in `ProposalConfig`, after clipping.
     """
 
     max_detections: int = 100
@@ -252,9 +338,13 @@ class DetectionConfig:
     nms_threshold: float = 0.3
     drop_empty_boxes: bool = False
     mask_paste: PasteMode = "matterport"
+    candidates: Candidates = switch("best_class")
+    min_side: float | None = switch(None)
 
     def __post_init__(self) -> None:
         require_choice("mask_paste", self.mask_paste, PasteMode)
+        require_choice("candidates", self.candidates, Candidates)
+        _check_min_side(self.min_side)
         require(self.max_detections >= 1, f"max_detections is {self.max_detections}: expected at least 1")
         for name in ("min_score", "nms_threshold"):
             value = getattr(self, name)
@@ -275,6 +365,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_bands(self.pixels, self.model.image_channels)
+        for section, side in (("proposals", self.proposals.min_side), ("detection", self.detection.min_side)):
+            require(
+                side is None or self.model.box_frame == "continuous",
+                f"{section}.min_side is {side}: sides are in pixels only where model.box_frame is 'continuous'",
+            )
         require(
             self.resize.mode != "crop",
             "resize mode 'crop' discards most of an image: set it in training.resize, and use 'pad64' here",

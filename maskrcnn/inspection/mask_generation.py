@@ -7,6 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
+from maskrcnn import boxes as box_ops
 from maskrcnn.data.sample import Sample, sample_arrays
 from maskrcnn.inspection.strips import cell, cut, strip
 from maskrcnn.intermediates.color_map import color_map
@@ -53,11 +54,10 @@ def mask_targets_of(network: MaskRCNN, sample: Sample, seed: int = 0) -> MaskTar
     found = training.targets(proposals, batch, image_size)
     class_ids = found.class_ids.numpy()[0, : found.masks.shape[1]]
     rows = np.flatnonzero(class_ids > 0)
-    last = np.array(size, np.float64) - 1
-    rois = found.rois.numpy()[0][rows] * np.tile(last, 2) + np.array([0, 0, 1, 1])
+    rois = box_ops.to_pixels(tf.constant(found.rois.numpy()[0][rows], tf.float64), image_size, config.model.box_frame)
     return MaskTargets(
         sample.image,
-        rois[:, [1, 0, 3, 2]],
+        rois.numpy()[:, [1, 0, 3, 2]],
         class_ids[rows],
         found.masks.numpy()[0][rows],
         int(np.sum(found.valid.numpy())),

@@ -12,7 +12,6 @@ from maskrcnn import boxes as box_ops, nms
 from maskrcnn.evaluation.metrics import box_iou, recall
 from maskrcnn.inspection.scene import Scene, Shape, box_of
 from maskrcnn.intermediates.stage_run import Floats, StageRun
-from maskrcnn.rpn import UNIT_WINDOW
 from runtime.output.draw import Color
 
 RECALL_IOU = 0.7
@@ -53,7 +52,7 @@ def proposal_steps(run: StageRun) -> ProposalSteps:
     anchors = tf.gather(tf.constant(run.anchors), order)
     deltas = tf.gather(tf.constant(run.tensors["rpn_deltas"]), order) * tf.constant(std, tf.float32)
     refined = box_ops.decode(anchors, deltas)
-    clipped = box_ops.clip(refined, tf.constant(UNIT_WINDOW))
+    clipped = box_ops.clip(refined, tf.constant(box_ops.UNIT_WINDOW))
     valid = tf.ones([1, len(order), 1], tf.bool)
     rows, kept = nms.suppress(clipped[None], valid, limits.post_nms_inference, limits.nms_threshold)
     return ProposalSteps(*(t.numpy() for t in (order, scores, anchors, refined, clipped, rows[0][kept[0]])))

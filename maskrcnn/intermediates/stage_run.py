@@ -10,9 +10,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.anchors import pyramid_anchors
+from maskrcnn.anchors import model_anchors
 from maskrcnn.configuration.model import Config
-from maskrcnn.model import MaskRCNN, Stages
+from maskrcnn.model import MaskRCNN, Stages, contract
 from maskrcnn.roi_align import LEVELS, assign_levels, build_atlas
 from maskrcnn.rpn_targets import anchor_grids
 from runtime.arguments import real
@@ -33,8 +33,8 @@ class StageRun:
         picture: uint8 [H, W, 3], the image as it was read.
         letterbox: Where the image lies in the input.
         image: [h, w, C], the input of the network.
-        tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes are y1, x1, y2, x2 normalized to
-            the input, crops [N, side, side, C].
+        tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes are y1, x1, y2, x2 in the
+            network's frame, crops [N, side, side, C].
     """
 
     config: Config
@@ -47,17 +47,8 @@ class StageRun:
 
     @cached_property
     def anchors(self) -> Floats:
-        """All anchors, float32 [A, 4] normalized, in the order of the RPN's outputs."""
-        model = self.config.model
-        return np.asarray(
-            pyramid_anchors(
-                tf.constant(self.image.shape[:2]),
-                model.backbone_strides,
-                model.anchor_scales,
-                model.anchor_ratios,
-                model.anchor_stride,
-            )
-        )
+        """All anchors, float32 [A, 4] in the frame of the network, in the order of the RPN's outputs."""
+        return np.concatenate(model_anchors(tf.constant(self.image.shape[:2]), self.config.model))
 
     @cached_property
     def anchor_levels(self) -> npt.NDArray[np.int64]:
@@ -69,7 +60,7 @@ class StageRun:
     def detections(self) -> Detections:
         """The detections, in the frame of the image as it was read."""
         stages = Stages(**{name: tf.constant(self.tensors[name][None]) for name in Stages._fields})
-        outputs = MaskRCNN.contract(stages, tf.constant(self.image[None]))
+        outputs = contract(stages, tf.constant(self.image[None]), self.config.model.box_frame)
         found = {name: np.asarray(outputs[name])[0] for name in OUTPUT_NAMES}
         return to_detections(found, self.letterbox, self.config.model.class_names, self.config.detection.mask_paste)
 
@@ -79,12 +70,13 @@ class StageRun:
         return shown(self.image)
 
     def to_input(self, boxes: Floats) -> npt.NDArray[np.float64]:
-        """Convert normalized boxes [N, 4] to x1, y1, x2, y2 in input pixels."""
-        pixels = box_ops.denormalize(tf.constant(boxes, tf.float32), tf.constant(self.image.shape[:2])).numpy()
+        """Convert boxes [N, 4] of the network's frame to x1, y1, x2, y2 in input pixels."""
+        size, frame = tf.constant(self.image.shape[:2]), self.config.model.box_frame
+        pixels = box_ops.to_pixels(tf.constant(boxes, tf.float32), size, frame).numpy()
         return np.asarray(pixels[:, [1, 0, 3, 2]], np.float64)
 
     def to_picture(self, boxes: Floats) -> npt.NDArray[np.float64]:
-        """Convert normalized boxes [N, 4] to x1, y1, x2, y2 in pixels of the image as it was read."""
+        """Convert boxes [N, 4] of the network's frame to x1, y1, x2, y2 in pixels of the image as it was read."""
         return self.letterbox.boxes_to_image(self.to_input(boxes))
 
     def levels(self, boxes: Floats) -> npt.NDArray[np.int32]:

@@ -19,7 +19,7 @@ from maskrcnn.losses import (
 )
 from maskrcnn.model import MaskRCNN
 from maskrcnn.roi_align import build_atlas
-from maskrcnn.rpn import apply_rpn, propose
+from maskrcnn.rpn import apply_rpn
 
 Batch = dict[str, tf.Tensor]
 
@@ -68,17 +68,16 @@ class TrainingModel(keras.Model):
         logits, deltas = apply_rpn(self.network.rpn, features)
         return RegionOutputs(features, logits, deltas)
 
-    def proposals(self, regions: RegionOutputs, image_size: tf.Tensor) -> tf.Tensor:
+    def proposals(self, regions: RegionOutputs, image_size: tf.Tensor, windows: tf.Tensor | None = None) -> tf.Tensor:
         """Return proposals [B, N, 4]; no gradient flows through their coordinates."""
-        limits, std = self.network.config.proposals, self.network.config.model.rpn_box_std
-        probs = tf.nn.softmax(regions.logits)
-        anchors = self.network.anchors(image_size)
-        return tf.stop_gradient(propose(probs, regions.deltas, anchors, limits, std, limits.post_nms_training))
+        one_logit = self.network.config.model.objectness == "sigmoid"
+        probs = regions.logits if one_logit else tf.nn.softmax(regions.logits)
+        return tf.stop_gradient(self.network.proposals(probs, regions.deltas, image_size, windows, training=True))
 
     def targets(self, proposals: tf.Tensor, batch: Batch, image_size: tf.Tensor) -> HeadTargets:
         """Sample the rows for the heads from the proposals."""
         config, training = self.network.config, self.network.config.training
-        boxes = box_ops.normalize(batch["boxes"], image_size)
+        boxes = box_ops.to_frame(batch["boxes"], image_size, config.model.box_frame)
         truth = GroundTruth(batch["class_ids"], boxes, tf.cast(batch["masks"], tf.float32))
         found, objects = head_targets(
             proposals,
@@ -96,6 +95,7 @@ class TrainingModel(keras.Model):
             config.model.mask_size,
             config.detection.mask_paste,
             training.mini_mask_size is not None,
+            config.model.box_frame,
         )
         found = found._replace(deltas=found.deltas / tf.constant(config.model.box_std, tf.float32), masks=masks)
         return HeadTargets(*(tf.stop_gradient(tensor) for tensor in found))
@@ -148,7 +148,12 @@ class TrainingModel(keras.Model):
         image_size = tf.shape(batch["images"])[1:3]
         regions = self.regions(batch["images"])
         given = batch.get("proposals")
-        proposals = given if given is not None else self.proposals(regions, image_size)
+        if given is None:
+            proposals = self.proposals(regions, image_size, batch.get("windows"))
+        else:
+            pixels = box_ops.denormalize(given, image_size)
+            frame = self.network.config.model.box_frame
+            proposals = given if frame == "inclusive" else box_ops.to_frame(pixels, image_size, frame)
         targets = self.targets(proposals, batch, image_size)
         heads = self.heads(regions, targets, image_size)
         return self.region_losses(regions, batch) + self.head_losses(heads, targets, batch["active"])

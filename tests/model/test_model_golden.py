@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from benchmarks.seeded_weights import seed_weights
 from maskrcnn import boxes as box_ops
+from maskrcnn.boxes import UNIT_WINDOW
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
-from maskrcnn.rpn import UNIT_WINDOW
 from runtime.pictures.letterbox import plan_letterbox
 from runtime.steps import to_detections
 

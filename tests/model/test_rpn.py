@@ -6,7 +6,8 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from maskrcnn.configuration.model import ModelConfig, ProposalConfig
+from maskrcnn.boxes import UNIT_WINDOW
+from maskrcnn.configuration.model import Config, ModelConfig, ProposalConfig
 from maskrcnn.rpn import apply_rpn, build_rpn, propose
 
 GOLDEN = golden.load("proposal_detection_seed0")
@@ -18,9 +19,9 @@ def run(scores, deltas, anchors, count, limit=300, threshold=0.7):
     """Proposals of a batch with the given foreground scores [B, A]."""
     scores = np.asarray(scores, np.float32)
     probs = np.stack([1 - scores, scores], axis=-1)
-    config = ProposalConfig(pre_nms_limit=limit, nms_threshold=threshold)
-    arrays = (tf.constant(np.asarray(array, np.float32)) for array in (probs, deltas, anchors))
-    return propose(*arrays, config, STD, count).numpy()
+    config = Config(proposals=ProposalConfig(limit, post_nms_inference=count, nms_threshold=threshold))
+    probs, deltas, anchors = (tf.constant(np.asarray(array, np.float32)) for array in (probs, deltas, anchors))
+    return propose(probs[..., 1], deltas, [anchors], config, tf.constant(UNIT_WINDOW)).numpy()
 
 
 @pytest.mark.parametrize(("count", "found"), [(50, [50, 50]), (290, [273, 279])])
