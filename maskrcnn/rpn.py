@@ -91,9 +91,8 @@ def propose(
     refined = box_ops.clip(refined, area)
     valid = box_ops.long_enough(refined, rules.min_side)
     if rules.per_level:
-        return _suppress_levels(
-            refined, best_scores, valid & present[:, None], len(anchors), count, rules.nms_threshold
-        )
+        valid &= present[:, None]
+        return _suppress_levels(refined, best_scores, valid, len(anchors), count, rules.nms_threshold)
     rows, kept = nms.suppress(refined, valid, count, rules.nms_threshold)
     return tf.where(kept[..., None], tf.gather(refined, rows, batch_dims=1), 0.0)
 

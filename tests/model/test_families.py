@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.anchors import half_sides, model_anchors
-from maskrcnn.configuration.model import ModelConfig
+from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig
+from maskrcnn.rpn import propose
 
 MODELS = {
     "torchvision": ModelConfig(
@@ -37,6 +38,26 @@ CASES = {
     "v2-landscape": "torchvision",
     "d2-r50": "detectron2",
 }
+
+
+CONFIGS = {
+    "torchvision": Config(
+        model=MODELS["torchvision"],
+        proposals=ProposalConfig(1000, per_level=True, min_side=1e-3, clip="window"),
+        detection=DetectionConfig(100, 0.05, 0.5, candidates="every_class", min_side=1e-2),
+    ),
+    "detectron2": Config(
+        model=MODELS["detectron2"],
+        proposals=ProposalConfig(1000, per_level=True, min_side=0.0, clip="window"),
+        detection=DetectionConfig(100, 0.05, 0.5, candidates="every_class"),
+    ),
+}
+PIXELS = 1e-3  # as promised: a thousandth of a pixel
+
+
+def window(case):
+    """The image in the input, float32 [1, 4]."""
+    return tf.constant([[0, 0, *case["resized_size"]]], tf.float32)
 
 
 def input_size(case):
@@ -93,9 +114,25 @@ def test_anchors_in_pixels_are_those_of_loops(step, anchor_stride):
         for row in range(0, rows, anchor_stride):
             for column in range(0, columns, anchor_stride):
                 for ratio in model.anchor_ratios:
-                    half = [np.float32(scale / ratio**0.5 / 2), np.float32(scale * ratio**0.5 / 2)]
-                    center = [row * down, column * right]
-                    expected.append(
-                        [center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]]
-                    )
+                    y, x = row * down, column * right
+                    high, wide = np.float32(scale / ratio**0.5 / 2), np.float32(scale * ratio**0.5 / 2)
+                    expected.append([y - high, x - wide, y + high, x + wide])
         assert np.array_equal(level, np.array(expected, np.float32))
+
+
+@families.needs_goldens
+@pytest.mark.parametrize("name", CASES)
+def test_proposals_are_the_familys(name):
+    case, config = families.Case(name), CONFIGS[CASES[name]]
+    anchors = model_anchors(tf.constant(input_size(case)), config.model)
+    logits, deltas = case["rpn_logits"][None], families.yx(case["rpn_deltas"])[None]
+    found = propose(tf.constant(logits), tf.constant(deltas), anchors, config, window(case)[:, None])
+    expected = families.yx(case["proposals"])
+    assert found.shape == (1, 1000, 4)
+    distance = np.abs(found.numpy()[0][:, None] - expected[None]).max(axis=2)
+    rows = distance.argmin(axis=1)
+    assert distance.min(axis=1).max() < PIXELS
+    assert sorted(rows) == list(range(1000))
+    # torchvision ranks by the sigmoid of the logit, which is equal for many logits.
+    scores = case["proposal_scores" if "proposal_scores" in case.arrays else "proposal_logits"]
+    assert np.array_equal(scores[rows], scores)
