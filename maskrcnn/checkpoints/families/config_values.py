@@ -1,0 +1,113 @@
+"""Looking things up in the configuration of a family, and what it must say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from maskrcnn.checkpoints.families.recognize import SUPPORTED
+from maskrcnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """What the configuration of a family says.
+
+    Attributes:
+        settings: By the dotted names of `Config`.
+        bgr: Whether the network takes blue first; None: it is not said.
+        class_names: Without the background; empty: they are not said.
+        coco: Whether the model was trained on COCO, whose class names are known.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    bgr: bool | None = None
+    class_names: tuple[str, ...] = ()
+    coco: bool = False
+
+
+class Values:
+    """The values of a configuration file, by dotted names such as "model.backbone.style"."""
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self._values, self.source = values, source
+
+    def get(self, *names: str) -> Any:
+        """Return the value of the first of several names that is there, or None."""
+        for name in names:
+            value: Any = self._values
+            for key in name.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                return value
+        return None
+
+    def expect(self, name: str, *allowed: Any) -> None:
+        """Refuse a value that none of our networks has."""
+        value = self.get(name)
+        if value is not None and _plain(value) not in map(_plain, allowed):
+            self.refuse(name, f"expected {' or '.join(map(repr, allowed))}")
+
+    def expect_nothing(self, name: str) -> None:
+        """Refuse a part that none of our networks has."""
+        if any(_leaves(self.get(name))):
+            self.refuse(name, "expected nothing")
+
+    def refuse(self, name: str, expected: str) -> NoReturn:
+        """Raise the error about a value."""
+        raise ConfigError(f"{self.source}: {name} is {str(self.get(name))[:80]}, {expected}: {SUPPORTED}")
+
+    def fits(self, name: str, found: Any, what: str) -> None:
+        """Refuse a value that contradicts the weights."""
+        value = self.get(name)
+        if value is not None and _plain(value) != _plain(found):
+            raise ConfigError(
+                f"{self.source} is not the configuration of these weights: {name} is {str(value)[:80]}, and the "
+                f"weights have {what} {found}"
+            )
+
+    def number(self, *names: str) -> float | None:
+        """Return a number, or None if it is not there."""
+        value = self.get(*names)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{self.source}: {names[0]} is {str(value)[:80]}: expected a number")
+        return value
+
+    def numbers(self, *names: str) -> tuple[float, ...] | None:
+        """Return numbers, or None if they are not there."""
+        value = self.get(*names)
+        if value is None:
+            return None
+        good = isinstance(value, Sequence) and not isinstance(value, str)
+        if not good or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
+            raise ConfigError(f"{self.source}: {names[0]} is {str(value)[:80]}: expected a list of numbers")
+        return tuple(value)
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Return all values inside lists."""
+    if isinstance(value, list | tuple):
+        return [leaf for one in value for leaf in _leaves(one)]
+    return [value]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def in_our_order(values: Sequence[float]) -> tuple[float, ...]:
+    """Return dx, dy, dw, dh in the order dy, dx, dh, dw."""
+    x, y, width, height = values
+    return y, x, height, width
+
+
+def inverses(values: Sequence[float], where: str) -> tuple[float, ...]:
+    """Return 1 / value of each.
+
+    Raises:
+        ConfigError: One is not above 0.
+    """
+    if any(value <= 0 for value in values):
+        raise ConfigError(f"{where} is {list(values)}: expected positive numbers")
+    return tuple(1 / value for value in values)

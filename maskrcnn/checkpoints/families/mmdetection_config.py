@@ -1,0 +1,211 @@
+"""A configuration of MMDetection, already read: what it says about a Mask R-CNN, in our settings."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from maskrcnn.checkpoints.families.config_values import FamilyConfig, Values, in_our_order, inverses
+from maskrcnn.checkpoints.families.recognize import Recognized
+from maskrcnn.errors import ConfigError
+
+_TEST, _TRAIN = ("model.test_cfg", "test_cfg"), ("model.train_cfg", "train_cfg")
+# Where version 3, and then version 2, has a value that is a setting itself.
+_NUMBERS: dict[str, tuple[str, ...]] = {
+    "proposals.pre_nms_limit": tuple(f"{part}.rpn.nms_pre" for part in _TEST),
+    "proposals.post_nms_inference": tuple(
+        f"{part}.rpn.{name}" for part in _TEST for name in ("max_per_img", "max_num")
+    ),
+    "proposals.nms_threshold": tuple(
+        f"{part}.rpn.{name}" for part in _TEST for name in ("nms.iou_threshold", "nms_thr")
+    ),
+    "proposals.min_side": tuple(f"{part}.rpn.min_bbox_size" for part in _TEST),
+    "proposals.pre_nms_training": tuple(f"{part}.rpn_proposal.nms_pre" for part in _TRAIN),
+    "proposals.post_nms_training": tuple(
+        f"{part}.rpn_proposal.{name}" for part in _TRAIN for name in ("max_per_img", "max_num")
+    ),
+    "detection.min_score": tuple(f"{part}.rcnn.score_thr" for part in _TEST),
+    "detection.nms_threshold": tuple(
+        f"{part}.rcnn.nms.{name}" for part in _TEST for name in ("iou_threshold", "iou_thr")
+    ),
+    "detection.max_detections": tuple(f"{part}.rcnn.max_per_img" for part in _TEST),
+    "training.anchors_per_image": tuple(f"{part}.rpn.sampler.num" for part in _TRAIN),
+    "training.rois_per_image": tuple(f"{part}.rcnn.sampler.num" for part in _TRAIN),
+    "training.roi_positive_ratio": tuple(f"{part}.rcnn.sampler.pos_fraction" for part in _TRAIN),
+}
+_EXPECTED: dict[str, tuple[Any, ...]] = {
+    "model.type": ("MaskRCNN",),
+    "model.backbone.type": ("ResNet", "ResNeXt"),
+    "model.backbone.style": ("pytorch", "caffe"),
+    "model.backbone.norm_cfg.type": ("BN", "SyncBN", "MMSyncBN"),
+    "model.backbone.deep_stem": (False,),
+    "model.backbone.avg_down": (False,),
+    "model.backbone.strides": ((1, 2, 2, 2),),
+    "model.backbone.dilations": ((1, 1, 1, 1),),
+    "model.neck.type": ("FPN",),
+    "model.neck.num_outs": (5,),
+    "model.neck.add_extra_convs": (False,),
+    "model.rpn_head.type": ("RPNHead",),
+    "model.rpn_head.num_convs": (1,),
+    "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
+    "model.rpn_head.anchor_generator.center_offset": (0,),
+    "model.rpn_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
+    "model.rpn_head.bbox_coder.target_means": ((0, 0, 0, 0),),
+    "model.rpn_head.bbox_coder.add_ctr_clamp": (False,),
+    "model.rpn_head.bbox_coder.clip_border": (True,),
+    "model.rpn_head.loss_cls.use_sigmoid": (True,),
+    "model.roi_head.type": ("StandardRoIHead",),
+    "model.roi_head.bbox_head.type": ("Shared2FCBBoxHead",),
+    "model.roi_head.bbox_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
+    "model.roi_head.bbox_head.bbox_coder.target_means": ((0, 0, 0, 0),),
+    "model.roi_head.bbox_head.bbox_coder.add_ctr_clamp": (False,),
+    "model.roi_head.bbox_head.bbox_coder.clip_border": (True,),
+    "model.roi_head.bbox_head.loss_cls.use_sigmoid": (False,),
+    "model.roi_head.mask_head.type": ("FCNMaskHead",),
+}
+_EXTRACTORS = {
+    "type": ("SingleRoIExtractor",),
+    "finest_scale": (56,),
+    "featmap_strides": ((4, 8, 16, 32),),
+    "roi_layer.type": ("RoIAlign",),
+    "roi_layer.pool_mode": ("avg",),
+}
+_PLAIN_COCO = "CocoDataset"
+
+
+def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recognized) -> FamilyConfig:
+    """Return what a configuration of MMDetection 2 or 3 says.
+
+    Args:
+        values: The nested values of the file.
+        source: Name of the file, for messages.
+        found: The network of the weights, which the configuration must fit.
+
+    Raises:
+        ConfigError: It is for a network that is not supported, for other weights, or does not say how images are
+            normalized and resized.
+    """
+    given = Values(values, source)
+    if given.get("model.type") is None:
+        raise ConfigError(f"{source} is no configuration of MMDetection: it has no model")
+    _refuse_version_1(given)
+    for name, allowed in _EXPECTED.items():
+        given.expect(name, *allowed)
+    for name in ("model.backbone.dcn", "model.backbone.plugins", "model.neck.norm_cfg", "model.roi_head.shared_head"):
+        given.expect_nothing(name)
+    for part in _TEST:
+        given.expect(f"{part}.rcnn.mask_thr_binary", 0.5)
+        for stage in ("rpn", "rcnn"):
+            given.expect(f"{part}.{stage}.nms.type", "nms")
+    _require_fit(given, found)
+    settings: dict[str, Any] = {ours: given.number(*names) for ours, names in _NUMBERS.items()}
+    settings["model.stride_in_1x1"] = given.get("model.backbone.style") == "caffe"  # the default is "pytorch"
+    settings |= _roi_align(given) | _anchors(given)
+    pixels, bgr = _pixels(given)
+    settings |= pixels | _resize(given)
+    names = given.get("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes") or ()
+    return FamilyConfig(
+        {name: value for name, value in settings.items() if value is not None},
+        bgr,
+        (names,) if isinstance(names, str) else tuple(map(str, names)),
+        coco=given.get("dataset_type", "data.train.type", "train_dataloader.dataset.type") == _PLAIN_COCO,
+    )
+
+
+def _refuse_version_1(given: Values) -> None:
+    legacy = {
+        "model.rpn_head.anchor_generator.type": "LegacyAnchorGenerator",
+        "model.rpn_head.bbox_coder.type": "LegacyDeltaXYWHBBoxCoder",
+        "model.roi_head.bbox_head.bbox_coder.type": "LegacyDeltaXYWHBBoxCoder",
+    }
+    for name, kind in legacy.items():
+        if given.get(name) == kind:
+            given.refuse(name, "the anchors and boxes of MMDetection 1")
+
+
+def _require_fit(given: Values, found: Recognized) -> None:
+    sizes = found.settings
+    given.fits("model.backbone.depth", int(sizes["model.backbone"].removeprefix("resnet")), "a depth of")
+    groups = sizes["model.backbone_groups"]
+    given.fits("model.backbone.groups", groups, "groups:")
+    given.fits("model.roi_head.bbox_head.num_classes", found.classes, "classes:")
+    given.fits("model.neck.out_channels", sizes["model.fpn_channels"], "channels:")
+
+
+def _roi_align(given: Values) -> dict[str, Any]:
+    layers = []
+    for head in ("bbox", "mask"):
+        place = f"model.roi_head.{head}_roi_extractor"
+        for name, allowed in _EXTRACTORS.items():
+            given.expect(f"{place}.{name}", *allowed)
+        layer = given.get(f"{place}.roi_layer") or {}
+        layers.append((layer.get("aligned", True), layer.get("sampling_ratio", layer.get("sample_num", 0))))
+    if layers[0] != layers[1]:
+        given.refuse("model.roi_head.mask_roi_extractor.roi_layer", "expected that of the box head")
+    return {
+        "model.roi_aligned": layers[0][0],
+        "model.roi_sampling_ratio": layers[0][1],
+        "model.mask_pool_size": given.number("model.roi_head.mask_roi_extractor.roi_layer.output_size"),
+    }
+
+
+def _anchors(given: Values) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    place = "model.rpn_head.anchor_generator"
+    given.expect(f"{place}.strides", (4, 8, 16, 32, 64))
+    scales, ratios = given.numbers(f"{place}.scales"), given.numbers(f"{place}.ratios")
+    if scales is not None:
+        if len(scales) != 1:
+            given.refuse(f"{place}.scales", "expected one")
+        settings["model.anchor_scales"] = tuple(scales[0] * stride for stride in (4, 8, 16, 32, 64))
+    if ratios is not None:
+        settings["model.anchor_ratios"] = inverses(ratios, f"{given.source}: {place}.ratios")
+    for part, ours in (("rpn_head", "model.rpn_box_std"), ("roi_head.bbox_head", "model.box_std")):
+        name = f"model.{part}.bbox_coder.target_stds"
+        deviations = given.numbers(name)
+        if deviations is not None:
+            if len(deviations) != 4:
+                given.refuse(name, "expected 4 numbers")
+            settings[ours] = in_our_order(deviations)
+    return settings
+
+
+def _steps(given: Values) -> Iterator[Mapping[str, Any]]:
+    """Yield the steps of the pipeline for inference, also those inside others."""
+    pending = list(given.get("test_pipeline", "test_dataloader.dataset.pipeline", "data.test.pipeline") or ())
+    while pending:
+        step = pending.pop(0)
+        if isinstance(step, list | tuple):
+            pending = [*step, *pending]
+        elif isinstance(step, Mapping):
+            yield {"img_scale": step["img_scale"]} if "img_scale" in step else {}
+            yield step
+            pending = [*(step.get("transforms") or ()), *pending]
+
+
+def _pixels(given: Values) -> tuple[dict[str, Any], bool]:
+    """Return mean and deviation by red, green, blue, and whether the network takes blue first."""
+    steps = list(_steps(given))
+    normalize = next((step for step in steps if step.get("type") == "Normalize"), None)
+    place = given.get("model.data_preprocessor", "data_preprocessor") or normalize or given.get("img_norm_cfg")
+    if not isinstance(place, Mapping) or "mean" not in place or "std" not in place:
+        raise ConfigError(f"{given.source} does not say how images are normalized: expected a data_preprocessor")
+    part = Values(place, f"{given.source}: normalization")
+    part.expect("pad_size_divisor", 32)
+    rgb = bool(place.get("bgr_to_rgb", place.get("to_rgb", False)))
+    mean, deviation = part.numbers("mean") or (), part.numbers("std") or ()
+    if not rgb:
+        mean, deviation = mean[::-1], deviation[::-1]
+    return {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1} else deviation}, not rgb
+
+
+def _resize(given: Values) -> dict[str, Any]:
+    scale = None
+    for step in _steps(given):
+        if step.get("type") == "Resize" and step.get("keep_ratio") is False:
+            raise ConfigError(f"{given.source}: Resize changes the aspect ratio: expected keep_ratio=True")
+        scale = scale or step.get("scale") or step.get("img_scale")
+    if scale is None:
+        return {}
+    whole = isinstance(scale, list | tuple) and len(scale) == 2
+    if not whole or not all(isinstance(side, int) and not isinstance(side, bool) for side in scale):
+        raise ConfigError(f"{given.source}: Resize has the scale {str(scale)[:80]}: expected two sides")
+    return {"resize.short_side": min(scale), "resize.long_side": max(scale)}

@@ -1,0 +1,363 @@
+"""What a configuration of Detectron2 or MMDetection, already read, says in our settings; what it may not say."""
+
+import copy
+
+import pytest
+from pytorch_models import state_dicts
+
+from maskrcnn.checkpoints.families.detectron2_config import detectron2_settings
+from maskrcnn.checkpoints.families.mmdetection_config import mmdetection_settings
+from maskrcnn.checkpoints.families.presets import preset
+from maskrcnn.checkpoints.families.recognize import recognize
+from maskrcnn.errors import ConfigError
+
+D2 = recognize(state_dicts.detectron2(), "x.pkl")
+X101 = recognize(state_dicts.detectron2(101, groups=32, group_width=8), "x.pkl")
+MM = recognize(state_dicts.mmdetection(), "x.pth")
+
+
+def changed(values, name, value):
+    """A copy of nested values with one changed, by its dotted name."""
+    values = copy.deepcopy(values)
+    *sections, last = name.split(".")
+    part = values
+    for key in sections:
+        part = part.setdefault(key, {})
+    part[last] = value
+    return values
+
+
+# Detectron2
+
+R50 = {
+    "MODEL": {
+        "META_ARCHITECTURE": "GeneralizedRCNN",
+        "MASK_ON": True,
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+        "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"], "DEPTH": 50},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]], "ASPECT_RATIOS": [[0.5, 1.0, 2.0]]},
+        "RPN": {
+            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+            "PRE_NMS_TOPK_TRAIN": 2000,
+            "PRE_NMS_TOPK_TEST": 1000,
+            "POST_NMS_TOPK_TRAIN": 1000,
+            "POST_NMS_TOPK_TEST": 1000,
+        },
+        "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"]},
+        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 2, "POOLER_RESOLUTION": 7},
+        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 4, "POOLER_RESOLUTION": 14},
+    },
+    "DATASETS": {"TRAIN": ("coco_2017_train",), "TEST": ("coco_2017_val",)},
+    "INPUT": {"MIN_SIZE_TRAIN": (640, 800)},
+}
+
+
+def detectron2(values, found=D2):
+    return detectron2_settings(values, "x.yaml", found)
+
+
+def test_the_configuration_of_the_zoo_agrees_with_the_preset():
+    read = detectron2(R50)
+    expected = preset(D2, "")
+    assert read.settings
+    assert {name: expected[name] for name in read.settings} == read.settings
+    assert (read.bgr, read.coco) == (None, True)
+
+
+def test_the_resnext_of_the_zoo_agrees_with_its_preset():
+    values = changed(
+        R50, "MODEL.RESNETS", {"STRIDE_IN_1X1": False, "NUM_GROUPS": 32, "WIDTH_PER_GROUP": 8, "DEPTH": 101}
+    )
+    values = changed(values, "MODEL.PIXEL_STD", [57.375, 57.120, 58.395])
+    read, expected = detectron2(values, X101).settings, preset(X101, "")
+    assert {name: expected[name] for name in read} == read
+    assert read["model.pixel_std"] == (58.395, 57.12, 57.375)
+    assert read["model.stride_in_1x1"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "ours"),
+    [
+        ("MODEL.RESNETS.STRIDE_IN_1X1", False, "model.stride_in_1x1", False),
+        ("MODEL.RPN.NMS_THRESH", 0.6, "proposals.nms_threshold", 0.6),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", (1.0, 2.0, 4.0, 8.0), "model.rpn_box_std", (0.5, 1.0, 0.125, 0.25)),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (10, 20, 5, 4), "model.box_std", (0.05, 0.1, 0.25, 0.2)),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.3, "detection.min_score", 0.3),
+        ("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.4, "detection.nms_threshold", 0.4),
+        ("TEST.DETECTIONS_PER_IMAGE", 300, "detection.max_detections", 300),
+        ("INPUT.MIN_SIZE_TEST", 600, "resize.short_side", 600),
+        ("INPUT.MAX_SIZE_TEST", 1000, "resize.long_side", 1000),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [64], [128]], "model.anchor_scales", (8, 16, 32, 64, 128)),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.25, 1, 4]], "model.anchor_ratios", (4.0, 1.0, 0.25)),
+        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 10, "model.mask_pool_size", 10),
+        ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], "model.mean_pixel", (3.0, 2.0, 1.0)),
+        ("MODEL.PIXEL_STD", [1.0, 2.0, 3.0], "model.pixel_std", (3.0, 2.0, 1.0)),
+    ],
+)
+def test_values_of_detectron2_become_settings(name, value, setting, ours):
+    assert detectron2(changed(R50, name, value)).settings[setting] == ours
+
+
+def test_channels_of_a_network_that_takes_red_first():
+    values = changed(changed(R50, "INPUT.FORMAT", "RGB"), "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
+    read = detectron2(values)
+    assert read.bgr is False
+    assert read.settings["model.mean_pixel"] == (123.675, 116.28, 103.53)
+
+
+def test_roi_align_of_both_heads():
+    values = R50
+    for head in ("BOX", "MASK"):
+        values = changed(values, f"MODEL.ROI_{head}_HEAD.POOLER_TYPE", "ROIAlign")
+        values = changed(values, f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO", 2)
+    read = detectron2(values).settings
+    assert (read["model.roi_aligned"], read["model.roi_sampling_ratio"]) == (False, 2)
+    with pytest.raises(ConfigError, match=r"ROI_MASK_HEAD.POOLER_SAMPLING_RATIO .* expected the same"):
+        detectron2(changed(values, "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MODEL.META_ARCHITECTURE", "RetinaNet"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_backbone"),
+        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
+        ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead"),
+        ("MODEL.KEYPOINT_ON", True),
+        ("MODEL.MASK_ON", False),
+        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True]),
+        ("MODEL.RESNETS.NORM", "GN"),
+        ("MODEL.FPN.NORM", "GN"),
+        ("MODEL.FPN.FUSE_TYPE", "avg"),
+        ("MODEL.RESNETS.RES5_DILATION", 2),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+        ("MODEL.ANCHOR_GENERATOR.OFFSET", 0.5),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64, 128, 256, 512]]),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0], [2.0], [1.0], [1.0], [1.0]]),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"),
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+        ("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
+        ("INPUT.FORMAT", "YUV-BT.601"),
+    ],
+)
+def test_other_networks_of_detectron2_are_refused(name, value):
+    with pytest.raises(ConfigError, match=rf"x\.yaml: {name.replace('.', '.')} is .*expected .*supported are"):
+        detectron2(changed(R50, name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("MODEL.RESNETS.DEPTH", 101, "not the configuration of these weights: .*DEPTH is 101, .* a depth of 50"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 5, "NUM_CLASSES is 5, .* classes: 80"),
+        ("MODEL.RESNETS.NUM_GROUPS", 32, "NUM_GROUPS is 32, .* groups: 1"),
+        ("MODEL.RPN.NMS_THRESH", "high", "NMS_THRESH is high: expected a number"),
+        ("MODEL.PIXEL_MEAN", 100, "PIXEL_MEAN is 100: expected a list of numbers"),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", [1, 1, 1], "has 3 values: expected 4"),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", [1, 1, 1, 0], "expected positive numbers"),
+    ],
+)
+def test_what_does_not_fit_the_weights_is_refused(name, value, problem):
+    with pytest.raises(ConfigError, match=problem):
+        detectron2(changed(R50, name, value))
+
+
+def test_another_yaml_is_no_configuration():
+    with pytest.raises(ConfigError, match="no configuration of Detectron2"):
+        detectron2({"names": ["a"]})
+
+
+# MMDetection
+
+CODER = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0, 0.0, 0.0, 0.0]}
+EXTRACTOR = {"type": "SingleRoIExtractor", "out_channels": 256, "featmap_strides": [4, 8, 16, 32]}
+VERSION_3 = {
+    "dataset_type": "CocoDataset",
+    "model": {
+        "type": "MaskRCNN",
+        "data_preprocessor": {
+            "type": "DetDataPreprocessor",
+            "mean": [123.675, 116.28, 103.53],
+            "std": [58.395, 57.12, 57.375],
+            "bgr_to_rgb": True,
+            "pad_size_divisor": 32,
+        },
+        "backbone": {"type": "ResNet", "depth": 50, "norm_cfg": {"type": "BN"}, "style": "pytorch"},
+        "neck": {"type": "FPN", "out_channels": 256, "num_outs": 5},
+        "rpn_head": {
+            "type": "RPNHead",
+            "anchor_generator": {
+                "type": "AnchorGenerator",
+                "scales": [8],
+                "ratios": [0.5, 1.0, 2.0],
+                "strides": [4, 8, 16, 32, 64],
+            },
+            "bbox_coder": {**CODER, "target_stds": [1.0, 1.0, 1.0, 1.0]},
+            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True},
+        },
+        "roi_head": {
+            "type": "StandardRoIHead",
+            "bbox_roi_extractor": {
+                **EXTRACTOR,
+                "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0},
+            },
+            "bbox_head": {
+                "type": "Shared2FCBBoxHead",
+                "num_classes": 80,
+                "bbox_coder": {**CODER, "target_stds": [0.1, 0.1, 0.2, 0.2]},
+                "loss_cls": {"use_sigmoid": False},
+            },
+            "mask_roi_extractor": {
+                **EXTRACTOR,
+                "roi_layer": {"type": "RoIAlign", "output_size": 14, "sampling_ratio": 0},
+            },
+            "mask_head": {"type": "FCNMaskHead", "num_convs": 4, "num_classes": 80},
+        },
+        "train_cfg": {
+            "rpn": {"sampler": {"num": 256}},
+            "rpn_proposal": {"nms_pre": 2000, "max_per_img": 1000},
+            "rcnn": {"sampler": {"num": 512, "pos_fraction": 0.25}},
+        },
+        "test_cfg": {
+            "rpn": {
+                "nms_pre": 1000,
+                "max_per_img": 1000,
+                "nms": {"type": "nms", "iou_threshold": 0.7},
+                "min_bbox_size": 0,
+            },
+            "rcnn": {
+                "score_thr": 0.05,
+                "nms": {"type": "nms", "iou_threshold": 0.5},
+                "max_per_img": 100,
+                "mask_thr_binary": 0.5,
+            },
+        },
+    },
+    "test_pipeline": [
+        {"type": "LoadImageFromFile"},
+        {"type": "Resize", "scale": (1333, 800), "keep_ratio": True},
+        {"type": "PackDetInputs"},
+    ],
+}
+CAFFE = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False, "pad_size_divisor": 32}
+
+
+def mmdetection(values, found=MM):
+    return mmdetection_settings(values, "x.py", found)
+
+
+def test_the_configuration_of_version_3_agrees_with_the_preset():
+    read = mmdetection(VERSION_3)
+    expected = preset(MM, "") | {"model.stride_in_1x1": False, "model.pixel_std": (58.395, 57.12, 57.375)}
+    assert {name: expected[name] for name in read.settings} == read.settings
+    assert expected.keys() - read.settings.keys() >= {"resize.mode", "model.box_frame"}
+    assert (read.bgr, read.coco, read.class_names) == (False, True, ())
+
+
+def version_2():
+    """The same model as version 2 of MMDetection has it, with its pipeline in a step."""
+    values = copy.deepcopy(VERSION_3)
+    del values["model"]["data_preprocessor"], values["test_pipeline"]
+    normalize = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
+    inner = [{"type": "Resize", "keep_ratio": True}, {"type": "Normalize", **normalize}, {"type": "Pad"}]
+    step = {"type": "MultiScaleFlipAug", "img_scale": (1333, 800), "flip": False, "transforms": inner}
+    values["data"] = {"test": {"pipeline": [{"type": "LoadImageFromFile"}, step]}, "train": {"type": "CocoDataset"}}
+    return values
+
+
+def test_the_configuration_of_version_2_says_the_same():
+    assert mmdetection(version_2()) == mmdetection(VERSION_3)
+
+
+def test_the_caffe_style():
+    values = changed(changed(VERSION_3, "model.data_preprocessor", CAFFE), "model.backbone.style", "caffe")
+    read = mmdetection(values)
+    assert read.bgr is True
+    assert read.settings["model.stride_in_1x1"] is True
+    assert read.settings["model.mean_pixel"] == (123.675, 116.28, 103.53)
+    assert read.settings["model.pixel_std"] == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "ours"),
+    [
+        ("model.test_cfg.rcnn.score_thr", 0.3, "detection.min_score", 0.3),
+        ("model.test_cfg.rcnn.max_per_img", 200, "detection.max_detections", 200),
+        ("model.test_cfg.rpn.nms_pre", 500, "proposals.pre_nms_limit", 500),
+        ("model.rpn_head.anchor_generator.scales", [4], "model.anchor_scales", (16, 32, 64, 128, 256)),
+        ("model.rpn_head.anchor_generator.ratios", [0.5], "model.anchor_ratios", (2.0,)),
+        (
+            "model.roi_head.bbox_head.bbox_coder.target_stds",
+            [0.1, 0.2, 0.3, 0.4],
+            "model.box_std",
+            (0.2, 0.1, 0.4, 0.3),
+        ),
+        ("test_pipeline", [{"type": "Resize", "scale": (320, 256)}], "resize.short_side", 256),
+    ],
+)
+def test_values_of_mmdetection_become_settings(name, value, setting, ours):
+    assert mmdetection(changed(VERSION_3, name, value)).settings[setting] == ours
+
+
+def test_class_names_of_the_dataset():
+    assert mmdetection(changed(VERSION_3, "metainfo", {"classes": ("a", "b")})).class_names == ("a", "b")
+    assert mmdetection(changed(VERSION_3, "classes", ["a", "b"])).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model.type", "CascadeRCNN"),
+        ("model.type", "PointRend"),
+        ("model.type", "FasterRCNN"),
+        ("model.backbone.type", "SwinTransformer"),
+        ("model.backbone.dcn", {"type": "DCNv2"}),
+        ("model.backbone.plugins", [{"cfg": {"type": "ContextBlock"}}]),
+        ("model.backbone.norm_cfg", {"type": "GN"}),
+        ("model.neck.type", "PAFPN"),
+        ("model.neck.norm_cfg", {"type": "BN"}),
+        ("model.rpn_head.anchor_generator.center_offset", 0.5),
+        ("model.rpn_head.anchor_generator.scales", [8, 16]),
+        ("model.rpn_head.loss_cls.use_sigmoid", False),
+        ("model.roi_head.type", "DoubleHeadRoIHead"),
+        ("model.roi_head.bbox_roi_extractor.roi_layer.type", "RoIPool"),
+        ("model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 2),
+        ("model.test_cfg.rcnn.nms.type", "soft_nms"),
+        ("model.test_cfg.rcnn.mask_thr_binary", 0.4),
+        ("model.data_preprocessor.pad_size_divisor", 64),
+    ],
+)
+def test_other_networks_of_mmdetection_are_refused(name, value):
+    with pytest.raises(ConfigError, match=r"x\.py: .*expected .*supported are"):
+        mmdetection(changed(VERSION_3, name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("model.rpn_head.anchor_generator.type", "LegacyAnchorGenerator"),
+        ("model.rpn_head.bbox_coder.type", "LegacyDeltaXYWHBBoxCoder"),
+        ("model.roi_head.bbox_head.bbox_coder.type", "LegacyDeltaXYWHBBoxCoder"),
+    ],
+)
+def test_anchors_and_boxes_of_version_1_are_refused_by_name(name, kind):
+    with pytest.raises(ConfigError, match=f"{kind}, the anchors and boxes of MMDetection 1"):
+        mmdetection(changed(VERSION_3, name, kind))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"optimizer": {}}, "no configuration of MMDetection"),
+        (changed(VERSION_3, "model.backbone.depth", 101), "depth is 101, .* a depth of 50"),
+        (changed(VERSION_3, "model.roi_head.bbox_head.num_classes", 7), "num_classes is 7, .* classes: 80"),
+        (changed(VERSION_3, "model.data_preprocessor", None), "does not say how images are normalized"),
+        (changed(VERSION_3, "test_pipeline", [{"type": "Resize", "scale": 800}]), "Resize has the scale 800"),
+        (changed(VERSION_3, "test_pipeline", [{"type": "Resize", "keep_ratio": False}]), "changes the aspect ratio"),
+    ],
+)
+def test_configurations_of_mmdetection_that_do_not_fit(values, problem):
+    with pytest.raises(ConfigError, match=problem):
+        mmdetection(values)
