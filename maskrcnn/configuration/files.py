@@ -7,7 +7,7 @@ from maskrcnn.configuration.dataclass_json import parse_object
 from maskrcnn.configuration.matterport import from_matterport, is_matterport
 from maskrcnn.configuration.model import Config
 from maskrcnn.errors import ConfigError
-from runtime.json_file import read_file
+from runtime.json_file import LARGEST_JSON, read_file
 
 
 def read_config(path: str | Path) -> Config:
@@ -17,20 +17,29 @@ def read_config(path: str | Path) -> Config:
         ConfigError: The file does not exist, is not JSON, or contains a setting that cannot be used.
     """
     path = Path(path)
+    text = read_config_text(path, "a JSON file")
+    if path.suffix == ".py":
+        raise ConfigError(_how_to_print(path, text))
+    values = parse_object(text, f"the configuration {path}")
+    return from_matterport(values) if is_matterport(values) else Config.from_dict(values)
+
+
+def read_config_text(path: Path, expected: str, largest: int = LARGEST_JSON) -> str:
+    """Return the text of a configuration file; `expected` names its kind.
+
+    Raises:
+        ConfigError: The file does not exist, is larger than `largest` bytes, or is not UTF-8 text.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe could block forever
-        raise ConfigError(f"the configuration {path} is a pipe or a device; expected a JSON file")
+        raise ConfigError(f"the configuration {path} is a pipe or a device; expected {expected}")
     try:
-        text = read_file(path).decode("utf-8-sig")
+        return read_file(path, largest).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 text") from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or error}"
         ) from error
-    if path.suffix == ".py":
-        raise ConfigError(_how_to_print(path, text))
-    values = parse_object(text, f"the configuration {path}")
-    return from_matterport(values) if is_matterport(values) else Config.from_dict(values)
 
 
 def _how_to_print(path: Path, text: str) -> str:

@@ -20,7 +20,7 @@ def integer(value):
     return b"\x8a" + bytes([len(data)]) + data
 
 
-def integers(values):
+def numbered(*values):
     return b"(" + b"".join(map(integer, values)) + b"t"
 
 
@@ -35,7 +35,7 @@ def storage(key="0", kind="FloatStorage", count=6, view=None):
 
 
 def tensor(shape=(2, 3), strides=(3, 1), offset=0, function="_rebuild_tensor_v2", **options):
-    arguments = storage(**options) + integer(offset) + integers(shape) + integers(strides)
+    arguments = storage(**options) + integer(offset) + numbered(*shape) + numbered(*strides)
     return named("torch._utils", function) + b"(" + arguments + b"\x89" + named("collections", "OrderedDict") + b")RtR"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskrcnn.configuration.yaml_text import parse_yaml
 from maskrcnn.data.readers.findings import Row, RowError, Scan
 from maskrcnn.data.readers.json_rows import get_name, read_text, shown, whole
 from maskrcnn.data.readers.options import ReadOptions
@@ -17,13 +18,11 @@ from maskrcnn.data.readers.outlines import rectangle
 from maskrcnn.data.readers.picture_files import list_pictures, picture_size
 from maskrcnn.data.readers.picture_rows import BACKGROUND, PictureRows
 from maskrcnn.errors import DatasetError, DatasetFormatError
-from runtime.errors import MissingPackageError
 
 _YAML = (".yaml", ".yml")
 _SPLITS = ("train", "val", "valid", "test")
 _IMAGES, _LABELS = "images", "labels"
 _BOX = 4  # numbers of a box: center, width and height
-_LARGEST = 200_000  # characters of a data.yaml; more would take seconds
 
 
 @dataclass(frozen=True)
@@ -194,18 +193,11 @@ def _checked(found: list[Any], path: Path) -> tuple[str, ...]:
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        import yaml  # noqa: PLC0415 - needed for this format only
-    except ImportError as error:
-        raise MissingPackageError("yaml", "train", "reading data.yaml") from error
     text, _ = read_text(path)
-    if len(text) > _LARGEST:
-        raise DatasetFormatError(f"{path} has {len(text)} characters; expected the description of a dataset")
     try:
-        # The loader that makes only texts, lists and mappings: to others, a class called "no" is a truth value.
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DatasetFormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text, "reading data.yaml")
+    except ValueError as error:
+        raise DatasetFormatError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, Mapping):
         raise DatasetFormatError(f"{path} is {shown(content)}; expected the description of a dataset, with names")
     return content
