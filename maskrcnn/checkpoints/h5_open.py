@@ -20,20 +20,16 @@ _STARTS = {
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
     b"<": "a web page: download the file again",
-    b"\x80": _PYTORCH,  # pickle
     b"{": "JSON, not weights: give it with --config if it is a configuration",
 }
 _SUFFIXES = {
     ".keras": f"a Keras 3 archive: {_LEGACY}",
-    ".pth": _PYTORCH,
-    ".pt": _PYTORCH,
-    ".pkl": _PYTORCH,
-    ".safetensors": _PYTORCH,
     ".onnx": f"an ONNX file, {_ARTIFACT}",
     ".tflite": f"a TensorFlow Lite file, {_ARTIFACT}",
     ".pb": f"a TensorFlow graph, {_ARTIFACT}",
 }
-SUFFIXES = (".h5", *_SUFFIXES, ".ckpt", ".index")  # of weights files, ours and others'
+PYTORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".safetensors")
+SUFFIXES = (".h5", *PYTORCH_SUFFIXES, *_SUFFIXES, ".ckpt", ".index")  # of weights files, ours and others'
 _TENSORFLOW = f"part of a TensorFlow checkpoint: {_LEGACY}"
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of the index of a TensorFlow checkpoint
 
@@ -104,17 +100,26 @@ def _check_start(path: Path, stream: BinaryIO) -> None:
 
 
 def _what(path: Path, head: bytes, stream: BinaryIO) -> str:
-    if head.startswith(b"PK") and head[30:].startswith((b"metadata.json", b"config.json")):
-        return f" but {_SUFFIXES['.keras']}"
-    if head.startswith(b"PK") and b"/data.pkl" in head:
-        return f" but {_PYTORCH}: {_EXPECTED}"
-    if head[4:8] == b"TFL3":
-        return f" but {_SUFFIXES['.tflite']}"
-    stream.seek(-min(8, stream.seek(0, 2)), 2)
-    if stream.read() == _TABLE_END or ".data-0" in path.name or path.suffix in (".ckpt", ".index"):
-        return f" but {_TENSORFLOW}"
-    hints = (hint for start, hint in _STARTS.items() if head.lstrip().startswith(start))
-    hint = _SUFFIXES.get(path.suffix) or next(hints, None)
+    hint = _PYTORCH if is_pytorch(path, head) else other_kind(path, head, stream)
     if hint is None:
         return f": {_EXPECTED}"
     return f" but {hint}" if ": " in hint else f" but {hint}: {_EXPECTED}"
+
+
+def is_pytorch(path: Path, head: bytes) -> bool:
+    """Return whether a file has the name or the first bytes of weights of PyTorch."""
+    is_pickle = head.startswith(b"\x80") or (head.startswith(b"PK") and b"/data.pkl" in head)
+    return is_pickle or path.suffix.lower() in PYTORCH_SUFFIXES
+
+
+def other_kind(path: Path, head: bytes, stream: BinaryIO) -> str | None:
+    """Return what a file is that is neither HDF5 nor of PyTorch, and what to do; None if that is not known."""
+    if head.startswith(b"PK") and head[30:].startswith((b"metadata.json", b"config.json")):
+        return _SUFFIXES[".keras"]
+    if head[4:8] == b"TFL3":
+        return _SUFFIXES[".tflite"]
+    stream.seek(-min(8, stream.seek(0, 2)), 2)
+    if stream.read() == _TABLE_END or ".data-0" in path.name or path.suffix in (".ckpt", ".index"):
+        return _TENSORFLOW
+    hints = (hint for start, hint in _STARTS.items() if head.lstrip().startswith(start))
+    return _SUFFIXES.get(path.suffix) or next(hints, None)

@@ -8,8 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.checkpoints.h5_classic import SIGNATURE
 from maskrcnn.checkpoints.h5_content import RefusedError, check_declared
-from maskrcnn.checkpoints.h5_open import check_kind
+from maskrcnn.checkpoints.h5_open import check_kind, is_pytorch, other_kind
 from maskrcnn.checkpoints.pytorch.pickle_data import Foreign, Pickle, Window, read_pickle
 from maskrcnn.checkpoints.pytorch.pickle_names import Array, array_of, build, call, check_names
 from maskrcnn.checkpoints.pytorch.safetensors_file import read_safetensors
@@ -26,15 +27,7 @@ _LARGEST_INTEGER = 2**63
 _SAFETENSORS = ".safetensors"
 _LARGEST_HEADER = 100_000_000  # bytes of JSON in safetensors
 _TAR_MAGIC = 257
-SUFFIXES = (".pth", ".pt", ".pkl", ".bin", _SAFETENSORS)
 _EXPECTED = "expected a .pth or .pt of torch.save, a .pkl of Detectron2, or a .safetensors"
-_OTHERS = {
-    b"\x89HDF": "an HDF5 file",
-    b"\x1f\x8b": "a gzip archive: unpack it",
-    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
-    b"<": "a web page: download the file again",
-    b"{": "JSON, perhaps an index of several files of weights: expected one file",
-}
 
 
 @dataclass(frozen=True)
@@ -62,14 +55,11 @@ class StateDict:
 
 def is_state_file(path: Path) -> bool:
     """Return whether a file has the name or the beginning of one that `read_state` reads."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
     try:
         with path.open("rb") as stream:
-            head = stream.read(128)
+            return is_pytorch(path, stream.read(128))
     except OSError:
-        return False
-    return head.startswith(b"\x80") or (head.startswith(b"PK") and b"/data.pkl" in head)
+        return is_pytorch(path, b"")
 
 
 def read_state(path: str | Path) -> StateDict:
@@ -107,7 +97,7 @@ def _read(path: Path, stream: BinaryIO) -> StateDict:
     size = os.fstat(stream.fileno()).st_size
     if not head:
         raise RefusedError("is empty: copy or download it again")
-    if head.startswith(b"PK"):
+    if head.startswith(b"PK") and path.suffix != ".keras":
         archive = TorchZip(stream)
         return _from_pickle(archive.read(), size, archive)
     if START in head[:20]:
@@ -115,14 +105,16 @@ def _read(path: Path, stream: BinaryIO) -> StateDict:
         return _from_pickle(file.read(), size, file)
     if _is_safetensors(path, head, size):
         arrays, texts = read_safetensors(path, stream)
+        if not arrays:
+            raise RefusedError(f"has no weights: {_EXPECTED}")
         return _state("safetensors", arrays, "", (), dict(texts))
     if head[_TAR_MAGIC:].startswith(b"ustar"):
         raise RefusedError(
             f"is a tar archive, as PyTorch older than 0.2 wrote: load it with PyTorch and write {STATE_DICT}"
         )
-    for start, what in _OTHERS.items():
-        if head.lstrip().startswith(start):
-            raise RefusedError(f"is {what}: {_EXPECTED}" if ": " not in what else f"is {what}")
+    other = "an HDF5 file" if head.startswith(SIGNATURE) else other_kind(path, head, stream)
+    if other is not None:
+        raise RefusedError(f"is {other}" if ": " in other else f"is {other}: {_EXPECTED}")
     if head.startswith(b"\x80") or path.suffix.lower() == ".pkl":
         return _plain_pickle(stream, size)
     raise RefusedError(f"is no file of weights that is known: {_EXPECTED}")
@@ -173,7 +165,13 @@ def _entries(value: Any) -> dict[Any, Any]:
 
 
 def _has_tensors(value: Any) -> bool:
-    return any(isinstance(entry, Tensor | Array | np.ndarray) for entry in _entries(value).values())
+    found = _entries(value).values()
+    return any(isinstance(entry, Tensor | Array | np.ndarray) or _is_rebuilt(entry) for entry in found)
+
+
+def _is_rebuilt(value: Any) -> bool:
+    """Return whether a value is a tensor of a kind that is not read."""
+    return isinstance(value, Foreign) and value.name.name.startswith("_rebuild")
 
 
 def _found(value: Any, content: dict[Any, Any]) -> str:
@@ -199,7 +197,7 @@ def _sorted(state: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, NDArray
             tensors[name] = value
         elif array is not None:
             arrays[name] = array
-        elif isinstance(value, Array) or (isinstance(value, Foreign) and value.name.name.startswith("_rebuild")):
+        elif isinstance(value, Array) or _is_rebuilt(value):
             raise RefusedError(
                 f"has {name} as {_kind(value)}, which is not read: expected plain tensors of numbers, neither "
                 "quantized, sparse nor complex"
