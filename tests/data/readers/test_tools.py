@@ -311,7 +311,8 @@ def test_yolo_boxes_are_masks_if_asked_for(tmp_path):
     [
         ("names: [cat, cat]", "unique"), ("names: [BG]", "unique"), ("names: 5", "expected a list of class names"),
         ("names: {0: cat, 2: dog}", "expected 0, 1, 2"), ("names: [cat]\nnc: 2", "nc is '2'"), ("- a", "is \\['a'\\]"),
-        ("names: [a, {", "cannot be read as YAML"), ("names: [a]\nkpt_shape: [17, 3]", "keypoints"), ("names: [[a]]", "name is"),
+        ("names: [a, {", "cannot be read as YAML"), ("names: " + "[" * 100_000, "more than 30 levels deep"),
+        ("names: [a]\nkpt_shape: [17, 3]", "keypoints"), ("names: [[a]]", "name is"),
     ],
 )  # fmt: skip
 def test_a_bad_description(tmp_path, names, message):
