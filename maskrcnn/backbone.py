@@ -86,7 +86,13 @@ class Block(NamedTuple):
 
 
 def residual_blocks(config: ModelConfig) -> list[Block]:
-    """Return the blocks of a built-in backbone, in order."""
+    """Return the blocks of a backbone, in order.
+
+    Raises:
+        ConfigError: The backbone is "custom", which cannot be built from the configuration.
+    """
+    if config.backbone not in _BLOCKS:
+        raise ConfigError("backbone is 'custom': give the Keras model as MaskRCNN(config, backbone=...)")
     basic = config.backbone in BASIC_BACKBONES
     branches = ("2a", "2b") if basic else ("2a", "2b", "2c")
     return [
@@ -114,15 +120,13 @@ def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -
     Raises:
         ConfigError: The backbone is "custom", which cannot be built from the configuration.
     """
-    if config.backbone not in _BLOCKS:
-        raise ConfigError("backbone is 'custom': give the Keras model as MaskRCNN(config, backbone=...)")
+    blocks = residual_blocks(config)
     images = keras.Input((None, None, config.image_channels), name="molded_images")
     build = _Builder(config, train_batch_norm)
     x = layers.ZeroPadding2D(3)(images)
     x = build.convolution(x, "conv1", "bn_conv1", config.backbone_width, 7, 2, padding="valid")
     x = build.pool(layers.ReLU()(x))
     features = []
-    blocks = residual_blocks(config)
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         x = build.block(x, block)
         if following is None or following.place == 0:

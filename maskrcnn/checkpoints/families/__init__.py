@@ -1,1 +1,1 @@
-"""Mask R-CNNs of torchvision, Detectron2 and MMDetection: which one a state dict is, and its configuration."""
+"""Mask R-CNNs of torchvision, Detectron2 and MMDetection: which one a state dict is, its configuration, its weights."""
