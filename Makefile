@@ -21,7 +21,7 @@ demo-onnx: $(VENV)/.export
 	rm maskrcnn/demo.onnx.verdict.json
 
 test: check
-	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # The tests that take minutes each: ResNet-101 at full size, killed and resumed runs, long fuzzing. Hours on two cores.
 slow: $(VENV)/.dev
@@ -31,7 +31,7 @@ slow: $(VENV)/.dev
 quick: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --quick -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/pytest --quick -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ bench: $(VENV)/.dev
 # Lists the lines of runtime/ and export/ that no test runs; fails below 95 % coverage.
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --cache-clear -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/coverage run -m pytest --cache-clear -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --skip-covered
 

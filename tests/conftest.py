@@ -13,6 +13,21 @@ import pytest
 
 _PACKAGES = ("tensorflow", "keras", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy", "pillow")
 _CHECKPOINT = {"name": "demo model"}
+# Files that take a minute or so each.
+_LONGEST = (
+    "test_engines.py",
+    "test_verify.py",
+    "test_cli.py",
+    "test_faults.py",
+    "test_browser.py",
+    "test_readme.py",
+    "test_train.py",
+    "test_target.py",
+    "test_to_lower_precision.py",
+    "test_program.py",
+    "test_inspect_command.py",
+    "test_predictor.py",
+)
 # A demo artifact exported elsewhere, for an environment without TensorFlow.
 _DEMO_ONNX = os.environ.get("MASKRCNN_DEMO_ONNX")
 
@@ -41,6 +56,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name not in _LONGEST)  # so that no worker starts one of them at the end
     if config.getoption("--quick"):
         from quick import is_slow
 
@@ -149,33 +165,33 @@ def savedmodel_artifact(request):
 
 
 @pytest.fixture(scope="session")
-def constant_artifact(request, one_picture):
-    """Path of the demo model as an `.onnx` file with constant thresholds, verified on one picture."""
-    return _constant_demo(request, "constant.onnx", "export_onnx", one_picture)
+def constant_artifact(request):
+    """Path of the demo model as an `.onnx` file with constant thresholds."""
+    return _constant_demo(request, "constant.onnx", "export_onnx")
 
 
 @pytest.fixture(scope="session")
-def constant_savedmodel_artifact(request, one_picture):
+def constant_savedmodel_artifact(request):
     """The same as a SavedModel folder."""
-    return _constant_demo(request, "constant", "export_savedmodel", one_picture)
+    return _constant_demo(request, "constant", "export_savedmodel")
 
 
-def _constant_demo(request, name, export, pictures):
+def _constant_demo(request, name, export):
     if _DEMO_ONNX:
         pytest.skip("needs TensorFlow")
     from export import Target
 
     kind = {"target": Target(thresholds="constants")} if export == "export_onnx" else {"thresholds": "constants"}
-    return _stored_demo(request, name, export, verify_images=pictures, **kind)
+    return _stored_demo(request, name, export, **kind)
 
 
 def _stored_demo(request, name, export, **options):
+    """Verified on one image, which is enough for an artifact that the tests of the parity check examine."""
     if request.config.getoption("--quick"):
         pytest.skip("starts TensorFlow")
 
     def make(path):
-        getattr(import_module("export"), export)(
-            request.getfixturevalue("demo"), path, checkpoint=_CHECKPOINT, **options
-        )
+        demo, pictures = (request.getfixturevalue(each) for each in ("demo", "one_picture"))
+        getattr(import_module("export"), export)(demo, path, checkpoint=_CHECKPOINT, verify_images=pictures, **options)
 
     return request.getfixturevalue("artifact_store")(name, make)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.environments import ROOT, export_demo, new_environment, run
+from tools.environments import ROOT, new_environment, run
 
 _KINDS = {".py", ".typed", ".json", ".jinja", ".css", ".js", ".h5", ".onnx", ".jpg"}  # of files in the packages
 _METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
@@ -94,7 +94,7 @@ def _entry_point_problems(held: Mapping[str, bytes], name: str, scripts: Mapping
 
 
 def _use(wheel: Path, folder: Path) -> list[str]:
-    artifact = export_demo(folder / "demo.onnx")
+    artifact = ROOT / "maskrcnn" / "demo.onnx"
     python = new_environment(folder / "environment", f"{wheel}[onnx]")
     outside = folder / "elsewhere"
     outside.mkdir()

@@ -47,11 +47,13 @@ def folder(tmp_path_factory, demo):
 
 
 def short(config):
-    """Shorten the training of a configuration to two steps."""
+    """Shorten the training of a configuration to two steps of a narrow network."""
     training = replace(
         config.training, batch_size=2, steps_per_epoch=2, warmup_steps=0, stages=(StageConfig("all", 1),)
     )
-    return replace(config, resize=ResizePolicy("square", None, 64), training=training)
+    widths = {"fpn_channels": 16, "rpn_channels": 16, "box_head_channels": 32, "mask_head_channels": 16}
+    model = replace(config.model, backbone_width=8, **widths)
+    return replace(config, model=model, resize=ResizePolicy("square", None, 64), training=training)
 
 
 def test_there_are_snippets_of_both_kinds():

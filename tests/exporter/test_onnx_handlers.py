@@ -1,5 +1,6 @@
 """Each handler alone: a small function, converted and run, against TensorFlow's operator and the oracles."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -8,9 +9,13 @@ import oracles
 import pytest
 import tensorflow as tf
 from tf2onnx import convert as tf2onnx_convert
+from tf2onnx.graph import Graph
+from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
+from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
 from export.convert.audit import audit
 from export.convert.handlers import handlers_for
+from export.convert.to_onnx_graph import quick_optimizer
 from export.errors import ConversionError
 from export.target import CPU, Target
 from maskrcnn import nms
@@ -19,12 +24,19 @@ CONTROL_FLOW = {"Loop", "If", "Scan"}
 SPEC = tf.TensorSpec
 
 
-def convert(function, *signature, target=CPU):
-    """The converted function as an ONNX model, and the number of its nodes by operator."""
+def plainly_converted(function, *signature, target=CPU):
+    """The converted function as an ONNX model, made with tf2onnx's own optimizer."""
     traced = tf.function(function, input_signature=signature, autograph=False)
     model, _ = tf2onnx_convert.from_function(
         traced, input_signature=signature, opset=target.opset, custom_op_handlers=handlers_for(target)
     )
+    return model
+
+
+def convert(function, *signature, target=CPU):
+    """The converted function as an ONNX model, and the number of its nodes by operator."""
+    with quick_optimizer():
+        model = plainly_converted(function, *signature, target=target)
     operators = Counter(node.op_type for node in model.graph.node)
     return model, operators
 
@@ -33,6 +45,33 @@ def run(model, **feeds):
     """Outputs in the order of the function's results."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
+
+
+def test_the_quick_optimizer_leaves_what_the_other_leaves(monkeypatch):
+    """And what it changes in tf2onnx is as before afterwards, also after an error."""
+    kernels = feature_maps(6).reshape(-1)[: 2 * 9 * 25].reshape(2, 3, 3, 5, 5)
+
+    def network(x):
+        first = tf.nn.relu(
+            tf.nn.conv2d(x, kernels[0], 1, "SAME") * np.full(5, 2.0, np.float32) + np.ones(5, np.float32)
+        )
+        second = tf.nn.conv2d(first, kernels[1], 2, "SAME") + tf.nn.max_pool2d(first, 1, 2, "SAME")
+        return tf.reshape(second, [-1, 5]), tf.reduce_mean(second, [1, 2]), tf.transpose(first, [0, 3, 1, 2])
+
+    spec = SPEC([None, 8, 12, 5], tf.float32, name="x")
+    owners = [(GraphOptimizerBase, "optimize"), (Graph, "extract_sub_graph_nodes")]
+    originals = [getattr(*place) for place in owners]
+    expected, (found, operators) = plainly_converted(network, spec), convert(network, spec)
+    assert operators == Counter(node.op_type for node in expected.graph.node)
+    assert len(found.graph.initializer) == len(expected.graph.initializer) > 4
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 5)).astype(np.float32)
+    for ours, theirs in zip(run(found, x=x), run(expected, x=x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    monkeypatch.setattr(TransposeOptimizer, "_optimize", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # tf2onnx alone would go on with the graph as it was
+        convert(network, spec)
+    assert [getattr(*place) for place in owners] == originals
+    assert "TF2ONNX_CATCH_ERRORS" not in os.environ
 
 
 # CropAndResize

@@ -282,7 +282,7 @@ def other_pixels(monkeypatch):
 
 @pytest.mark.parametrize(
     ("break_it", "stage"),
-    [(shifted_rois, "box roi align"), (other_threshold, "proposals")],
+    [pytest.param(shifted_rois, "box roi align", marks=pytest.mark.slow), (other_threshold, "proposals")],
 )
 def test_broken_operator_is_never_written(tiny, tmp_path, one_picture, monkeypatch, break_it, stage):
     output, beside = tmp_path / "model.onnx", tmp_path / "model.onnx.verdict.json"

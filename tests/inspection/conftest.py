@@ -1,5 +1,6 @@
 """The run of the demo model on its image and the page made of it, shared by the tests of this folder."""
 
+import copy
 import json
 from html.parser import HTMLParser
 
@@ -17,6 +18,33 @@ def runner(demo):
 @pytest.fixture(scope="session")
 def run(runner, picture):
     return runner.run(picture)
+
+
+@pytest.fixture(scope="session")
+def run_at(runner, picture):
+    """Function that runs the demo image with other thresholds, without tracing the network again."""
+
+    def run_at(score, nms=None):
+        other = copy.copy(runner)
+        other.score_threshold = score
+        other.nms_threshold = runner.nms_threshold if nms is None else nms
+        return other.run(picture)
+
+    return run_at
+
+
+@pytest.fixture(scope="session")
+def detect_at(demo, picture):
+    """Function that detects in the demo image as users do, at the model's thresholds or others, traced once."""
+    from maskrcnn.checkpoint_predictor import CheckpointPredictor
+
+    predictor = CheckpointPredictor(demo)
+
+    def detect_at(score=demo.config.detection.min_score, nms=demo.config.detection.nms_threshold):
+        predictor.score_threshold, predictor.nms_threshold = score, nms
+        return predictor(picture)
+
+    return detect_at
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +70,17 @@ def truth(record, run):
 
 
 @pytest.fixture(scope="session")
-def report_folder(tmp_path_factory):
+def report_folder(artifact_store):
     """The folder that `maskrcnn inspect demo` writes."""
     from typer.testing import CliRunner
 
     from maskrcnn.cli import app
 
-    folder = tmp_path_factory.mktemp("inspected") / "report"
-    result = CliRunner().invoke(app, ["inspect", "demo", "-o", str(folder)])
-    assert result.exit_code == 0, result.output
-    return folder
+    def make(path):
+        result = CliRunner().invoke(app, ["inspect", "demo", "-o", str(path)])
+        assert result.exit_code == 0, result.output
+
+    return artifact_store("report", make)
 
 
 class _Figures(HTMLParser):
@@ -107,7 +136,7 @@ NASTY_NAMES = (
 
 
 @pytest.fixture(scope="session")
-def crowded_folder(tmp_path_factory):
+def crowded_folder(artifact_store):
     """The page of a model with 81 classes, hostile names, and 100 detections, none of them right."""
     from dataclasses import replace
 
@@ -118,38 +147,40 @@ def crowded_folder(tmp_path_factory):
     from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
     from maskrcnn.intermediates.stage_run import ModelStages
 
-    demo = sample_config("demo")
-    names = ["BG", *(f"class {number}" for number in range(1, 81))]
-    for place, name in zip((22, 28, 12, 50), NASTY_NAMES, strict=True):  # these weights detect classes 22 and 28
-        names[place] = name
-    model = MaskRCNN(
-        replace(
-            demo,
-            model=replace(demo.model, class_names=tuple(names)),
-            detection=replace(demo.detection, max_detections=100, min_score=0.0, nms_threshold=0.8),
+    def make(path):
+        demo = sample_config("demo")
+        names = ["BG", *(f"class {number}" for number in range(1, 81))]
+        for place, name in zip((22, 28, 12, 50), NASTY_NAMES, strict=True):  # these weights detect classes 22 and 28
+            names[place] = name
+        model = MaskRCNN(
+            replace(
+                demo,
+                model=replace(demo.model, class_names=tuple(names)),
+                detection=replace(demo.detection, max_detections=100, min_score=0.0, nms_threshold=0.8),
+            )
         )
-    )
-    seed_weights(model, 0)
-    record = Record("x", demo_picture, ())
-    pictures = [
-        InspectedPicture("<img src=x onerror=alert(1)>.jpg", record, True),
-        InspectedPicture("a second picture", record, False),
-    ]
-    found = inspect_pictures(
-        ModelStages(model), pictures, title="Inside <b>", dataset=Dataset("x", tuple(names), (record,))
-    )
-    folder = tmp_path_factory.mktemp("crowded") / "report"
-    found.write(folder)
-    return folder
+        seed_weights(model, 0)
+        record = Record("x", demo_picture, ())
+        pictures = [
+            InspectedPicture("<img src=x onerror=alert(1)>.jpg", record, True),
+            InspectedPicture("a second picture", record, False),
+        ]
+        dataset = Dataset("x", tuple(names), (record,))
+        inspect_pictures(ModelStages(model), pictures, title="Inside <b>", dataset=dataset).write(path)
+
+    return artifact_store("crowded", make)
 
 
 @pytest.fixture(scope="session")
-def empty_folder(tmp_path_factory, demo, record):
+def empty_folder(artifact_store, request):
     """The page of an image without detections."""
-    from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
-    from maskrcnn.intermediates.stage_run import ModelStages
 
-    folder = tmp_path_factory.mktemp("empty") / "report"
-    runner = ModelStages(demo, score_threshold=1.0)
-    inspect_pictures(runner, [InspectedPicture("demo.jpg", record, True)], title="Inside nothing").write(folder)
-    return folder
+    def make(path):
+        from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
+        from maskrcnn.intermediates.stage_run import ModelStages
+
+        runner = ModelStages(request.getfixturevalue("demo"), score_threshold=1.0)
+        picture = InspectedPicture("demo.jpg", request.getfixturevalue("record"), True)
+        inspect_pictures(runner, [picture], title="Inside nothing").write(path)
+
+    return artifact_store("empty", make)

@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.inspection.final_steps import Candidates, compose, find_candidates, rows_of_detections
-from maskrcnn.intermediates.stage_run import ModelStages
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +15,8 @@ def candidates(run):
 
 @pytest.mark.parametrize("score", [0.0, 0.3, 0.5, 0.9, 0.999, 1.0])
 @pytest.mark.parametrize("nms", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_the_network_finds_the_same(demo, picture, candidates, score, nms):
-    tensors = ModelStages(demo, score, nms).run(picture).tensors
+def test_the_network_finds_the_same(run_at, candidates, score, nms):
+    tensors = run_at(score, nms).tensors
     found = compose(candidates, score, nms)
     count = int(tensors["num_detections"])
     assert len(found.final) == count
@@ -27,18 +25,18 @@ def test_the_network_finds_the_same(demo, picture, candidates, score, nms):
     np.testing.assert_allclose(candidates.boxes[found.final], tensors["detected_boxes"][:count], atol=1e-6)
 
 
-def test_numbers_at_the_models_thresholds(run, candidates, demo, picture):
+def test_numbers_at_the_models_thresholds(run, candidates, detect_at):
     found = compose(candidates, run.score_threshold, run.nms_threshold)
     probs = run.tensors["class_probs"]
     objects = [row for row in range(len(probs)) if probs[row].argmax() != 0]
     confident = [row for row in objects if probs[row].max() >= np.float32(run.score_threshold)]
-    predictor = CheckpointPredictor(demo, run.score_threshold, run.nms_threshold)
+    found_by_the_network = len(detect_at(run.score_threshold, run.nms_threshold))
     assert found.numbers == {
         "proposals": 200,
         "not_background": len(objects),
         "confident": len(confident),
-        "after_nms": len(predictor(picture)),
-        "final": len(predictor(picture)),
+        "after_nms": found_by_the_network,
+        "final": found_by_the_network,
     }
     assert sum(before for before, _ in found.per_class.values()) == len(confident)
     assert sum(after for _, after in found.per_class.values()) == len(found.kept)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.evaluation.metrics import average_precision
 from maskrcnn.inspection.final_steps import find_candidates
@@ -44,10 +43,10 @@ def test_the_page_says_what_the_figures_say(report_folder, read_page, figures):
     assert compared > 25
 
 
-def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, picture, run):
+def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, detect_at, run):
     (numbers,) = figures["pictures"]
     detection = demo.config.detection
-    found = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
+    found = detect_at()
     probs, rpn = run.tensors["class_probs"], run.tensors["rpn_probs"]
     expected = {
         "anchors.total": len(rpn),
@@ -62,11 +61,10 @@ def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, pi
     assert {key: numbers[key] for key in expected} == expected
 
 
-def test_the_average_precision_is_matterports(figures, demo, picture, record):
+def test_the_average_precision_is_matterports(figures, detect_at, record):
     """Computed from the predictor and the record, by the measure that is tested against the goldens."""
     (numbers,) = figures["pictures"]
-    detection = demo.config.detection
-    found = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
+    found = detect_at()
     instances = record.load_instances()
     masks = np.stack([decode(each.mask) for each in instances], axis=-1)
     boxes = np.array([[1, 1, 2, 2]] * len(instances))  # only marks rows that are not padding

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.intermediates.artifact_run import ArtifactStages, placement_rows
 from maskrcnn.intermediates.stage_run import ModelStages, shown
 from maskrcnn.model import Stages
@@ -19,10 +18,8 @@ def assert_equal_detections(found, expected, tolerance):
     np.testing.assert_allclose(found.mask_probabilities, expected.mask_probabilities, atol=10 * tolerance)
 
 
-def test_the_result_is_that_of_the_predictor(run, demo, picture):
-    detection = demo.config.detection
-    expected = CheckpointPredictor(demo, detection.min_score, detection.nms_threshold)(picture)
-    assert_equal_detections(run.detections, expected, 1e-5)
+def test_the_result_is_that_of_the_predictor(run, detect_at):
+    assert_equal_detections(run.detections, detect_at(), 1e-5)
     assert set(run.tensors) == set(Stages._fields)
 
 

@@ -12,7 +12,6 @@ from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
 from maskrcnn.intermediates.activations import Activation, layer_activations, mosaic, stage_activations
 from maskrcnn.intermediates.color_map import color_map
-from maskrcnn.intermediates.stage_run import ModelStages
 from maskrcnn.training.evaluator import Evaluator
 
 
@@ -148,8 +147,8 @@ def test_every_layer_can_be_shown(demo, run):
         assert min(mosaic(each).size) > 3
 
 
-def test_the_mask_head_has_nothing_to_show_without_detections(demo, picture):
-    nothing = ModelStages(demo, score_threshold=1.0).run(picture)
+def test_the_mask_head_has_nothing_to_show_without_detections(demo, run_at):
+    nothing = run_at(1.0)
     names = [each.name for each in layer_activations(demo, nothing, ["mrcnn_mask_deconv", "fpn_p3"])]
     assert names[-1] == "fpn_p3"
     assert "mrcnn_mask_deconv" not in names

@@ -1,6 +1,6 @@
 """Models with both artifacts, and the pieces a comparison needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import golden
@@ -64,6 +64,21 @@ def reference_of(make):
 @pytest.fixture(scope="session")
 def demo_pair(artifact_format, request):
     return pair(reference_of(models.demo), request.getfixturevalue(f"{artifact_format}_artifact"))
+
+
+def narrow_model():
+    """ResNet-50 with an eighth of the channels."""
+    config = from_matterport(golden.config_values(golden.load("infer_small_seed0")))
+    widths = {"fpn_channels": 32, "rpn_channels": 32, "box_head_channels": 64, "mask_head_channels": 32}
+    model = MaskRCNN(replace(config, name="narrow", model=replace(config.model, backbone_width=8, **widths)))
+    seed_weights(model, 0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def narrow_pair(pair_of):
+    """As `small_pair`, but exported and run in a fraction of the time."""
+    return pair_of(reference_of(narrow_model))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 _SOURCES = ("runtime", "maskrcnn", "export", "benchmarks/seeded_weights.py", "tests/support/models.py")
-_SUFFIXES = (".py", ".json", ".h5", ".jpg")
+_SUFFIXES = (".py", ".json", ".h5", ".jpg", ".jinja", ".css", ".js")
 _PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
 
 

@@ -39,6 +39,13 @@ def is_head(key):
     return key.split("/")[0] in HEAD_LAYERS
 
 
+def assert_equal_arrays(network, other):
+    arrays, expected = get_arrays(network), get_arrays(other)
+    assert arrays.keys() == expected.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[key])
+
+
 def test_fresh_weights_follow_from_the_seed(network):
     again, other = build(), build()
     fresh_weights(again, 5)
@@ -93,8 +100,7 @@ def test_no_source_leaves_all_fresh(network):
     for source in (None, "none"):
         report = initialize(other, source, seed=5)
         assert (report.loaded, len(report.missing)) == ((), len(get_arrays(other)))
-    for key, array in get_arrays(network).items():
-        np.testing.assert_array_equal(array, get_arrays(other)[key])
+    assert_equal_arrays(other, network)
 
 
 @pytest.mark.parametrize("save", [save_checkpoint, save_matterport])
@@ -103,8 +109,7 @@ def test_checkpoint_of_the_same_classes_is_taken_whole(network, tmp_path, save):
     other = build()
     report = initialize(other, tmp_path / "a.weights.h5", seed=1)
     assert len(report.loaded) == len(get_arrays(network))
-    for key, array in get_arrays(other).items():
-        np.testing.assert_array_equal(array, get_arrays(network)[key])
+    assert_equal_arrays(other, network)
 
 
 @pytest.mark.parametrize("save", [save_checkpoint, save_matterport])
@@ -113,9 +118,10 @@ def test_heads_of_another_number_of_classes_stay_fresh(network, tmp_path, save):
     other, fresh = build(class_names=("BG", "cell")), build(class_names=("BG", "cell"))
     report = initialize(other, tmp_path / "a.weights.h5", seed=1)
     fresh_weights(fresh, 1)
-    assert set(report.excluded) == {key for key in get_arrays(network) if is_head(key)}
+    heads, others = get_arrays(fresh), get_arrays(network)
+    assert set(report.excluded) == {key for key in others if is_head(key)}
     for key, array in get_arrays(other).items():
-        np.testing.assert_array_equal(array, get_arrays(fresh if is_head(key) else network)[key])
+        np.testing.assert_array_equal(array, (heads if is_head(key) else others)[key])
 
 
 def test_heads_of_other_classes_stay_fresh_though_as_many(network, tmp_path):
@@ -142,7 +148,9 @@ def test_another_architecture_is_refused(network, tmp_path):
         initialize(network, tmp_path / "none.h5")
 
 
+@pytest.fixture(scope="module")
 def classifier():
+    """Keras' ResNet-50 with weights of all kinds."""
     model = keras.applications.ResNet50(include_top=False, weights=None)
     for index, variable in enumerate(model.variables):
         variable.assign(np.random.default_rng(index).normal(size=variable.shape) * 0.05)
@@ -153,18 +161,23 @@ def classifier():
     return model
 
 
+@pytest.fixture(scope="module")
+def classifier_file(classifier, tmp_path_factory):
+    path = tmp_path_factory.mktemp("classifier") / "resnet50.h5"
+    classifier.save(path)
+    return path
+
+
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`:UserWarning", "ignore:Exception encountered:UserWarning")
-def test_keras_classifier_computes_the_same_features(resnet50, tmp_path):
-    model = classifier()
-    model.save(tmp_path / "resnet50.h5")
-    report = initialize(resnet50, tmp_path / "resnet50.h5")
+def test_keras_classifier_computes_the_same_features(resnet50, classifier, classifier_file):
+    report = initialize(resnet50, classifier_file)
     assert len(report.loaded) == 318
     assert report.leftover == ()
     assert all(key.startswith(("fpn_", "rpn_", "mrcnn_")) for key in report.missing)
     rgb = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
     molded = rgb - np.array([123.68, 116.779, 103.939], np.float32)
     prepared = keras.applications.resnet.preprocess_input(rgb.copy())
-    ours, theirs = resnet50.backbone, model
+    ours, theirs = resnet50.backbone, classifier
     # In two halves, because Keras' pooling between them pads both sides; matterport's and ours pad one.
     pool = next(layer for layer in ours.layers if isinstance(layer, keras.layers.MaxPooling2D))
     before, after = (theirs.get_layer(name).output for name in ("conv1_relu", "pool1_pool"))
@@ -200,21 +213,18 @@ def old_file(path, model, prefixed):
 
 
 @pytest.mark.parametrize("prefixed", [True, False])
-def test_old_names_give_the_same_as_new_ones(resnet50, tmp_path, prefixed):
-    model = classifier()
-    model.save(tmp_path / "new.h5")
-    initialize(resnet50, tmp_path / "new.h5")
+def test_old_names_give_the_same_as_new_ones(resnet50, tmp_path, classifier, classifier_file, prefixed):
+    initialize(resnet50, classifier_file)
     expected = get_arrays(resnet50)
-    old_file(tmp_path / "old.h5", model, prefixed)
+    old_file(tmp_path / "old.h5", classifier, prefixed)
     assert len(initialize(resnet50, tmp_path / "old.h5").loaded) == 318
     for key, array in get_arrays(resnet50).items():
         np.testing.assert_array_equal(array, expected[key])
 
 
-def test_gray_pictures_leave_the_first_kernel_fresh(tmp_path):
-    classifier().save(tmp_path / "resnet50.h5")
+def test_gray_pictures_leave_the_first_kernel_fresh(classifier_file):
     network = build(backbone="resnet50", backbone_width=64, image_channels=1, mean_pixel=(100,))
-    report = initialize(network, tmp_path / "resnet50.h5")
+    report = initialize(network, classifier_file)
     assert "conv1/kernel" in report.missing
     assert len(report.loaded) == 317
 
