@@ -4,8 +4,10 @@ They are kept in pytest's cache folder, so the next run has them too; `pytest --
 """
 
 import hashlib
+import os
 import shutil
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
+_IN_USE_SECONDS = 3600
 _SOURCES = ("runtime", "maskrcnn", "export", "benchmarks/seeded_weights.py", "tests/support/models.py")
 _SUFFIXES = (".py", ".json", ".h5", ".jpg", ".jinja", ".css", ".js")
 _PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
@@ -38,12 +41,11 @@ def stored(folder, name, make):
     """
     here = folder / digest()
     path = here / name
-    folder.mkdir(parents=True, exist_ok=True)
+    here.mkdir(parents=True, exist_ok=True)
+    os.utime(here)
     with FileLock(folder / f"{name}.lock"):
         if not path.exists():
-            for other in folder.iterdir():  # of earlier states
-                if other.is_dir() and other != here:
-                    shutil.rmtree(other, ignore_errors=True)
+            _remove_unused(folder, here)
             unfinished = here / f"{name}.unfinished" / name
             shutil.rmtree(unfinished.parent, ignore_errors=True)
             unfinished.parent.mkdir(parents=True)
@@ -52,6 +54,14 @@ def stored(folder, name, make):
                 made.rename(here / made.name)
             unfinished.parent.rmdir()
     return path
+
+
+def _remove_unused(folder, here):
+    """Remove earlier states of the sources, unless tests that began before an edit may still use them."""
+    for other in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process removes it too
+            if other.is_dir() and other != here and time.time() - other.stat().st_mtime > _IN_USE_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 @contextmanager
