@@ -47,13 +47,11 @@ def folder(tmp_path_factory, demo):
 
 
 def short(config):
-    """Shorten the training of a configuration to two steps of a narrow network."""
+    """Shorten the training of a configuration to two steps."""
     training = replace(
         config.training, batch_size=2, steps_per_epoch=2, warmup_steps=0, stages=(StageConfig("all", 1),)
     )
-    widths = {"fpn_channels": 16, "rpn_channels": 16, "box_head_channels": 32, "mask_head_channels": 16}
-    model = replace(config.model, backbone_width=8, **widths)
-    return replace(config, model=model, resize=ResizePolicy("square", None, 64), training=training)
+    return replace(config, resize=ResizePolicy("square", None, 64), training=training)
 
 
 def test_there_are_snippets_of_both_kinds():
