@@ -7,6 +7,7 @@ import tracemalloc
 import zipfile
 from io import BytesIO
 
+import fuzz_states
 import numpy as np
 import pytest
 from torch_files import FLOATS, MAGIC, mapping, named, numbered, pickled, storage, tensor, text, torch_stream, torch_zip
@@ -272,6 +273,7 @@ BOMBS = {
     "many tuples as keys": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"\x85N" for n in range(5000)) + b"u",
     "protocol": b"\x80\x63}",
     "buffers": b"\x97",
+    "an odd escape": b"ca\\l\nb\n",
     "no value": b"0",
     "no mark": b"t",
     "a mark as value": b"(R",
@@ -334,6 +336,7 @@ def zip_cases():
         "above": (torch_zip(value, extra=[("../../x", b"")]), "none that torch.save writes"),
         "backslash": (torch_zip(value, extra=[("a\\x", b"")]), "none that torch.save writes"),
         "folder": (torch_zip(value, extra=[("data/", b"")]), "none that torch.save writes"),
+        "no name": (sound[: central + 28] + b"\0\0" + sound[central + 30 : central + 46] + sound[central + 62 :], ""),
         "changed value": (sound[:place] + b"\x01" + sound[place + 1 :], "checksum of archive/data/0 is wrong"),
         "changed pickle": (changed(sound, b"FloatStorage", b"HalfStorage\x20"), "checksum of archive/data.pkl"),
         "byte order": (torch_zip(value, extra=[("byteorder", b"middle")]), "byte order is 'middle'"),
@@ -391,6 +394,13 @@ STREAMS = {
 def test_a_stream_that_is_not_as_pytorch_writes_it(refuse, name):
     content, expected = STREAMS[name]
     assert expected in refuse(content)
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_change_at_random_ends_in_another_error(count):
+    found = fuzz_states.run(count, 0)
+    assert sum(found.values()) == count
+    assert min(found.values()) > count / 100  # the changes break files, and not only their first bytes
 
 
 @pytest.mark.parametrize("kind", ["zip", "stream", "pickle"])

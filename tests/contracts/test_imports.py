@@ -58,6 +58,12 @@ def test_importing_loads_no_engine(loaded, code):
     assert loaded(code) == []
 
 
+def test_files_of_pytorch_wait_for_the_packages_that_read_them(loaded):
+    modules = ("state_dict", "torch_write", "detectron2_config", "mmdet_config")
+    code = "; ".join(f"import maskrcnn.checkpoints.pytorch.{module}" for module in modules)
+    assert loaded(code, names=(*HEAVY, "torch", "safetensors", "yaml")) == []
+
+
 def test_drawing_is_loaded_by_those_who_draw(loaded):
     assert loaded("from runtime import Predictor", names=("PIL.ImageDraw", "PIL.ImageFont")) == []
 

@@ -13,6 +13,7 @@ import numpy as np
 from fuzz_annotations import coco, labelme, rle, via, via_csv, yolo
 from fuzz_artifacts import manifest, metadata, onnx, savedmodel
 from fuzz_checks import folder, refused_with
+from fuzz_states import detectron2_config, detectron2_pickle, mmdet_config, safetensors, torch
 
 from maskrcnn.checkpoints import h5_open
 from maskrcnn.checkpoints.h5_content import RefusedError
@@ -98,4 +99,9 @@ TARGETS = {
     "savedmodel": savedmodel,
     "config": config,
     "weights": weights,
+    "torch": torch,
+    "detectron2_pickle": detectron2_pickle,
+    "safetensors": safetensors,
+    "detectron2_config": detectron2_config,
+    "mmdet_config": mmdet_config,
 }

@@ -17,6 +17,8 @@ LARGEST, ALL = 8 * 1024, 200 * 1024  # bytes of a file, and of all
 def target(request):
     if request.param == "savedmodel":
         pytest.importorskip("tensorflow", reason="needs TensorFlow")
+    if request.param == "safetensors":
+        pytest.importorskip("safetensors", reason="needs safetensors")
     return request.param
 
 
@@ -71,4 +73,9 @@ BEHIND = {
     "savedmodel": "runtime.artifact_files.savedmodel_scan._foreign_parts",
     "config": "maskrcnn.configuration.model.from_dict",
     "weights": "maskrcnn.checkpoints.h5_classic._shape",
+    "torch": "maskrcnn.checkpoints.pytorch.state_dict.checked_bytes",
+    "detectron2_pickle": "maskrcnn.checkpoints.pytorch.state_dict.array_of",
+    "safetensors": "maskrcnn.checkpoints.pytorch.safetensors_file._described",
+    "detectron2_config": "maskrcnn.checkpoints.pytorch.detectron2_config._values",
+    "mmdet_config": "maskrcnn.checkpoints.pytorch.mmdet_config._scalar",
 }

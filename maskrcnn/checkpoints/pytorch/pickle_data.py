@@ -6,6 +6,7 @@ was given and does nothing. Whether such names are accepted is decided afterward
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
@@ -91,10 +92,12 @@ def read_pickle(stream: Window, call: Call, build: Build, persistent: Callable[[
     """
     machine = _Machine(call, build, persistent, stream)
     try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(cast(BinaryIO, stream))):
-            if steps > _MOST_STEPS:
-                raise RefusedError(f"is no file of weights: a pickle in it has more than {_MOST_STEPS} steps")
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `pickletools` reads texts as Python does, which warns of odd ones
+            for steps, (opcode, argument, _) in enumerate(pickletools.genops(cast(BinaryIO, stream))):
+                if steps > _MOST_STEPS:
+                    raise RefusedError(f"is no file of weights: a pickle in it has more than {_MOST_STEPS} steps")
+                machine.step(opcode.name, argument)
     except (ValueError, OverflowError) as error:  # of `pickletools`
         raise RefusedError(f"is truncated or damaged: {error}") from error
     return machine.end()

@@ -128,7 +128,7 @@ def _entries(stream: BinaryIO) -> dict[str, _Entry]:
         name = info.filename
         if name in found:
             raise RefusedError(f"is damaged: it has two entries {name[:200]!r}")
-        if name.startswith("/") or "\\" in name or ".." in name.split("/") or info.is_dir():
+        if not name or name[0] == "/" or name[-1] == "/" or "\\" in name or ".." in name.split("/"):
             raise RefusedError(f"is not loaded: its entry {name[:200]!r} is none that torch.save writes")
         if (
             info.compress_type != zipfile.ZIP_STORED
