@@ -19,6 +19,8 @@ Edges = npt.NDArray[np.int64]
 
 # A pixel of exactly 0.5 belongs to the mask; the margin is far larger than the rounding errors of float64.
 THRESHOLD = 0.5 - 2.0**-40
+# From this distance to 0.5, or to an edge in cells, rounding values and positions to float32 changes nothing.
+_NEAR = 1e-4
 # Columns of several masks processed at a time; with an edge in every cell that takes some 30 MB.
 _BATCH_COLUMNS = 1 << 13
 # The probabilities are surrounded by a ring of what the mode has outside, then by a ring of zeros that ends every mask.
@@ -95,7 +97,13 @@ def _enlarged(boxes: npt.NDArray[np.float32], mask_size: int) -> tuple[npt.NDArr
 
 
 def mask_edges(
-    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], mode: PasteMode
+    probabilities: npt.NDArray[np.floating],
+    rows: Span,
+    columns: Span,
+    image_size: tuple[int, int],
+    mode: PasteMode,
+    *,
+    turned: bool = False,
 ) -> Iterator[list[Edges]]:
     """Find the edges of masks, several masks at a time.
 
@@ -105,6 +113,7 @@ def mask_edges(
         columns: columns of the boxes.
         image_size: (height, width).
         mode: as for `box_spans`.
+        turned: whether rows and columns are exchanged, in all other arguments; it matters to roundings only.
 
     Yields:
         Per mask, in order, int64 [2 R]: begin, end (exclusive), begin, ... of the R runs of the mask, as x * height +
@@ -118,14 +127,19 @@ def mask_edges(
         found: list[Edges] = [np.zeros(0, np.int64)] * (end - begin)
         kept = np.flatnonzero(wide[begin:end]) + begin
         if len(kept):
-            places = _batch_edges(probabilities[kept], rows.take(kept), columns.take(kept), image_size, mode)
+            places = _batch_edges(probabilities[kept], rows.take(kept), columns.take(kept), image_size, mode, turned)
             for row, edges in zip(kept, places, strict=True):
                 found[row - begin] = edges
         yield found
 
 
 def _batch_edges(
-    probabilities: npt.NDArray[np.floating], rows: Span, columns: Span, image_size: tuple[int, int], mode: PasteMode
+    probabilities: npt.NDArray[np.floating],
+    rows: Span,
+    columns: Span,
+    image_size: tuple[int, int],
+    mode: PasteMode,
+    turned: bool,
 ) -> list[Edges]:
     if mode == "torchvision":
         probabilities = np.pad(probabilities, ((0, 0), (1, 1), (1, 1)))
@@ -154,7 +168,8 @@ def _batch_edges(
     depth = cells.row[cell] + (THRESHOLD - above) / (below - above)
     y = np.ceil(depth * scale[mask] + (rows.low - rows.origin - 0.5 - (_RINGS - 0.5) * scale)[mask])
     if mode in ("torchvision", "detectron2"):
-        y = _rounded_there(y.astype(np.int64), depth - _RINGS, mask, rows, tall, mode)
+        crossings = _Crossings(mask, cell, fraction[column], depth, above, below)
+        y = _decide_near(y.astype(np.int64), crossings, cells, rows, tall, mode, turned)
     # What is above or below the image moves to its border, where begin and end cancel.
     y = np.clip(y, rows.first[mask], rows.last[mask]).astype(np.int64)
     places = _cancel_pairs(mask * stride + x[column] * height + y)
@@ -163,17 +178,71 @@ def _batch_edges(
     return [part - number * stride for number, part in enumerate(parts)]
 
 
-def _rounded_there(
+class _Crossings(NamedTuple):
+    """Where columns cross the threshold, one entry for each edge."""
+
+    mask: npt.NDArray[np.intp]
+    cell: npt.NDArray[np.intp]
+    fraction: npt.NDArray[np.float64]  # the position of the column in its cell
+    depth: npt.NDArray[np.float64]  # the position of the edge, in cells with both rings
+    above: npt.NDArray[np.float64]  # the value of the column at the top of the cell
+    below: npt.NDArray[np.float64]  # and at the bottom
+
+
+def _decide_near(
     y: npt.NDArray[np.int64],
-    depth: npt.NDArray[np.float64],
-    mask: npt.NDArray[np.intp],
+    edges: _Crossings,
+    cells: "_Cells",
     rows: Span,
-    cells: int,
+    tall: int,
     mode: PasteMode,
+    turned: bool,
 ) -> npt.NDArray[np.int64]:
-    """Move rows by one where rounded positions, unlike exact ones, are on the other side of an edge."""
-    y = np.where(rows.positions(mask, y - 1, cells, mode) >= depth, y - 1, y)
-    return np.where(rows.positions(mask, y, cells, mode) < depth, y + 1, y)
+    """Move the first pixel after an edge by one if rounding to float32 decides on which side a pixel beside it is."""
+    enters, slope = edges.below >= THRESHOLD, np.abs(edges.below - edges.above)
+    for back in (1, 0):
+        position = rows.positions(edges.mask, y - back, tall, mode) + _RINGS
+        distance = np.abs(position - edges.depth)
+        down = position - cells.row[edges.cell]
+        # A pixel belongs to one cell alone, so begins and ends stay in order.
+        near = np.flatnonzero((np.minimum(distance, distance * slope) < _NEAR) & (down >= 0) & (down < 1))
+        value = _sample_there(cells, edges.cell[near], edges.fraction[near], down[near], mode, turned)
+        begun = (value >= 0.5) == enters[near]  # the pixel is after the edge
+        y[near] += np.where(begun, -back, 1 - back)
+    return y
+
+
+def _sample_there(
+    cells: "_Cells",
+    cell: npt.NDArray[np.intp],
+    fraction: npt.NDArray[np.float64],
+    down: npt.NDArray[np.float64],
+    mode: PasteMode,
+    turned: bool,
+) -> npt.NDArray[np.float32]:
+    """Sample cells as PyTorch's operators do, rounding for rounding, on processors that multiply and add at once."""
+    top, bottom = cells.top[cell], cells.bottom[cell]
+    corners = top, top + cells.top_step[cell], bottom, bottom + cells.bottom_step[cell]
+    upper_left, upper_right, lower_left, lower_right = (corner.astype(np.float32) for corner in corners)
+    right, lower = fraction.astype(np.float32), down.astype(np.float32)
+    if turned:
+        upper_right, lower_left, right, lower = lower_left, upper_right, lower, right
+    left, upper = 1 - right, 1 - lower
+    if mode == "torchvision":  # interpolate
+        above = _fused(upper_left, left, upper_right * right)
+        below = _fused(lower_left, left, lower_right * right)
+        return _fused(above, upper, below * lower)
+    total = _fused(upper_right, upper * right, upper_left * (upper * left))  # grid_sample
+    total = _fused(lower_left, lower * left, total)
+    return _fused(lower_right, lower * right, total)
+
+
+def _fused(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], added: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Multiply and add float32 with one rounding."""
+    product = first.astype(np.float64) * second.astype(np.float64)  # exact
+    return (product + added).astype(np.float32)
 
 
 def _surround(probabilities: npt.NDArray[np.floating], mode: PasteMode) -> npt.NDArray[np.float64]:

@@ -77,7 +77,7 @@ def paste_mask(
         return np.zeros((0, 0), np.bool_), (0, 0)
     # With the axes swapped the scan goes row by row, in the order of the array in memory.
     turned = probabilities.T[None], columns.from_first(), rows.from_first()
-    ((runs,),) = mask_edges(*turned, (width, height), mode)
+    ((runs,),) = mask_edges(*turned, (width, height), mode, turned=True)
     lengths = np.diff(runs, prepend=0, append=height * width)
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width), (y, x)
 

@@ -75,7 +75,7 @@ def test_ties_are_decided_as_in_exact_arithmetic(mode, side):
         np.testing.assert_array_equal(decode(encode_edges([edges], size)[0]), expected)
 
 
-@pytest.mark.parametrize("mode", ["matterport", "aligned"])
+@pytest.mark.parametrize("mode", ["matterport", "aligned", "torchvision", "detectron2"])
 def test_many_boxes_give_the_run_lengths_of_their_pixels(mode, monkeypatch):
     """Boxes of every kind: over each edge of the picture, around it, beside it, of one pixel, of full height."""
     rng = np.random.default_rng(4)

@@ -203,7 +203,7 @@ def test_is_matterports_unmold_mask():
     np.testing.assert_array_equal(masks, np.moveaxis(expected, -1, 0))
 
 
-@pytest.mark.parametrize("mode", ["matterport", "aligned"])
+@pytest.mark.parametrize("mode", ["matterport", "aligned", "detectron2"])
 @pytest.mark.parametrize(
     "box", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 9, 5, 5), (60, 5, 70, 9), (-9, 0, 0, 9), (5.6, 5.6, 5.9, 5.9)]
 )
