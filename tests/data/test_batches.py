@@ -11,7 +11,7 @@ from maskrcnn.data.batches import BatchPlan, make_batch, training_batches, valid
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.errors import DatasetError
-from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 
 CONFIG = replace(
     DEMO,
@@ -83,3 +83,23 @@ def test_pictures_of_several_sizes_share_the_larger_one():
     height, width = (-(-max(size[axis] for size in sizes) // 64) * 64 for axis in (0, 1))
     assert batch["images"].shape == (7, height, width, 3)
     assert batch["masks"].shape == (7, 8, height, width)
+
+
+@pytest.mark.parametrize(("resampling", "dtype"), [("float", "float32"), ("pillow", "uint8"), ("opencv", "uint8")])
+def test_pictures_resized_by_the_short_side(resampling, dtype):
+    resize = ResizePolicy("short_side", short_side=96, long_side=160, resampling=resampling)
+    config = replace(CONFIG, resize=resize, detection=replace(CONFIG.detection, mask_paste="torchvision"))
+    plan = BatchPlan(DATASET, 2, shuffle=False)
+    batch = make_batch(config, plan, 0, training=False)
+    assert batch["images"].dtype == dtype
+    height, width = batch["images"].shape[1:3]
+    assert height % 32 == width % 32 == 0
+    assert batch["class_ids"].any()
+    for row, record in enumerate(plan.dataset.records[:2]):
+        letterbox = plan_letterbox(record.load_image().shape[:2], resize)
+        inside = batch["images"][row][: letterbox.input_size[0], : letterbox.input_size[1]]
+        np.testing.assert_array_equal(inside, letterbox.apply(record.load_image()))
+        found = batch["boxes"][row][batch["class_ids"][row] != 0]
+        assert (found[:, 2:] <= letterbox.resized_size).all()
+    (first, *_) = training_batches(config, plan).take(1)
+    assert first["images"].dtype.name == dtype
