@@ -41,12 +41,12 @@ def detect(
     kept = (class_ids > 0) & (scores >= score_threshold)
     if config.detection.drop_empty_boxes:
         kept &= box_ops.areas(refined) > 0.0
-    _, order = tf.math.top_k(tf.where(kept, scores, -1.0), k=tf.shape(scores)[1])
+    _, order = tf.math.top_k(tf.where(kept, scores, -1.0), k=proposals.shape[1] or tf.shape(scores)[1])
     # One float table, gathered once: ONNX Runtime has no CUDA kernel that gathers int32 or bool by batch.
     flags = tf.where(kept, tf.cast(class_ids, tf.float32), 0.0)
     table = tf.gather(tf.concat([refined, flags[..., None], scores[..., None]], axis=-1), order, batch_dims=1)
 
-    boxes, kept_ids = table[..., :4], table[..., 4:5]
+    boxes, kept_ids, _ = tf.split(table, [4, 1, 1], axis=-1)
     most = config.detection.max_detections
     if tap is None:
         of_class = kept_ids == tf.range(1.0, float(probs.shape[-1]))  # [B, N, K - 1], no background

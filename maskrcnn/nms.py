@@ -19,7 +19,7 @@ from runtime.artifact import NMS_FIRST, NMS_LAST
 
 # Of `suppress_in_steps`. The decisions among 1000 random boxes of one class need up to 10, those among the demo model's
 # detections 2.
-STEPS = 16
+STEPS = 12
 Tap = Callable[[str, tf.Tensor], tf.Tensor]
 
 
@@ -74,45 +74,42 @@ def suppress_in_steps(
     sequence, and once a step changes nothing, all rows are right. After `STEPS` steps without that, the caller may
     continue: step n + 1 of this function begins where step n ended.
 
-    With M the overlaps as zeros and ones, k the kept rows and v those that take part, a step is k = relu(v - k M); v
-    is a row of the matrix, so that a step is one product and one relu. Sums of ones are exact in any precision used.
+    A step is k = relu(k A), one product and one relu. Of a row's column in A, the first number is 1 if the row takes
+    part, and each row that would suppress it is a -1. The first row is always kept, because no other is before it, so
+    it adds that 1 in every step. Sums of ones are exact in any precision used.
 
     Args:
         boxes: float32 [B, N, 4] y1, x1, y2, x2, best row first.
-        class_ids: float32 [B, N], 0 for rows that do not take part.
+        class_ids: float32 [B, N], 0 for rows that do not take part, which come last.
         max_output: As for `suppress`.
         iou_threshold: As for `suppress`.
-        tap: Called with `NMS_FIRST` and the rows that the first step keeps, float32 [B, 1, N + 1], and with `NMS_LAST`
-            and the result of the last step; later operations use what it returns.
+        tap: Called with `NMS_FIRST` and the rows that the first step keeps, float32 [B, 1, N], and with `NMS_LAST` and
+            the result of the last step; later operations use what it returns.
 
     Returns:
-        Rows and marks as from `suppress`, and bool [B], whether they are final.
+        Row indices int32 [B, max_output] in ascending order, and bool [B, max_output], which is False (and the index
+        that of any row) where there is no row; and bool [B], whether they are final.
     """
+    rows_known = boxes.shape[1] is not None and boxes.shape[1] >= max_output
     num_rows = tf.shape(boxes)[1]
-    y1, x1, y2, x2 = tf.unstack(boxes, axis=-1)
-
-    def shared(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-        end = tf.minimum(high[:, :, None], high[:, None, :])
-        return tf.maximum(end - tf.maximum(low[:, :, None], low[:, None, :]), 0.0)
-
     with tf.name_scope("suppression"):
-        areas = (y2 - y1) * (x2 - x1)
-        both = shared(y1, y2) * shared(x1, x2)
+        low, high = tf.split(boxes, 2, axis=-1)
+        shared = tf.minimum(high[:, :, None], high[:, None]) - tf.maximum(low[:, :, None], low[:, None])
+        both, areas = (tf.multiply(*tf.unstack(sides, axis=-1)) for sides in (tf.nn.relu(shared), high - low))
         # Without area, 0 / 0 is no number, and that is not above the threshold.
         above = both / (areas[:, :, None] + areas[:, None, :] - both) > iou_threshold
         index = tf.range(num_rows)
         above &= (class_ids[:, :, None] == class_ids[:, None, :]) & (index[:, None] < index[None, :])
-        valid = tf.cast(class_ids > 0.0, tf.float32)
-        one = tf.ones_like(valid[:, :1])
-        start = tf.concat([valid, one], axis=1)[:, None, :]  # [B, 1, N + 1]
-        step = tf.concat([tf.concat([-tf.cast(above, tf.float32), tf.zeros_like(areas)[..., None]], 2), start], 1)
+        start = tf.cast(class_ids > 0.0, tf.float32)[:, None, :]  # [B, 1, N]
+        first = tf.cast(index == 0, tf.float32)[:, None]
+        step = tf.where(above, -1.0, first * start)  # [B, N, N]
         kept = tap(NMS_FIRST, tf.nn.relu(start @ step))
         before = kept
         for _ in range(STEPS - 1):
             kept, before = tf.nn.relu(kept @ step), kept
         kept = tap(NMS_LAST, kept)
         final = tf.reduce_max(tf.abs(kept - before), axis=[1, 2]) < 0.5
-        rank = tf.cast(num_rows - index, tf.float32) * kept[:, 0, :-1]
-        best, rows = tf.math.top_k(tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
+        rank = tf.cast(num_rows - index, tf.float32) * kept[:, 0]
+        best, rows = tf.math.top_k(rank if rows_known else tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
         used = (best > 0.5) & final[:, None]
-        return tf.where(used, rows, 0), used, final
+        return rows if rows_known else tf.where(used, rows, 0), used, final

@@ -28,7 +28,7 @@ class Constants:
     def add(self, name: str, value: npt.NDArray[Any], floating: npt.DTypeLike = np.float32) -> str:
         """Add a constant and return its name; floating-point values become `floating`."""
         value = value.astype(floating) if value.dtype.kind == "f" else value
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self._graph.initializer.append(tensor)
         self._tensors[name] = tensor
         return name

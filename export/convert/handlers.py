@@ -57,20 +57,20 @@ def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> N
 
 def _rois_in_cells(ctx: Any, image: str, boxes: str, samples: int) -> str:
     """Convert normalized y1, x1, y2, x2 to RoiAlign's x1, y1, x2, y2 in cells, grown by half a step."""
-    shape = _make(ctx, "Shape", [image])
-    sides = _make(ctx, "Gather", [shape, _const(ctx, [1, 2, 1, 2], np.int64)])
-    sides = _make(ctx, "Cast", [sides], to=TensorProto.FLOAT)
-    last = _make(ctx, "Sub", [sides, _const(ctx, [1.0], np.float32)])
+    height, width = ctx.get_shape(image)[1:3]
+    if height > 0 and width > 0:
+        last = _const(ctx, [height - 1, width - 1] * 2, np.float32)
+    else:
+        sides = _make(ctx, "Gather", [_make(ctx, "Shape", [image]), _const(ctx, [1, 2, 1, 2], np.int64)])
+        sides = _make(ctx, "Cast", [sides], to=TensorProto.FLOAT)
+        last = _make(ctx, "Sub", [sides, _const(ctx, [1.0], np.float32)])
     grid = _make(ctx, "Mul", [boxes, last])  # [N, 4]
-    first, end = (
-        _make(ctx, "Gather", [grid, _const(ctx, axes, np.int64)], axis=1) for axes in ([1, 0], [3, 2])
-    )  # x, y
-    step = _make(ctx, "Sub", [end, first])
-    half_step = _make(ctx, "Mul", [step, _const(ctx, [0.5 / (samples - 1)], np.float32)])
-    half_cell = _const(ctx, [0.5], np.float32)
-    low = _make(ctx, "Add", [_make(ctx, "Sub", [first, half_step]), half_cell])
-    high = _make(ctx, "Add", [_make(ctx, "Add", [end, half_step]), half_cell])
-    return _make(ctx, "Concat", [low, high], axis=1)
+    corners, opposite = (
+        _make(ctx, "Gather", [grid, _const(ctx, axes, np.int64)], axis=1) for axes in ([1, 0, 3, 2], [3, 2, 1, 0])
+    )  # x1, y1, x2, y2 and x2, y2, x1, y1
+    away = _make(ctx, "Sub", [corners, opposite])
+    half_step = _make(ctx, "Mul", [away, _const(ctx, [0.5 / (samples - 1)], np.float32)])
+    return _make(ctx, "Add", [_make(ctx, "Add", [corners, half_step]), _const(ctx, [0.5], np.float32)])
 
 
 def _following_mean(ctx: Any, node: Any) -> Any | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from export.convert.audit import GraphFacts, audit
+from export.convert.fewer_kernels import use_fewer_kernels
 from export.convert.handlers import handlers_for
 from export.convert.rewrites import rewrite
 from export.convert.surgery import Border, cancel_transposes, find_borders, fix_inputs, keep_outputs, shape_axes
@@ -21,7 +22,7 @@ from runtime.artifact import NMS_THRESHOLD, OUTPUT_NAMES, SCORE_THRESHOLD
 
 
 class Converted(NamedTuple):
-    """A converted model: the graph to ship, still with dynamic axes, and where it holds stage boundary tensors."""
+    """A converted model: the graph to ship, whose batch axis is dynamic, and where it holds stage boundary tensors."""
 
     artifact: onnx.ModelProto
     borders: dict[str, Border]
@@ -47,10 +48,13 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
             custom_op_handlers=handlers_for(target),
         )
     cancel_transposes(staged)
-    shape_axes(staged)
+    shape_axes(staged, (None, *size))
     borders = find_borders(staged)
     artifact = keep_outputs(staged, OUTPUT_NAMES)
-    rewrite(artifact, [place.tensor for place in borders.values()])
+    between = [place.tensor for place in borders.values()]
+    rewrite(artifact, between)
+    if target.engine == "cuda":
+        use_fewer_kernels(artifact, between)
     kept = {tensor for node in artifact.graph.node for tensor in node.output}
     lost = [name for name, place in borders.items() if place.tensor not in kept]
     if lost:

@@ -1,6 +1,8 @@
 """Recordings: one for each shape, whatever threads there are, and nothing disturbs them."""
 
+import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -38,8 +40,8 @@ def test_with_nms_in_steps_only_the_proposals_are_not_recorded(log, artifacts):
     log.clear()
     predictor.run(images, windows)
     assert log.events.count("replay") == 2
-    assert log.events.launches.total() <= 60
-    assert log.events.waits <= 8
+    assert log.events.launches.total() <= 50
+    assert log.events.waits == 2  # for the number of proposals, and for the results
     assert log.events.count("allocate", "device") == 0
     predictor.score_threshold = 0.25  # the recording reads it where it was
     log.clear()
@@ -119,6 +121,41 @@ def test_a_recording_that_fails_is_made_again(log, artifacts, monkeypatch):
     monkeypatch.delenv("CUDA_STANDIN_MEMORY")
     for _ in range(2):
         predictor.run(*inputs_of(256, 256))
+    log.clear()
+    predictor.run(*inputs_of(256, 256))
+    assert log.events.count("replay") == 1
+
+
+def close(predictor):
+    predictor.close()
+
+
+def drop(predictor):
+    predictor.itself = predictor  # only the garbage collector finds it
+    del predictor
+    gc.collect()
+
+
+@pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=str)
+@pytest.mark.parametrize("end", [close, drop])
+def test_memory_that_is_freed_during_a_recording_does_not_spoil_it(log, artifacts, monkeypatch, tmp_path, end, options):
+    other = [Predictor(artifacts / "demo-cuda.onnx", "cuda", engine=EngineOptions(**options))]
+    other[0].run(*inputs_of(256, 256))
+    predictor = recorded(artifacts)
+    hold = tmp_path / "hold"
+    hold.touch()
+    monkeypatch.setenv("CUDA_STANDIN_HOLD", str(hold))
+    log.clear()
+    thread = threading.Thread(target=predictor.run, args=inputs_of(256, 256))
+    thread.start()
+    while not log.events.count("begin-recording"):
+        time.sleep(0.001)
+    end(other.pop())
+    assert log.events.count("end-recording") == log.events.count("free") == 0
+    hold.unlink()
+    thread.join()
+    assert log.events.count("refused") == 0
+    assert log.events.count("free", "device") > 0
     log.clear()
     predictor.run(*inputs_of(256, 256))
     assert log.events.count("replay") == 1

@@ -19,7 +19,7 @@ from runtime.artifact_files.onnx_scan import check_onnx
 from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.cache import ArtifactCache
-from runtime.engines.ort.cuda_work import cuda_work
+from runtime.engines.ort.cuda_work import Held, cuda_work
 from runtime.engines.ort.gpu_sessions import GpuSessions
 from runtime.engines.ort.library import CPU, ort
 from runtime.engines.ort.providers import Providers, choose_providers, with_tensorrt
@@ -48,7 +48,7 @@ class OrtBackend:
         self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
         self._opener = SessionOpener(path, options.threads or usable_cores(), self._cache)
         self._finishing = threading.Lock()
-        self._finisher: OnnxStages | None = None
+        self._finisher: Held[OnnxStages] | None = None
         self._providers = self._choose(kind, index)
         self._sides: Callable[[tuple[int, ...]], dict[str, int]] = lambda _shape: {}
         self._run = self._start(kind, index)
@@ -63,13 +63,8 @@ class OrtBackend:
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run twice in a profiled session of its own and report the second run."""
-        with tempfile.TemporaryDirectory() as folder:
-            sides = self._sides(np.shape(inputs[IMAGES]))
-            session = self._opener.open_profiled(self._providers, sides, str(Path(folder) / "profile"))
-            with self._work():
-                for _ in range(2):  # the first run also fills caches and selects algorithms
-                    session.run(list(OUTPUT_NAMES), _feeds(inputs))
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        with tempfile.TemporaryDirectory() as folder, self._work():
+            events = self._profile(inputs, str(Path(folder) / "profile"))
         begin = [event["ts"] for event in events if event.get("name") == "model_run"][-1]
         counts: Counter[tuple[str, str]] = Counter()
         milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -83,14 +78,22 @@ class OrtBackend:
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:
         """Run once, in a session of its own, and return the tensors between the stages."""
-        stages = self._stages(places)
+        names = [name for name in places if name not in (NMS_FIRST, NMS_LAST)]
         with self._work():
-            return stages.run(inputs, [name for name in stages.names if name not in (NMS_FIRST, NMS_LAST)])
+            return self._stages(places).run(inputs, names)
+
+    def _profile(self, inputs: Mapping[str, npt.NDArray[Any]], prefix: str) -> list[dict[str, Any]]:
+        session = self._opener.open_profiled(self._providers, self._sides(np.shape(inputs[IMAGES])), prefix)
+        for _ in range(2):  # the first run also fills caches and selects algorithms
+            session.run(list(OUTPUT_NAMES), _feeds(inputs))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return events
 
     def _finish(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run again, continuing NMS where the graph's steps end, until they suffice; see `maskrcnn.nms`."""
         with self._work(), self._finishing:
-            stages = self._finisher = self._finisher or self._stages(self._metadata.borders)
+            self._finisher = self._finisher or Held(self._stages(self._metadata.borders))
+            stages = self._finisher.value
             last = stages.run(inputs, [NMS_LAST])[NMS_LAST]
             found: Arrays = {}
             for _ in range(last.shape[-1]):  # each step decides about one more row at least

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from runtime.artifact import IMAGES, INPUT_NAMES
 from runtime.engines.ort.cuda_work import cuda_work
 from runtime.engines.ort.library import ort
-from runtime.engines.ort.page_locked import PageLocked, copy_from_device
+from runtime.engines.ort.page_locked import PageLocked, Stream
 
 KEPT_SHAPES = 8  # so that images of many sizes do not fill the device
 
@@ -39,18 +39,28 @@ class Kept(Generic[_T]):
 
 
 class Upload:
-    """Images of one shape on a device: `tensor`, which stays where it is."""
+    """Images of one shape on a device: `tensor`, which stays where it is.
 
-    def __init__(self, images: npt.NDArray[Any], device: Device) -> None:
+    Args:
+        images: Images of the shape.
+        device: The device.
+        stream: The stream on which work with them is queued; None if each run waits for the copy.
+    """
+
+    def __init__(self, images: npt.NDArray[Any], device: Device, stream: Stream | None = None) -> None:
         self.tensor = tensor(images.shape, images.dtype, device)
         self._staging = PageLocked(images.shape, images.dtype) if device[0] == "cuda" else None
+        self._stream = stream
 
     def __call__(self, images: npt.NDArray[Any]) -> None:
-        """Copy images to the device, and wait for it."""
+        """Copy images to the device, and wait for it, or queue the copy on the stream."""
         if self._staging is not None:
             np.copyto(self._staging.array, images)
             images = self._staging.array
-        self.tensor.update_inplace(images)
+        if self._stream is None:
+            self.tensor.update_inplace(images)
+        else:
+            self._stream.copy_to_device(images, self.tensor)
 
 
 class Download:
@@ -76,13 +86,14 @@ class Download:
 class DeviceDownload:
     """Outputs of one shape on a CUDA device, where they stay, and their copies on the host."""
 
-    def __init__(self, outputs: Outputs, batch: int, device: Device) -> None:
+    def __init__(self, outputs: Outputs, batch: int, device: Device, stream: Stream) -> None:
         self._host = Download(outputs, batch, device)
         self.tensors = {name: tensor(array.shape, array.dtype, device) for name, array in self._host.arrays.items()}
+        self._stream = stream
 
     def __call__(self) -> Arrays:
-        """Copy them to the host and return copies."""
-        copy_from_device((value, self._host.arrays[name]) for name, value in self.tensors.items())
+        """Copy them to the host when the work on the stream is done, wait for it, and return copies."""
+        self._stream.copy_to_host((value, self._host.arrays[name]) for name, value in self.tensors.items())
         return self._host()
 
 
@@ -127,7 +138,7 @@ class BoundRun:
         self._bound: dict[str, tuple[npt.NDArray[Any], Any]] = {}
 
     def __call__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Run, and wait until the outputs are there."""
+        """Run, and wait until the outputs are there, unless the options of the run say otherwise."""
         for name in self._small:
             if name not in self._bound or not np.array_equal(self._bound[name][0], arrays[name]):
                 array = arrays[name].copy()
@@ -146,17 +157,19 @@ class BoundSession:
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run on host arrays."""
-        arrays = on_host(inputs)
-        images = arrays[IMAGES]
         with cuda_work():
-            with self._lock:
-                free = self._free.get(images.shape, list)
-                upload, run, download = free.pop() if free else self._bind(images)  # as many as run at the same time
-            upload(images)
-            run(arrays)
-            found = download()
-            with self._lock:
-                free.append((upload, run, download))
+            return self._run(on_host(inputs))
+
+    def _run(self, arrays: Arrays) -> Arrays:
+        images = arrays[IMAGES]
+        with self._lock:
+            free = self._free.get(images.shape, list)
+            upload, run, download = free.pop() if free else self._bind(images)  # as many as run at the same time
+        upload(images)
+        run(arrays)
+        found = download()
+        with self._lock:
+            free.append((upload, run, download))
         return found
 
     def _bind(self, images: npt.NDArray[Any]) -> tuple[Upload, BoundRun, Download]:

@@ -13,8 +13,9 @@ from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.binding import Arrays, BoundSession, Device, Kept
 from runtime.engines.ort.cuda_graph import TRUNK_ENDS, Part, RecordedSession
-from runtime.engines.ort.cuda_work import cuda_work
+from runtime.engines.ort.cuda_work import Held, cuda_work, drop_values_of
 from runtime.engines.ort.library import CUDA, TENSORRT
+from runtime.engines.ort.page_locked import Stream
 from runtime.engines.ort.providers import Providers
 from runtime.engines.ort.session import SessionOpener, inputs_of
 from runtime.errors import DeviceError
@@ -40,7 +41,7 @@ class GpuSessions:
         self._opener, self._providers, self._metadata, self._options = opener, providers, metadata, options
         self._device: Device = ("cuda", index)
         self._lock = threading.Lock()
-        self._kept: Kept[_Run] = Kept(_KEPT_SESSIONS)
+        self._kept: Kept[Held[_Run]] = Kept(_KEPT_SESSIONS)
         opener.require_device([each for each in providers if each[0] != TENSORRT])
         # One image or, if the artifact has a fixed batch size, that many; so errors come when the artifact is opened.
         batch, height, width = metadata.input_shape
@@ -49,7 +50,12 @@ class GpuSessions:
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run on host arrays."""
-        return self._runner(np.shape(inputs[IMAGES]))(inputs)
+        runner = self._runner(np.shape(inputs[IMAGES]))
+        try:
+            return runner.value(inputs)
+        except BaseException as error:
+            drop_values_of(error)
+            raise
 
     def sides(self, shape: tuple[int, ...]) -> dict[str, int]:
         """Return the axes that a session has fixed for `images` of a shape: all that change rarely.
@@ -62,10 +68,10 @@ class GpuSessions:
         axes = _AXES if self._metadata.resize.mode == "square" else _AXES[:1]
         return dict(zip(axes, shape, strict=False))
 
-    def _runner(self, shape: tuple[int, ...]) -> _Run:
+    def _runner(self, shape: tuple[int, ...]) -> Held[_Run]:
         sides = self.sides(shape)
-        with self._lock, cuda_work():  # a session that is given up frees memory, which would spoil a recording
-            return self._kept.get(tuple(sides.items()), lambda: self._open(sides))
+        with self._lock, cuda_work():
+            return self._kept.get(tuple(sides.items()), lambda: Held(self._open(sides)))
 
     def _open(self, sides: dict[str, int]) -> _Run:
         if self._options.cuda_graph:
@@ -78,31 +84,32 @@ class GpuSessions:
 
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
         """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
+        stream = Stream()
         tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
         model = CutModel(self._opener.path.read_bytes())
         points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
-        trunk = self._open_part("trunk", sides, model.part({}, points), recorded=True)
+        trunk = self._open_part("trunk", sides, model.part({}, points), stream, recorded=True)
         types = _types(trunk)
         if NMS_LAST not in tensors or len(sides) < len(_AXES):  # sizes that vary are computed on the host
-            rest = self._open_part("rest", sides, model.part(types), recorded=False)
-            return self._recorded(trunk, rest)
+            rest = self._open_part("rest", sides, model.part(types), stream, recorded=False)
+            return self._recorded(stream, trunk, rest)
         anchors = {tensors["rpn_probs"], tensors["rpn_deltas"]}
         taken = {name: described for name, described in types.items() if name in anchors}
-        middle = self._open_part("proposals", sides, model.part(taken, [tensors["proposals"]]), recorded=False)
+        middle = self._open_part("proposals", sides, model.part(taken, [tensors["proposals"]]), stream, recorded=False)
         taken = {name: described for name, described in types.items() if name not in anchors} | _types(middle)
-        rest = self._open_part("heads", sides, model.part(taken), recorded=True)
-        return self._recorded(trunk, middle, rest)
+        rest = self._open_part("heads", sides, model.part(taken), stream, recorded=True)
+        return self._recorded(stream, trunk, middle, rest)
 
-    def _recorded(self, *parts: Part) -> RecordedSession:
+    def _recorded(self, stream: Stream, *parts: Part) -> RecordedSession:
         made = {value.name for part in parts for value in part.session.get_outputs()}
         inputs = {name: value for part in parts for name, value in inputs_of(part.session).items() if name not in made}
         check_graph_inputs(inputs, self._metadata, self._opener.path)
-        return RecordedSession(parts, self._metadata.outputs(), self._device)
+        return RecordedSession(parts, self._metadata.outputs(), self._device, stream)
 
-    def _open_part(self, name: str, sides: dict[str, int], content: bytes, *, recorded: bool) -> Part:
+    def _open_part(self, name: str, sides: dict[str, int], content: bytes, stream: Stream, *, recorded: bool) -> Part:
         (provider, settings), *others = self._providers
-        providers = [(provider, settings | {"enable_cuda_graph": int(recorded)}), *others]
-        return Part(self._opener.open(providers, sides, name, content), recorded)
+        settings = settings | {"enable_cuda_graph": int(recorded), "user_compute_stream": str(stream.handle)}
+        return Part(self._opener.open([(provider, settings), *others], sides, name, content), recorded)
 
     def _require_fixed_size(self, session: Any) -> None:
         """Refuse dynamic sizes for TensorRT, which takes minutes to build an engine for each input size."""

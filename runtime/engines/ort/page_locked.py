@@ -1,4 +1,4 @@
-"""Host memory that the operating system does not move, so that a GPU copies from and to it at full speed."""
+"""Page-locked host memory, which a GPU copies from and to at full speed, and the queue of such copies."""
 
 import ctypes
 import math
@@ -33,25 +33,45 @@ class PageLocked:
         self.array: npt.NDArray[Any] = np.frombuffer(memoryview(buffer), kind, math.prod(shape)).reshape(shape)
 
 
-def copy_from_device(pairs: Iterable[tuple[Any, npt.NDArray[Any]]]) -> None:
-    """Copy tensors of a CUDA device to arrays in page-locked memory, and wait once for all.
+class Stream:
+    """A queue of work on the current device of the thread; pass its `handle` to the sessions that use it."""
 
-    Raises:
-        EngineError: CUDA refuses, as after an error of an earlier run.
-    """
-    to_host = ctypes.c_int(2)
-    codes = [
-        _cuda().cudaMemcpyAsync(
-            ctypes.c_void_p(array.ctypes.data),
-            ctypes.c_void_p(value.data_ptr()),
-            ctypes.c_size_t(array.nbytes),
-            to_host,
-            None,  # the default stream: the run that made the tensors has ended
-        )
-        for value, array in pairs
-    ]
-    if any([*codes, _cuda().cudaStreamSynchronize(None)]):
-        raise EngineError(f"CUDA cannot copy results to the host (errors {codes}): open the artifact again")
+    def __init__(self) -> None:
+        place = ctypes.c_void_p()
+        not_with_the_default_stream = ctypes.c_uint(1)
+        code = _cuda().cudaStreamCreateWithFlags(ctypes.byref(place), not_with_the_default_stream)
+        if code or place.value is None:
+            raise EngineError(f"CUDA cannot make a stream (error {code}): open the artifact again")
+        self.handle = place.value
+        finalize(self, _cuda().cudaStreamDestroy, place).atexit = False
+
+    def copy_to_device(self, array: npt.NDArray[Any], value: Any) -> None:
+        """Queue a copy from page-locked memory to a tensor, without waiting.
+
+        Raises:
+            EngineError: CUDA refuses, as after an error of an earlier run.
+        """
+        to_device = 1
+        code = self._copy(value.data_ptr(), array.ctypes.data, array.nbytes, to_device)
+        if code:
+            raise EngineError(f"CUDA cannot copy images to the device (error {code}): open the artifact again")
+
+    def copy_to_host(self, pairs: Iterable[tuple[Any, npt.NDArray[Any]]]) -> None:
+        """Copy tensors to arrays in page-locked memory after the work in the queue, and wait once for all.
+
+        Raises:
+            EngineError: CUDA refuses, or work in the queue has failed.
+        """
+        to_host = 2
+        codes = [self._copy(array.ctypes.data, value.data_ptr(), array.nbytes, to_host) for value, array in pairs]
+        codes.append(_cuda().cudaStreamSynchronize(ctypes.c_void_p(self.handle)))
+        if any(codes):
+            raise EngineError(f"CUDA cannot copy results to the host (errors {codes}): open the artifact again")
+
+    def _copy(self, target: int, source: int, size: int, kind: int) -> int:
+        pointers = ctypes.c_void_p(target), ctypes.c_void_p(source)
+        stream = ctypes.c_void_p(self.handle)
+        return int(_cuda().cudaMemcpyAsync(*pointers, ctypes.c_size_t(size), ctypes.c_int(kind), stream))
 
 
 @cache

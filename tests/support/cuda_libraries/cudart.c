@@ -5,8 +5,11 @@
  * CUDA_STANDIN_MEMORY       bytes of one device, 80 GiB unless set; an allocation beyond them fails
  * CUDA_STANDIN_CAPABILITY   compute capability, 9.0 unless set; without code for it in the wheel, launches fail
  * CUDA_STANDIN_COUNT        what a count that is read back is, such as the boxes that suppression keeps; 3 unless set
+ * CUDA_STANDIN_HOLD         a file: recordings end when it is gone, so that other threads can disturb them
  *
  * While a recording is made, whatever CUDA forbids then is refused and spoils it, in whatever thread it happens.
+ * A queued copy between page-locked memory and the device is done when the host waits for its stream. Until then, what
+ * comes from the device is 0xff in each byte; and what goes there must not change, or "changed" is logged.
  * Values are meaningless, and so are times. Only what ONNX Runtime's CUDA provider calls is here.
  */
 #define _GNU_SOURCE
@@ -69,6 +72,8 @@ int cudaStreamBeginCapture(void *stream) {
     return OK;
 }
 int cudaStreamEndCapture(void *stream, void **graph) {
+    const char *hold = getenv("CUDA_STANDIN_HOLD");
+    while (hold && !access(hold, F_OK)) usleep(1000);
     recorded_stream = NULL;
     standin_log("end-recording");
     *graph = spoiled ? NULL : handle();
@@ -76,7 +81,7 @@ int cudaStreamEndCapture(void *stream, void **graph) {
 }
 int cudaStreamIsCapturing(void *stream, int *state) { *state = recorded_stream && stream == recorded_stream; return OK; }
 int cudaGraphInstantiate(void **recording) { *recording = handle(); return OK; }
-int cudaGraphLaunch(void *recording) { standin_log("replay %p", recording); return OK; }
+int cudaGraphLaunch(void *recording, void *stream) { standin_log("replay %p on %p", recording, stream); return OK; }
 
 /* --- Devices --- */
 
@@ -166,8 +171,11 @@ static int allocate(void **place, size_t size, int kind) {
     standin_log("allocate %s %zu", kind == DEVICE ? "device" : "pinned", size);
     return OK;
 }
+static void finish(void *stream, int all);
+
 static int release(void *place) {
     if (!place) return OK;
+    finish(NULL, 1); /* freeing waits for the device */
     pthread_mutex_lock(&lock);
     int kind = UNKNOWN_MEMORY, i = 0;
     size_t size = 0;
@@ -178,7 +186,7 @@ static int release(void *place) {
         blocks[i].begin = NULL;
     }
     pthread_mutex_unlock(&lock);
-    if (kind == DEVICE && refused("free")) return FORBIDDEN;
+    if (refused("free")) return FORBIDDEN;
     standin_log("free %s %zu", kind == DEVICE ? "device" : "pinned", size);
     free(place);
     return OK;
@@ -199,12 +207,42 @@ int cudaPointerGetAttributes(char *attributes, const void *place) {
     return OK;
 }
 
-static int copy(void *to, const void *from, size_t size, int blocks_host) {
+static struct { unsigned char *host; size_t size; unsigned sum; void *stream; int upload; } queued[1 << 10];
+
+static unsigned sum_of(const unsigned char *bytes, size_t size) {
+    unsigned sum = 1;
+    for (size_t i = 0; i < size; i++) sum = 31 * sum + bytes[i];
+    return sum;
+}
+static void queue_copy(void *host, size_t size, void *stream, int upload) {
+    if (!upload) memset(host, 0xff, size);
+    pthread_mutex_lock(&lock);
+    int i = 0;
+    while (queued[i].host && ++i < 1 << 10) {}
+    if (i == 1 << 10) abort();
+    queued[i].host = host, queued[i].size = size, queued[i].stream = stream, queued[i].upload = upload;
+    queued[i].sum = upload ? sum_of(host, size) : 0;
+    pthread_mutex_unlock(&lock);
+}
+/* Finish the copies of a stream, or all. The default stream does not wait for those that sessions make. */
+static void finish(void *stream, int all) {
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < 1 << 10; i++) {
+        if (!queued[i].host || (!all && queued[i].stream != stream)) continue;
+        if (!queued[i].upload) memset(queued[i].host, 0, queued[i].size);
+        else if (sum_of(queued[i].host, queued[i].size) != queued[i].sum) standin_log("changed %zu", queued[i].size);
+        queued[i].host = NULL;
+    }
+    pthread_mutex_unlock(&lock);
+}
+static int copy(void *to, const void *from, size_t size, int blocks_host, void *stream) {
     int source = kind_of(from), target = kind_of(to);
     if (blocks_host && refused("blocking copy")) return FORBIDDEN;
     int host = source == DEVICE ? target : source;
     standin_log("copy %cto%c %zu %s %s", source == DEVICE ? 'd' : 'h', target == DEVICE ? 'd' : 'h', size,
                 blocks_host ? "blocking" : "queued", host == PINNED ? "pinned" : "pageable");
+    if (!blocks_host && source == PINNED && target == DEVICE) queue_copy((void *)from, size, stream, 1);
+    if (!blocks_host && source == DEVICE && target == PINNED) return queue_copy(to, size, stream, 0), OK;
     if (source == DEVICE && target != DEVICE) /* nothing is computed: results are zeros, and counts what was said */
         memset(to, 0, size);
     else
@@ -212,8 +250,10 @@ static int copy(void *to, const void *from, size_t size, int blocks_host) {
     if (source == DEVICE && target == UNKNOWN_MEMORY && size == 4) *(int *)to = setting("CUDA_STANDIN_COUNT", 3);
     return OK;
 }
-int cudaMemcpy(void *to, const void *from, size_t size) { return copy(to, from, size, 1); }
-int cudaMemcpyAsync(void *to, const void *from, size_t size) { return copy(to, from, size, 0); }
+int cudaMemcpy(void *to, const void *from, size_t size) { return copy(to, from, size, 1, NULL); }
+int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
+    return copy(to, from, size, 0, stream);
+}
 int cudaMemcpy2DAsync(char *to, size_t to_pitch, const char *from, size_t from_pitch, size_t width, size_t height) {
     standin_log("copy dtod %zu queued pageable", width * height);
     for (size_t row = 0; row < height; row++) memcpy(to + row * to_pitch, from + row * from_pitch, width);
@@ -229,12 +269,21 @@ int cudaMemsetAsync(void *place, int value, size_t size) { memset(place, value, 
 
 /* --- Streams and waits --- */
 
-int cudaDeviceSynchronize(void) { standin_log("wait device"); return refused("wait") ? FORBIDDEN : OK; }
+int cudaDeviceSynchronize(void) {
+    standin_log("wait device");
+    finish(NULL, 1);
+    return refused("wait") ? FORBIDDEN : OK;
+}
 int cudaStreamSynchronize(void *stream) {
     standin_log("wait stream");
+    finish(stream, 0);
     return stream == recorded_stream && refused("wait") ? FORBIDDEN : OK;
 }
-int cudaEventSynchronize(void) { standin_log("wait event"); return refused("wait") ? FORBIDDEN : OK; }
+int cudaEventSynchronize(void) {
+    standin_log("wait event");
+    finish(NULL, 1);
+    return refused("wait") ? FORBIDDEN : OK;
+}
 int cudaStreamCreate(void **stream) { *stream = handle(); return OK; }
 int cudaStreamCreateWithFlags(void **stream) { *stream = handle(); return OK; }
 int cudaEventCreate(void **event) { *event = handle(); return OK; }
