@@ -67,14 +67,15 @@ class _Bound:
 class RecordedSession:
     """Runs the parts one after the other; the tensors between them never leave the device.
 
-    The parts' sessions must use the stream. Of what is freed with this object, the stream must be the last.
+    The parts' sessions must use the stream, which is None in host memory. Of what is freed with this object, the stream
+    must be the last.
 
     ONNX Runtime keeps a recording for the thread that made it. So all runs are in one thread, which lives as long as
     this object; threads that call it take turns. It frees recordings with the session only, so the first `KEPT_SHAPES`
     shapes are recorded, and others run without a recording.
     """
 
-    def __init__(self, parts: Sequence[Part], outputs: Outputs, device: Device, stream: Stream) -> None:
+    def __init__(self, parts: Sequence[Part], outputs: Outputs, device: Device, stream: Stream | None) -> None:
         self._parts, self._outputs, self._device = parts, outputs, device
         self._recorded: dict[tuple[int, ...], _Bound] = {}
         self._others: Kept[_Bound] = Kept()
@@ -140,7 +141,7 @@ class RecordedSession:
         return dict(zip(names, run.binding.get_outputs(), strict=True))
 
     def _download(self, batch: int, *, on_device: bool) -> Download | DeviceDownload:
-        if on_device:  # a recording cannot write to the host
+        if on_device and self._stream is not None:  # a recording cannot write to the host
             return DeviceDownload(self._outputs, batch, self._device, self._stream)
         return Download(self._outputs, batch, self._device)
 

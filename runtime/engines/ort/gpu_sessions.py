@@ -84,7 +84,7 @@ class GpuSessions:
 
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
         """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
-        stream = Stream()
+        stream = Stream() if self._device[0] == "cuda" else None
         tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
         model = CutModel(self._opener.path.read_bytes())
         points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
@@ -100,15 +100,18 @@ class GpuSessions:
         rest = self._open_part("heads", sides, model.part(taken), stream, recorded=True)
         return self._recorded(stream, trunk, middle, rest)
 
-    def _recorded(self, stream: Stream, *parts: Part) -> RecordedSession:
+    def _recorded(self, stream: Stream | None, *parts: Part) -> RecordedSession:
         made = {value.name for part in parts for value in part.session.get_outputs()}
         inputs = {name: value for part in parts for name, value in inputs_of(part.session).items() if name not in made}
         check_graph_inputs(inputs, self._metadata, self._opener.path)
         return RecordedSession(parts, self._metadata.outputs(), self._device, stream)
 
-    def _open_part(self, name: str, sides: dict[str, int], content: bytes, stream: Stream, *, recorded: bool) -> Part:
+    def _open_part(
+        self, name: str, sides: dict[str, int], content: bytes, stream: Stream | None, *, recorded: bool
+    ) -> Part:
         (provider, settings), *others = self._providers
-        settings = settings | {"enable_cuda_graph": int(recorded), "user_compute_stream": str(stream.handle)}
+        if stream is not None:
+            settings = settings | {"enable_cuda_graph": int(recorded), "user_compute_stream": str(stream.handle)}
         return Part(self._opener.open([(provider, settings), *others], sides, name, content), recorded)
 
     def _require_fixed_size(self, session: Any) -> None:
