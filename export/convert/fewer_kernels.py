@@ -399,6 +399,7 @@ _STEPS: Mapping[str, Callable[[_Array, _Array], _Array]] = {
     "Sqrt": lambda x, _: np.sqrt(x),
     "Log": lambda x, _: np.log(x),
     "Round": lambda x, _: np.round(x),
+    "Floor": lambda x, _: np.floor(x),
     "Cast": lambda x, _: x,
 }
 
