@@ -18,10 +18,51 @@ _PER_CHANNEL = ("Mul", "Add")
 
 def rewrite(model: onnx.ModelProto, kept: Iterable[str]) -> None:
     """Apply every rule in place; tensors in `kept` must stay, such as those between stages."""
+    fold_paddings(model, set(kept))
     fold_batch_norms(model, set(kept))
     turn_whole_convolutions_into_gemm(model)
     turn_deconvolutions_into_convolutions(model)
     pick_class_before_spreading(model)
+
+
+def fold_paddings(model: onnx.ModelProto, kept: set[str]) -> None:
+    """Give zeros that are put around the result of a ReLU, equally many on all sides, to the max pooling that reads it.
+
+    For its own padding, the operator takes minus infinity, and each of its windows has a value that is not negative.
+    tf2onnx does the same for convolutions.
+    """
+    constants = Constants(model)
+    readers = readers_of(model)
+    sources = {output: node for node in model.graph.node for output in node.output}
+    for node in list(model.graph.node):
+        padding = _padding_all_round(node, constants)
+        following = readers.get(node.output[0], [])
+        if not padding or len(following) != 1 or following[0] is None or node.output[0] in kept:
+            continue
+        pooling, source = following[0], sources.get(node.input[0])
+        if pooling.op_type != "MaxPool" or source is None or source.op_type != "Relu":
+            continue
+        own = attributes_of(pooling)
+        if not _is_plain(own) or own.get("ceil_mode", 0) or padding >= min(own["kernel_shape"]):
+            continue
+        others = [each for each in pooling.attribute if each.name not in ("pads", "auto_pad")]
+        del pooling.attribute[:]
+        pooling.attribute.extend([*others, helper.make_attribute("pads", [padding] * 4)])
+        pooling.input[0] = node.input[0]
+        model.graph.node.remove(node)
+    constants.drop_unread()
+
+
+def _padding_all_round(node: onnx.NodeProto, constants: Constants) -> int:
+    """Return how many zeros a node puts on each side of rows and columns [B, C, H, W]; 0 if it does anything else."""
+    if node.op_type != "Pad" or attributes_of(node).get("mode", b"constant") != b"constant" or len(node.input) > 3:
+        return 0
+    widths = constants.find(node.input[1])
+    value = constants.find(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
+    if widths is None or value is None or value.any() or len(widths) != 8:
+        return 0
+    padding = int(widths[2])
+    return padding if widths.tolist() == [0, 0, padding, padding] * 2 and padding > 0 else 0
 
 
 def fold_batch_norms(model: onnx.ModelProto, kept: set[str]) -> None:

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.convert.rewrites import (
     fold_batch_norms,
+    fold_paddings,
     pick_class_before_spreading,
     rewrite,
     turn_deconvolutions_into_convolutions,
@@ -64,6 +65,55 @@ def normalised(bias=True, **attributes):
     ]
     constants = {"w": values(6, 3, 3, 3), "gamma": values(1, 6, 1, 1), "beta": values(1, 6, 1, 1)}
     return nodes, constants | ({"b": values(6)} if bias else {})
+
+
+AROUND = (0, 0, 1, 1, 0, 0, 1, 1)
+
+
+def padded(operator="MaxPool", before="Relu", widths=AROUND, value=0.0, mode="constant", outputs=("y",), **attributes):
+    """An operator, padding, and a pooling."""
+    inputs = ["r", "widths", "value"] if mode == "constant" else ["r", "widths"]
+    nodes = [
+        helper.make_node(before, ["x"], ["r"]),
+        helper.make_node("Pad", inputs, ["p"], mode=mode),
+        helper.make_node(operator, ["p"], ["y"], **{"kernel_shape": [3, 3], "strides": [2, 2]} | attributes),
+    ]
+    constants = {"widths": np.array(widths, np.int64), "value": np.float32(value)}
+    return model(nodes, constants if mode == "constant" else {"widths": constants["widths"]}, (1, 3, 7, 8), outputs)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"auto_pad": "VALID"}, {"strides": [1, 1]}])
+def test_zeros_around_a_relu_become_the_padding_of_its_pooling(attributes):
+    before = padded(**attributes)
+    after = copy(before)
+    fold_paddings(after, set())
+    assert operators(after) == ["Relu", "MaxPool"]
+    assert [tensor.name for tensor in after.graph.initializer] == []
+    assert_same_result(before, after, values(1, 3, 7, 8) - 1.5)  # many windows of zeros
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"operator": "AveragePool"}, ()),
+        ({"before": "Neg"}, ()),  # a window of negative values at the edge would lose its zero
+        ({"widths": (0, 0, 0, 0, 0, 0, 1, 1)}, ()),
+        ({"widths": (0, 1, 1, 1, 0, 1, 1, 1)}, ()),
+        ({"widths": (0, 0, 3, 3, 0, 0, 3, 3)}, ()),  # whole windows of padding
+        ({"value": 0.5}, ()),
+        ({"mode": "edge"}, ()),
+        ({"ceil_mode": 1}, ()),
+        ({"auto_pad": "SAME_UPPER"}, ()),
+        ({"pads": [1, 1, 1, 1]}, ()),
+        ({"outputs": ("y", "p")}, ()),
+        ({}, ("p",)),
+    ],
+)
+def test_other_padding_stays(changes, kept):
+    before = padded(**changes)
+    after = copy(before)
+    fold_paddings(after, set(kept))
+    assert after == before
 
 
 @pytest.mark.parametrize("bias", [True, False])
