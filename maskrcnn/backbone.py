@@ -122,7 +122,7 @@ def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -
     """
     blocks = residual_blocks(config)
     images = keras.Input((None, None, config.image_channels), name="molded_images")
-    build = _Builder(config, train_batch_norm)
+    build = BackboneLayers(config, train_batch_norm)
     x = layers.ZeroPadding2D(3)(images)
     x = build.convolution(x, "conv1", "bn_conv1", config.backbone_width, 7, 2, padding="valid")
     x = build.pool(layers.ReLU()(x))
@@ -134,8 +134,8 @@ def build_backbone(config: ModelConfig, train_batch_norm: bool | None = False) -
     return keras.Model(images, features, name="backbone")
 
 
-class _Builder:
-    """Builds the layers of a backbone as its configuration says."""
+class BackboneLayers:
+    """Makes the layers of a backbone as its configuration says."""
 
     def __init__(self, config: ModelConfig, train_batch_norm: bool | None) -> None:
         self.config = config

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+import keras
 import numpy as np
 import onnxruntime as ort
 import oracles
@@ -13,12 +14,16 @@ from tf2onnx.graph import Graph
 from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
+from export.convert.access import attributes_of
 from export.convert.audit import audit
 from export.convert.handlers import handlers_for
+from export.convert.rewrites import rewrite
 from export.convert.to_onnx_graph import quick_optimizer
 from export.errors import ConversionError
 from export.target import CPU, Target
 from maskrcnn import nms
+from maskrcnn.backbone import BackboneLayers
+from maskrcnn.configuration.model import ModelConfig
 
 CONTROL_FLOW = {"Loop", "If", "Scan"}
 SPEC = tf.TensorSpec
@@ -45,6 +50,27 @@ def run(model, **feeds):
     """Outputs in the order of the function's results."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
+
+
+def test_groups_padding_and_batch_normalization_become_attributes_and_weights_of_convolutions():
+    """The strided and grouped layers of ResNeXt with PyTorch's padding, and its pooling."""
+    config = ModelConfig(backbone_padding="symmetric", bias_before_batch_norm=False, batch_norm_epsilon=0.0)
+    layers = BackboneLayers(config, train_batch_norm=False)
+    inputs = keras.Input((None, None, 8))
+    x = keras.layers.ReLU()(layers.convolution(inputs, "conv", "norm", 12, 3, 2, groups=4))
+    network = keras.Model(inputs, layers.pool(x))
+    generator = np.random.default_rng(0)
+    for variable in network.variables:
+        variable.assign(generator.uniform(0.2, 0.9, variable.shape))
+    found, _ = convert(network, SPEC([None, None, None, 8], tf.float32, name="x"))
+    rewrite(found, [])
+    facts = audit(found, CPU.opset)
+    assert facts.operators == {"Conv": 1, "MaxPool": 1, "Relu": 1, "Transpose": 2}
+    attributes = {node.op_type: attributes_of(node) for node in found.graph.node}
+    assert attributes["Conv"]["group"] == 4
+    assert [attributes[name]["pads"] for name in ("Conv", "MaxPool")] == [[1, 1, 1, 1]] * 2
+    x = generator.normal(size=(2, 13, 16, 8)).astype(np.float32)
+    np.testing.assert_allclose(run(found, x=x)[0], network(x), rtol=1e-5, atol=1e-5)
 
 
 def test_the_quick_optimizer_leaves_what_the_other_leaves(monkeypatch):
