@@ -18,7 +18,6 @@ from maskrcnn.losses import (
     weight_penalty,
 )
 from maskrcnn.model import MaskRCNN
-from maskrcnn.roi_align import build_atlas
 from maskrcnn.rpn import apply_rpn
 
 Batch = dict[str, tf.Tensor]
@@ -103,15 +102,15 @@ class TrainingModel(keras.Model):
     def heads(self, regions: RegionOutputs, targets: HeadTargets, image_size: tf.Tensor) -> HeadOutputs:
         """Run both heads; the mask head on positive rows only."""
         network, model = self.network, self.network.config.model
-        atlas = build_atlas(regions.features[:4])
-        logits, deltas = network.box_head(network.crops(atlas, targets.rois, image_size, model.box_pool_size))
+        pyramid = network.pyramid(regions.features[:4])
+        logits, deltas = network.box_head(network.crops(pyramid, targets.rois, image_size, model.box_pool_size))
         shape = tf.shape(targets.rois)[:2]
         most = targets.masks.shape[1]
         rois, class_ids = tf.reshape(targets.rois[:, :most], [-1, 4]), tf.reshape(targets.class_ids[:, :most], [-1])
         rows = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)
         # Without a positive row, the first row is used with weight 0: batch statistics of nothing are NaN.
         rows = tf.concat([rows, tf.zeros([tf.maximum(1 - tf.size(rows), 0)], tf.int32)], axis=0)
-        crops = network.crops(atlas, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
+        crops = network.crops(pyramid, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
         masks = tf.transpose(network.mask_head(crops), [0, 3, 1, 2])
         masks = tf.gather(masks, tf.gather(class_ids, rows), batch_dims=1)
         return HeadOutputs(
