@@ -5,7 +5,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.configuration.model import BoxFrame
+from maskrcnn.configuration.model import BoxFrame, ModelConfig
+from maskrcnn.roi_align import sparse_crops
 from runtime.masks.edges import PasteMode
 
 POSITIVE_IOU = 0.5
@@ -157,6 +158,8 @@ def mask_targets(
 
     "matterport" puts the first and the last sample on the ROI's edges (`crop_and_resize`), as its weights were
     trained. "aligned" puts each sample at the center of its bin, where the pasting of the same name expects it.
+    "torchvision" and "detectron2" take the mean of as many samples per bin as there are cells, and Detectron2 (like
+    MMDetection) rounds it.
 
     Args:
         rois: float32 [B, P, 4] in `box_frame`, as the boxes of `truth`.
@@ -169,23 +172,38 @@ def mask_targets(
         box_frame: That of the network.
 
     Returns:
-        float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0.
+        float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0, or 1 for "detectron2". For "torchvision" means, 0 to 1.
     """
     whole = box_ops.whole_input(image_size, box_frame)
     frame = tf.gather(truth.boxes, objects, batch_dims=1) if mini_masks else whole
+    if box_frame == "continuous":
+        frame = tf.round(frame)  # masks consist of whole pixels
     frame = tf.broadcast_to(frame, tf.shape(rois))
     batch, per_image = tf.shape(truth.masks)[0], tf.shape(truth.masks)[1]
     height, width = tf.shape(truth.masks)[2], tf.shape(truth.masks)[3]
     index = tf.reshape(objects + per_image * tf.range(batch)[:, None], [-1])
     canvas = tf.reshape(truth.masks, [-1, height, width, 1])
     size = [mask_size, mask_size]
+    shape = tf.concat([tf.shape(objects), size], axis=0)
+    if paste in _MASK_SAMPLING:
+        relative = _relative(*(box_ops.to_pixels(boxes, image_size, box_frame) for boxes in (rois, frame)))
+        cells = tf.reshape(relative, [-1, 4]) * tf.cast(tf.stack([height, width, height, width]), tf.float32)
+        nothing = tf.zeros_like(index)
+        means = sparse_crops([canvas], cells, nothing, index, mask_size, _MASK_SAMPLING[paste], strides=(1,))
+        return tf.reshape(means if paste == "torchvision" else tf.cast(means >= 0.5, tf.float32), shape)
     if paste == "matterport":
         relative = tf.reshape(_relative(rois, frame), [-1, 4])
         samples = tf.image.crop_and_resize(canvas, relative, index, size)[..., 0]
     else:
         pixels, frame_pixels = (box_ops.to_pixels(boxes, image_size, box_frame) for boxes in (rois, frame))
         samples = _aligned_samples(canvas, pixels, frame_pixels, index, mask_size)
-    return tf.reshape(tf.round(samples), tf.concat([tf.shape(objects), size], axis=0))
+    return tf.reshape(tf.round(samples), shape)
+
+
+_MASK_SAMPLING = {
+    "torchvision": ModelConfig(roi_sampling="roi_align", roi_aligned=False, roi_padding="zeros", roi_sampling_ratio=0),
+    "detectron2": ModelConfig(roi_sampling="roi_align", roi_padding="zeros", roi_sampling_ratio=0),
+}
 
 
 def _relative(rois: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:

@@ -224,14 +224,28 @@ def sparse_crops(
     image_of: tf.Tensor,
     bins: int,
     config: ModelConfig,
+    strides: Sequence[int] = STRIDES,
 ) -> tf.Tensor:
-    """Multiply the cells of all levels by a sparse matrix of one row per bin, which has the mean of its samples."""
+    """Multiply the cells of all levels by a sparse matrix of one row per bin, which has the mean of its samples.
+
+    Args:
+        levels: float32 [B_l, H_l, W_l, C].
+        pixels: float32 [N, 4] boxes.
+        index: int32 [N], the level of each box.
+        image_of: int32 [N], the image of each box in its level.
+        bins: Side of the crops.
+        config: The fields `roi_aligned` and `roi_sampling_ratio` count.
+        strides: Pixels per cell of each level.
+
+    Returns:
+        float32 [N, bins, bins, C].
+    """
     channels = levels[0].shape[-1]
     grids = tf.stack([box_ops.grid_size(level) for level in levels])  # [4, 2]
     counts = tf.stack([tf.reduce_prod(tf.shape(level)[:3]) for level in levels])
     cells = tf.concat([tf.reshape(level, [-1, channels]) for level in levels], axis=0)
     grid = tf.gather(grids, index)  # [N, 2]
-    stride = tf.gather(tf.constant(STRIDES[: len(levels)], tf.float32), index)[:, None]
+    stride = tf.gather(tf.constant(strides[: len(levels)], tf.float32), index)[:, None]
     first, last = tf.split(pixels / stride - (0.5 if config.roi_aligned else 0.0), 2, axis=1)
     side = last - first if config.roi_aligned else tf.maximum(last - first, 1.0)
     ratio = config.roi_sampling_ratio
