@@ -52,6 +52,7 @@ def head_targets(
     rois_per_image: int,
     positive_ratio: float,
     original_bugs: bool,
+    truth_as_proposals: bool = False,
 ) -> tuple[HeadTargets, tf.Tensor]:
     """Sample rows from the proposals; `masks` of the result is empty, see `mask_targets`.
 
@@ -65,10 +66,14 @@ def head_targets(
         rois_per_image: R.
         positive_ratio: Largest share of positives; P = int(R * positive_ratio).
         original_bugs: Limit the negatives by the number of positives found and that ratio; no positives, no negatives.
+        truth_as_proposals: Whether the boxes of objects are proposals, too.
 
     Returns:
         The targets, with unscaled deltas, and int32 [B, P], the object of each of the first P rows.
     """
+    if truth_as_proposals:
+        objects = tf.where(truth.class_ids[..., None] > 0, truth.boxes, 0.0)
+        proposals = tf.concat([proposals, objects], axis=1)
     iou, crowd_iou = _overlaps(proposals, truth)
     best_iou, best_object = tf.reduce_max(iou, axis=2), tf.argmax(iou, axis=2, output_type=tf.int32)
     best_object = tf.minimum(best_object, tf.shape(truth.boxes)[1] - 1)  # the last column stands for no object
