@@ -181,8 +181,8 @@ def mask_targets(
     """
     whole = box_ops.whole_input(image_size, box_frame)
     frame = tf.gather(truth.boxes, objects, batch_dims=1) if mini_masks else whole
-    if box_frame == "continuous":
-        frame = tf.round(frame)  # masks consist of whole pixels
+    if box_frame == "continuous":  # masks consist of whole pixels, see `maskrcnn.data.mask_crops.letterbox_crop`
+        frame = tf.math.ceil(frame - 1e-3) if paste == "torchvision" else tf.round(frame)
     frame = tf.broadcast_to(frame, tf.shape(rois))
     batch, per_image = tf.shape(truth.masks)[0], tf.shape(truth.masks)[1]
     height, width = tf.shape(truth.masks)[2], tf.shape(truth.masks)[3]

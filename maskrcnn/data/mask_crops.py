@@ -21,7 +21,7 @@ def letterbox_crop(crop: MaskCrop, letterbox: Letterbox, paste: PasteMode) -> Ma
     """Resize a mask from image pixels to input pixels, by nearest neighbor, and make it tight again.
 
     "matterport" samples on the grid of `scipy.ndimage.zoom`, which maps the first pixel to the first and the last to
-    the last; "torchvision" samples at the first corner of a pixel; the other modes at its center, as the image is resized.
+    the last. "torchvision" samples at the first corner of a pixel, the other modes at its center.
     """
     pixels, (y, x) = crop
     if not pixels.size:
