@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ExportError as ExportError,
         ParityError as ParityError,
         PrecisionError as PrecisionError,
+        SourceError as SourceError,
     )
     from export.precision.lower import (
         LowerPrecision as LowerPrecision,
@@ -29,7 +30,7 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "export.edit": "edit_artifact",
-        "export.errors": "ConversionError EditError ExportError ParityError PrecisionError",
+        "export.errors": "ConversionError EditError ExportError ParityError PrecisionError SourceError",
         "export.precision.lower": "LowerPrecision export_lower_precision",
         "export.reverify": "verify_artifact",
         "export.target": "Target",

@@ -7,10 +7,11 @@ from typing import Any
 
 from export import console
 from export.errors import EditError, ParityError, PrecisionError
+from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.commands.console import dataset_report, progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import load_network, names_demo
+from maskrcnn.commands.shared import build_network, names_demo, open_checkpoint
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...], images: Path | None = None) -> Any:
@@ -23,17 +24,22 @@ def annotated(path: Path | None, class_names: tuple[str, ...], images: Path | No
     return combine((open_dataset(path, images, report=dataset_report),), class_names)
 
 
-def load(checkpoint: Path, config: str | None, exclude_heads: bool) -> tuple[Any, dict[str, str]]:
-    """Load the model of a checkpoint argument; return it and its provenance, for the metadata."""
-    model, loaded = load_network(checkpoint, config, exclude_heads)
+def load(checkpoint: Path, choices: Choices, exclude_heads: bool) -> tuple[Any, dict[str, Any]]:
+    """Load the model of a checkpoint argument; return it, and what exports take: `checkpoint` and `source`."""
+    opened = open_checkpoint(checkpoint, choices)
+    for sentence in opened.report:
+        progress(sentence)
+    model, loaded = build_network(checkpoint, opened, exclude_heads)
     from export.describe import checkpoint_facts  # noqa: PLC0415
 
     progress(f"{checkpoint.name}: {loaded}")
     facts = checkpoint_facts(None if names_demo(checkpoint) else checkpoint)
+    if opened.family is not None:
+        facts["family"] = opened.family.found.family
     if loaded.excluded:
         progress("the excluded layers have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
-    return model, facts
+    return model, {"checkpoint": facts, "source": None if loaded.excluded else opened.family}
 
 
 @contextmanager

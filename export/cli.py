@@ -18,17 +18,24 @@ from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
 from maskrcnn.commands.console import progress, show, written
-from maskrcnn.commands.shared import Device, Force, ModelConfig, Version, advanced
+from maskrcnn.commands.shared import (
+    ClassNames,
+    Device,
+    Force,
+    ModelConfig,
+    PyTorchFamily,
+    Settings,
+    Version,
+    advanced,
+    choose,
+)
 from runtime.artifact import Precision, Target as Engine, Thresholds
 
 app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
 _CHECKPOINT = "CHECKPOINT|demo"
-Checkpoint = Annotated[
-    Path,
-    Argument(metavar=_CHECKPOINT, help="A matterport .h5, one of our .weights.h5, or demo for the demo model."),
-]
+Checkpoint = Annotated[Path, Argument(metavar=_CHECKPOINT, help=shared.CHECKPOINT_KINDS)]
 Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
 ExcludeHeads = Annotated[
     bool,
@@ -59,6 +66,9 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     *,
     output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
     config: ModelConfig = None,
+    family: PyTorchFamily = None,
+    classes: ClassNames = None,
+    settings: Settings = None,
     force: Force = False,
     precision: Annotated[
         Precision, _lower_precision(help="fp16 for GPUs, int8 for CPUs; both need --calibrate.")
@@ -111,11 +121,11 @@ def onnx(  # noqa: PLR0913  (one argument per option)
     except ConversionError as error:
         raise BadParameter(str(error)) from None
     with errors():
-        model, facts = load(checkpoint, config, exclude_heads)
+        model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
 
         options: dict[str, Any] = {"target": goal, "verify_images": verify_images}
-        options |= {"checkpoint": facts, "overwrite": force, "progress": progress}
+        options |= origin | {"overwrite": force, "progress": progress}
         if precision == "fp32" or calibrate is None:
             verdict = export_onnx(model, output, **options)
         else:
@@ -127,10 +137,14 @@ def onnx(  # noqa: PLR0913  (one argument per option)
 
 
 @app.command()
-def savedmodel(
+def savedmodel(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
+    *,
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
     config: ModelConfig = None,
+    family: PyTorchFamily = None,
+    classes: ClassNames = None,
+    settings: Settings = None,
     force: Force = False,
     thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
@@ -138,22 +152,26 @@ def savedmodel(
 ) -> None:
     """Export a checkpoint to a SavedModel folder, and verify that it gives the same detections."""
     with errors():
-        model, facts = load(checkpoint, config, exclude_heads)
+        model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
         options: dict[str, Any] = {"thresholds": thresholds, "verify_images": verify_images, "overwrite": force}
-        verdict = export_savedmodel(model, output, checkpoint=facts, progress=progress, **options)
+        verdict = export_savedmodel(model, output, progress=progress, **options, **origin)
         console.verdict_table(verdict)
         written(output)
 
 
 @app.command()
-def verify(
+def verify(  # noqa: PLR0913  (one argument per option)
     artifact: Artifact,
+    *,
     against: Annotated[
         Path | None, Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or demo. Required.")
     ] = None,
     config: ModelConfig = None,
+    family: PyTorchFamily = None,
+    classes: ClassNames = None,
+    settings: Settings = None,
     device: Device = "cpu",
     output: Annotated[
         Path | None,
@@ -166,10 +184,11 @@ def verify(
     if against is None:
         raise BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
     with errors():
-        model, _ = load(against, config, False)
+        model, origin = load(against, choose(config, family, classes, settings), False)
         from export import verify_artifact  # noqa: PLC0415
 
         options: dict[str, Any] = {"device": device, "verify_images": verify_images, "progress": progress}
+        options["source"] = origin["source"]
         verdict = verify_artifact(artifact, model, output=output, overwrite=force, **options)
         if not verdict.passed:
             raise ParityError(verdict)

@@ -35,11 +35,29 @@ def verdict_table(verdict: "Verdict") -> None:
     if verdict.graph:
         transposes = verdict.graph["operators"].get("Transpose", 0)
         lines.append(f"  graph: {verdict.graph['nodes']} nodes, {transposes} Transpose, no control flow")
+    lines += _source_lines(verdict.source)
     outcome = _outcome(verdict.passed, float32=bool(verdict.precision))
     lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
     if verdict.precision:
         lines += _precision_lines(verdict.precision)
     show(lines)
+
+
+def _source_lines(source: Mapping[str, Any]) -> list[str]:
+    """Return what the genuine model of a PyTorch checkpoint found, from image to masks."""
+    if not source:
+        return []
+    if not source["ran"]:
+        return [f"source: {source['package']} was not run ({source['reason']}); the Keras model was the reference"]
+    lines = [f"  {source['package']} from image to masks (weights read by {source['weights']})"]
+    for case in source["cases"]:
+        alone = case["near"] + case["unexplained"]
+        values = f"{case['boxes']:.1e} px, scores {case['scores']:.1e}, masks {case['masks']:.2%}"
+        lines.append(
+            f"  {case['image']}: {case['matched']} of {case['expected']}, {values}, {alone} without counterpart  "
+            f"{_mark(case['passed'])}"
+        )
+    return lines
 
 
 def _outcome(passed: bool, float32: bool) -> str:

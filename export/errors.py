@@ -3,6 +3,7 @@
     ExportError
     ├── ConversionError      the graph cannot be converted or contains forbidden operators
     ├── ParityError          the artifact does not compute what the model computes; nothing was written
+    ├── SourceError          the genuine model of a PyTorch checkpoint cannot be run; nothing was written
     ├── PrecisionError       the artifact loses too much accuracy in lower precision; nothing was written
     └── EditError (ValueError)   an artifact cannot be changed as asked; it is as it was
 
@@ -37,6 +38,10 @@ class ParityError(ExportError):
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         super().__init__(f"the artifact does not match the model: {failures[0]}{more}")
         self.verdict = verdict
+
+
+class SourceError(ExportError):
+    """The genuine model of a PyTorch checkpoint cannot be run beside the artifact; nothing was written."""
 
 
 class PrecisionError(ExportError):

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from export.errors import ParityError
 from export.publish import MARKERS, publish
 from export.verify.pictures import verification_pictures
+from export.verify.source import compare_written
 from export.verify.verdict import Verdict
 from export.verify.written import verify_written
 from maskrcnn.callbacks import Say
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
 from runtime.atomic import check_output
@@ -30,6 +32,7 @@ def export_verified(
     artifact_format: ArtifactFormat,
     convert: Callable[[], Draft],
     *,
+    source: FamilyFile | None,
     verify_images: str | Path | None,
     overwrite: bool,
     progress: Say,
@@ -37,7 +40,8 @@ def export_verified(
     """Convert a model, compare the artifact with it, and put the artifact in place; or write nothing.
 
     Raises:
-        ParityError: The artifact does not compute what the model computes.
+        ParityError: The artifact does not compute what the model computes, or what the genuine model of `source` does.
+        SourceError: That model cannot be run.
     """
     output, config, marker = Path(output), model.config, MARKERS[artifact_format]
     check_output(output, overwrite=overwrite, directory=marker is not None, marker=marker)
@@ -47,6 +51,9 @@ def export_verified(
     def judge(path: Path) -> Verdict:
         verdict = verify_written(path, draft.metadata, model, pictures, progress=progress)
         verdict = replace(verdict, graph=dict(draft.graph))
+        if source is not None and verdict.passed:
+            found = compare_written(path, draft.metadata, source, verify_images, progress=progress)
+            verdict = replace(verdict, source=found)
         if not verdict.passed:
             raise ParityError(verdict)
         return verdict

@@ -6,9 +6,11 @@ from pathlib import Path
 from export.describe import describe
 from export.publish import MARKERS, publish, write_copy
 from export.verify.pictures import verification_pictures
+from export.verify.source import compare_written
 from export.verify.verdict import Verdict
 from export.verify.written import verify_written
 from maskrcnn.callbacks import Say, say_nothing
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata
@@ -24,6 +26,7 @@ def verify_artifact(
     model: MaskRCNN,
     *,
     device: str = "cpu",
+    source: FamilyFile | None = None,
     verify_images: str | Path | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -39,6 +42,8 @@ def verify_artifact(
         path: An `.onnx` file or SavedModel folder.
         model: The model that the artifact should equal.
         device: Device that runs the whole artifact, as for `Predictor`; the stages always run on the CPU.
+        source: The PyTorch checkpoint that the model came from, see `maskrcnn.open_weights`, whose genuine model is run
+            beside the artifact where its package is installed.
         verify_images: Folder of images to compare on; None uses bundled ones.
         output: Where to write the artifact with the new verdict; None writes nothing.
         overwrite: Whether an existing artifact may be replaced.
@@ -50,6 +55,7 @@ def verify_artifact(
     Raises:
         CheckpointMismatchError: The model's configuration differs from the artifact's.
         ArtifactError: The artifact cannot be used.
+        SourceError: The genuine model of `source` cannot be run.
         DeviceError: The device cannot be used.
         ImageError: A verification image cannot be used.
         OutputError: The output exists or cannot be written.
@@ -77,6 +83,9 @@ def verify_artifact(
         check_output(Path(output), overwrite=overwrite, directory=marker is not None, marker=marker)
     verdict = verify_written(path, metadata, model, pictures, device, progress)
     verdict = replace(verdict, engine=f"{verdict.engine} (stages on the cpu)")
+    if source is not None and verdict.passed:
+        found = compare_written(path, metadata, source, verify_images, device, progress)
+        verdict = replace(verdict, source=found)
     if output is None or not verdict.passed:
         return verdict
     unproven = replace(metadata, verdict={})

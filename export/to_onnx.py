@@ -14,6 +14,7 @@ from export.publish import write_onnx
 from export.target import CPU, Target
 from export.verify.verdict import Verdict
 from maskrcnn.callbacks import Say, say_nothing
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.model import MaskRCNN
 
 _LARGEST_MODEL = 2**31 - 2**20  # the limit of protocol buffers, less room for the metadata; an artifact is one file
@@ -25,6 +26,7 @@ def export_onnx(
     *,
     checkpoint: Mapping[str, str],
     target: Target = CPU,
+    source: FamilyFile | None = None,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Say = say_nothing,
@@ -36,6 +38,8 @@ def export_onnx(
         output: The `.onnx` file; the verdict goes to `<output>.verdict.json`.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
         target: The engine that the graph is made for, and whether its thresholds can be set.
+        source: The PyTorch checkpoint that the model came from, see `maskrcnn.open_weights`, whose genuine model is run
+            beside the artifact where its package is installed.
         verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each step.
@@ -44,6 +48,7 @@ def export_onnx(
         The verdict, which has passed.
 
     Raises:
+        SourceError: The genuine model of `source` cannot be run.
         ParityError: The artifact does not compute what the model computes.
         ConversionError: The graph cannot be converted.
         OutputError: The output exists or cannot be written.
@@ -68,6 +73,7 @@ def export_onnx(
         output,
         "onnx",
         convert_to_onnx,
+        source=source,
         verify_images=verify_images,
         overwrite=overwrite,
         progress=progress,

@@ -12,6 +12,7 @@ from export.pipeline import Draft, export_verified
 from export.target import Target
 from export.verify.verdict import Verdict
 from maskrcnn.callbacks import Say, say_nothing
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import SIGNATURE, Metadata, Thresholds
 from runtime.artifact_files.savedmodel_folder import seal_folder
@@ -23,6 +24,7 @@ def export_savedmodel(
     *,
     checkpoint: Mapping[str, str],
     thresholds: Thresholds = "inputs",
+    source: FamilyFile | None = None,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Say = say_nothing,
@@ -34,6 +36,8 @@ def export_savedmodel(
         output: The folder to write; the verdict goes to `<output>.verdict.json`.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
         thresholds: "inputs" that every run sets, or "constants" of the model's configuration.
+        source: The PyTorch checkpoint that the model came from, see `maskrcnn.open_weights`, whose genuine model is run
+            beside the artifact where its package is installed.
         verify_images: Folder of images to compare on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each step.
@@ -43,6 +47,7 @@ def export_savedmodel(
 
     Raises:
         ConversionError: The kind of thresholds is unknown.
+        SourceError: The genuine model of `source` cannot be run.
         ParityError: The artifact does not compute what the model computes.
         OutputError: The output exists or cannot be written.
         ImageError: A verification image cannot be used.
@@ -60,6 +65,7 @@ def export_savedmodel(
         output,
         "savedmodel",
         trace_model,
+        source=source,
         verify_images=verify_images,
         overwrite=overwrite,
         progress=progress,

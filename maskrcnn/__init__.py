@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         save_checkpoint as save_checkpoint,
         save_matterport as save_matterport,
     )
+    from maskrcnn.checkpoints.families.choices import Choices as Choices
     from maskrcnn.checkpoints.named_weights import LoadReport as LoadReport
+    from maskrcnn.checkpoints.open_weights import Weights as Weights, open_weights as open_weights
     from maskrcnn.configuration.files import read_config as read_config
     from maskrcnn.configuration.model import (
         Config as Config,
@@ -65,7 +67,9 @@ __all__, __getattr__ = lazy_names(
         "NonFiniteLossError TrainingError WorkerLostError",
         "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
         "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",
+        "maskrcnn.checkpoints.families.choices": "Choices",
         "maskrcnn.checkpoints.named_weights": "LoadReport",
+        "maskrcnn.checkpoints.open_weights": "Weights open_weights",
         "maskrcnn.configuration.files": "read_config",
         "maskrcnn.configuration.model": "Config DetectionConfig ModelConfig ProposalConfig",
         "maskrcnn.configuration.samples": "find_config sample_config",

@@ -8,7 +8,7 @@ can be resumed.
 
 from typer import Typer
 
-from maskrcnn.commands import config, data
+from maskrcnn.commands import config, data, weights
 from maskrcnn.commands.evaluate import evaluate
 from maskrcnn.commands.inspect import inspect
 from maskrcnn.commands.predict import predict
@@ -27,3 +27,4 @@ for _command in (train, evaluate, predict, inspect):
     app.command()(_command)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")

@@ -22,6 +22,7 @@ from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
@@ -60,13 +61,14 @@ class LowerPrecision:
             raise ConversionError(f"precision {self.precision!r} is not supported: choose 'fp16' or 'int8'")
 
 
-def export_lower_precision(
+def export_lower_precision(  # noqa: PLR0913  (one argument per option)
     model: MaskRCNN,
     output: str | Path,
     lower: LowerPrecision,
     *,
     checkpoint: Mapping[str, str],
     target: Target = CPU,
+    source: FamilyFile | None = None,
     verify_images: str | Path | None = None,
     overwrite: bool = False,
     progress: Say = say_nothing,
@@ -82,6 +84,8 @@ def export_lower_precision(
         lower: The precision, and how to check its accuracy.
         checkpoint: `name` and `sha256` of the weights file, recorded in the metadata.
         target: The engine that the graph is made for; must be "cpu" for "int8".
+        source: The PyTorch checkpoint that the model came from, see `maskrcnn.open_weights`, whose genuine model is run
+            beside the artifact where its package is installed.
         verify_images: Folder of images to verify the float32 graph on; None uses bundled ones.
         overwrite: Whether an existing artifact may be replaced.
         progress: Called with a sentence before each step.
@@ -91,6 +95,7 @@ def export_lower_precision(
 
     Raises:
         PrecisionError: The accuracy drops too much, whatever stays in float32.
+        SourceError: The genuine model of `source` cannot be run.
         ParityError: The float32 graph does not compute what the model computes.
         ConversionError: The graph cannot be converted, there are too few images to compare on others than those that
             give the ranges, or the model detects nothing on the images.
@@ -109,7 +114,13 @@ def export_lower_precision(
         path = folder / "whole.onnx"
         adjustable = replace(target, thresholds="inputs")  # average precision needs low scores
         verdict = export_onnx(
-            model, path, checkpoint=checkpoint, target=adjustable, verify_images=verify_images, progress=progress
+            model,
+            path,
+            checkpoint=checkpoint,
+            target=adjustable,
+            source=source,
+            verify_images=verify_images,
+            progress=progress,
         )
         search = _Search(path, parts, lower, folder, progress)
         gate, graph = search.run()

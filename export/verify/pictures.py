@@ -34,19 +34,24 @@ class LetterboxedPicture:
 def verification_pictures(
     folder: str | Path | None, channels: int, resize: ResizePolicy, pixels: PixelPolicy = PLAIN
 ) -> list[LetterboxedPicture]:
-    """Return the first `MAX_PICTURES` images of a folder by name, or the bundled ones, letterboxed."""
-    if folder is None:
-        named = _bundled(channels)
-    else:
-        paths = pictures_of_folder(folder)[:MAX_PICTURES]
-        named = [(path.name, read_image(path, channels, pixels=pixels)) for path in paths]
+    """Return `whole_pictures`, letterboxed."""
     pictures = []
-    for name, image in named:
+    for name, image in whole_pictures(folder, channels, pixels):
         if resize.mode == "none":
             image = image[: max(64, image.shape[0] // 64 * 64), : max(64, image.shape[1] // 64 * 64)]  # noqa: PLW2901
         letterbox = plan_letterbox((image.shape[0], image.shape[1]), resize)
         pictures.append(LetterboxedPicture(name, letterbox.apply(image), letterbox.window))
     return pictures
+
+
+def whole_pictures(
+    folder: str | Path | None, channels: int, pixels: PixelPolicy = PLAIN
+) -> list[tuple[str, npt.NDArray[np.uint8]]]:
+    """Return names and images: the first `MAX_PICTURES` of a folder by name, or the bundled ones."""
+    if folder is None:
+        return _bundled(channels)
+    paths = pictures_of_folder(folder)[:MAX_PICTURES]
+    return [(path.name, read_image(path, channels, pixels=pixels)) for path in paths]
 
 
 def pictures_of_folder(folder: str | Path) -> list[Path]:

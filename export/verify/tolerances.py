@@ -6,8 +6,6 @@ tensor's scale. Each bound is a few times what correct exports show, and far bel
 
 from typing import NamedTuple
 
-from maskrcnn.configuration.model import ModelConfig
-
 
 class Tolerance(NamedTuple):
     """Largest allowed difference; `relative` to the largest magnitude in the reference tensor."""
@@ -23,6 +21,16 @@ MASKS = Tolerance(1e-4)
 
 # A discrete decision may go either way when it depends on less than this.
 DECISION_MARGIN = 1e-5
+
+# Whole runs against the genuine model of a PyTorch checkpoint, at the size of the image. There, thousands of boxes are
+# ranked and suppressed with other roundings, and no stage can be fed alone.
+SOURCE_BOX = 0.1  # image pixels
+SOURCE_MARGIN = 1e-3  # of scores, and of what a decision depends on
+SOURCE_MASK = 1e-3  # of the mask's area
+SOURCE_MASK_PIXELS = 2  # of any mask
+SOURCE_NEAR = (
+    0.02  # of the rows of both may be without counterpart, if their scores are below 0.5 or a decision is near
+)
 
 _FEATURES = Tolerance(1e-4, relative=True)  # convolutions: the order of summation
 _SAMPLED = Tolerance(1e-4, relative=True)  # sample positions are rounded to 3e-5 cells
@@ -51,13 +59,3 @@ STAGES: dict[str, Tolerance] = {
     "mask_rois": _SAMPLED,
     "masks": MASKS,
 }
-
-
-def of_stage(name: str, model: ModelConfig) -> Tolerance:
-    """Return the tolerance of a stage boundary tensor in the units of a model.
-
-    Boxes in pixels round relative to the size of the input, and logits are as large as features.
-    """
-    if model.box_frame == "continuous" and name in ("proposals", "detected_boxes"):
-        return STAGES[name]._replace(relative=True)
-    return _FEATURES if model.objectness == "sigmoid" and name == "rpn_probs" else STAGES[name]

@@ -72,6 +72,7 @@ class Verdict:
         graph: Node counts of an ONNX graph: `nodes`, and `operators` by type.
         precision: For an artifact in lower precision, its loss of accuracy, see `export.precision.gate`. The rest of
             the verdict is then about the float32 graph.
+        source: For a PyTorch checkpoint, the comparison with its genuine model, see `export.verify.source`.
         graph_sha256: Digest of the artifact's graph, which binds the verdict to it; empty before it is published.
     """
 
@@ -84,6 +85,7 @@ class Verdict:
     graph: dict[str, Any] = field(default_factory=dict)
     precision: dict[str, Any] = field(default_factory=dict)
     graph_sha256: str = ""
+    source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def detections(self) -> int:
@@ -92,11 +94,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether every stage and case passed and there were detections to compare."""
+        """Whether every stage and case passed, there were detections to compare, and a genuine model agrees."""
         return (
             all(stage.passed for stage in self.stages)
             and all(case.passed for case in self.cases)
             and self.detections > 0
+            and self.source.get("passed", True)
         )
 
     def failures(self) -> list[str]:
@@ -112,6 +115,14 @@ class Verdict:
             for c in self.cases
             if not c.passed
         ]
+        sentences += [
+            f"{self.source['package']} finds other detections in {case['image']}: {case['matched']} of "
+            f"{case['expected']} have a counterpart, {case['near'] + case['unexplained']} rows have none (of "
+            f"{case['sure']}, the score is 0.5 or more); pairs differ by {case['boxes']:.1e} px, {case['scores']:.1e} "
+            f"in score and {case['masks']:.2%} of a mask"
+            for case in self.source.get("cases", ())
+            if not case["passed"]
+        ]
         if self.detections == 0:
             sentences.append(
                 "the model detects nothing in the verification images, so nothing could be compared: "
@@ -123,6 +134,8 @@ class Verdict:
         """Return JSON values; tuples are lists, so that a verdict read back equals the one written."""
         values = asdict(self)
         values["passed"] = self.passed
+        if not self.source:
+            del values["source"]
         values["tolerances"] = {
             "boxes": tolerances.BOXES.bound,
             "scores": tolerances.SCORES.bound,

@@ -1,18 +1,30 @@
-"""Saving and loading checkpoints: our `.weights.h5` with weights and configuration, and matterport's `.h5`.
+"""Saving checkpoints, ours and matterport's, and loading those and PyTorch's into a model.
 
 Our files use matterport's layout plus two root attributes: the configuration as JSON, and a SHA-256 digest of
 configuration and weights, because HDF5 does not notice corrupted bytes.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 
-from maskrcnn.checkpoints.architecture import CONFIG, config_of
+from maskrcnn.checkpoints.architecture import CONFIG
+from maskrcnn.checkpoints.families.choices import Choices
+from maskrcnn.checkpoints.families.detectron2 import table as detectron2_table
+from maskrcnn.checkpoints.families.family_file import FamilyFile
+from maskrcnn.checkpoints.families.mapping import load_state
+from maskrcnn.checkpoints.families.mmdetection import table as mmdetection_table
+from maskrcnn.checkpoints.families.recognize import Family
+from maskrcnn.checkpoints.families.torchvision import table as torchvision_table
 from maskrcnn.checkpoints.matterport_h5 import read_arrays, write_arrays
 from maskrcnn.checkpoints.named_weights import LoadReport, get_arrays, set_arrays
+from maskrcnn.checkpoints.open_weights import Weights, open_weights
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN
+
+_TABLES = {"torchvision": torchvision_table, "detectron2": detectron2_table, "mmdetection": mmdetection_table}
 
 
 def save_checkpoint(model: MaskRCNN, path: str | Path, overwrite: bool = False) -> None:
@@ -35,27 +47,56 @@ def save_matterport(model: MaskRCNN, path: str | Path, overwrite: bool = False) 
 
 def load_checkpoint(
     path: str | Path,
-    config: Config | None = None,
+    config: Config | str | Path | None = None,
     exclude_heads: bool = False,
     backbone: keras.Model | None = None,
+    *,
+    family: Family | None = None,
+    classes: str | Sequence[str] | None = None,
+    settings: Sequence[str] = (),
 ) -> tuple[MaskRCNN, LoadReport]:
     """Build a model and load its weights.
 
     Args:
-        path: Our `.weights.h5` or a matterport `.h5`.
-        config: Configuration of the model. Not needed for our own files, which store it.
+        path: Our `.weights.h5`, a matterport `.h5`, or a PyTorch checkpoint of torchvision, Detectron2 or MMDetection.
+        config: Configuration of the model, its file, or the name of a sample. Our own files store it, and a PyTorch
+            checkpoint has the preset of its family; for it, this may also be a YAML of Detectron2 or a Python file of
+            MMDetection.
         exclude_heads: Skip the layers that depend on the number of classes; they keep their initial weights.
         backbone: The backbone, if the configuration says "custom".
+        family: Whose PyTorch checkpoint it is; None: recognized.
+        classes: Class names of a PyTorch checkpoint, without the background: the names, names with commas between
+            them, a file with a name per line, or "coco".
+        settings: "NAME=VALUE", such as "detection.min_score=0.2", which override the rest.
 
     Returns:
-        The model, and a report of what was loaded.
+        The model, and a report of what was loaded and, of a PyTorch checkpoint, where each setting came from.
 
     Raises:
-        CheckpointError: The file cannot be read, or does not fit the configuration.
+        CheckpointError: The file cannot be read, is for a network that is not supported, or does not fit the
+            configuration.
         ConfigError: No model can be built from the configuration (given or stored).
     """
-    arrays, _ = read_arrays(path)
-    if config is None:
-        config = config_of(path)
-    model = MaskRCNN(config, backbone)
-    return model, set_arrays(model, arrays, str(path), exclude_heads)
+    return load_weights(open_weights(path, Choices(config, family, classes, tuple(settings))), exclude_heads, backbone)
+
+
+def load_weights(
+    opened: Weights, exclude_heads: bool = False, backbone: keras.Model | None = None
+) -> tuple[MaskRCNN, LoadReport]:
+    """Build the model of an opened checkpoint and load its weights; see `load_checkpoint`."""
+    if opened.family is None:
+        arrays, _ = read_arrays(opened.path)
+        model = MaskRCNN(opened.config, backbone)
+        return model, set_arrays(model, arrays, str(opened.path), exclude_heads)
+    model = MaskRCNN(opened.config, backbone)
+    return model, replace(load_family(model, opened.family, exclude_heads), origins=opened.report)
+
+
+def load_family(model: MaskRCNN, file: FamilyFile, exclude_heads: bool = False) -> LoadReport:
+    """Load the weights of a PyTorch checkpoint into a model of any configuration that they fit.
+
+    Raises:
+        CheckpointMismatchError: An array is missing, unexpected, of another shape, or not finite.
+    """
+    table = _TABLES[file.found.family](model.config.model, file.bgr)
+    return load_state(model, file.tensors, table, str(file.path), exclude_heads)

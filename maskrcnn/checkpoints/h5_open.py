@@ -30,7 +30,10 @@ _SUFFIXES = {
 }
 PYTORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".safetensors")
 SUFFIXES = (".h5", *PYTORCH_SUFFIXES, *_SUFFIXES, ".ckpt", ".index")  # of weights files, ours and others'
-_TENSORFLOW = f"part of a TensorFlow checkpoint: {_LEGACY}"
+_TENSORFLOW = (
+    f"part of a TensorFlow checkpoint: {_LEGACY}; models of Model Garden and of the TensorFlow Object Detection API "
+    "are other networks, which are not supported"
+)
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of the index of a TensorFlow checkpoint
 
 

@@ -28,12 +28,14 @@ class LoadReport:
         excluded: Arrays of the model that were skipped on request and keep their initial values.
         missing: Arrays in the model only.
         leftover: Arrays in the file only.
+        origins: Sentences on what a PyTorch checkpoint is, and where each of its settings came from.
     """
 
     loaded: tuple[str, ...]
     excluded: tuple[str, ...]
     missing: tuple[str, ...]
     leftover: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} arrays loaded"]

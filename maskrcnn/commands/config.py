@@ -5,9 +5,9 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer, echo
 
-from maskrcnn.commands import console
+from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import Force, find_model
+from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
 
 app = Typer(help="Make a configuration for a checkpoint.", no_args_is_help=True)
 
@@ -19,20 +19,25 @@ def config() -> None:
 
 @app.command("from")
 def from_(
-    checkpoint: Annotated[
-        Path, Argument(metavar="CHECKPOINT|demo", help="A matterport .h5 or one of our .weights.h5.")
-    ],
+    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|demo", help=CHECKPOINT_KINDS)],
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="FILE", help="JSON file to write.", show_default="printed")
     ] = None,
     force: Force = False,
+    config: shared.ModelConfig = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
+    settings: shared.Settings = None,
 ) -> None:
     """Read backbone, classes and layer sizes from a checkpoint, and write a configuration to complete."""
     with failures("train", "maskrcnn config"):
-        from maskrcnn.checkpoints.architecture import config_to_complete  # noqa: PLC0415
+        from maskrcnn.checkpoints.open_weights import config_to_print  # noqa: PLC0415
         from runtime.atomic import atomic_write  # noqa: PLC0415
 
-        found, missing = config_to_complete(find_model(checkpoint))
+        choices = shared.choose(config, family, class_names, settings)
+        found, report, missing = config_to_print(shared.find_model(checkpoint), choices)
+        for line in report:
+            console.progress(line)
         if output is None:
             echo(found.to_json(), nl=False)
         else:

@@ -19,6 +19,9 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     ],
     images: shared.Images = None,
     config: shared.ModelConfig = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
+    settings: shared.Settings = None,
     device: shared.Device = "auto",
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Use only the first N images.")] = None,
     force: shared.Force = False,
@@ -39,7 +42,8 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.data.records import require_objects  # noqa: PLC0415
         from maskrcnn.evaluation import evaluate as evaluation  # noqa: PLC0415
 
-        shared.check_model(model, config)
+        choices = shared.choose(config, family, class_names, settings)
+        shared.check_model(model, choices)
         evaluation.check_outputs(output, overwrite=force)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
         pictures = open_dataset(
@@ -53,7 +57,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
             report=console.dataset_report,
         )
         require_objects(pictures)
-        predictor = shared.open_predictor(model, config, device, score_threshold)
+        predictor = shared.open_predictor(model, choices, device, score_threshold)
         found = evaluation.evaluate(predictor, pictures, limit=limit, progress=console.pictures)
         found.write(output, worst=worst, overwrite=force)
         console.evaluation(found)

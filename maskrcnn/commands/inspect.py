@@ -28,6 +28,9 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         int, Option(min=1, max=16, metavar="N", help="Number of images of the dataset, if none is named.")
     ] = 4,
     config: shared.ModelConfig = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
+    settings: shared.Settings = None,
     device: shared.Device = "auto",
     force: shared.Force = False,
     compare: Annotated[
@@ -48,7 +51,8 @@ def inspect(  # noqa: PLR0913  (one argument per option)
 ) -> None:
     """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect", "maskrcnn inspect"):
-        shared.check_model(model, config)
+        choices = shared.choose(config, family, class_names, settings)
+        shared.check_model(model, choices)
         import_tensorflow()
         from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
@@ -69,7 +73,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
             report=console.dataset_report,
         )
         opened = None if dataset is None else read(dataset)
-        predictor = shared.open_predictor(model, config, device, score_threshold, nms_threshold)
+        predictor = shared.open_predictor(model, choices, device, score_threshold, nms_threshold)
         runner = _runner(predictor)
         names = predictor.class_names
         own = shared.names_demo(model) and not images and opened is None
@@ -79,7 +83,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
             pictures,
             title=f"Inside {model.name}",
             dataset=adapted,
-            other=None if compare is None else get_arrays(shared.load_network(compare, config)[0]),
+            other=None if compare is None else get_arrays(shared.load_network(compare, choices)[0]),
             history=_history(shared.find_model(model)),
             layers=layer or [],
             progress=console.progress,

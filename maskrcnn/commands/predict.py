@@ -8,7 +8,6 @@ from typer import Argument, Exit, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
-from maskrcnn.configuration.samples import find_config
 from runtime.pictures.read import MAX_PIXELS
 
 
@@ -35,6 +34,9 @@ def predict(  # noqa: PLR0913  (one argument per option)
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     config: shared.ModelConfig = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
+    settings: shared.Settings = None,
     device: shared.Device = "auto",
     force: Annotated[bool, Option("--force", help="Replace results that were made with other settings.")] = False,
     nms_threshold: Annotated[
@@ -56,13 +58,15 @@ def predict(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
 
-        chosen = shared.find_artifact(model)
+        chosen, choices = shared.find_artifact(model), shared.choose(config, family, class_names, settings)
+
+        shared.check_choices(chosen, choices)
 
         def open_model() -> tuple[Any, str]:
             predictor = shared.open_predictor(
-                chosen, config, device, score_threshold, nms_threshold, max_pixels, value_range, channels
+                chosen, choices, device, score_threshold, nms_threshold, max_pixels, value_range, channels
             )
-            return predictor, model_digest(chosen, find_config(config).to_json() if config else "")
+            return predictor, model_digest(chosen, shared.stated_config(predictor, chosen, choices))
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(

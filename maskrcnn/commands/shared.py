@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from typer import Argument, BadParameter, Exit, Option, echo
 
+from maskrcnn.checkpoints.families.choices import NO_CHOICES, Choices
+from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.commands.console import progress
-from maskrcnn.configuration.samples import SAMPLES, find_config
+from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.data.readers.options import MaskValues
 from maskrcnn.distribution import NAME, own_version
+from maskrcnn.errors import ArgumentError
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.errors import InputError
@@ -23,14 +26,22 @@ from runtime.pictures.read import MAX_PIXELS
 
 if TYPE_CHECKING:
     from maskrcnn.checkpoints.named_weights import LoadReport
+    from maskrcnn.checkpoints.open_weights import Weights
     from maskrcnn.configuration.model import Config
     from maskrcnn.model import MaskRCNN
 
+_FOR_CHECKPOINTS = "Checkpoints"
+WORDS_OF_INIT = ("none", "imagenet", "demo")
+RUN_PREFIX = "run."  # of settings of a training run, which are not the model's
 advanced = partial(Option, rich_help_panel="Advanced")  # for options that few people need
 
 CONFIG_KINDS = f"a JSON file with our or matterport's field names, or a sample ({', '.join(SAMPLES)})"
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON or CSV, or a folder of labelme files, mask images or YOLO labels"
-MODEL_KINDS = "An .onnx file, a SavedModel folder, a .weights.h5, a matterport .h5, or demo for the demo model."
+CHECKPOINT_KINDS = (
+    "One of our .weights.h5, a matterport .h5, a .pth, .pkl or .safetensors of torchvision, Detectron2 or MMDetection, "
+    "or demo for the demo model."
+)
+MODEL_KINDS = f"An .onnx file, a SavedModel folder, or a checkpoint. {CHECKPOINT_KINDS}"
 
 
 def _is_number(value: float | None) -> float | None:
@@ -50,7 +61,37 @@ ModelConfig = Annotated[
     Option(
         "--config",
         metavar="FILE|SAMPLE",
-        help=f"Model configuration for checkpoints that do not store one: {CONFIG_KINDS}.",
+        help=f"Model configuration for checkpoints that do not store one: {CONFIG_KINDS}; for PyTorch checkpoints also "
+        "a YAML of Detectron2 or a Python file of MMDetection.",
+    ),
+]
+PyTorchFamily = Annotated[
+    Family | None,
+    Option(
+        "--family",
+        metavar="|".join(FAMILIES),
+        help="Whose model a PyTorch checkpoint is of.",
+        show_default="recognized",
+        rich_help_panel=_FOR_CHECKPOINTS,
+    ),
+]
+ClassNames = Annotated[
+    str | None,
+    Option(
+        "--classes",
+        metavar="coco|FILE|A,B,C",
+        help="Class names of a PyTorch checkpoint, without background: COCO's, a file with a name per line, or names.",
+        show_default="numbers, unless something names them",
+        rich_help_panel=_FOR_CHECKPOINTS,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a setting of a checkpoint, such as detection.min_score=0.2; may be repeated.",
+        rich_help_panel=_FOR_CHECKPOINTS,
     ),
 ]
 Device = Annotated[str, Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N or tensorrt.")]
@@ -171,35 +212,78 @@ def find_artifact(model: Path) -> Path:
     return Path(str(resources.files("maskrcnn").joinpath("demo.onnx"))) if names_demo(model) else model
 
 
-def load_network(checkpoint: Path, config: str | None, exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
-    """Load the Keras model of a checkpoint argument; `config` is for a checkpoint that does not store one."""
-    path, chosen = find_model(checkpoint), check_checkpoint(checkpoint, config)
+def choose(
+    config: str | None, family: Family | None = None, classes: str | None = None, settings: list[str] | None = None
+) -> Choices:
+    """Return what the options of a command say about a checkpoint."""
+    return Choices(config, family, classes, tuple(settings or ()))
+
+
+def load_network(checkpoint: Path, choices: Choices, exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
+    """Load the Keras model of a checkpoint argument, and say what a PyTorch checkpoint is."""
+    opened = open_checkpoint(checkpoint, choices)
+    for sentence in opened.report:
+        progress(sentence)
+    return build_network(checkpoint, opened, exclude_heads)
+
+
+def build_network(checkpoint: Path, opened: "Weights", exclude_heads: bool = False) -> tuple["MaskRCNN", "LoadReport"]:
+    """Build the Keras model of an opened checkpoint argument."""
     progress("loading TensorFlow and the checkpoint")
     import_tensorflow()
-    from maskrcnn.checkpoints.checkpoint import load_checkpoint  # noqa: PLC0415
+    from maskrcnn.checkpoints.checkpoint import load_weights  # noqa: PLC0415
 
-    model, report = load_checkpoint(path, chosen, exclude_heads)
+    model, report = load_weights(opened, exclude_heads)
     if report.leftover:
         progress(f"{checkpoint.name}: not used, no weights of the network: {', '.join(report.leftover)}")
     return model, report
 
 
-def check_checkpoint(checkpoint: Path, config: str | None) -> "Config":
-    """Return the configuration of a checkpoint argument, or refuse the file, without TensorFlow."""
-    from maskrcnn.checkpoints.architecture import config_of  # noqa: PLC0415
-    from maskrcnn.checkpoints.matterport_h5 import read_shapes  # noqa: PLC0415
+def open_checkpoint(checkpoint: Path, choices: Choices) -> "Weights":
+    """Open a checkpoint argument and find its configuration, or refuse it, without TensorFlow."""
+    from maskrcnn.checkpoints.open_weights import open_weights  # noqa: PLC0415
 
-    path = find_model(checkpoint)
-    if config is None:
-        return config_of(path)
-    read_shapes(path)
-    return find_config(config)
+    return open_weights(find_model(checkpoint), choices)
 
 
-def check_model(model: Path, config: str | None) -> None:
+def open_start(init: str | None, choices: Choices) -> "str | Weights | None":
+    """Open the PyTorch checkpoint that training starts from, without TensorFlow; other weights are only checked.
+
+    Returns:
+        The opened checkpoint, or `init`.
+    """
+    from maskrcnn.checkpoints.open_weights import open_weights  # noqa: PLC0415
+
+    if init is None or init in WORDS_OF_INIT:
+        if choices.family is not None or choices.classes is not None:
+            raise ArgumentError("--family and --classes are for a PyTorch checkpoint, and --init names none")
+        return init
+    opened = open_weights(init, choices)
+    for sentence in opened.report:
+        progress(sentence)
+    return init if opened.family is None else opened
+
+
+def check_model(model: Path, choices: Choices) -> None:
     """Refuse a model argument that is a checkpoint and cannot be used, without TensorFlow."""
+    check_choices(model, choices)
     if is_checkpoint(model):
-        check_checkpoint(model, config)
+        open_checkpoint(model, choices)
+
+
+def check_choices(model: Path, choices: Choices) -> None:
+    """Refuse options of checkpoints for a model argument that is an artifact."""
+    chosen = choices.family is not None or choices.classes is not None or choices.settings
+    if chosen and not is_checkpoint(model):
+        raise ArgumentError(f"{model} is an artifact: --family, --classes and --set are for checkpoints")
+
+
+def stated_config(predictor: Any, model: Path, choices: Choices) -> str:
+    """Return the JSON of the configuration of an opened checkpoint argument, unless its file alone says it."""
+    if not is_checkpoint(model) or (choices == NO_CHOICES and find_model(model).suffix == ".h5"):
+        return ""
+    config: Config = predictor.model.config
+    return config.to_json()
 
 
 def is_checkpoint(model: Path) -> bool:
@@ -210,7 +294,7 @@ def is_checkpoint(model: Path) -> bool:
 
 def open_predictor(
     model: Path,
-    config: str | None,
+    choices: Choices,
     device: str,
     score_threshold: float | None,
     nms_threshold: float | None = None,
@@ -224,7 +308,7 @@ def open_predictor(
     """
     path = find_model(model)
     if is_checkpoint(model):
-        network, _ = load_network(path, config)
+        network, _ = load_network(path, choices)
         from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 
         if score_threshold is None:

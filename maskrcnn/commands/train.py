@@ -4,7 +4,7 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
@@ -40,7 +40,8 @@ def train(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="FILE|SAMPLE",
-            help=f"Configuration: {CONFIG_KINDS}.",
+            help=f"Configuration: {CONFIG_KINDS}; for an initial PyTorch checkpoint also a YAML of Detectron2 or a "
+            "Python file of MMDetection.",
             show_default="that of the resumed run or the --init checkpoint",
         ),
     ] = None,
@@ -48,11 +49,13 @@ def train(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="FILE|imagenet|demo",
-            help="Initial weights: a matterport .h5, one of our .weights.h5, a ResNet .h5 of Keras applications, "
-            "ImageNet's, or the demo model's.",
+            help="Initial weights: one of our .weights.h5, a matterport .h5, a .pth, .pkl or .safetensors of "
+            "torchvision, Detectron2 or MMDetection, a ResNet .h5 of Keras applications, ImageNet's, or the demo's.",
             show_default="random",
         ),
     ] = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
     resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder if there is one.")] = False,
     settings: Annotated[
         list[str] | None,
@@ -92,18 +95,20 @@ def train(  # noqa: PLR0913  (one argument per option)
         if not several and output.is_dir():
             with locked(output, "train"):  # a folder in use is refused at once, not after the data is read
                 pass
-        if not several and init is not None and not resume and init not in ("none", "imagenet", "demo"):
-            shared.check_checkpoint(Path(init), config)
+        wanted = [*(settings or []), *pixel_settings]
+        settings_of_model = [setting for setting in wanted if not setting.startswith(shared.RUN_PREFIX)]
+        choices = shared.choose(config, family, class_names, settings_of_model)
+        opened = shared.open_start(init, choices) if not several and not resume else None
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
         from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
+        from maskrcnn.training.run import RunFolder  # noqa: PLC0415
         from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
         from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
 
-        resumed = output if resume else None
         read = partial(
             open_datasets,
             format=format_,
@@ -112,21 +117,23 @@ def train(  # noqa: PLR0913  (one argument per option)
             options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
             report=console.dataset_report,
         )
-        wanted = [*(settings or []), *pixel_settings]
-        plan = partial(plan_run, config, init, resumed, layers, epochs, wanted, console.progress)
+
+        def prepare() -> Any:
+            resumes = resume and RunFolder(output).state.exists()
+            start = opened or (init if resumes else shared.open_start(init, choices))
+            plan = plan_run(config, start, output if resume else None, layers, epochs, wanted, console.progress)
+            return start, plan, read(datasets, images=images), read(val, images=val_images) if val else None
+
         strategy = find_strategy()
         with losses_named(strategy):
-            (chosen, options), training, validation = together(
-                strategy,
-                lambda: (plan(), read(datasets, images=images), read(val, images=val_images) if val else None),
-            )
+            start, (chosen, options), training, validation = together(strategy, prepare)
         console.datasets(training, validation)
         result = run_training(
             chosen,
             training,
             validation,
             output=output,
-            init=init,
+            init=start,
             resume="auto" if resume else False,
             strategy=strategy,
             options=options,

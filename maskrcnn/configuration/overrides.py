@@ -8,7 +8,7 @@ from typing import Any
 from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import StageConfig
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ArgumentError, ConfigError
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
@@ -24,6 +24,18 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         path, value = split_setting(setting)
         _put(values, path.split("."), value, setting)
     return Config.from_dict(values) if settings else config
+
+
+def override_by_user(config: Config, settings: Sequence[str]) -> Config:
+    """Return a configuration changed by options of a command, where a wrong setting is wrong usage.
+
+    Raises:
+        ArgumentError: As `override`.
+    """
+    try:
+        return override(config, settings)
+    except ConfigError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def split_setting(setting: str) -> tuple[str, Any]:

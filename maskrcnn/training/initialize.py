@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from maskrcnn.checkpoints.architecture import CONFIG
+from maskrcnn.checkpoints.checkpoint import load_family
+from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.checkpoints.matterport_h5 import Arrays, read_arrays
 from maskrcnn.checkpoints.named_weights import (
     HEAD_LAYERS,
@@ -14,6 +16,8 @@ from maskrcnn.checkpoints.named_weights import (
     named_variables,
     set_arrays,
 )
+from maskrcnn.checkpoints.open_weights import Weights, open_weights
+from maskrcnn.checkpoints.pytorch.state_dict import is_state_file
 from maskrcnn.checkpoints.resnet_files import is_classifier, to_backbone
 from maskrcnn.configuration.model import Config
 from maskrcnn.demo import demo_checkpoint
@@ -25,14 +29,15 @@ _IMAGENET = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
 
 
 def initialize(
-    network: MaskRCNN, source: str | Path | None, seed: int = 0, exclude_heads: bool | None = None
+    network: MaskRCNN, source: str | Path | Weights | None, seed: int = 0, exclude_heads: bool | None = None
 ) -> LoadReport:
     """Give a network its initial weights and return what was loaded and what stays random.
 
     Args:
         network: Changed in place.
         source: A matterport `.h5`, our `.weights.h5`, a ResNet `.h5` of Keras applications (for the backbone; blocks
-            missing from it stay random), "imagenet" to let Keras download such a file, "demo" for the weights of the
+            missing from it stay random), a PyTorch checkpoint of torchvision, Detectron2 or MMDetection, also opened
+            (`maskrcnn.open_weights`), "imagenet" to let Keras download such a file, "demo" for the weights of the
             demo model, or None or "none" for random weights only.
         seed: Seed of the random weights.
         exclude_heads: Whether to leave the layers that depend on the number of classes random; None does so if the
@@ -50,16 +55,27 @@ def initialize(
             return initialize(network, path, seed, exclude_heads)
     if source == "imagenet":
         return _load_backbone(network, _imagenet_arrays(network.config), "the ImageNet weights")
-    found, attributes = read_arrays(source)
+    if not isinstance(source, Weights) and is_state_file(Path(source)):
+        source = open_weights(source)
+    if isinstance(source, Weights) and source.family is not None:
+        return _load_family(network, source, source.family, exclude_heads)
+    path = Path(source.path if isinstance(source, Weights) else source)
+    found, attributes = read_arrays(path)
     if is_classifier(found):
-        return _load_backbone(network, found, str(source))
+        return _load_backbone(network, found, str(path))
     arrays = by_network_names(found, named_variables(network))
     if exclude_heads is None:
         stored = attributes.get(CONFIG)
         exclude_heads = _other_classes(network, arrays) or (
             stored is not None and Config.from_json(stored).model.class_names != network.config.model.class_names
         )
-    return set_arrays(network, arrays, str(source), exclude_heads)
+    return set_arrays(network, arrays, str(path), exclude_heads)
+
+
+def _load_family(network: MaskRCNN, opened: Weights, file: FamilyFile, exclude_heads: bool | None) -> LoadReport:
+    if exclude_heads is None:
+        exclude_heads = opened.config.model.class_names != network.config.model.class_names
+    return load_family(network, file, exclude_heads)
 
 
 def _other_classes(network: MaskRCNN, arrays: Arrays) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from maskrcnn.callbacks import Say
 from maskrcnn.checkpoints.architecture import config_of
+from maskrcnn.checkpoints.open_weights import Weights
 from maskrcnn.configuration.dataclass_json import from_dict
 from maskrcnn.configuration.files import read_config
 from maskrcnn.configuration.model import Config
@@ -23,7 +24,7 @@ _SETTABLE = ("evaluate_every", "patience", "state_steps", "keep", "tensorboard",
 
 def plan_run(
     config: str | None,
-    init: str | None,
+    init: str | Weights | None,
     resumed: Path | None,
     layers: str | None,
     epochs: int | None,
@@ -34,7 +35,8 @@ def plan_run(
 
     Args:
         config: Name of a sample, or a file.
-        init: Weights to start from; without `config`, the configuration stored in such a checkpoint is used.
+        init: Weights to start from; without `config`, the configuration stored in such a checkpoint is used. That of
+            an opened checkpoint has `config` in it.
         resumed: Folder of a run to resume; without `config`, its configuration is used.
         layers: Layers of the only training phase.
         epochs: Epochs of the only training phase.
@@ -55,7 +57,9 @@ def plan_run(
     return chosen, replace(options, progress=progress)
 
 
-def _find(config: str | None, init: str | None, resumed: Path | None) -> Config:
+def _find(config: str | None, init: str | Weights | None, resumed: Path | None) -> Config:
+    if isinstance(init, Weights):
+        return init.config
     if config is not None:
         return find_config(config)
     if resumed is not None and RunFolder(resumed).state.exists():

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from maskrcnn.checkpoints.named_weights import get_arrays
+from maskrcnn.checkpoints.open_weights import Weights
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine, require_objects
@@ -67,7 +68,7 @@ def train(
     validation: Dataset | None = None,
     *,
     output: str | Path,
-    init: str | Path | None = None,
+    init: str | Path | Weights | None = None,
     resume: bool | Literal["auto"] = False,
     strategy: tf.distribute.Strategy | None = None,
     options: TrainOptions | None = None,
@@ -85,7 +86,8 @@ def train(
             counts as better than the one before.
         output: The run folder, with `config.json`, `state.h5`, `last.weights.h5`, `best.weights.h5`, `history.json`
             and `tensorboard/`.
-        init: Weights to start from, see `initialize`. Not read when a run is resumed.
+        init: Weights to start from, see `initialize`; opened ones for a PyTorch checkpoint with class names or a
+            configuration of its own. Not read when a run is resumed.
         resume: True resumes the run in `output`; "auto" does so if there is one.
         strategy: Devices to train on; by default all GPUs of this machine, or the machines of `TF_CONFIG`. Each
             device takes `batch_size` images per step.
@@ -180,9 +182,10 @@ def _starting_facts(facts: Mapping[str, Any], folder: RunFolder, state: State | 
     }
 
 
-def _initial_facts(run: Run, init: str | Path | None) -> dict[str, Fact]:
+def _initial_facts(run: Run, init: str | Path | Weights | None) -> dict[str, Fact]:
     """Return a digest of the initial weights, which each machine has read from a file of its own."""
-    differs = f"its initial weights ({init or 'random'}) are not those of worker 0: give all the same file"
+    name = init.path if isinstance(init, Weights) else init
+    differs = f"its initial weights ({name or 'random'}) are not those of worker 0: give all the same file"
     return {"set of initial weights": Fact(State(get_arrays(run.network), {}).digest(), differs)}
 
 

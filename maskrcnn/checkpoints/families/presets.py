@@ -52,9 +52,6 @@ _COMMON: dict[str, Any] = {
     "training.anchors_per_image": 256,
     "training.rois_per_image": 512,
     "training.roi_positive_ratio": 0.25,
-    "training.truth_as_proposals": True,
-    "training.box_loss_average": "sampled",
-    "training.mini_mask_size": (112, 112),  # whole masks at this size would take a gigabyte per batch
     "training.augmentation.flip_horizontal": 0.5,
 }
 _TORCHVISION: dict[str, Any] = {
@@ -69,7 +66,6 @@ _TORCHVISION: dict[str, Any] = {
     "detection.min_side": 1e-2,
     "detection.mask_paste": "torchvision",
     "resize.resampling": "float",
-    "training.smooth_l1_beta": 1 / 9,
 }
 _FACEBOOK_AND_OPENMMLAB: dict[str, Any] = {
     "model.anchor_step": "stride",
@@ -78,7 +74,6 @@ _FACEBOOK_AND_OPENMMLAB: dict[str, Any] = {
     "proposals.min_side": 0.0,
     "proposals.post_nms_training": 1000,
     "detection.mask_paste": "detectron2",
-    "training.smooth_l1_beta": 0.0,
 }
 _PRESETS: dict[Family, dict[str, Any]] = {
     "torchvision": _COMMON | _TORCHVISION,
@@ -108,3 +103,24 @@ def preset(found: Recognized, sha256: str) -> dict[str, Any]:
 def takes_bgr(family: Family) -> bool:
     """Return whether a network of the family expects blue first, unless its configuration says otherwise."""
     return family == "detectron2"
+
+
+# Settings of torchvision's preset that are arguments of its models, or that their layers show.
+_ARGUMENTS = (
+    "mean_pixel",
+    "pixel_std",
+    "batch_norm_epsilon",
+    "anchor_scales",
+    "anchor_ratios",
+    "box_std",
+    "mask_pool_size",
+)
+
+
+def torchvision_semantics() -> dict[str, Any]:
+    """Return the settings that every model of torchvision has, and that neither weights nor arguments change."""
+    return {
+        name: value
+        for name, value in _PRESETS["torchvision"].items()
+        if name.startswith("model.") and name.removeprefix("model.") not in _ARGUMENTS
+    } | {name: _PRESETS["torchvision"][name] for name in ("proposals.per_level", "detection.candidates", "resize.mode")}

@@ -145,8 +145,11 @@ def mmdetection(depth=50, classes=80, **sizes):
 FAMILIES = {"torchvision": torchvision, "detectron2": detectron2, "mmdetection": mmdetection}
 
 
+_SMALL = ("bbox_pred", "anchor_deltas", "rpn_reg", "fc_reg")  # boxes stay near their anchors and proposals
+
+
 def values(shapes, seed=0):
-    """Random weights of these shapes with which a network detects something: outputs keep the scale of inputs."""
+    """Random weights of these shapes with which a network detects something, and rounding stays small."""
     numbers, found = np.random.default_rng(seed), {}
     for name, shape in shapes.items():
         kind = name.rsplit(".", 1)[1]
@@ -155,6 +158,9 @@ def values(shapes, seed=0):
         elif len(shape) == 1:
             array = 0.05 * numbers.standard_normal(shape)
         else:
-            array = numbers.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+            gain = 0.1 if any(part in name for part in _SMALL) else np.sqrt(2) if "backbone." in name else 1
+            array = numbers.standard_normal(shape)
+            array -= array.mean(axis=tuple(range(1, len(shape))), keepdims=True)  # activations are positive
+            array *= gain / np.sqrt(np.prod(shape[1:]))
         found[name] = array.astype(np.float32)
     return found

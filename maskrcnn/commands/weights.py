@@ -1,0 +1,59 @@
+"""`maskrcnn weights convert`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option, Typer
+
+from maskrcnn.commands import console, shared
+from maskrcnn.commands.failures import failures
+from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
+
+app = Typer(help="Convert checkpoints.", no_args_is_help=True)
+
+
+class Goal(StrEnum):
+    """Whose checkpoint to write."""
+
+    maskrcnn = "maskrcnn"
+    torchvision = "torchvision"
+
+
+@app.callback()
+def weights() -> None:
+    """Convert checkpoints."""
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|demo", help=CHECKPOINT_KINDS)],
+    *,
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="FILE", help="The .weights.h5, or .pth for torchvision, to write.")
+    ],
+    to: Annotated[Goal, Option(help="Our own format, or a state dict of torchvision.")],
+    config: shared.ModelConfig = None,
+    family: shared.PyTorchFamily = None,
+    class_names: shared.ClassNames = None,
+    settings: shared.Settings = None,
+    force: Force = False,
+) -> None:
+    """Write a checkpoint in our own format, or as a state dict that torchvision loads."""
+    with failures("train", "maskrcnn weights"):
+        from runtime.atomic import check_output  # noqa: PLC0415
+
+        check_output(output, overwrite=force)
+        model, _ = shared.load_network(checkpoint, shared.choose(config, family, class_names, settings))
+        if to is Goal.maskrcnn:
+            from maskrcnn.checkpoints.checkpoint import save_checkpoint  # noqa: PLC0415
+
+            save_checkpoint(model, output, overwrite=force)
+        else:
+            from maskrcnn.checkpoints.families.out import to_torchvision  # noqa: PLC0415
+            from maskrcnn.checkpoints.pytorch.torch_write import write_state  # noqa: PLC0415
+
+            state, arguments = to_torchvision(model)
+            write_state(output, state, overwrite=force)
+            console.progress(f"build the model in torchvision with {arguments}")
+        console.written(output)
