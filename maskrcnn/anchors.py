@@ -40,7 +40,8 @@ def level_sides(
     Returns:
         float64 [cells, R] pixels: center - offset, center + offset.
     """
-    cells = -(-length // stride)  # rounded up, as a network of this stride does
+    # Rounded up, as a network of this stride does; ONNX would round a negative quotient towards zero.
+    cells = (length + (stride - 1)) // stride
     # The center is the cell's corner, not its middle, because the weights were trained that way.
     centers = tf.cast(tf.range(0, cells, anchor_stride), tf.float64)
     centers *= stride if step == "stride" else tf.cast(length // cells, tf.float64)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.configuration.model import BoxFrame
+from maskrcnn.configuration.model import BoxFrame, ModelConfig
+from maskrcnn.roi_align import sparse_crops
 from runtime.masks.edges import PasteMode
 
 POSITIVE_IOU = 0.5
@@ -51,6 +52,7 @@ def head_targets(
     rois_per_image: int,
     positive_ratio: float,
     original_bugs: bool,
+    truth_as_proposals: bool = False,
 ) -> tuple[HeadTargets, tf.Tensor]:
     """Sample rows from the proposals; `masks` of the result is empty, see `mask_targets`.
 
@@ -64,10 +66,14 @@ def head_targets(
         rois_per_image: R.
         positive_ratio: Largest share of positives; P = int(R * positive_ratio).
         original_bugs: Limit the negatives by the number of positives found and that ratio; no positives, no negatives.
+        truth_as_proposals: Whether the boxes of objects are proposals, too.
 
     Returns:
         The targets, with unscaled deltas, and int32 [B, P], the object of each of the first P rows.
     """
+    if truth_as_proposals:
+        objects = tf.where(truth.class_ids[..., None] > 0, truth.boxes, 0.0)
+        proposals = tf.concat([proposals, objects], axis=1)
     iou, crowd_iou = _overlaps(proposals, truth)
     best_iou, best_object = tf.reduce_max(iou, axis=2), tf.argmax(iou, axis=2, output_type=tf.int32)
     best_object = tf.minimum(best_object, tf.shape(truth.boxes)[1] - 1)  # the last column stands for no object
@@ -157,6 +163,8 @@ def mask_targets(
 
     "matterport" puts the first and the last sample on the ROI's edges (`crop_and_resize`), as its weights were
     trained. "aligned" puts each sample at the center of its bin, where the pasting of the same name expects it.
+    "torchvision" and "detectron2" take the mean of as many samples per bin as there are cells, and Detectron2 (like
+    MMDetection) rounds it.
 
     Args:
         rois: float32 [B, P, 4] in `box_frame`, as the boxes of `truth`.
@@ -169,23 +177,38 @@ def mask_targets(
         box_frame: That of the network.
 
     Returns:
-        float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0.
+        float32 [B, P, M, M] of 0 and 1; 0.5 becomes 0, or 1 for "detectron2". For "torchvision" means, 0 to 1.
     """
     whole = box_ops.whole_input(image_size, box_frame)
     frame = tf.gather(truth.boxes, objects, batch_dims=1) if mini_masks else whole
+    if box_frame == "continuous":  # masks consist of whole pixels, see `maskrcnn.data.mask_crops.letterbox_crop`
+        frame = tf.math.ceil(frame - 1e-3) if paste == "torchvision" else tf.round(frame)
     frame = tf.broadcast_to(frame, tf.shape(rois))
     batch, per_image = tf.shape(truth.masks)[0], tf.shape(truth.masks)[1]
     height, width = tf.shape(truth.masks)[2], tf.shape(truth.masks)[3]
     index = tf.reshape(objects + per_image * tf.range(batch)[:, None], [-1])
     canvas = tf.reshape(truth.masks, [-1, height, width, 1])
     size = [mask_size, mask_size]
+    shape = tf.concat([tf.shape(objects), size], axis=0)
+    if paste in _MASK_SAMPLING:
+        relative = _relative(*(box_ops.to_pixels(boxes, image_size, box_frame) for boxes in (rois, frame)))
+        cells = tf.reshape(relative, [-1, 4]) * tf.cast(tf.stack([height, width, height, width]), tf.float32)
+        nothing = tf.zeros_like(index)
+        means = sparse_crops([canvas], cells, nothing, index, mask_size, _MASK_SAMPLING[paste], strides=(1,))
+        return tf.reshape(means if paste == "torchvision" else tf.cast(means >= 0.5, tf.float32), shape)
     if paste == "matterport":
         relative = tf.reshape(_relative(rois, frame), [-1, 4])
         samples = tf.image.crop_and_resize(canvas, relative, index, size)[..., 0]
     else:
         pixels, frame_pixels = (box_ops.to_pixels(boxes, image_size, box_frame) for boxes in (rois, frame))
         samples = _aligned_samples(canvas, pixels, frame_pixels, index, mask_size)
-    return tf.reshape(tf.round(samples), tf.concat([tf.shape(objects), size], axis=0))
+    return tf.reshape(tf.round(samples), shape)
+
+
+_MASK_SAMPLING = {
+    "torchvision": ModelConfig(roi_sampling="roi_align", roi_aligned=False, roi_padding="zeros", roi_sampling_ratio=0),
+    "detectron2": ModelConfig(roi_sampling="roi_align", roi_padding="zeros", roi_sampling_ratio=0),
+}
 
 
 def _relative(rois: tf.Tensor, frame: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Mask R-CNN: the parts wired together. No mathematics here."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from maskrcnn.errors import ConfigError
 from maskrcnn.fpn import build_fpn
 from maskrcnn.mask_head import build_mask_head, masks_of_class
 from maskrcnn.nms import Tap
-from maskrcnn.roi_align import build_atlas, pyramid_roi_align
+from maskrcnn.roi_align import Atlas, LevelSampler, Pyramid, build_atlas, pyramid_roi_align, pyramid_roi_align_zeros
 from maskrcnn.rpn import apply_rpn, build_rpn, propose
 
 
@@ -154,16 +155,28 @@ class MaskRCNN(keras.Model):
         scores = probs[..., probs.shape[-1] - 1]  # of two, background and object, the second
         return propose(scores, deltas, anchors, self.config, area, training)
 
+    def pyramid(self, levels: Sequence[tf.Tensor]) -> Pyramid:
+        """Prepare P2..P5 for `crops`."""
+        if self.config.model.roi_padding == "zeros":
+            return levels
+        policies = [self.config.resize, self.config.training.resize]
+        return build_atlas(levels, narrow=any(policy and policy.mode == "short_side" for policy in policies))
+
     def crops(
         self,
-        atlas: tuple[tf.Tensor, tf.Tensor],
+        pyramid: Pyramid,
         boxes: tf.Tensor,
         image_size: tf.Tensor,
         pool_size: int,
         image_of: tf.Tensor | None = None,
+        sampler: LevelSampler | None = None,
+        every_level: bool = False,
     ) -> tf.Tensor:
-        """Crop boxes [B, N, 4] to [B * N, pool_size, pool_size, C]; `image_of` as in `pyramid_roi_align`."""
-        return pyramid_roi_align(atlas, boxes, image_size, pool_size, self.config.model.roi_sampling, image_of)
+        """Crop boxes [B, N, 4] to [B * N, pool_size, pool_size, C] from `pyramid`; see `roi_align` for the others."""
+        model = self.config.model
+        if isinstance(pyramid, Atlas):
+            return pyramid_roi_align(pyramid, boxes, image_size, pool_size, model, image_of)
+        return pyramid_roi_align_zeros(pyramid, boxes, image_size, pool_size, model, image_of, sampler, every_level)
 
     def classify(self, rois: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return class probabilities [B, N, K] and deltas [B, N, K, 4] of crops [B * N, ...]."""
@@ -185,6 +198,7 @@ class MaskRCNN(keras.Model):
         tap: Tap = lambda _name, tensor: tensor,
         every_row: bool = False,
         nms_in_steps: bool = False,
+        sampler: LevelSampler | None = None,
     ) -> Stages:
         """Run inference and return every stage boundary tensor.
 
@@ -194,8 +208,10 @@ class MaskRCNN(keras.Model):
             score_threshold: Scalar, see `detection.detect`.
             nms_threshold: Scalar, see `detection.detect`.
             tap: Called with the name and value of each stage boundary tensor; later stages use what it returns.
-            every_row: Whether the mask head runs on all B * D rows, used or not: more work, but a fixed shape.
+            every_row: Whether the mask head runs on all B * D rows, used or not, and `sampler` on all levels: more
+                work, but a fixed shape.
             nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps`.
+            sampler: See `roi_align.pyramid_roi_align_zeros`.
 
         Returns:
             The stage boundary tensors.
@@ -207,8 +223,9 @@ class MaskRCNN(keras.Model):
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
         proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size, windows))
-        atlas = build_atlas(levels[:4])
-        box_rois = tap("box_rois", self.crops(atlas, proposals, image_size, model.box_pool_size))
+        pyramid = self.pyramid(levels[:4])
+        crops = partial(self.crops, pyramid, sampler=sampler, every_level=every_row)
+        box_rois = tap("box_rois", crops(proposals, image_size, model.box_pool_size))
         class_probs, box_deltas = self.classify(box_rois, batch)
         class_probs, box_deltas = tap("class_probs", class_probs), tap("box_deltas", box_deltas)
         boxes, scores, class_ids, count = detect(
@@ -229,7 +246,7 @@ class MaskRCNN(keras.Model):
         if not every_row:
             rows = _rows_in_use(count, detection.max_detections)
             used, ids = tf.gather(used, rows, axis=1), tf.gather(ids, rows)
-        mask_rois = self.crops(atlas, used, image_size, model.mask_pool_size, rows // detection.max_detections)
+        mask_rois = crops(used, image_size, model.mask_pool_size, rows // detection.max_detections)
         mask_rois = tap("mask_rois", mask_rois)
         masks = self.segment(mask_rois, ids)
         if not every_row:

@@ -78,7 +78,7 @@ def anchor_grids(config: ModelConfig, image_size: tuple[int, int]) -> tuple[Leve
 
 def rpn_targets(
     grids: Sequence[LevelGrid],
-    boxes: npt.NDArray[np.integer],
+    boxes: npt.NDArray[np.number],
     crowds: npt.NDArray[np.bool_],
     anchors_per_image: int,
     box_std: Sequence[float],
@@ -92,7 +92,7 @@ def rpn_targets(
 
     Args:
         grids: From `anchor_grids`.
-        boxes: int [N, 4] y1, x1, y2, x2 in input pixels.
+        boxes: int or float [N, 4] y1, x1, y2, x2 in input pixels.
         crowds: bool [N].
         anchors_per_image: Anchors used; at most half of them positive.
         box_std: Scale of the deltas.
@@ -128,7 +128,7 @@ def _anchor_count(grids: Sequence[LevelGrid]) -> int:
 
 def _match_object(
     grids: Sequence[LevelGrid],
-    box: npt.NDArray[np.integer],
+    box: npt.NDArray[np.number],
     row: int,
     best_iou: Floats,
     best_object: npt.NDArray[np.intp],
@@ -145,9 +145,7 @@ def _match_object(
     return np.concatenate(tied) if top > 0 else np.zeros(0, np.intp)
 
 
-def _overlaps(
-    grids: Sequence[LevelGrid], box: npt.NDArray[np.integer]
-) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
+def _overlaps(grids: Sequence[LevelGrid], box: npt.NDArray[np.number]) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
     """Yield anchor indices and IoU [rows, columns, R] of the part of each level that a box touches."""
     y1, x1, y2, x2 = box.astype(np.float64)
     area = (y2 - y1) * (x2 - x1)

@@ -4,6 +4,7 @@ tf2onnx would turn `CropAndResize` into a Loop with one Resize per box, and cann
 handler here makes standard operators with the same result. They are registered in `HANDLERS` at the bottom.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,31 @@ from export.target import Target
 
 _NHWC_TO_NCHW = [0, 3, 1, 2]
 _NCHW_TO_NHWC = [0, 2, 3, 1]
+STANDS_FOR_ROI_ALIGN = "stands_for_roi_align"
 _RANKS_FROM = 0.5  # the score threshold of `maskrcnn.nms.suppress`, whose scores are ranks from 1 on
+
+
+def lower_stand_in(ctx: Any, node: Any, mode: str, ratio: str, stride: str) -> None:
+    """Lower the operator of `trace.level_sampler`: boxes are y1, x1, y2, x2 in input pixels."""
+    level, boxes, box_indices, _crop_size = node.input
+    bins = int(node.inputs[3].get_tensor_value()[0])
+    inputs = [
+        _make(ctx, "Transpose", [level], perm=_NHWC_TO_NCHW),
+        _make(ctx, "Gather", [boxes, _const(ctx, [1, 0, 3, 2], np.int64)], axis=1),
+        _make(ctx, "Cast", [box_indices], to=TensorProto.INT64),
+    ]
+    crops = _make(
+        ctx,
+        "RoiAlign",
+        inputs,
+        mode="avg",
+        output_height=bins,
+        output_width=bins,
+        sampling_ratio=int(ratio),
+        spatial_scale=1.0 / int(stride),
+        coordinate_transformation_mode=mode,
+    )
+    _replace(ctx, node, _make(ctx, "Transpose", [crops], perm=_NCHW_TO_NHWC))
 
 
 def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> None:
@@ -29,6 +54,9 @@ def lower_crop_and_resize(ctx: Any, node: Any, _name: str, _arguments: Any) -> N
 
     A 2 x 2 mean that follows (sampling "roi_align") becomes the operator's `sampling_ratio` 2.
     """
+    if stand_in := re.search(rf"{STANDS_FOR_ROI_ALIGN}\.([a-z_]+)\.(\d+)\.(\d+)", node.name):
+        lower_stand_in(ctx, node, *stand_in.groups())
+        return
     image, boxes, box_indices, _crop_size = node.input
     height, width = (int(n) for n in node.inputs[3].get_tensor_value())
     if height != width or height < 2 or node.get_attr_str("method") != "bilinear":

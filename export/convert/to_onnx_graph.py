@@ -13,7 +13,7 @@ from export.convert.fewer_kernels import use_fewer_kernels
 from export.convert.handlers import handlers_for
 from export.convert.rewrites import rewrite
 from export.convert.surgery import Border, cancel_transposes, find_borders, fix_inputs, keep_outputs, shape_axes
-from export.convert.trace import input_signature, trace
+from export.convert.trace import input_signature, level_sampler, trace
 from export.errors import ConversionError
 from export.target import CPU, Target
 from maskrcnn.configuration.model import DetectionConfig
@@ -42,7 +42,14 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     with quick_optimizer():
         staged, _ = tf2onnx_convert.from_function(
-            trace(model, True, target.every_row, size, nms_in_steps=target.every_row),
+            trace(
+                model,
+                True,
+                target.every_row,
+                size,
+                nms_in_steps=target.every_row,
+                sampler=level_sampler(model.config.model),
+            ),
             input_signature=input_signature(model.config, size),
             opset=target.opset,
             custom_op_handlers=handlers_for(target),

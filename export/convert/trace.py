@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maskrcnn.configuration.model import Config
+from export.convert.handlers import STANDS_FOR_ROI_ALIGN
+from maskrcnn.configuration.model import Config, ModelConfig
 from maskrcnn.model import MaskRCNN
+from maskrcnn.roi_align import LevelSampler
 from runtime.artifact import BORDER_PREFIX, IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS, Thresholds
 
 
@@ -58,6 +60,7 @@ def trace(
     size: tuple[int | None, int | None] = (None, None),
     nms_in_steps: bool = False,
     thresholds: Thresholds = "inputs",
+    sampler: LevelSampler | None = None,
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -71,6 +74,7 @@ def trace(
         nms_in_steps: See `MaskRCNN.stages`. With `with_borders`, the tensors at which its steps begin and end are
             returned too.
         thresholds: Whether the function has the thresholds as arguments.
+        sampler: See `maskrcnn.roi_align`.
     """
     detection = model.config.detection
     values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
@@ -89,7 +93,7 @@ def trace(
             tapped[border(name)] = tf.identity(tensor, name=border(name))
             return tapped[border(name)]
 
-        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps)
+        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps, sampler)
         outputs = model.contract(stages, images)
         return outputs | tapped if with_borders else outputs
 
@@ -99,3 +103,20 @@ def trace(
     if thresholds == "constants":
         return tf.function(detect_with_constants, input_signature=signature[:2], autograph=False)
     return tf.function(detect, input_signature=signature, autograph=False)
+
+
+def level_sampler(config: ModelConfig) -> LevelSampler:
+    """Return an operator that stands for `RoiAlign` in a graph that is only converted, never run.
+
+    It has `RoiAlign`'s inputs, but it is `CropAndResize` with a name that has the attributes.
+    """
+    mode = "half_pixel" if config.roi_aligned else "output_half_pixel"
+    name = f"{STANDS_FOR_ROI_ALIGN}.{mode}.{config.roi_sampling_ratio}"
+
+    def sample(level: tf.Tensor, boxes: tf.Tensor, image_of: tf.Tensor, bins: int, stride: int) -> tf.Tensor:
+        image_of = tf.cast(image_of, tf.int32)
+        return tf.raw_ops.CropAndResize(
+            image=level, boxes=boxes, box_ind=image_of, crop_size=[bins, bins], name=f"{name}.{stride}"
+        )
+
+    return sample

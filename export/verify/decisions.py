@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from export.verify.tolerances import DECISION_MARGIN, MASKS
-from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.model import Config, RoiLevel
 from maskrcnn.evaluation.metrics import box_iou
 
 Array = npt.NDArray[Any]
 
 _SAME_BOX = 1e-4  # normalized units; two engines place the same box within 1e-6
+
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,20 @@ class _Chosen:
     class_ids: Array
 
 
-def explain_masks(reference: Mapping[str, Array], other: Mapping[str, Array], image_size: Sequence[int]) -> list[str]:
+def explain_masks(
+    reference: Mapping[str, Array],
+    other: Mapping[str, Array],
+    image_size: Sequence[int],
+    rounding: RoiLevel = "nearest",
+) -> list[str]:
     """Return why masks of equal boxes differ: a box between two levels, or rounding amplified by the mask head.
 
     `reference` and `other` are the stage boundary tensors of the model's and the artifact's own run, without the batch
-    axis; `image_size` is height and width of the network's input.
+    axis, with boxes relative to the input; `image_size` is height and width of the network's input, `rounding` how
+    levels are rounded.
     """
-    return _levels([_detections(run) for run in (reference, other)], image_size) + _amplified(reference, other)
+    found = [_detections(run) for run in (reference, other)]
+    return _levels(found, image_size, rounding) + _amplified(reference, other)
 
 
 def explain_rows(
@@ -45,43 +54,57 @@ def explain_rows(
     anchors: Array,
     config: Config,
     thresholds: Sequence[float],
+    anchor_levels: Array | None = None,
+    area: Sequence[float] = _WHOLE,
 ) -> list[str]:
     """Return one sentence per close decision that explains different rows or another order; empty if there is none.
 
     Args:
         reference: See `explain_masks`.
         other: See `explain_masks`.
-        anchors: float32 [A, 4] normalized.
+        anchors: float32 [A, 4] relative to the input.
         config: Configuration of the model.
         thresholds: `score_threshold` and `nms_threshold` of the run.
+        anchor_levels: int [A], if proposals are chosen within each level.
+        area: Where proposals are clipped, relative to the input.
     """
     proposals = config.proposals
-    sides = [_proposals(run, anchors, config) for run in (reference, other)]
+    levels = np.zeros(len(anchors), np.int32) if anchor_levels is None else anchor_levels
+    sides = [_proposals(run, anchors, config, levels, area) for run in (reference, other)]
     missing, extra = _only_in_one(*sides)
     if len(missing.boxes) or len(extra.boxes):
-        reasons = _anchor_cut(reference["rpn_probs"][:, 1], proposals.pre_nms_limit)
+        scores = reference["rpn_probs"][:, -1]
+        cuts = [_anchor_cut(scores[levels == level], proposals.pre_nms_limit) for level in np.unique(levels)]
+        reasons = [reason for cut in cuts for reason in cut]
         return reasons + _suppression("proposals", missing, extra, sides, proposals.nms_threshold)
     score_threshold, nms_threshold = thresholds
     found = [_detections(run) for run in (reference, other)]
     missing, extra = _only_in_one(*found)
-    reasons = _classes(reference["class_probs"], score_threshold)
+    every_class = config.detection.candidates == "every_class"
+    reasons = (_near_scores if every_class else _classes)(reference["class_probs"], score_threshold)
     reasons += _suppression("detection", missing, extra, found, nms_threshold)
     return reasons + _order(found[0].scores)
 
 
-def _proposals(run: Mapping[str, Array], anchors: Array, config: Config) -> _Chosen:
-    """Return a run's proposals with the scores of the anchors they came from."""
+def _proposals(
+    run: Mapping[str, Array], anchors: Array, config: Config, levels: Array, area: Sequence[float] = _WHOLE
+) -> _Chosen:
+    """Return a run's proposals with the scores and, as class ids, the levels of the anchors they came from."""
     boxes = run["proposals"][np.any(run["proposals"] != 0, axis=1)].astype(np.float64)
     deltas = run["rpn_deltas"].astype(np.float64) * np.asarray(config.model.rpn_box_std)
     sizes = (anchors[:, 2:] - anchors[:, :2]).astype(np.float64)
     centers = anchors[:, :2] + 0.5 * sizes + deltas[:, :2] * sizes
-    sizes *= np.exp(np.minimum(deltas[:, 2:], 20.0))
-    refined = np.clip(np.concatenate([centers - 0.5 * sizes, centers + 0.5 * sizes], axis=1), 0.0, 1.0)
-    limit = min(config.proposals.pre_nms_limit + 1, len(refined))
-    candidates = np.argsort(-run["rpn_probs"][:, 1], kind="stable")[:limit]
+    smallest, largest = config.model.log_sizes
+    sizes *= np.exp(np.clip(deltas[:, 2:], smallest, largest))
+    low, high = np.tile(area[:2], 2), np.tile(area[2:], 2)
+    refined = np.clip(np.concatenate([centers - 0.5 * sizes, centers + 0.5 * sizes], axis=1), low, high)
+    scores = run["rpn_probs"][:, -1]
+    order = np.argsort(-scores, kind="stable")
+    limit = config.proposals.pre_nms_limit + 1
+    candidates = np.concatenate([order[levels[order] == level][:limit] for level in np.unique(levels)])
     nearest = [candidates[np.abs(refined[candidates] - box).max(axis=1).argmin()] for box in boxes]
-    scores = run["rpn_probs"][:, 1].astype(np.float64)[np.array(nearest, np.int64)]
-    return _Chosen(boxes, scores, np.zeros(len(boxes), np.int32))
+    rows = np.array(nearest, np.int64)
+    return _Chosen(boxes, scores.astype(np.float64)[rows], levels[rows])
 
 
 def _detections(run: Mapping[str, Array]) -> _Chosen:
@@ -140,6 +163,16 @@ def _classes(probs: Array, score_threshold: float) -> list[str]:
     ]
 
 
+def _near_scores(probs: Array, score_threshold: float) -> list[str]:
+    probs = probs.astype(np.float64)
+    near = np.argwhere(np.abs(probs[:, 1:] - score_threshold) < DECISION_MARGIN)
+    return [
+        f"detection: proposal {row} scores {probs[row, column + 1]:.7f} for class {column + 1}, "
+        f"the threshold is {score_threshold}"
+        for row, column in near
+    ]
+
+
 def _order(scores: Array) -> list[str]:
     gaps = -np.diff(scores)
     return [
@@ -148,14 +181,14 @@ def _order(scores: Array) -> list[str]:
     ]
 
 
-def _levels(sides: Sequence[_Chosen], image_size: Sequence[int]) -> list[str]:
+def _levels(sides: Sequence[_Chosen], image_size: Sequence[int], rounding: RoiLevel) -> list[str]:
     """Explain masks of detections between two pyramid levels, which may be cropped from either."""
     boxes = np.concatenate([side.boxes for side in sides])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     area = area[area > 0]
     level = 4 + np.log2(np.sqrt(area * image_size[0] * image_size[1]) / 224.0)
-    distance = np.abs(level - np.floor(level) - 0.5)
-    near = (distance < DECISION_MARGIN) & (level > 2) & (level < 5)
+    distance = np.abs(level - np.floor(level) - 0.5) if rounding == "nearest" else np.abs(level - np.round(level))
+    near = (distance < DECISION_MARGIN) & (level > 2) & (level < 5 + DECISION_MARGIN)
     return [f"mask roi align: a box lies {d:.1e} octaves from the border of two levels" for d in distance[near]]
 
 

@@ -13,6 +13,9 @@ from export.verify import tolerances
 from export.verify.compare import RowDifferences, compare_rows, difference
 from export.verify.decisions import explain_masks, explain_rows
 from export.verify.verdict import StageResult
+from maskrcnn import boxes as box_ops
+from maskrcnn.anchors import model_anchors
+from maskrcnn.configuration.model import ModelConfig
 from maskrcnn.model import MaskRCNN, Stages
 from runtime import artifact as names
 from runtime.engines.protocol import Arrays, StageCutter
@@ -40,20 +43,24 @@ class Reference:
 
 
 def compare_stages(
-    runner: StageCutter, feeds: Arrays, expected: Arrays, stages: Sequence[Stage] = STAGES
+    runner: StageCutter,
+    feeds: Arrays,
+    expected: Arrays,
+    model: ModelConfig,
+    stages: Sequence[Stage] = STAGES,
 ) -> Iterator[StageResult]:
     """Feed `stages` of a graph with graph inputs and stage boundary tensors, and compare their outputs."""
     for stage in stages:
-        yield from _compare_stage(stage, expected, _run_stage(runner, stage, feeds))
+        yield from _compare_stage(stage, expected, _run_stage(runner, stage, feeds), model)
 
 
 def _run_stage(runner: StageCutter, stage: Stage, feeds: Arrays) -> Arrays:
     return runner.run({name: feeds[name] for name in (*names.INPUT_NAMES, *stage.inputs)}, stage.outputs)
 
 
-def _compare_stage(stage: Stage, expected: Arrays, found: Arrays) -> Iterator[StageResult]:
+def _compare_stage(stage: Stage, expected: Arrays, found: Arrays, model: ModelConfig) -> Iterator[StageResult]:
     for name in stage.outputs:
-        tolerance = tolerances.STAGES[name]
+        tolerance = tolerances.of_stage(name, model)
         yield StageResult(stage.name, name, difference(expected[name], found[name], tolerance), *tolerance)
 
 
@@ -72,9 +79,10 @@ class Difference:
         self._model, self._feeds = reference.model, feeds
         self._borders, self._other = borders, stages.run(feeds, Stages._fields)
         first, *rest = STAGES  # the first stage takes only images, so both runs have computed it
-        compared = [("equal", _compare_stage(first, borders, self._other))]
-        compared.append(("the model's", compare_stages(stages, borders | feeds, borders, rest)))
-        of_model = compare_stages(reference.stages, self._other | feeds, self._other, rest)
+        model = reference.model.config.model
+        compared = [("equal", _compare_stage(first, borders, self._other, model))]
+        compared.append(("the model's", compare_stages(stages, borders | feeds, borders, model, rest)))
+        of_model = compare_stages(reference.stages, self._other | feeds, self._other, model, rest)
         compared.append(("the artifact's", of_model))
         self.objections = [
             f"given {whose} tensors, stage {r.stage!r} differs in {r.tensor} by {r.worst:.1e}"
@@ -100,16 +108,38 @@ class Difference:
             {name: tensor[row] for name, tensor in side.items() if not name.endswith("rois")}
             for side in (self._borders, self._other)
         )
-        size = self._feeds[names.IMAGES].shape[1:3]
+        size, config = self._feeds[names.IMAGES].shape[1:3], self._model.config
+        scale = np.tile(np.array(size, np.float32), 2)  # decisions are explained relative to the input
+        continuous = config.model.box_frame == "continuous"
+        if continuous:
+            model, other = (
+                {**side, **{name: side[name] / scale for name in ("proposals", "detected_boxes")}}
+                for side in (model, other)
+            )
         reasons: list[list[str]] = []
         if not rows.scores_within:
             reasons.append(_explain_scores(rows))
         if not rows.masks_within:
-            reasons.append(explain_masks(model, other, size))
+            reasons.append(explain_masks(model, other, size, config.model.roi_level))
         if rows.unmatched or rows.swapped:
-            anchors = self._model.anchors(tf.constant(size)).numpy()
+            levels = [level.numpy() for level in model_anchors(tf.constant(size), config.model)]
+            anchors = np.concatenate(levels) / (scale if continuous else 1)
+            numbers = np.repeat(np.arange(len(levels)), [len(level) for level in levels])
+            window = tf.constant(self._feeds[names.WINDOWS][row])
+            in_frame = box_ops.to_frame(window, tf.constant(size), config.model.box_frame).numpy()
+            area = in_frame / (scale if continuous else 1)
             thresholds = [float(self._feeds[n]) for n in (names.SCORE_THRESHOLD, names.NMS_THRESHOLD)]
-            reasons.append(explain_rows(model, other, anchors, self._model.config, thresholds))
+            rules = config.proposals
+            explained = explain_rows(
+                model,
+                other,
+                anchors,
+                config,
+                thresholds,
+                numbers if rules.per_level else None,
+                area if rules.clip == "window" else (0.0, 0.0, 1.0, 1.0),
+            )
+            reasons.append(explained)
         return [sentence for part in reasons for sentence in part] if all(reasons) else []
 
 

@@ -6,6 +6,8 @@ tensor's scale. Each bound is a few times what correct exports show, and far bel
 
 from typing import NamedTuple
 
+from maskrcnn.configuration.model import ModelConfig
+
 
 class Tolerance(NamedTuple):
     """Largest allowed difference; `relative` to the largest magnitude in the reference tensor."""
@@ -59,3 +61,13 @@ STAGES: dict[str, Tolerance] = {
     "mask_rois": _SAMPLED,
     "masks": MASKS,
 }
+
+
+def of_stage(name: str, model: ModelConfig) -> Tolerance:
+    """Return the tolerance of a stage boundary tensor in the units of a model.
+
+    Boxes in pixels round relative to the size of the input, and logits are as large as features.
+    """
+    if model.box_frame == "continuous" and name in ("proposals", "detected_boxes"):
+        return STAGES[name]._replace(relative=True)
+    return _FEATURES if model.objectness == "sigmoid" and name == "rpn_probs" else STAGES[name]

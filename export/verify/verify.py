@@ -48,7 +48,7 @@ def verify(
             thresholds = (0.0, detection.nms_threshold)
         first = make_feeds(pictures[:1], thresholds)
         borders = reference.run(first)[1]
-    stage_results = list(compare_stages(stages, borders | first, borders))
+    stage_results = list(compare_stages(stages, borders | first, borders, reference.model.config.model))
     cases: list[CaseResult] = []
     for name, group, score_threshold in _cases(pictures, thresholds[0], kind):
         progress(f"comparing whole runs: {name}: {', '.join(picture.name for picture in group)}")

@@ -9,6 +9,7 @@ from runtime.pictures.letterbox import ResizePolicy
 Optimizer = Literal["sgd", "adam", "adamw"]
 WeightDecayMode = Literal["l2_mean", "decoupled"]
 Schedule = Literal["constant", "step", "cosine"]
+BoxLossAverage = Literal["positive", "sampled"]
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -93,6 +94,10 @@ class TrainingConfig:
         rois_per_image: Proposals that enter the heads' losses.
         roi_positive_ratio: Share of those proposals that match an object.
         max_instances: Objects used per image.
+        truth_as_proposals: Whether the objects' own boxes are added to the proposals that are matched to them.
+        smooth_l1_beta: Where the two box losses change from quadratic to linear, in units of scaled deltas; 0 is L1.
+        box_loss_average: The box losses are divided by the number of values of "positive" rows, or by the number of
+            all "sampled" rows, so that images with few objects weigh less.
         mini_mask_size: (height, width) of stored instance masks; None stores full-size masks.
         use_rpn_proposals: False trains the heads on random boxes around the objects, so that they do not depend on the
             RPN; see `maskrcnn.data.random_proposals`.
@@ -131,6 +136,9 @@ class TrainingConfig:
     rois_per_image: int = 200
     roi_positive_ratio: float = 0.33
     max_instances: int = 100
+    truth_as_proposals: bool = False
+    smooth_l1_beta: float = 1.0
+    box_loss_average: BoxLossAverage = "positive"
     mini_mask_size: tuple[int, ...] | None = (56, 56)
     use_rpn_proposals: bool = True
     train_batch_norm: bool | None = False
@@ -154,7 +162,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "gradient_clip_norm"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: expected a positive number")
-        for name in ("validation_steps", "weight_decay", "warmup_steps", "seed"):
+        for name in ("validation_steps", "weight_decay", "warmup_steps", "seed", "smooth_l1_beta"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: expected at least 0")
         require(
             len(self.loss_weights) == len(LOSS_NAMES),
@@ -182,6 +190,7 @@ class TrainingConfig:
 
 _CHOICES = {
     "optimizer": Optimizer,
+    "box_loss_average": BoxLossAverage,
     "weight_decay_mode": WeightDecayMode,
     "schedule": Schedule,
     "precision": Precision,

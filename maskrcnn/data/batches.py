@@ -30,6 +30,7 @@ _DTYPES = {
     "boxes": tf.float32,
     "masks": tf.bool,
     "active": tf.float32,
+    "windows": tf.float32,
     "seeds": tf.int32,
     "proposals": tf.float32,  # only if the heads train without the RPN
 }
@@ -178,6 +179,7 @@ def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | N
     yield "boxes", [batch_size, rows, 4]
     yield "masks", [batch_size, rows, *masks]
     yield "active", [batch_size, model.num_classes]
+    yield "windows", [batch_size, 4]
     yield "seeds", [batch_size, 2]
     if not training.use_rpn_proposals:
         yield "proposals", [batch_size, config.proposals.post_nms_training, 4]

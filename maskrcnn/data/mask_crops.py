@@ -21,7 +21,7 @@ def letterbox_crop(crop: MaskCrop, letterbox: Letterbox, paste: PasteMode) -> Ma
     """Resize a mask from image pixels to input pixels, by nearest neighbor, and make it tight again.
 
     "matterport" samples on the grid of `scipy.ndimage.zoom`, which maps the first pixel to the first and the last to
-    the last; the other modes sample at pixel centers, as the image is resized.
+    the last. "torchvision" samples at the first corner of a pixel, the other modes at its center.
     """
     pixels, (y, x) = crop
     if not pixels.size:
@@ -39,6 +39,8 @@ def _sources(source: int, target: int, paste: PasteMode) -> npt.NDArray[np.int64
     places = np.arange(target)
     if target in (source, 1):
         return places if source == target else np.zeros(1, np.int64)
+    if paste == "torchvision":
+        return places * source // target
     if paste != "matterport":
         return ((2 * places + 1) * source) // (2 * target)
     return np.minimum(np.floor(places * ((source - 1) / (target - 1)) + 0.5).astype(np.int64), source - 1)

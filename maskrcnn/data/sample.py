@@ -15,6 +15,8 @@ from runtime.masks.paste import MaskCrop, place_crops
 from runtime.masks.rle import decode_crop
 from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy, plan_letterbox
 
+Boxes = npt.NDArray[np.int32] | npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -24,6 +26,8 @@ class Sample:
         image: [H, W, C], as `Letterbox.apply` makes it.
         letterbox: Position of the original image in it.
         class_ids: int32 [N]; negative for a crowd of that class.
+        boxes: int32 [N, 4] y1, x1, y2, x2 around the masks, far sides exclusive; in the continuous frame float64, the
+            boxes in the image as read, scaled.
         crops: Tight masks.
         active: float32 [K], 1 for the background and for classes that are annotated in this image.
     """
@@ -31,13 +35,9 @@ class Sample:
     image: Pixels
     letterbox: Letterbox
     class_ids: npt.NDArray[np.int32]
+    boxes: Boxes
     crops: list[MaskCrop]
     active: npt.NDArray[np.float32]
-
-    @property
-    def boxes(self) -> npt.NDArray[np.int32]:
-        """Boxes around the masks, int32 [N, 4] y1, x1, y2, x2."""
-        return boxes_of(self.crops)
 
 
 def load_sample(record: Record, config: Config, rng: np.random.Generator, training: bool = True) -> Sample:
@@ -56,13 +56,25 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
     if training:
         image, crops = augment(image, crops, config.training.augmentation, rng)
     letterbox = _plan((image.shape[0], image.shape[1]), training_resize(config), rng)
+    original = boxes_of(crops)
     crops = [letterbox_crop(crop, letterbox, config.detection.mask_paste) for crop in crops]
     kept = np.array([pixels.size > 0 for pixels, _ in crops], np.bool_)
     crops = [crop for crop, keep in zip(crops, kept, strict=True) if keep]
+    boxes: Boxes = boxes_of(crops)
+    if config.model.box_frame == "continuous":
+        boxes = _scaled(original[kept], letterbox)
     active = np.ones(config.model.num_classes, np.float32)
     if record.active_class_ids is not None:
         active[[i for i in range(1, len(active)) if i not in record.active_class_ids]] = 0.0
-    return Sample(letterbox.apply(image), letterbox, class_ids[kept], crops, active)
+    return Sample(letterbox.apply(image), letterbox, class_ids[kept], boxes, crops, active)
+
+
+def _scaled(boxes: npt.NDArray[np.int32], letterbox: Letterbox) -> npt.NDArray[np.float64]:
+    """Map boxes from image pixels to input pixels in proportion, within the image."""
+    scale = np.divide(letterbox.resized_size, letterbox.image_size)
+    window = np.array(letterbox.window)
+    moved = boxes * np.tile(scale, 2) + np.tile(letterbox.offset, 2)
+    return np.clip(moved, np.tile(window[:2], 2), np.tile(window[2:], 2))
 
 
 def training_resize(config: Config) -> ResizePolicy:
@@ -86,7 +98,8 @@ def sample_arrays(
 
     Returns:
         `images` [H, W, C], `rpn_match` int32 [A], `rpn_bbox` float32 [T, 4], `class_ids` int32 [N],
-        `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K]. N is `max_instances`,
+        `boxes` float32 [N, 4] input pixels, `masks` bool [N, h, w], `active` float32 [K], `windows` float32 [4] as
+        in an artifact. N is `max_instances`,
         padded with zeros. If the heads train without the RPN, also `proposals` float32 [R, 4] normalized.
     """
     training, size = config.training, sample.image.shape[:2]
@@ -119,6 +132,7 @@ def sample_arrays(
         "boxes": _pad_rows(boxes[chosen].astype(np.float32), limit),
         "masks": _pad_rows(_stored_masks(crops, config, input_size), limit),
         "active": sample.active,
+        "windows": np.array(sample.letterbox.window, np.float32),
         **drawn,
     }
 

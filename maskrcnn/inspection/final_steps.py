@@ -13,6 +13,8 @@ from maskrcnn.intermediates.stage_run import Floats, StageRun
 
 Rows = npt.NDArray[np.intp]
 
+_SHOWN_FROM = 0.05  # of every class: thousands of candidates score less
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -20,8 +22,8 @@ class Candidates:
 
     Attributes:
         proposals: Number of all proposals.
-        rois: float32 [N, 4] normalized, as proposed.
-        boxes: float32 [N, 4] normalized, refined and clipped to the image.
+        rois: float32 [N, 4] in the frame of the network, as proposed.
+        boxes: float32 [N, 4] in the same, refined and clipped to the image.
         class_ids: int32 [N], never the background.
         scores: float32 [N]; equal scores in the order of the proposals.
         drop_empty: Whether boxes without area are left out before NMS.
@@ -78,21 +80,32 @@ class FinalSteps:
 
 
 def find_candidates(run: StageRun) -> Candidates:
-    """Give each proposal its best class, drop the background, and refine and clip the boxes."""
-    probs, proposals = run.tensors["class_probs"], run.tensors["proposals"]
-    class_ids, scores = probs.argmax(axis=-1).astype(np.int32), probs.max(axis=-1)
-    deltas = np.take_along_axis(run.tensors["box_deltas"], class_ids[:, None, None], axis=1)[:, 0]
-    refined = box_ops.decode(tf.constant(proposals), tf.constant(deltas * np.array(run.config.model.box_std, "f4")))
+    """Give each proposal its classes, and refine and clip the boxes.
+
+    Classes are its best, if that is not the background, or every one that scores enough for a detection at the run's
+    threshold, but at least a hundredth.
+    """
+    probs, detection, model = run.tensors["class_probs"], run.config.detection, run.config.model
+    if detection.candidates == "every_class":
+        real = np.prod(run.tensors["proposals"][:, 2:] - run.tensors["proposals"][:, :2], axis=1) > 0
+        least = max(min(run.score_threshold, _SHOWN_FROM), 0.01)
+        sources, class_ids = np.nonzero((probs >= least) & real[:, None] & (np.arange(probs.shape[1]) > 0))
+    else:
+        sources, class_ids = np.arange(len(probs)), probs.argmax(axis=-1)
+    scores, proposals = probs[sources, class_ids], run.tensors["proposals"][sources]
+    deltas = run.tensors["box_deltas"][sources, class_ids]
+    moves = tf.constant(deltas * np.array(model.box_std, "f4"))
+    refined = box_ops.decode(tf.constant(proposals), moves, model.box_frame, model.log_sizes)
     window = tf.constant([run.letterbox.window], tf.float32)
-    boxes = box_ops.clip(refined, box_ops.normalize(window, tf.constant(run.image.shape[:2]))).numpy()
-    rows = np.flatnonzero(class_ids > 0)
+    clipped = box_ops.clip(refined, box_ops.to_frame(window, tf.constant(run.image.shape[:2]), model.box_frame))
+    long_enough, boxes = box_ops.long_enough(clipped, detection.min_side).numpy()[:, 0], clipped.numpy()
+    rows = np.flatnonzero((class_ids > 0) & long_enough)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
-    detection = run.config.detection
     return Candidates(
-        len(proposals),
+        len(run.tensors["proposals"]),
         proposals[rows],
         boxes[rows],
-        class_ids[rows],
+        class_ids[rows].astype(np.int32),
         scores[rows],
         detection.drop_empty_boxes,
         detection.max_detections,

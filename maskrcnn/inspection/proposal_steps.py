@@ -24,9 +24,9 @@ class ProposalSteps:
     Attributes:
         order: int32 [P], index of each anchor that its score keeps.
         scores: float32 [P].
-        anchors: float32 [P, 4] normalized.
-        refined: float32 [P, 4] normalized, moved by the deltas.
-        clipped: float32 [P, 4] normalized, clipped to the input.
+        anchors: float32 [P, 4] in the frame of the network.
+        refined: float32 [P, 4] in the same, moved by the deltas.
+        clipped: float32 [P, 4] in the same, clipped.
         kept: int32 [N], the rows that NMS keeps: the proposals.
     """
 
@@ -46,16 +46,30 @@ class ProposalSteps:
 
 def proposal_steps(run: StageRun) -> ProposalSteps:
     """Repeat the selection of proposals step by step, with the operations of the network."""
-    limits, std = run.config.proposals, run.config.model.rpn_box_std
-    probs = tf.constant(run.tensors["rpn_probs"][:, 1])
-    scores, order = tf.math.top_k(probs, k=min(limits.pre_nms_limit, len(run.anchors)))
+    limits, model = run.config.proposals, run.config.model
+    scores = run.tensors["rpn_probs"][:, -1]
+    order = np.argsort(-scores, kind="stable").astype(np.int32)
+    levels = run.anchor_levels[order] if limits.per_level else np.zeros(len(order), np.int64)
+    within = np.zeros(len(order), np.bool_)
+    for level in np.unique(levels):
+        within[np.flatnonzero(levels == level)[: limits.pre_nms_limit]] = True
+    order, levels = order[within], levels[within]
     anchors = tf.gather(tf.constant(run.anchors), order)
-    deltas = tf.gather(tf.constant(run.tensors["rpn_deltas"]), order) * tf.constant(std, tf.float32)
-    refined = box_ops.decode(anchors, deltas)
-    clipped = box_ops.clip(refined, tf.constant(box_ops.UNIT_WINDOW))
-    valid = tf.ones([1, len(order), 1], tf.bool)
-    rows, kept = nms.suppress(clipped[None], valid, limits.post_nms_inference, limits.nms_threshold)
-    return ProposalSteps(*(t.numpy() for t in (order, scores, anchors, refined, clipped, rows[0][kept[0]])))
+    deltas = tf.gather(tf.constant(run.tensors["rpn_deltas"]), order) * tf.constant(model.rpn_box_std, tf.float32)
+    refined = box_ops.decode(anchors, deltas, model.box_frame, model.log_sizes)
+    size = tf.constant(run.image.shape[:2])
+    area = box_ops.whole_input(size, model.box_frame)
+    if limits.clip == "window":
+        area = box_ops.to_frame(tf.constant(run.letterbox.window, tf.float32), size, model.box_frame)
+    clipped = box_ops.clip(refined, area)
+    of_level = tf.constant(levels[:, None] == np.unique(levels))
+    valid = of_level & box_ops.long_enough(clipped, limits.min_side)
+    rows, kept = nms.suppress(clipped[None], valid[None], limits.post_nms_inference, limits.nms_threshold)
+    found = rows[0][kept[0]]
+    scores = scores[order]
+    if model.objectness == "sigmoid":
+        scores = tf.sigmoid(tf.constant(scores)).numpy()
+    return ProposalSteps(order, scores, *(t.numpy() for t in (anchors, refined, clipped, found)))
 
 
 def recalls(run: StageRun, steps: ProposalSteps, gt_boxes: npt.NDArray[np.number]) -> dict[str, float]:

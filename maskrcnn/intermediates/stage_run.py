@@ -13,7 +13,7 @@ from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import model_anchors
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN, Stages, contract
-from maskrcnn.roi_align import LEVELS, assign_levels, build_atlas
+from maskrcnn.roi_align import LEVELS, assign_levels
 from maskrcnn.rpn_targets import anchor_grids
 from runtime.arguments import real
 from runtime.artifact import OUTPUT_NAMES
@@ -81,7 +81,8 @@ class StageRun:
 
     def levels(self, boxes: Floats) -> npt.NDArray[np.int32]:
         """Return the pyramid level, int32 [N] 2 to 5, from which each normalized box [N, 4] is cropped."""
-        return np.asarray(assign_levels(tf.constant(boxes, tf.float32), tf.constant(self.image.shape[:2])))
+        size = tf.constant(self.image.shape[:2])
+        return np.asarray(assign_levels(tf.constant(boxes, tf.float32), size, self.config.model))
 
 
 class StageRunner(Protocol):
@@ -125,9 +126,9 @@ class ModelStages:
 
     def masks(self, run: StageRun, boxes: Floats, class_ids: npt.NDArray[np.int32]) -> Floats | None:
         """Predict masks [N, M, M] for normalized boxes [N, 4] of a run and their classes [N]."""
-        atlas = build_atlas([tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5")])
+        pyramid = self.model.pyramid([tf.constant(run.tensors[name][None]) for name in ("p2", "p3", "p4", "p5")])
         size, pool = tf.constant(run.image.shape[:2]), self.config.model.mask_pool_size
-        crops = self.model.crops(atlas, tf.constant(boxes[None]), size, pool)
+        crops = self.model.crops(pyramid, tf.constant(boxes[None]), size, pool)
         masks: Floats = self.model.segment(crops, tf.constant(class_ids)).numpy()
         return masks
 

@@ -18,14 +18,13 @@ from maskrcnn.losses import (
     weight_penalty,
 )
 from maskrcnn.model import MaskRCNN
-from maskrcnn.roi_align import build_atlas
 from maskrcnn.rpn import apply_rpn
 
 Batch = dict[str, tf.Tensor]
 
 
 class RegionOutputs(NamedTuple):
-    """Output of the first stage: features P2..P6, and the RPN's logits [B, A, 2] and deltas [B, A, 4], float32."""
+    """Output of the first stage: features P2..P6, and the RPN's logits [B, A, 2 or 1] and deltas [B, A, 4], float32."""
 
     features: list[tf.Tensor]
     logits: tf.Tensor
@@ -62,9 +61,9 @@ class TrainingModel(keras.Model):
         """Running means of the losses and of the gradient norm; Keras resets them at each epoch."""
         return list(self._means.values())
 
-    def regions(self, images: tf.Tensor) -> RegionOutputs:
-        """Run the backbone, the FPN and the RPN on images [B, H, W, C]."""
-        features = self.network.features(self.network.mold(images))
+    def regions(self, images: tf.Tensor, windows: tf.Tensor | None = None) -> RegionOutputs:
+        """Run the backbone, the FPN and the RPN on images [B, H, W, C]; `windows` as in `MaskRCNN.stages`."""
+        features = self.network.features(self.network.mold(images, windows))
         logits, deltas = apply_rpn(self.network.rpn, features)
         return RegionOutputs(features, logits, deltas)
 
@@ -86,6 +85,7 @@ class TrainingModel(keras.Model):
             training.rois_per_image,
             training.roi_positive_ratio,
             training.original_bugs,
+            training.truth_as_proposals,
         )
         masks = mask_targets(
             found.rois[:, : objects.shape[1]],
@@ -103,15 +103,15 @@ class TrainingModel(keras.Model):
     def heads(self, regions: RegionOutputs, targets: HeadTargets, image_size: tf.Tensor) -> HeadOutputs:
         """Run both heads; the mask head on positive rows only."""
         network, model = self.network, self.network.config.model
-        atlas = build_atlas(regions.features[:4])
-        logits, deltas = network.box_head(network.crops(atlas, targets.rois, image_size, model.box_pool_size))
+        pyramid = network.pyramid(regions.features[:4])
+        logits, deltas = network.box_head(network.crops(pyramid, targets.rois, image_size, model.box_pool_size))
         shape = tf.shape(targets.rois)[:2]
         most = targets.masks.shape[1]
         rois, class_ids = tf.reshape(targets.rois[:, :most], [-1, 4]), tf.reshape(targets.class_ids[:, :most], [-1])
         rows = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)
         # Without a positive row, the first row is used with weight 0: batch statistics of nothing are NaN.
         rows = tf.concat([rows, tf.zeros([tf.maximum(1 - tf.size(rows), 0)], tf.int32)], axis=0)
-        crops = network.crops(atlas, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
+        crops = network.crops(pyramid, tf.gather(rois, rows)[None], image_size, model.mask_pool_size, rows // most)
         masks = tf.transpose(network.mask_head(crops), [0, 3, 1, 2])
         masks = tf.gather(masks, tf.gather(class_ids, rows), batch_dims=1)
         return HeadOutputs(
@@ -124,16 +124,21 @@ class TrainingModel(keras.Model):
 
     def region_losses(self, regions: RegionOutputs, batch: Batch) -> list[LossSum]:
         """Return the two losses of the RPN."""
-        match = batch["rpn_match"]
-        return [rpn_class_loss(match, regions.logits), rpn_bbox_loss(batch["rpn_bbox"], match, regions.deltas)]
+        match, training = batch["rpn_match"], self.network.config.training
+        box_options = training.smooth_l1_beta, training.box_loss_average
+        return [
+            rpn_class_loss(match, regions.logits),
+            rpn_bbox_loss(batch["rpn_bbox"], match, regions.deltas, *box_options),
+        ]
 
     def head_losses(self, heads: HeadOutputs, targets: HeadTargets, active: tf.Tensor) -> list[LossSum]:
         """Return the three losses of the heads."""
-        bugs, side = self.network.config.training.original_bugs, self.network.config.model.mask_size
+        training, side = self.network.config.training, self.network.config.model.mask_size
+        box_options = training.smooth_l1_beta, training.box_loss_average
         masks = tf.gather(tf.reshape(targets.masks, [-1, side, side]), heads.mask_rows)
         return [
-            mrcnn_class_loss(targets.class_ids, heads.logits, active, targets.valid, bugs),
-            mrcnn_bbox_loss(targets.deltas, targets.class_ids, heads.deltas),
+            mrcnn_class_loss(targets.class_ids, heads.logits, active, targets.valid, training.original_bugs),
+            mrcnn_bbox_loss(targets.deltas, targets.class_ids, heads.deltas, targets.valid, *box_options),
             mrcnn_mask_loss(masks, heads.masks, heads.mask_used),
         ]
 
@@ -146,7 +151,7 @@ class TrainingModel(keras.Model):
             training: Mode of the batch normalizations that are not fixed.
         """
         image_size = tf.shape(batch["images"])[1:3]
-        regions = self.regions(batch["images"])
+        regions = self.regions(batch["images"], batch.get("windows"))
         given = batch.get("proposals")
         if given is None:
             proposals = self.proposals(regions, image_size, batch.get("windows"))

@@ -95,11 +95,15 @@ def test_pictures_resized_by_the_short_side(resampling, dtype):
     height, width = batch["images"].shape[1:3]
     assert height % 32 == width % 32 == 0
     assert batch["class_ids"].any()
+    continuous = replace(config, model=replace(config.model, box_frame="continuous"))
+    scaled = make_batch(continuous, plan, 0, training=False)["boxes"]
+    assert 0 < np.abs(scaled - batch["boxes"]).max() <= 2  # in proportion, and around the resized mask
     for row, record in enumerate(plan.dataset.records[:2]):
         letterbox = plan_letterbox(record.load_image().shape[:2], resize)
         inside = batch["images"][row][: letterbox.input_size[0], : letterbox.input_size[1]]
         np.testing.assert_array_equal(inside, letterbox.apply(record.load_image()))
         found = batch["boxes"][row][batch["class_ids"][row] != 0]
         assert (found[:, 2:] <= letterbox.resized_size).all()
+        np.testing.assert_array_equal(batch["windows"][row], letterbox.window)
     (first, *_) = training_batches(config, plan).take(1)
     assert first["images"].dtype.name == dtype

@@ -142,7 +142,7 @@ def test_a_proposal_has_the_score_of_the_anchor_it_was_refined_from(limit):
     run = proposal_run([0], anchors, scores) | {"rpn_deltas": deltas}
     kept = [2, 0, 6] if limit == 6 else [2, 0, 6, 39, 17]  # one more than the limit may have entered
     run["proposals"] = np.float32([*(refined[row] for row in kept), np.zeros(4)])
-    chosen = _proposals(run, anchors, config)
+    chosen = _proposals(run, anchors, config, np.zeros(len(anchors), np.int32))
     np.testing.assert_allclose(chosen.boxes, np.array(refined)[kept], atol=1e-6)
     np.testing.assert_array_equal(chosen.scores, scores[kept].astype(np.float64))
     assert chosen.class_ids.tolist() == [0] * len(kept)

@@ -2,7 +2,9 @@
 
 import os
 from collections import Counter
+from functools import partial
 
+import families
 import keras
 import numpy as np
 import onnxruntime as ort
@@ -19,14 +21,17 @@ from export.convert.audit import audit
 from export.convert.handlers import handlers_for
 from export.convert.rewrites import rewrite
 from export.convert.to_onnx_graph import quick_optimizer
+from export.convert.trace import level_sampler
 from export.errors import ConversionError
 from export.target import CPU, Target
 from maskrcnn import nms
 from maskrcnn.backbone import BackboneLayers
 from maskrcnn.configuration.model import ModelConfig
+from maskrcnn.roi_align import pyramid_roi_align_zeros
 
 CONTROL_FLOW = {"Loop", "If", "Scan"}
 SPEC = tf.TensorSpec
+FAMILY_MODEL = partial(ModelConfig, roi_sampling="roi_align", roi_padding="zeros", box_frame="continuous")
 
 
 def plainly_converted(function, *signature, target=CPU):
@@ -498,3 +503,48 @@ def test_another_nearest_resize_is_refused(options):
         return tf.compat.v1.image.resize_nearest_neighbor(image, [10, 18], **options)
 
     assert_refused(resize, IMAGE_SPEC, operator="ResizeNearestNeighbor")
+
+
+# ROIAlign of the families
+
+
+@families.needs_goldens
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_roi_align_of_a_level_is_torchvisions(aligned, ratio):
+    features, boxes = families.roi_inputs()
+    sample = level_sampler(FAMILY_MODEL(roi_aligned=aligned, roi_sampling_ratio=ratio))
+    specs = (SPEC([None, None, None, 4], tf.float32, name="f"), SPEC([None, 4], tf.float32, name="b"))
+    crop = lambda f, b: sample(f, b, tf.zeros([tf.shape(b)[0]], tf.int32), 7, 4)  # noqa: E731
+    model, operators = convert(crop, *specs)
+    assert operators["RoiAlign"] == 1
+    expected = families.roi_results(aligned, ratio)
+    assert np.abs(run(model, f=features, b=boxes)[0] - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("every_level", [False, True])
+@pytest.mark.parametrize(("aligned", "ratio"), [(False, 2), (True, 0)])
+def test_crops_of_a_pyramid_are_those_of_tensorflow(aligned, ratio, every_level):
+    config, size = FAMILY_MODEL(roi_aligned=aligned, roi_sampling_ratio=ratio, roi_level="floor"), (352, 480)
+    generator = np.random.default_rng(2)
+    levels = [generator.normal(size=(2, size[0] // s, size[1] // s, 3)).astype(np.float32) for s in (4, 8, 16, 32)]
+    corners = np.sort(generator.uniform(0, 1, (2, 12, 2, 2)), axis=2) * size
+    boxes = corners.reshape(2, 12, 4).astype(np.float32)
+    boxes[0, :3] = [[0, 0, 0, 0], [351.75, 0, 352, 480], [0, 0, 112, 112]]
+
+    def crops(p2, p3, p4, p5, boxes, sampler=None):
+        levels = (p2, p3, p4, p5)
+        return pyramid_roi_align_zeros(levels, boxes, tf.constant(size), 5, config, None, sampler, every_level)
+
+    def converted(p2, p3, p4, p5, boxes):
+        return crops(p2, p3, p4, p5, boxes, level_sampler(config))
+
+    specs = [SPEC([None, None, None, 3], tf.float32, name=f"p{k}") for k in range(2, 6)]
+    model, operators = convert(converted, *specs, SPEC([None, None, 4], tf.float32, name="boxes"))
+    assert operators["RoiAlign"] == 4
+    assert not CONTROL_FLOW & set(operators)
+    audit(model, CPU.opset)
+    feeds = {f"p{k}": level for k, level in enumerate(levels, start=2)}
+    for given in (boxes, boxes[:, 1:2]):  # the second have levels without a box
+        expected = crops(*(tf.constant(level) for level in levels), tf.constant(given))
+        np.testing.assert_allclose(run(model, **feeds, boxes=given)[0], expected, rtol=0, atol=1e-5)

@@ -1,7 +1,6 @@
 """The network with another program's weights, stage by stage, against what that program computed."""
 
 import families
-import family_networks
 import golden
 import numpy as np
 import pytest
@@ -25,12 +24,12 @@ class Run:
 
     def __init__(self, case):
         self.case, self.golden, self.detectron2 = case, families.Case(case), case.startswith("d2")
-        names = family_networks.class_names(case)
-        self.model = MaskRCNN(Config(model=ModelConfig(class_names=names, **family_networks.KINDS[case[:2]])))
+        names = families.class_names(case)
+        self.model = MaskRCNN(Config(model=ModelConfig(class_names=names, **families.KINDS[case[:2]])))
         self.table = (detectron2 if self.detectron2 else torchvision).table(self.model.config.model)
-        self.state = family_networks.weights(case)
+        self.state = families.weights(case)
         self.report = load_state(self.model, self.state, self.table, case)
-        images, (height, width) = family_networks.float_input(case)
+        images, (height, width) = families.float_input(case)
         images = images.astype(np.uint8) if self.detectron2 else images
         self.molded = self.model.mold(tf.constant(images), tf.constant([[0, 0, height, width]], tf.float32))
         self.features = self.model.features(self.molded)
@@ -39,7 +38,7 @@ class Run:
     def crops(self, boxes, bins):
         """Their crops [N, bins, bins, C] from our features."""
         levels = [level.numpy()[0] for level in self.features[:4]]
-        return family_networks.roi_align(levels, boxes, bins, self.detectron2)
+        return families.roi_align(levels, boxes, bins, self.detectron2)
 
     def sampled(self, name, ours, rows=None):
         """Largest difference of the golden values of a tensor, of its first `rows` if given, relative to all."""

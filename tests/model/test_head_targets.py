@@ -150,3 +150,39 @@ def test_full_size_masks_give_the_same_as_mini_masks_of_a_smooth_object():
         mine = mask_targets(normalized, small, rows, SIZE, 28, paste, True)
         assert np.mean(np.asarray(ours) != np.asarray(mine)) < 0.03
         assert 0.7 < float(tf.reduce_mean(ours)) < 0.82  # pi / 4
+
+
+def test_masks_of_other_packages():
+    """The expected sums are those of torchvision 0.29 (`project_masks_on_boxes`) and of its aligned ROIAlign >= 0.5."""
+    masks = np.zeros((3, 40, 50), np.float32)
+    masks[0, 5:20, 3:30], masks[0, 8:12, 10:14], masks[1, 10:39, 20:49], masks[2, 2:9, 40:44] = 1, 0, 1, 1
+    boxes = [[5, 3, 20, 30], [10, 20, 39, 49], [2, 40, 9, 44]]
+    rois = [[4.2, 2.5, 21.5, 31.0], [9, 18, 40, 50], [1.5, 39.5, 9.25, 44.5], [10, 10, 11, 12.5], [0, 0, 40, 50]]
+    objects = tf.constant([[0, 1, 2, 0, 1]])
+    expected = {
+        "torchvision": ([28.340889, 30.599796, 24.767368, 0.0, 15.139557], 1688.542888),
+        "detectron2": ([30, 34, 24, 0, 18], 1866),
+    }
+    for paste, (sums, moment) in expected.items():
+        whole = mask_targets(
+            tf.constant([rois]),
+            truth([1, 1, 1], boxes, masks),
+            objects,
+            tf.constant([40, 50]),
+            6,
+            paste,
+            False,
+            "continuous",
+        )[0].numpy()
+        np.testing.assert_allclose(whole.sum((1, 2)), sums, atol=1e-4)
+        assert (whole * np.arange(36.0).reshape(6, 6)).sum() == pytest.approx(moment, rel=1e-6)
+
+
+def test_boxes_of_objects_are_proposals_where_asked():
+    objects = truth([1, -1, 0], [[0.2, 0.2, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9], [0, 0, 0, 0]])
+    arguments = (tf.zeros([1, 4, 4]), objects, tf.constant([[0, 0]]), 10, 0.5, False)
+    assert not head_targets(*arguments)[0].valid.numpy().any()
+    found, _ = head_targets(*arguments, truth_as_proposals=True)
+    assert found.class_ids[0].numpy().tolist() == [1] + [0] * 9
+    assert np.count_nonzero(found.valid) == 1
+    np.testing.assert_array_equal(found.rois[0, 0], objects.boxes[0, 0])

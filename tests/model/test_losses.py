@@ -27,6 +27,11 @@ def mask_loss(predictions):
     return losses.mrcnn_mask_loss(targets, of_class, tf.cast(class_ids > 0, tf.float32))
 
 
+def box_loss(deltas, class_ids=None):
+    class_ids = tf.constant(GOLDEN["mbl_class"]) if class_ids is None else class_ids
+    return losses.mrcnn_bbox_loss(tf.constant(GOLDEN["mbl_target"]), class_ids, deltas, tf.ones_like(class_ids) > 0)
+
+
 def class_loss(logits, active="mcl_active", bugs=True):
     valid = tf.ones(GOLDEN["mcl_target"].shape, tf.bool)
     weights = tf.constant(GOLDEN[active]) if isinstance(active, str) else active
@@ -40,10 +45,7 @@ CASES = {
         "rbl_bbox",
     ),
     "mcl": (class_loss, "mcl_logits"),
-    "mbl": (
-        lambda x: losses.mrcnn_bbox_loss(tf.constant(GOLDEN["mbl_target"]), tf.constant(GOLDEN["mbl_class"]), x),
-        "mbl_pred",
-    ),
+    "mbl": (box_loss, "mbl_pred"),
     "mml": (mask_loss, "mml_pred"),
 }
 
@@ -72,8 +74,7 @@ def test_nothing_to_compare_gives_zero():
     assert float(losses.rpn_class_loss(neutral, tf.constant(GOLDEN["rcl_logits"])).mean()) == 0.0
     targets, deltas = tf.constant(GOLDEN["rbl_target"]), tf.constant(GOLDEN["rbl_bbox"])
     assert float(losses.rpn_bbox_loss(targets, neutral, deltas).mean()) == 0.0
-    deltas = tf.constant(GOLDEN["mbl_pred"])
-    assert float(losses.mrcnn_bbox_loss(tf.constant(GOLDEN["mbl_target"]), neutral, deltas).mean()) == 0.0
+    assert float(box_loss(tf.constant(GOLDEN["mbl_pred"]), neutral).mean()) == 0.0
     assert float(losses.mrcnn_mask_loss(tf.zeros([3, 8, 8]), tf.fill([3, 8, 8], 0.5), tf.zeros([3])).mean()) == 0.0
     none_active = tf.zeros_like(GOLDEN["mcl_active"])
     assert float(class_loss(tf.constant(GOLDEN["mcl_logits"]), none_active, bugs=False).mean()) == 0.0
@@ -91,6 +92,37 @@ def test_class_loss_uses_each_images_own_active_classes_and_no_padding():
     assert float(found.mean()) == pytest.approx(expected, rel=1e-6)
     original = losses.mrcnn_class_loss(class_ids, logits, active, valid, original_bugs=True)
     assert float(original.count) == 3.0
+
+
+def test_losses_are_torchvisions():
+    """The expected values are those of torchvision 0.29: `RegionProposalNetwork.compute_loss`, `fastrcnn_loss`."""
+    rng = np.random.RandomState(7)
+
+    def draw(*shape):
+        return tf.constant(rng.randn(*shape) * 0.3, tf.float32)
+
+    match = tf.constant(rng.choice([-1, 0, 1], (2, 60), p=[0.4, 0.4, 0.2]), tf.int32)
+    logits, deltas, targets = draw(2, 60, 1) * 10.0, draw(2, 60, 4), draw(2, 60, 4)
+    positive = match == 1
+    rows = [tf.boolean_mask(target, chosen) for target, chosen in zip(targets, positive, strict=True)]
+    packed = tf.stack([tf.pad(row, [[0, 60 - len(row)], [0, 0]]) for row in rows])
+    assert float(losses.rpn_class_loss(match, logits).mean()) == pytest.approx(1.1493885517, rel=RELATIVE)
+    found = losses.rpn_bbox_loss(packed, match, deltas, 1 / 9, "sampled")
+    assert float(found.mean()) == pytest.approx(0.3991847038, rel=RELATIVE)
+
+    class_ids = tf.constant(rng.randint(0, 4, (2, 40)), tf.int32)
+    valid = tf.ones([2, 40], tf.bool)
+    logits, deltas, targets = tf.constant(rng.randn(2, 40, 4), tf.float32), draw(2, 40, 4, 4), draw(2, 40, 4)
+    found = losses.mrcnn_class_loss(class_ids, logits, tf.ones([2, 4]), valid)
+    assert float(found.mean()) == pytest.approx(1.6961807013, rel=RELATIVE)
+    found = losses.mrcnn_bbox_loss(targets, class_ids, deltas, valid, 1 / 9, "sampled")
+    assert float(found.mean()) == pytest.approx(0.8541021347, rel=RELATIVE)
+
+
+def test_smooth_l1_with_a_beta_of_0_is_l1():
+    targets, values = tf.constant([0.0, 1.0, -2.0]), tf.constant([0.0, 1.25, 1.0])
+    np.testing.assert_array_equal(losses.smooth_l1(targets, values, 0.0), [0.0, 0.25, 3.0])
+    np.testing.assert_allclose(losses.smooth_l1(targets, values, 0.5), [0.0, 0.0625, 2.75])
 
 
 def test_weight_penalty_is_the_mean_square_of_each_kernel_and_bias():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn import roi_align
+from maskrcnn.configuration.model import ModelConfig
 
 GOLDEN = golden.load("roialign_seed0")
 SHAPES = ("1024", "rect")
@@ -58,7 +59,7 @@ def align(features, boxes, image_size, pool_size, sampling):
         tf.constant(boxes),
         tf.constant(image_size),
         pool_size,
-        sampling,
+        ModelConfig(roi_sampling=sampling),
     ).numpy()
     return crops.reshape(*boxes.shape[:2], *crops.shape[1:])
 
@@ -167,10 +168,12 @@ def test_no_sample_leaves_its_level(sampling):
     np.testing.assert_allclose(crops, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("image_size", [(64, 64), (128, 64), (64, 192), (320, 512)])
+@pytest.mark.parametrize(
+    "image_size", [(64, 64), (128, 64), (64, 192), (320, 512), (32, 32), (64, 32), (32, 96), (96, 160), (352, 32)]
+)
 def test_atlas_holds_every_level_and_its_repeated_edge(image_size):
     features = random_features(image_size, 2, seed=4)
-    canvas, places = roi_align.build_atlas([tf.constant(f) for f in features])
+    canvas, places = roi_align.build_atlas([tf.constant(f) for f in features], narrow=32 in image_size)
     for feature, (row, column, height, width) in zip(features, places.numpy(), strict=True):
         assert (height, width) == feature.shape[1:3]
         found = canvas.numpy()[:, row - 1 : row + height + 1, column - 1 : column + width + 1]
@@ -183,7 +186,7 @@ def test_gradient_reaches_the_features_and_not_the_boxes():
     with tf.GradientTape() as tape:
         tape.watch([*features, boxes])
         atlas = roi_align.build_atlas(features)
-        crops = roi_align.pyramid_roi_align(atlas, boxes, tf.constant([64, 128]), 7, "crop_and_resize")
+        crops = roi_align.pyramid_roi_align(atlas, boxes, tf.constant([64, 128]), 7, ModelConfig())
         total = tf.reduce_sum(crops)
     gradients = tape.gradient(total, [*features, boxes])
     assert gradients[-1] is None

@@ -94,8 +94,8 @@ class PinnedModel(TrainingModel):
     def targets(self, proposals, batch, image_size):
         return self.pinned
 
-    def regions(self, images):
-        found = super().regions(images)
+    def regions(self, images, windows=None):
+        found = super().regions(images, windows)
         self.network.crops = lambda atlas, boxes, size, pool, image_of=None: original_crops(
             found.features, boxes, size, pool, image_of
         )

@@ -52,6 +52,9 @@ _COMMON: dict[str, Any] = {
     "training.anchors_per_image": 256,
     "training.rois_per_image": 512,
     "training.roi_positive_ratio": 0.25,
+    "training.truth_as_proposals": True,
+    "training.box_loss_average": "sampled",
+    "training.mini_mask_size": (112, 112),  # whole masks at this size would take a gigabyte per batch
     "training.augmentation.flip_horizontal": 0.5,
 }
 _TORCHVISION: dict[str, Any] = {
@@ -66,6 +69,7 @@ _TORCHVISION: dict[str, Any] = {
     "detection.min_side": 1e-2,
     "detection.mask_paste": "torchvision",
     "resize.resampling": "float",
+    "training.smooth_l1_beta": 1 / 9,
 }
 _FACEBOOK_AND_OPENMMLAB: dict[str, Any] = {
     "model.anchor_step": "stride",
@@ -74,6 +78,7 @@ _FACEBOOK_AND_OPENMMLAB: dict[str, Any] = {
     "proposals.min_side": 0.0,
     "proposals.post_nms_training": 1000,
     "detection.mask_paste": "detectron2",
+    "training.smooth_l1_beta": 0.0,
 }
 _PRESETS: dict[Family, dict[str, Any]] = {
     "torchvision": _COMMON | _TORCHVISION,

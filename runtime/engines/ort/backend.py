@@ -29,7 +29,7 @@ from runtime.engines.outputs import check_outputs
 from runtime.engines.processors import usable_cores
 from runtime.engines.protocol import Arrays
 from runtime.engines.versions import check_engine
-from runtime.errors import DeviceError
+from runtime.errors import DeviceError, EngineError
 from runtime.placement import Placement
 
 _Run = Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]
@@ -98,9 +98,14 @@ class OrtBackend:
             found: Arrays = {}
             for _ in range(last.shape[-1]):  # each step decides about one more row at least
                 found = stages.run({**inputs, NMS_FIRST: last}, [*OUTPUT_NAMES, NMS_LAST])
-                last = found.pop(NMS_LAST)
+                before, last = last, found.pop(NMS_LAST)
                 if found[NUM_DETECTIONS].min() >= 0:
-                    break
+                    return found
+                if np.array_equal(before, last):  # nothing is left to decide; see `maskrcnn.detection`
+                    raise EngineError(
+                        f"{self._path} found more candidates for detections than it can compare: expected fewer; raise "
+                        "the score threshold, or export with --target cpu"
+                    )
         return found
 
     def _stages(self, places: Mapping[str, Any]) -> OnnxStages:
