@@ -20,6 +20,7 @@ _NUMBERS = {
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "detection.nms_threshold",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "training.rois_per_image",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "training.roi_positive_ratio",
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "training.smooth_l1_beta",
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": "model.mask_pool_size",
     "TEST.DETECTIONS_PER_IMAGE": "detection.max_detections",
     "INPUT.MIN_SIZE_TEST": "resize.short_side",

@@ -98,6 +98,9 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
     _require_fit(given, found)
     settings: dict[str, Any] = {ours: given.number(*names) for ours, names in _NUMBERS.items()}
     settings["model.stride_in_1x1"] = given.get("model.backbone.style") == "caffe"  # the default is "pytorch"
+    if given.get("model.roi_head.bbox_head.loss_bbox.type") == "SmoothL1Loss":
+        beta = given.number("model.roi_head.bbox_head.loss_bbox.beta")
+        settings["training.smooth_l1_beta"] = 1.0 if beta is None else beta
     settings |= _roi_align(given) | _anchors(given)
     pixels, bgr = _pixels(given)
     settings |= pixels | _resize(given)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from maskrcnn.checkpoints.families import torchvision
 from maskrcnn.checkpoints.families.mapping import state_of
 from maskrcnn.checkpoints.families.presets import torchvision_semantics
-from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 
@@ -19,12 +18,12 @@ def to_torchvision(model: MaskRCNN) -> tuple[dict[str, NDArray[np.float32]], str
     Raises:
         CheckpointMismatchError: torchvision has no such network.
     """
-    values = to_dict(model.config)
     for name, expected in torchvision_semantics().items():
         section, field = name.split(".")
-        if values[section][field] != expected:
+        value = getattr(getattr(model.config, section), field)
+        if value != expected:
             raise CheckpointMismatchError(
-                f"torchvision computes something else than this model: {name} is {values[section][field]!r}, and in "
+                f"torchvision computes something else than this model: {name} is {value!r}, and in "
                 f"torchvision it is {expected!r}"
             )
     return state_of(model, torchvision.table(model.config.model)), _arguments(model)
