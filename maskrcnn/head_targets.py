@@ -37,7 +37,7 @@ class GroundTruth(NamedTuple):
     Attributes:
         class_ids: int32 [B, N]; negative for a crowd of that class.
         boxes: float32 [B, N, 4] in the frame of the network.
-        masks: float32 [B, N, h, w], spanning each box if `mini_masks`, else the whole image.
+        masks: float32 [B, N or fewer, h, w], spanning each box if `mini_masks`, else the whole image.
     """
 
     class_ids: tf.Tensor
@@ -186,6 +186,7 @@ def mask_targets(
     frame = tf.broadcast_to(frame, tf.shape(rois))
     batch, per_image = tf.shape(truth.masks)[0], tf.shape(truth.masks)[1]
     height, width = tf.shape(truth.masks)[2], tf.shape(truth.masks)[3]
+    objects = tf.minimum(objects, per_image - 1)  # of rows without an object
     index = tf.reshape(objects + per_image * tf.range(batch)[:, None], [-1])
     canvas = tf.reshape(truth.masks, [-1, height, width, 1])
     size = [mask_size, mask_size]

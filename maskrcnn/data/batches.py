@@ -97,8 +97,9 @@ def make_batch(
 ) -> Batch:
     """Return the arrays of one step for one device: those of `sample_arrays` with a leading axis B, and `seeds`.
 
-    `seeds` is int32 [B, 2]. The number of devices must divide the plan's batch size; each device gets an equal part of
-    the step's images. Images are augmented only if `training`.
+    `seeds` is int32 [B, 2]. Whole masks have fewer rows than the other arrays if no image has more objects. The number
+    of devices must divide the plan's batch size; each device gets an equal part of the step's images. Images are
+    augmented only if `training`.
     """
     size = plan.batch_size // devices
     first = step * plan.batch_size + device * size
@@ -110,6 +111,9 @@ def make_batch(
     width = max(sample.image.shape[1] for sample in samples)
     rows = [sample_arrays(sample, config, rng, (height, width)) for sample, rng in zip(samples, rngs, strict=True)]
     batch: Batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    if config.training.mini_mask_size is None:
+        # As many as the image with the most objects has: whole masks are large.
+        batch["masks"] = batch["masks"][:, : max(1, np.count_nonzero(batch["class_ids"], axis=1).max())]
     places = np.arange(first, first + size)
     batch["seeds"] = np.stack([np.full(len(places), plan.seed), places % (2**31)], axis=1).astype(np.int32)
     return batch
@@ -177,7 +181,7 @@ def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | N
     yield "rpn_bbox", [batch_size, training.anchors_per_image, 4]
     yield "class_ids", [batch_size, rows]
     yield "boxes", [batch_size, rows, 4]
-    yield "masks", [batch_size, rows, *masks]
+    yield "masks", [batch_size, rows if training.mini_mask_size else None, *masks]
     yield "active", [batch_size, model.num_classes]
     yield "windows", [batch_size, 4]
     yield "seeds", [batch_size, 2]

@@ -54,7 +54,7 @@ _COMMON: dict[str, Any] = {
     "training.roi_positive_ratio": 0.25,
     "training.truth_as_proposals": True,
     "training.box_loss_average": "sampled",
-    "training.mini_mask_size": (112, 112),  # whole masks at this size would take a gigabyte per batch
+    "training.mini_mask_size": None,
     "training.augmentation.flip_horizontal": 0.5,
 }
 _TORCHVISION: dict[str, Any] = {
