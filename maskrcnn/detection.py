@@ -123,7 +123,7 @@ def _detect_every_class(
         most_rows = min(MOST_CANDIDATES, rows * classes) if static else tf.minimum(MOST_CANDIDATES, rows * classes)
         _, order = tf.math.top_k(key, k=most_rows)
         table = tf.gather(table, order, batch_dims=1)
-        found, used, final = nms.suppress_in_steps(table[..., :4], table[..., 4], most, nms_threshold, tap)
+        found, used, final = nms.suppress_in_steps(table[..., :4], table[..., 4], most, nms_threshold, tap, True)
         # Candidates that are left out are worse than all others: they are missed only if there are rows for them.
         count = _count(used)
         final &= (count == most) | (_count(tf.reshape(kept, [tf.shape(probs)[0], -1])) <= MOST_CANDIDATES)

@@ -66,6 +66,7 @@ def suppress_in_steps(
     max_output: int,
     iou_threshold: tf.Tensor | float,
     tap: Tap = lambda _name, tensor: tensor,
+    first_are_enough: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Do what `suppress` does, for rows of at most one class each, in a fixed number of matrix products.
 
@@ -85,6 +86,8 @@ def suppress_in_steps(
         iou_threshold: As for `suppress`.
         tap: Called with `NMS_FIRST` and the rows that the first step keeps, float32 [B, 1, N], and with `NMS_LAST` and
             the result of the last step; later operations use what it returns.
+        first_are_enough: Whether rows are final where the rows to be returned are before the first row that the last
+            step changed: rows depend on earlier ones only. For thousands of rows, of which few are returned.
 
     Returns:
         Row indices int32 [B, max_output] in ascending order, and bool [B, max_output], which is False (and the index
@@ -109,6 +112,10 @@ def suppress_in_steps(
             kept, before = tf.nn.relu(kept @ step), kept
         kept = tap(NMS_LAST, kept)
         final = tf.reduce_max(tf.abs(kept - before), axis=[1, 2]) < 0.5
+        if first_are_enough:
+            changed = tf.abs(kept - before)[:, 0] > 0.5
+            settled = index < tf.reduce_min(tf.where(changed, index, num_rows), axis=1)[:, None]
+            final |= tf.reduce_sum(tf.where(settled, kept[:, 0], 0.0), axis=1) > max_output - 0.5
         rank = tf.cast(num_rows - index, tf.float32) * kept[:, 0]
         best, rows = tf.math.top_k(rank if rows_known else tf.pad(rank, [[0, 0], [0, max_output]]), k=max_output)
         used = (best > 0.5) & final[:, None]

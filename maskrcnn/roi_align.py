@@ -213,8 +213,9 @@ def pyramid_roi_align_zeros(
         sampler(level, tf.gather(pixels, rows[number]), tf.gather(image_of, rows[number]), pool_size, stride)
         for number, (level, stride) in numbered
     ]
-    _, back = tf.math.top_k(-tf.cast(tf.concat(rows, axis=0), tf.float32), k=tf.size(index))
-    return tf.gather(tf.concat(crops, axis=0), back)
+    joined = tf.concat(crops, axis=0)
+    places, shape = tf.concat(rows, axis=0)[:, None], [tf.size(index), pool_size, pool_size, levels[0].shape[-1]]
+    return tf.scatter_nd(places, joined, tf.cast(tf.stack(shape), places.dtype))
 
 
 def sparse_crops(

@@ -15,6 +15,7 @@ from maskrcnn.anchors import half_sides, model_anchors
 from maskrcnn.boxes import encode, to_frame
 from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig
 from maskrcnn.detection import detect
+from maskrcnn.nms import suppress, suppress_in_steps
 from maskrcnn.roi_align import assign_levels, pyramid_roi_align_zeros, sparse_crops
 from maskrcnn.rpn import propose
 
@@ -397,3 +398,20 @@ def test_training_has_its_own_limits():
     one = replace(config, proposals=replace(config.proposals, pre_nms_training=1, per_level=False))
     found = propose(*inputs[:3], one, area, training=True).numpy()
     assert found.any(axis=-1).sum() == 1
+
+
+def test_rows_behind_those_that_are_returned_need_not_be_final():
+    """A chain of 40 boxes, each of which overlaps the next, needs more steps than there are."""
+    chain = np.array([[10 * k, 0, 10 * k + 30, 10] for k in range(40)], np.float32)
+    apart = np.array([[0, 100 * k, 9, 100 * k + 50] for k in range(1, 6)], np.float32)
+    ids = tf.ones([1, 45])
+    for boxes, few in ((np.concatenate([apart, chain]), True), (np.concatenate([chain, apart]), False)):
+        every = suppress_in_steps(tf.constant(boxes[None]), ids, 45, 0.3, first_are_enough=True)
+        assert every[2].numpy().tolist() == [False]
+        rows, used, final = suppress_in_steps(tf.constant(boxes[None]), ids, 5, 0.3, first_are_enough=True)
+        assert final.numpy().tolist() == [True]
+        expected = suppress(tf.constant(boxes[None]), tf.ones([1, 45, 1], tf.bool), 5, 0.3)[0]
+        assert np.array_equal(rows, expected)
+        assert used.numpy().all()
+        assert few is (rows.numpy()[0].tolist() == [0, 1, 2, 3, 4])
+        assert not suppress_in_steps(tf.constant(boxes[None]), ids, 5, 0.3)[2].numpy()[0]
