@@ -214,8 +214,8 @@ def pyramid_roi_align_zeros(
         for number, (level, stride) in numbered
     ]
     joined = tf.concat(crops, axis=0)
-    places, shape = tf.concat(rows, axis=0)[:, None], [tf.size(index), pool_size, pool_size, levels[0].shape[-1]]
-    return tf.scatter_nd(places, joined, tf.cast(tf.stack(shape), places.dtype))
+    # In int64 throughout: OpenVINO takes the largest possible sum of four unknown numbers, which int32 cannot hold.
+    return tf.scatter_nd(tf.concat(rows, axis=0)[:, None], joined, tf.shape(joined, tf.int64))
 
 
 def sparse_crops(
