@@ -39,7 +39,7 @@ def detect(
         unused rows, and the number of used rows int32 [B]. Best first; equal scores keep the order of the proposals.
         The number is -1, and all rows are unused, if the steps do not suffice.
     """
-    if config.detection.candidates == "every_class":
+    if config.detection.candidates == "every_class" and probs.shape[-1] > 1:  # with the background alone, there is none
         return _detect_every_class(proposals, probs, deltas, windows, config, score_threshold, nms_threshold, tap)
     class_ids = tf.argmax(probs, axis=-1, output_type=tf.int32)
     scores = tf.reduce_max(probs, axis=-1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from maskrcnn.configuration.dataclass_json import switch
 from maskrcnn.configuration.require import require, require_choice
 from runtime.pictures.letterbox import ResizePolicy
 
@@ -136,9 +137,9 @@ class TrainingConfig:
     rois_per_image: int = 200
     roi_positive_ratio: float = 0.33
     max_instances: int = 100
-    truth_as_proposals: bool = False
-    smooth_l1_beta: float = 1.0
-    box_loss_average: BoxLossAverage = "positive"
+    truth_as_proposals: bool = switch(False)
+    smooth_l1_beta: float = switch(1.0)
+    box_loss_average: BoxLossAverage = switch("positive")
     mini_mask_size: tuple[int, ...] | None = (56, 56)
     use_rpn_proposals: bool = True
     train_batch_norm: bool | None = False

@@ -7,7 +7,7 @@ _SHARE_AT_OBJECTS = 0.9
 
 
 def random_proposals(
-    boxes: npt.NDArray[np.generic], input_size: tuple[int, int], count: int, rng: np.random.Generator
+    boxes: npt.NDArray[np.number], input_size: tuple[int, int], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Draw boxes as matterport's `generate_random_rois` does.
 
@@ -25,7 +25,8 @@ def random_proposals(
     size = np.array(input_size, np.int64)
     low, high = np.zeros((count, 2), np.int64), np.tile(size, (count, 1))
     if len(boxes):
-        corners = np.resize(np.asarray(boxes, np.int64), (int(_SHARE_AT_OBJECTS * count), 4))  # the objects in turn
+        whole = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
+        corners = np.resize(whole, (int(_SHARE_AT_OBJECTS * count), 4))  # the objects in turn
         sides = corners[:, 2:] - corners[:, :2]
         low[: len(corners)] = np.maximum(corners[:, :2] - sides, 0)
         high[: len(corners)] = np.minimum(corners[:, 2:] + sides, size)

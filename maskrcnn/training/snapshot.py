@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from maskrcnn.checkpoints.named_weights import get_arrays, set_arrays
+from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset
@@ -30,7 +31,7 @@ def run_facts(config: Config, plan: BatchPlan, validation: Dataset | None) -> di
     """Return what must not change when a run is resumed: configuration, images, and batch size over all devices."""
     datasets = {"training": plan.dataset, "validation": validation}
     return {
-        "config": config.to_dict(),
+        "config": to_dict(config),
         "images": {name: _fingerprint(dataset) for name, dataset in datasets.items()},
         "batch": plan.batch_size,
     }
@@ -95,8 +96,10 @@ def _fingerprint(dataset: Dataset | None) -> str:
     return f"{len(dataset)} images, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
 
-def _check_same(stored: Any, present: Any) -> None:
-    for where, old, new in _differences(stored, present, ""):
+def _check_same(stored: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    # Other versions leave out settings, or do not know them: these have their defaults.
+    known = {**stored, "config": to_dict(Config.from_dict(stored["config"]))}
+    for where, old, new in _differences(known, present, ""):
         raise TrainingError(
             f"the run was started with {where} {old!r}, but now it is {new!r}: resume with the original, or start "
             "another run from its last.weights.h5 (init)"

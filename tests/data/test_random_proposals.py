@@ -39,7 +39,9 @@ def test_nine_in_ten_lie_around_the_objects_in_turn():
 
 
 @pytest.mark.parametrize(
-    "boxes", [[], OBJECTS, np.tile(OBJECTS, (40, 1))], ids=["none", "three", "more than proposals"]
+    "boxes",
+    [[], OBJECTS, np.tile(OBJECTS, (40, 1)), [[9.25, 3.5, 9.75, 3.625], [63.5, 127.5, 64.0, 128.0]]],
+    ids=["none", "three", "more than proposals", "parts of a pixel"],
 )
 def test_all_have_an_area_and_lie_inside(boxes):
     found = drawn(boxes, 100)

@@ -327,6 +327,15 @@ def test_detections_of_every_class_are_those_of_loops(count, min_score, min_side
         assert not rows[image, len(expected) :].any()
 
 
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_model_of_the_background_alone_detects_nothing(steps):
+    config = replace(CONFIGS["detectron2"], detection=DetectionConfig(5, 0.0, 0.5, candidates="every_class"))
+    proposals, probs, deltas = random_heads(np.random.default_rng(3))
+    windows = np.array([[0, 0, 96, 160]] * 2, np.float32)
+    _, used = run_detect(proposals, np.ones_like(probs[..., :1]), deltas[:, :, :1], windows, config, steps)
+    assert used.tolist() == [0, 0]
+
+
 def test_candidates_that_are_left_out_are_noticed_only_if_they_could_count():
     config = replace(CONFIGS["detectron2"], detection=DetectionConfig(100, 0.0, 0.5, candidates="every_class"))
     proposals = np.tile(np.array([[8, 8, 40, 40]], np.float32), (1, 1000, 1))

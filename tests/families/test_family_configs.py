@@ -103,6 +103,8 @@ def test_channels_of_a_network_that_takes_red_first():
     read = detectron2(values)
     assert read.bgr is False
     assert read.settings["model.mean_pixel"] == (123.675, 116.28, 103.53)
+    # Detectron2's default does not change with the order.
+    assert detectron2(changed(R50, "INPUT.FORMAT", "RGB")).settings["model.mean_pixel"] == (103.53, 116.28, 123.675)
 
 
 def test_roi_align_of_both_heads():
@@ -286,6 +288,7 @@ def test_the_caffe_style():
         ("model.test_cfg.rcnn.score_thr", 0.3, "detection.min_score", 0.3),
         ("model.test_cfg.rcnn.max_per_img", 200, "detection.max_detections", 200),
         ("model.test_cfg.rpn.nms_pre", 500, "proposals.pre_nms_limit", 500),
+        ("model.backbone.norm_cfg", {"type": "BN", "eps": 1e-3}, "model.batch_norm_epsilon", 1e-3),
         ("model.rpn_head.anchor_generator.scales", [4], "model.anchor_scales", (16, 32, 64, 128, 256)),
         ("model.rpn_head.anchor_generator.ratios", [0.5], "model.anchor_ratios", (2.0,)),
         (
@@ -320,11 +323,16 @@ def test_class_names_of_the_dataset():
         ("model.neck.norm_cfg", {"type": "BN"}),
         ("model.rpn_head.anchor_generator.center_offset", 0.5),
         ("model.rpn_head.anchor_generator.scales", [8, 16]),
+        ("model.rpn_head.anchor_generator.base_sizes", [8, 16, 32, 64, 128]),
+        ("model.rpn_head.anchor_generator.octave_base_scale", 4),
+        ("model.rpn_head.anchor_generator.scales_per_octave", 3),
         ("model.rpn_head.loss_cls.use_sigmoid", False),
         ("model.roi_head.type", "DoubleHeadRoIHead"),
         ("model.roi_head.bbox_roi_extractor.roi_layer.type", "RoIPool"),
         ("model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 2),
         ("model.test_cfg.rcnn.nms.type", "soft_nms"),
+        ("model.test_cfg.rcnn.nms.class_agnostic", True),
+        ("model.test_cfg.rpn.nms_across_levels", True),
         ("model.test_cfg.rcnn.mask_thr_binary", 0.4),
         ("model.data_preprocessor.pad_size_divisor", 64),
     ],

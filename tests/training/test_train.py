@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from maskrcnn.errors import CheckpointFormatError, NonFiniteLossError, TrainingE
 from maskrcnn.intermediates.activations import Activation
 from maskrcnn.training import train as module
 from maskrcnn.training.options import TrainOptions
-from maskrcnn.training.state import load_state
+from maskrcnn.training.state import load_state, save_state
 from maskrcnn.training.train import train
 
 STAGES = (StageConfig("mrcnn_class.*", 1), StageConfig("mrcnn_.*", 2, 0.005))
@@ -297,6 +298,19 @@ def test_another_configuration_is_named(whole, change, field):
     with pytest.raises(TrainingError) as error:
         run(whole[1], config, resume=True, validation=pictures(4, 1))
     assert field in str(error.value)
+
+
+def test_a_state_leaves_out_settings_that_its_version_did_not_know(whole, tmp_path):
+    folder = shutil.copytree(whole[1], tmp_path / "run")
+    state = load_state(folder / "state.h5")
+    training = state.facts["config"]["training"]
+    del training["smooth_l1_beta"]
+    save_state(folder / "state.h5", state)
+    assert run(folder, resume=True, validation=pictures(4, 1)).ended == "finished"
+    training["smooth_l1_beta"] = 0.5  # and now has its default, which files leave out
+    save_state(folder / "state.h5", state)
+    with pytest.raises(TrainingError, match=r"config.training.smooth_l1_beta 0.5, but now it is 1.0"):
+        run(folder, resume=True, validation=pictures(4, 1))
 
 
 def test_other_pictures_are_noticed(whole):

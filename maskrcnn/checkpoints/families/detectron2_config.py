@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskrcnn.checkpoints.families.config_values import FamilyConfig, Values, in_our_order, inverses
+from maskrcnn.checkpoints.families.presets import MEAN
 from maskrcnn.checkpoints.families.recognize import Recognized
 from maskrcnn.errors import ConfigError
 
@@ -149,6 +150,8 @@ def _pixels(given: Values, rgb: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, ours in (("MODEL.PIXEL_MEAN", "model.mean_pixel"), ("MODEL.PIXEL_STD", "model.pixel_std")):
         values = given.numbers(name)
+        if values is None and rgb and ours == "model.mean_pixel":
+            values = MEAN[::-1]  # Detectron2's default is for blue first, also where red comes first
         if values is None:
             continue
         ordered = values if rgb else values[::-1]

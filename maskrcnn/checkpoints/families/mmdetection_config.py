@@ -22,6 +22,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "proposals.post_nms_training": tuple(
         f"{part}.rpn_proposal.{name}" for part in _TRAIN for name in ("max_per_img", "max_num")
     ),
+    "model.batch_norm_epsilon": ("model.backbone.norm_cfg.eps",),
     "detection.min_score": tuple(f"{part}.rcnn.score_thr" for part in _TEST),
     "detection.nms_threshold": tuple(
         f"{part}.rcnn.nms.{name}" for part in _TEST for name in ("iou_threshold", "iou_thr")
@@ -47,6 +48,9 @@ _EXPECTED: dict[str, tuple[Any, ...]] = {
     "model.rpn_head.num_convs": (1,),
     "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
     "model.rpn_head.anchor_generator.center_offset": (0,),
+    "model.rpn_head.anchor_generator.base_sizes": ((4, 8, 16, 32, 64),),
+    "model.rpn_head.anchor_generator.octave_base_scale": (8,),
+    "model.rpn_head.anchor_generator.scales_per_octave": (1,),
     "model.rpn_head.bbox_coder.type": ("DeltaXYWHBBoxCoder",),
     "model.rpn_head.bbox_coder.target_means": ((0, 0, 0, 0),),
     "model.rpn_head.bbox_coder.add_ctr_clamp": (False,),
@@ -95,6 +99,8 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
         given.expect(f"{part}.rcnn.mask_thr_binary", 0.5)
         for stage in ("rpn", "rcnn"):
             given.expect(f"{part}.{stage}.nms.type", "nms")
+            given.expect(f"{part}.{stage}.nms.class_agnostic", False)
+        given.expect(f"{part}.rpn.nms_across_levels", False)
     _require_fit(given, found)
     settings: dict[str, Any] = {ours: given.number(*names) for ours, names in _NUMBERS.items()}
     settings["model.stride_in_1x1"] = given.get("model.backbone.style") == "caffe"  # the default is "pytorch"
