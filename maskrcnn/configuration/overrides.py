@@ -19,11 +19,19 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     Raises:
         ConfigError: A setting has another form, its field is unknown, or the value cannot be used.
     """
-    values = to_dict(config)
+    return config_of(to_dict(config), settings) if settings else config
+
+
+def config_of(values: dict[str, Any], settings: Sequence[str]) -> Config:
+    """Return the configuration of nested values, changed in place by settings as for `override`.
+
+    Raises:
+        ConfigError: As `override`, or a value that no setting changes cannot be used.
+    """
     for setting in settings:
         path, value = split_setting(setting)
         _put(values, path.split("."), value, setting)
-    return Config.from_dict(values) if settings else config
+    return Config.from_dict(values)
 
 
 def override_by_user(config: Config, settings: Sequence[str]) -> Config:

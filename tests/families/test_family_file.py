@@ -58,6 +58,18 @@ def opened(path, **choices):
     return read_family(path, Choices(**choices, settings=settings))
 
 
+def test_the_channels_of_a_gray_checkpoint_are_given_with_set(tmp_path):
+    state = state_dicts.values(state_dicts.torchvision(18, classes=2, **TINY))
+    state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"][:, :1]
+    write_state(tmp_path / "gray.pth", state)
+    with pytest.raises(ConfigError, match=r"gray\.pth: mean_pixel has 3 values for 1 .* with --set SECTION.NAME=VALUE"):
+        opened(tmp_path / "gray.pth")
+    with pytest.raises(ArgumentError, match=r"gray\.pth: pixel_std has 3 values for 1 image_channels"):
+        opened(tmp_path / "gray.pth", settings=["model.mean_pixel=[127]"])
+    config = opened(tmp_path / "gray.pth", settings=["model.mean_pixel=[127]", "model.pixel_std=[50]"]).config
+    assert (config.model.image_channels, config.model.mean_pixel, config.model.pixel_std) == (1, (127,), (50,))
+
+
 def test_torchvision_with_names_and_settings(folder):
     file = opened(folder / "torchvision.pth", classes="a,b", settings=["detection.min_score=0.2"])
     assert (file.found.family, file.config.name, file.bgr) == ("torchvision", "torchvision", False)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from maskrcnn.checkpoints.pytorch.mmdet_config import read_mmdet_config
 from maskrcnn.checkpoints.pytorch.state_dict import read_state
 from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.model import Config
-from maskrcnn.configuration.overrides import override_by_user, split_setting
+from maskrcnn.configuration.overrides import config_of, split_setting
 from maskrcnn.configuration.samples import find_config
-from maskrcnn.errors import CheckpointMismatchError, ConfigError
+from maskrcnn.errors import ArgumentError, CheckpointMismatchError, ConfigError
 
 _FAMILY_OF_SUFFIX: dict[str, Family] = {".yaml": "detectron2", ".yml": "detectron2", ".py": "mmdetection"}
 _SHAPES, _OPTIONS, _CLASSES = "names and shapes", "--set", "--classes"
@@ -97,18 +97,19 @@ def read_family(path: str | Path, choices: Choices) -> FamilyFile:
     layers += [(where, own.settings)]
     names, names_from = _class_names(path, found, own, where, state.extras, sha256, choices)
     complete = _complete_config(choices)
+    if complete is None:
+        layers += [(names_from, {"model.class_names": names})]
+    else:
+        layers = [(f"the configuration {choices.config}", _leaves(to_dict(complete)))]
+        layers += [(_CLASSES, {"model.class_names": names})] if choices.classes is not None else []
+    values: dict[str, Any] = to_dict(complete or Config(name=path.name.split(".")[0]))
+    origins = _put_layers(values, layers)
     try:
-        if complete is not None:
-            config, origins = complete, dict.fromkeys(_leaves(to_dict(complete)), f"the configuration {choices.config}")
-            if choices.classes is not None:
-                config = replace(config, model=replace(config.model, class_names=names))
-                origins["model.class_names"] = _CLASSES
-        else:
-            layers += [(names_from, {"model.class_names": names})]
-            config, origins = _build(path, layers)
+        config = config_of(values, choices.settings)
     except ConfigError as error:
-        raise ConfigError(f"{path.name}: {error}") from error
-    config = override_by_user(config, choices.settings)
+        if choices.settings:
+            raise ArgumentError(f"{path.name}: {error}") from error
+        raise ConfigError(f"{path.name}: {error}; settings can be given with --set SECTION.NAME=VALUE") from error
     origins |= {split_setting(setting)[0]: _OPTIONS for setting in choices.settings}
     _require_anchors(path, found, config)
     own_names = complete is not None or names != (BACKGROUND, *numbered_names(found.classes))
@@ -212,9 +213,9 @@ def _class_names(
     return (BACKGROUND, *numbered_names(found.classes)), "the number of classes"
 
 
-def _build(path: Path, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:
-    """Return the configuration of settings in layers, of which later ones override, and the origin of each setting."""
-    values, origins = to_dict(Config(name=path.name.split(".")[0])), {}
+def _put_layers(values: dict[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Change the values of a configuration by layers of settings, in order, and return the origin of each setting."""
+    origins: dict[str, str] = {}
     for origin, settings in layers:
         for name, value in settings.items():
             *sections, last = name.split(".")
@@ -223,7 +224,7 @@ def _build(path: Path, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple
                 section = section[key]
             section[last] = list(value) if isinstance(value, tuple) else value
             origins[name] = origin
-    return Config.from_dict(values), origins
+    return origins
 
 
 def _require_anchors(path: Path, found: Recognized, config: Config) -> None:
