@@ -46,14 +46,15 @@ def detect(
     best_deltas = tf.gather(deltas, class_ids, batch_dims=2) * tf.constant(config.model.box_std, tf.float32)
     refined = box_ops.clip(_decode(proposals, best_deltas, config), windows[:, None, :])
 
-    kept = (class_ids > 0) & (scores >= score_threshold)
+    ids = tf.cast(class_ids, tf.float32)  # TensorFlow's GPU kernels that compare or add int32 run on the host
+    kept = (ids > 0.0) & (scores >= score_threshold)
     if config.detection.drop_empty_boxes:
         kept &= box_ops.areas(refined) > 0.0
     if config.detection.min_side is not None:
         kept &= box_ops.long_enough(refined, config.detection.min_side)[..., 0]
     _, order = tf.math.top_k(tf.where(kept, scores, -1.0), k=proposals.shape[1] or tf.shape(scores)[1])
     # One float table, gathered once: ONNX Runtime has no CUDA kernel that gathers int32 or bool by batch.
-    flags = tf.where(kept, tf.cast(class_ids, tf.float32), 0.0)
+    flags = tf.where(kept, ids, 0.0)
     table = tf.gather(tf.concat([refined, flags[..., None], scores[..., None]], axis=-1), order, batch_dims=1)
 
     boxes, kept_ids, _ = tf.split(table, [4, 1, 1], axis=-1)
@@ -64,9 +65,9 @@ def detect(
         count = _count(used)
     else:
         rows, used, final = nms.suppress_in_steps(boxes, kept_ids[..., 0], most, nms_threshold, tap)
-        count = tf.where(final, _count(used), -1)
+        count = tf.where(final, _count(used), -1.0)
     table = tf.where(used[..., None], tf.gather(table, rows, batch_dims=1), 0.0)
-    return table[..., :4], table[..., 5], tf.cast(table[..., 4], tf.int32), count
+    return table[..., :4], table[..., 5], tf.cast(table[..., 4], tf.int32), tf.cast(count, tf.int32)
 
 
 def _detect_every_class(
@@ -128,8 +129,8 @@ def _detect_every_class(
         count = _count(used)
         final &= (count == most) | (_count(tf.reshape(kept, [tf.shape(probs)[0], -1])) <= MOST_CANDIDATES)
         table = tf.where(used[..., None] & final[:, None, None], tf.gather(table, found, batch_dims=1), 0.0)
-        count = tf.where(final, count, -1)
-    return table[..., :4], table[..., 5], tf.cast(table[..., 4], tf.int32), count
+        count = tf.where(final, count, -1.0)
+    return table[..., :4], table[..., 5], tf.cast(table[..., 4], tf.int32), tf.cast(count, tf.int32)
 
 
 def _decode(proposals: tf.Tensor, deltas: tf.Tensor, config: Config) -> tf.Tensor:
@@ -137,4 +138,4 @@ def _decode(proposals: tf.Tensor, deltas: tf.Tensor, config: Config) -> tf.Tenso
 
 
 def _count(used: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(used, tf.int32), axis=1)
+    return tf.reduce_sum(tf.cast(used, tf.float32), axis=1)

@@ -143,6 +143,7 @@ class MaskRCNN(keras.Model):
         image_size: tf.Tensor,
         windows: tf.Tensor | None,
         training: bool = False,
+        image_by_image: bool = False,
     ) -> tf.Tensor:
         """Return proposals [B, N, 4] from the output of the RPN; `windows` [B, 4] are in input pixels."""
         model = self.config.model
@@ -153,7 +154,7 @@ class MaskRCNN(keras.Model):
             area = box_ops.to_frame(windows, image_size, model.box_frame)[:, None, :]
         anchors = model_anchors(image_size, model)
         scores = probs[..., probs.shape[-1] - 1]  # of two, background and object, the second
-        return propose(scores, deltas, anchors, self.config, area, training)
+        return propose(scores, deltas, anchors, self.config, area, training, image_by_image)
 
     def pyramid(self, levels: Sequence[tf.Tensor]) -> Pyramid:
         """Prepare P2..P5 for `crops`."""
@@ -199,6 +200,7 @@ class MaskRCNN(keras.Model):
         every_row: bool = False,
         nms_in_steps: bool = False,
         sampler: LevelSampler | None = None,
+        image_by_image: bool = False,
     ) -> Stages:
         """Run inference and return every stage boundary tensor.
 
@@ -212,6 +214,7 @@ class MaskRCNN(keras.Model):
                 work, but a fixed shape.
             nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps`.
             sampler: See `roi_align.pyramid_roi_align_zeros`.
+            image_by_image: Whether NMS of proposals is `nms.suppress_one_class`, which needs a static batch size.
 
         Returns:
             The stage boundary tensors.
@@ -222,7 +225,8 @@ class MaskRCNN(keras.Model):
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
-        proposals = tap("proposals", self.proposals(rpn_probs, rpn_deltas, image_size, windows))
+        proposals = self.proposals(rpn_probs, rpn_deltas, image_size, windows, image_by_image=image_by_image)
+        proposals = tap("proposals", proposals)
         pyramid = self.pyramid(levels[:4])
         crops = partial(self.crops, pyramid, sampler=sampler, every_level=every_row)
         box_rois = tap("box_rois", crops(proposals, image_size, model.box_pool_size))

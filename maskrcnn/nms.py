@@ -9,6 +9,7 @@ The operator returns the scores of the rows that it kept, and these ranks identi
 ONNX `NonMaxSuppression`, which has both too.
 
 On a GPU that operator waits for the device at every image and class. `suppress_in_steps` has fixed shapes and no waits.
+TensorFlow has no GPU kernel for it at all; `suppress_one_class` and `suppress_in_steps` use operators that have one.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from runtime.artifact import NMS_FIRST, NMS_LAST
 # detections 2.
 STEPS = 12
 Tap = Callable[[str, tf.Tensor], tf.Tensor]
+Suppress = Callable[[tf.Tensor, tf.Tensor, int, tf.Tensor | float], tuple[tf.Tensor, tf.Tensor]]  # `suppress`
 
 
 def suppress(
@@ -58,6 +60,46 @@ def suppress(
     kept = kept_rank > 0.5
     rows = tf.where(kept, num_rows - tf.cast(kept_rank, tf.int32), 0)
     return rows, kept
+
+
+def suppress_one_class(
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    max_output: int,
+    iou_threshold: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Do what `suppress` does, for one class, with an operator for each image.
+
+    Rows that do not take part get the lowest rank, so that they suppress nothing, and are dropped afterwards.
+
+    Args:
+        boxes: As for `suppress`; B must be static.
+        valid: bool [B, N, 1].
+        max_output: As for `suppress`.
+        iou_threshold: As for `suppress`.
+
+    Returns:
+        Rows and marks as from `suppress`.
+    """
+    # As floats, because most of TensorFlow's GPU kernels for int32 run on the host.
+    takes_part = tf.cast(valid[..., 0], tf.float32)
+    num_rows = tf.shape(boxes)[1]
+    ranks = tf.cast(num_rows - tf.range(num_rows), tf.float32) * takes_part
+    found = [
+        tf.raw_ops.NonMaxSuppressionV4(
+            boxes=of_image,
+            scores=rank,
+            max_output_size=max_output,
+            iou_threshold=iou_threshold,
+            score_threshold=tf.float32.min,  # with any other, the GPU kernel waits for the device once more
+            pad_to_max_output_size=True,
+        )
+        for of_image, rank in zip(tf.unstack(boxes), tf.unstack(ranks), strict=True)
+    ]
+    counts = tf.stack([tf.cast(each.valid_outputs, tf.float32) for each in found])
+    rows = tf.cast(tf.stack([tf.cast(each.selected_indices, tf.float32) for each in found]), tf.int32)
+    kept = (tf.range(float(max_output)) < counts[:, None]) & (tf.gather(takes_part, rows, batch_dims=1) > 0.5)
+    return tf.where(kept, rows, 0), kept
 
 
 def suppress_in_steps(

@@ -132,7 +132,8 @@ def pyramid_roi_align(
     levels = assign_levels(boxes, image_size, config)
     if config.box_frame == "continuous":
         boxes = box_ops.normalize(boxes, image_size)
-    place = tf.cast(tf.gather(places, levels - LEVELS[0]), tf.float32)  # [B, N, 4]
+    places = tf.pad(tf.cast(places, tf.float32), [[LEVELS[0], 0], [0, 0]])  # row 2 is that of level 2
+    place = tf.gather(places, levels)  # [B, N, 4]
     origin, size = place[..., :2], place[..., 2:]
     samples = pool_size if sampling == "crop_and_resize" else 2 * pool_size
     if sampling == "crop_and_resize":

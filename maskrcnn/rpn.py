@@ -9,6 +9,7 @@ from keras import layers
 
 from maskrcnn import boxes as box_ops, nms
 from maskrcnn.configuration.model import Config, ModelConfig
+from maskrcnn.nms import Suppress
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -62,6 +63,7 @@ def propose(
     config: Config,
     area: tf.Tensor,
     training: bool = False,
+    image_by_image: bool = False,
 ) -> tf.Tensor:
     """Return the best anchors, refined, clipped, and after NMS.
 
@@ -73,6 +75,7 @@ def propose(
         config: Its `proposals` are the rules.
         area: Where the boxes are clipped, in the frame of the network, float32 [4], or [B, 1, 4].
         training: Which limits count.
+        image_by_image: Whether NMS is `nms.suppress_one_class` instead of `nms.suppress`.
 
     Returns:
         float32 [B, N, 4] in the frame of the network, best first; zero rows if there are fewer.
@@ -90,10 +93,11 @@ def propose(
     refined = box_ops.decode(tf.gather(joined, best), best_deltas, model.box_frame, model.log_sizes)
     refined = box_ops.clip(refined, area)
     valid = box_ops.long_enough(refined, rules.min_side)
+    suppress = nms.suppress_one_class if image_by_image else nms.suppress
     if rules.per_level:
         valid &= present[:, None]
-        return _suppress_levels(refined, best_scores, valid, len(anchors), count, rules.nms_threshold)
-    rows, kept = nms.suppress(refined, valid, count, rules.nms_threshold)
+        return _suppress_levels(refined, best_scores, valid, len(anchors), count, rules.nms_threshold, suppress)
+    rows, kept = suppress(refined, valid, count, rules.nms_threshold)
     return tf.where(kept[..., None], tf.gather(refined, rows, batch_dims=1), 0.0)
 
 
@@ -115,7 +119,13 @@ def _best_of_levels(
 
 
 def _suppress_levels(
-    boxes: tf.Tensor, scores: tf.Tensor, valid: tf.Tensor, levels: int, count: int, nms_threshold: float
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    valid: tf.Tensor,
+    levels: int,
+    count: int,
+    nms_threshold: float,
+    suppress: Suppress,
 ) -> tf.Tensor:
     """Apply NMS to each level of boxes [B, L * limit, 4], and return the `count` best of all, [B, count, 4].
 
@@ -124,7 +134,7 @@ def _suppress_levels(
     limit = boxes.shape[1] // levels
     most = min(limit, count)
     boxes = tf.reshape(boxes, [-1, limit, 4])  # [B * L, limit, 4]
-    rows, kept = nms.suppress(boxes, tf.reshape(valid, [-1, limit, 1]), most, nms_threshold)
+    rows, kept = suppress(boxes, tf.reshape(valid, [-1, limit, 1]), most, nms_threshold)
     # One float table, gathered once: ONNX Runtime has no CUDA kernel that gathers int32 or bool by batch.
     table = tf.concat([boxes, tf.reshape(scores, [-1, limit, 1])], axis=-1)
     table = tf.gather(table, rows, batch_dims=1)
