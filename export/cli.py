@@ -8,7 +8,7 @@ be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, BadParameter, Exit, Option, Typer
 
@@ -146,6 +146,7 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
     classes: ClassNames = None,
     settings: Settings = None,
     force: Force = False,
+    target: Annotated[Literal["cpu", "cuda"], advanced(help="Device to optimize for; both can run it.")] = "cpu",
     thresholds: ThresholdsKind = "inputs",
     exclude_heads: ExcludeHeads = False,
     verify_images: VerifyImages = None,
@@ -155,7 +156,8 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
-        options: dict[str, Any] = {"thresholds": thresholds, "verify_images": verify_images, "overwrite": force}
+        options: dict[str, Any] = {"target": target, "thresholds": thresholds, "overwrite": force}
+        options |= {"verify_images": verify_images}
         verdict = export_savedmodel(model, output, progress=progress, **options, **origin)
         console.verdict_table(verdict)
         written(output)

@@ -11,7 +11,8 @@ OPSETS = (17, 18)  # half-pixel RoiAlign needs 16; CUDA kernels are missing from
 LARGEST_BATCH = 64
 MINIMUM_ORT = "1.25"  # RoiAlign with half-pixel coordinates has a CUDA kernel from this version on
 
-Shape = tuple[int | None, int | None, int | None]
+Shape = tuple[int | None, int | None, int | None]  # batch, height, width; None is dynamic
+DYNAMIC: Shape = (None, None, None)
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ class Target:
                 f"target 'tensorrt' needs images of one size, but the resize mode of this model is {resize.mode!r}: "
                 "set it to 'square' in the configuration (--config), or choose the target 'cuda'"
             )
-        return {"cpu": (None, None, None), "cuda": (None, side, side), "tensorrt": (self.batch, side, side)}[
-            self.engine
-        ]
+        return {"cpu": DYNAMIC, "cuda": (None, side, side), "tensorrt": (self.batch, side, side)}[self.engine]
 
 
 CPU = Target()

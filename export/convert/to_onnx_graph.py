@@ -35,7 +35,7 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
     Raises:
         ConversionError: The graph contains something forbidden or lacks a stage boundary tensor.
     """
-    size = target.input_shape(model.config.resize)[1:]
+    shape = (None, *target.input_shape(model.config.resize)[1:])
     from tf2onnx import convert as tf2onnx_convert  # noqa: PLC0415  (imports TensorFlow)
 
     # It only logs what it cannot convert; the audit below decides.
@@ -46,11 +46,11 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
                 model,
                 True,
                 target.every_row,
-                size,
+                shape,
                 nms_in_steps=target.every_row,
                 sampler=level_sampler(model.config.model),
             ),
-            input_signature=input_signature(model.config, size),
+            input_signature=input_signature(model.config, shape),
             opset=target.opset,
             custom_op_handlers=handlers_for(target),
         )

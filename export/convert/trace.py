@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.convert.handlers import STANDS_FOR_ROI_ALIGN
+from export.target import DYNAMIC, Shape
 from maskrcnn.configuration.model import Config, ModelConfig
 from maskrcnn.model import MaskRCNN
 from maskrcnn.roi_align import LevelSampler
@@ -43,11 +44,11 @@ def border(name: str) -> str:
     return BORDER_PREFIX + name
 
 
-def input_signature(config: Config, size: tuple[int | None, int | None] = (None, None)) -> list[tf.TensorSpec]:
-    """Return the artifact's inputs; the batch is dynamic, and height and width where `size` has None."""
+def input_signature(config: Config, shape: Shape = DYNAMIC) -> list[tf.TensorSpec]:
+    """Return the artifact's inputs; of batch, height and width those are dynamic where `shape` has None."""
     return [
-        tf.TensorSpec([None, *size, config.model.image_channels], config.resize.image_dtype, name=IMAGES),
-        tf.TensorSpec([None, 4], tf.float32, name=WINDOWS),
+        tf.TensorSpec([*shape, config.model.image_channels], config.resize.image_dtype, name=IMAGES),
+        tf.TensorSpec([shape[0], 4], tf.float32, name=WINDOWS),
         tf.TensorSpec([], tf.float32, name=SCORE_THRESHOLD),
         tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
     ]
@@ -57,10 +58,11 @@ def trace(
     model: MaskRCNN,
     with_borders: bool = False,
     every_row: bool = False,
-    size: tuple[int | None, int | None] = (None, None),
+    shape: Shape = DYNAMIC,
     nms_in_steps: bool = False,
     thresholds: Thresholds = "inputs",
     sampler: LevelSampler | None = None,
+    image_by_image: bool = False,
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -69,16 +71,17 @@ def trace(
     Args:
         with_borders: Whether the stage boundary tensors are returned too, under `border(name)`.
         every_row: Whether the mask head runs on all rows; see `MaskRCNN.stages`.
-        size: Fixed height and width of the input, or None. What depends on them alone, such as anchors, becomes
-            constant.
+        shape: Fixed batch, height and width of the input, each or None. What depends on them alone, such as anchors,
+            becomes constant.
         nms_in_steps: See `MaskRCNN.stages`. With `with_borders`, the tensors at which its steps begin and end are
             returned too.
         thresholds: Whether the function has the thresholds as arguments.
         sampler: See `maskrcnn.roi_align`.
+        image_by_image: See `MaskRCNN.stages`.
     """
     detection = model.config.detection
     values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
-    signature = input_signature(model.config, size)
+    signature = input_signature(model.config, shape)
 
     # Because these defaults are tensors, they become defaults of the SavedModel's signature.
     def detect(
@@ -93,7 +96,8 @@ def trace(
             tapped[border(name)] = tf.identity(tensor, name=border(name))
             return tapped[border(name)]
 
-        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps, sampler)
+        ways = every_row, nms_in_steps, sampler, image_by_image
+        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, *ways)
         outputs = model.contract(stages, images)
         return outputs | tapped if with_borders else outputs
 

@@ -15,6 +15,7 @@ from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
 from runtime.engines.choose import open_backend
+from runtime.engines.fixed_batch import FixedBatchStages
 from runtime.engines.ort.stages import OnnxStages
 from runtime.engines.protocol import StageCutter
 from runtime.engines.saved_model import FunctionStages
@@ -40,7 +41,9 @@ def verify_written(
 def stages_of(path: Path, metadata: Metadata) -> StageCutter:
     """Return the graph of an artifact, cut between its stages, on the CPU."""
     if metadata.format == "savedmodel":
-        return FunctionStages.of_savedmodel(path)
+        stages = FunctionStages.of_savedmodel(path)
+        batch = metadata.input_shape[0]
+        return stages if batch is None else FixedBatchStages(stages, batch)
     graph = onnx.load(path)
     shape_axes(graph)  # a fixed batch size holds for the whole graph; stages are fed any number of images
     return OnnxStages.on_cpu(path, graph.SerializeToString(), metadata.borders)

@@ -16,23 +16,23 @@ from typing import Any
 
 from runtime.errors import ArtifactError
 
-# Pure operators: those of the exported networks, in both samplings...
+# Pure operators: those of the exported networks, in both samplings and for both targets...
 _NETWORK = """
-    AddV2 ArgMax AvgPool BiasAdd BroadcastTo Cast CombinedNonMaxSuppression ConcatV2 Const Conv2D
+    Abs AddV2 ArgMax AvgPool BatchMatMulV2 BiasAdd BroadcastTo Cast CombinedNonMaxSuppression ConcatV2 Const Conv2D
     Conv2DBackpropInput CropAndResize Equal Exp ExpandDims Fill FloorDiv GatherV2 Greater GreaterEqual Identity Less
-    Log LogicalAnd MatMul Max MaxPool Maximum Minimum MirrorPad Mul Neg NoOp Pack Pad PartitionedCall Placeholder
-    PlaceholderWithDefault Range ReadVariableOp RealDiv Relu Reshape ResizeNearestNeighbor Round Rsqrt ScatterNd
-    Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Squeeze StatefulPartitionedCall StopGradient StridedSlice
-    Sub Sum Tile TopKV2 Transpose Unpack Where
+    Log LogicalAnd MatMul Max MaxPool Maximum Minimum MirrorPad Mul Neg NoOp NonMaxSuppressionV4 Pack Pad
+    PartitionedCall Placeholder PlaceholderWithDefault Range ReadVariableOp RealDiv Relu Reshape ResizeNearestNeighbor
+    Round Rsqrt ScatterNd Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Squeeze StatefulPartitionedCall
+    StopGradient StridedSlice Sub Sum Tile TopKV2 Transpose Unpack Where
 """
 # ... and those of other Keras layers, in the forward pass of a user's own backbone. Only functions of their input: no
 # random numbers, control flow, text or handles.
 _BACKBONES = """
-    Abs AddN All Any ArgMin BatchMatMulV2 BatchToSpaceND BroadcastArgs Ceil ClipByValue Cos Cumsum DepthToSpace
-    DepthwiseConv2dNative DivNoNan Einsum Elu Erf Erfc Expm1 Floor FloorMod FusedBatchNormV3 GatherNd IdentityN
-    LeakyRelu LessEqual Log1p LogSoftmax LogicalNot LogicalOr MaxPoolV2 Mean Min NotEqual OneHot OnesLike PadV2 Pow
-    Prod Rank Reciprocal Relu6 ResizeBilinear ReverseV2 Roll Selu ShapeN Sign Sin Slice Softplus Softsign
-    SpaceToBatchND SpaceToDepth SplitV Square SquaredDifference Tanh TensorScatterUpdate ZerosLike
+    AddN All Any ArgMin BatchToSpaceND BroadcastArgs Ceil ClipByValue Cos Cumsum DepthToSpace DepthwiseConv2dNative
+    DivNoNan Einsum Elu Erf Erfc Expm1 Floor FloorMod FusedBatchNormV3 GatherNd IdentityN LeakyRelu LessEqual Log1p
+    LogSoftmax LogicalNot LogicalOr MaxPoolV2 Mean Min NotEqual OneHot OnesLike PadV2 Pow Prod Rank Reciprocal Relu6
+    ResizeBilinear ReverseV2 Roll Selu ShapeN Sign Sin Slice Softplus Softsign SpaceToBatchND SpaceToDepth SplitV
+    Square SquaredDifference Tanh TensorScatterUpdate ZerosLike
 """
 _COMPUTING = frozenset((_NETWORK + _BACKBONES).split())
 _SAVING = frozenset(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from runtime.artifact import Metadata
 from runtime.engines.constant_thresholds import ConstantThresholds
+from runtime.engines.fixed_batch import FixedBatch
 from runtime.engines.forked import refuse_tensorflow
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Backend
@@ -35,15 +36,14 @@ def open_backend(
     kind, index = parse_device(device)
     options = options or EngineOptions()
     if metadata.format == "onnx":
-        from runtime.engines.fixed_batch import FixedBatch  # noqa: PLC0415
         from runtime.engines.ort.backend import OrtBackend  # noqa: PLC0415  (only the engine in use is imported)
 
         backend: Backend = OrtBackend(path, metadata, kind, index, options, verified=verified)
-        batch = metadata.input_shape[0]
-        backend = backend if batch is None else FixedBatch(backend, batch)
     else:
         refuse_tensorflow(path)
         from runtime.engines.saved_model import SavedModelBackend  # noqa: PLC0415
 
         backend = SavedModelBackend(path, metadata, kind, index, options)
+    batch = metadata.input_shape[0]
+    backend = backend if batch is None else FixedBatch(backend, batch)
     return ConstantThresholds(backend, metadata) if metadata.thresholds == "constants" else backend

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,17 +11,28 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from runtime.artifact import BORDER_PREFIX, INPUT_NAMES, OUTPUT_NAMES, SIGNATURE, Metadata
+from runtime.artifact import (
+    BORDER_PREFIX,
+    INPUT_NAMES,
+    NMS_FIRST,
+    NMS_LAST,
+    NUM_DETECTIONS,
+    OUTPUT_NAMES,
+    SIGNATURE,
+    Metadata,
+)
+from runtime.artifact_files.gpu_kernels import without_gpu_kernel
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.engines.errors import is_engines_own
 from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.outputs import check_outputs
 from runtime.engines.protocol import Arrays
+from runtime.engines.suppression import continue_suppression
 from runtime.engines.versions import check_engine
 from runtime.errors import ArtifactError, DeviceError, MissingPackageError
 from runtime.one_line import utf8_path
-from runtime.placement import Placement
+from runtime.placement import RECEIVING, Placement
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported
 
@@ -48,9 +60,15 @@ class SavedModelBackend:
             if getattr(options, name):
                 raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
         self._path, self._metadata = path, metadata
-        check_savedmodel(_description(path), path)
+        description = _description(path)
+        check_savedmodel(description, path)
         _set_threads(options.threads)
         self.device = _choose(kind, index, options)
+        if self.device != "cpu":
+            _require_kernels(kind, self.device, without_gpu_kernel(g.graph_def for g in description.meta_graphs), path)
+            _prepare_gpu(index, options)
+        self._finishing = threading.Lock()
+        self._finisher: FunctionStages | None = None
         self._tf_device = "/CPU:0" if self.device == "cpu" else f"/GPU:{index}"
         self._module = self._load()
         check_graph_inputs(_inputs_of(self._module, path), metadata, path)
@@ -58,6 +76,8 @@ class SavedModelBackend:
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph."""
         outputs = self._run(self._module, inputs)
+        if self._metadata.target != "cpu" and outputs[NUM_DETECTIONS].min() < 0:
+            outputs = self._finish(inputs)
         check_outputs(outputs, inputs, self._metadata, self._path)
         return outputs
 
@@ -79,8 +99,16 @@ class SavedModelBackend:
 
     def borders(self, inputs: Mapping[str, npt.NDArray[Any]], places: Mapping[str, Any]) -> Arrays:  # noqa: ARG002
         """Run once and return the tensors between the stages."""
-        stages = FunctionStages(self._module.signatures[SIGNATURE], self._tf_device)
-        return stages.run(inputs, stages.names)
+        stages = self._stages()
+        return stages.run(inputs, [name for name in stages.names if name not in (NMS_FIRST, NMS_LAST)])
+
+    def _finish(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        with self._finishing:
+            self._finisher = self._finisher or self._stages()
+            return continue_suppression(self._finisher, inputs, self._path)
+
+    def _stages(self) -> "FunctionStages":
+        return FunctionStages(self._module.signatures[SIGNATURE], self._tf_device)
 
     def _load(self) -> Any:
         name = _name(self._path)
@@ -109,7 +137,8 @@ class FunctionStages:
     """
 
     def __init__(self, function: Any, device: str = "/CPU:0") -> None:
-        definition = convert_variables_to_constants_v2(function).graph.as_graph_def()
+        frozen = convert_variables_to_constants_v2(function)
+        definition = frozen.graph.as_graph_def()
         # A restored function is inlined under a scope of its own, so tensors are found by the last part of their names;
         # names of a signature's inputs begin with its key.
         found = {
@@ -121,7 +150,8 @@ class FunctionStages:
         self._device = device
         self._cuts: dict[tuple[tuple[str, ...], ...], Any] = {}
         self.names = tuple(name.removeprefix(BORDER_PREFIX) for name in found if name.startswith(BORDER_PREFIX))
-        places = {name: found[BORDER_PREFIX + name] for name in self.names} | {
+        places = dict(zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs), strict=True))
+        places |= {name: found[BORDER_PREFIX + name] for name in self.names} | {
             name: found[name]
             for name in INPUT_NAMES
             if name in found  # thresholds may be constants
@@ -177,17 +207,24 @@ def _inputs_of(module: Any, path: Path) -> dict[str, tuple[str, int | None]]:
 
 def _placement(device: str, record: Any) -> Placement:
     """Count nodes and add up their times by device and operator type."""
-    operators = {node.name: (node.op, node.device) for graph in record.partition_graphs for node in graph.node}
-    counts: Counter[tuple[str, str]] = Counter()
-    milliseconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    nodes = [node for graph in record.partition_graphs for node in graph.node]
+    operators = {node.name: (node.op, node.device) for node in nodes}
+    # Copies between devices have no times.
+    counts = Counter((_place(node.device), node.op) for node in nodes if node.op in RECEIVING)
+    milliseconds = defaultdict(float, dict.fromkeys(counts, 0.0))
     for stats in record.step_stats.dev_stats:
         for node in stats.node_stats:
             operator, where = operators.get(node.node_name, ("NoOp", ""))
             if where and operator not in ("Const", "NoOp", "_Arg", "_Retval"):
-                key = where.rsplit("/", 1)[-1].removeprefix("device:"), operator
+                key = _place(where), operator
                 counts[key] += 1
                 milliseconds[key] += (node.op_end_rel_nanos - node.op_start_rel_nanos) / 1e6
     return Placement(device, dict(counts), dict(milliseconds))
+
+
+def _place(device: str) -> str:
+    """Return the last part of the name of a device, such as "GPU:0"."""
+    return device.rsplit("/", 1)[-1].removeprefix("device:")
 
 
 @contextmanager
@@ -224,8 +261,6 @@ def _choose(kind: str, index: int, options: EngineOptions) -> str:
         return "cpu"
     devices = tf.config.list_physical_devices("GPU")
     if index < len(devices):
-        _set_memory(devices[index], options.gpu_memory_limit)
-        tf.config.experimental.enable_tensor_float_32_execution(options.tf32)
         return f"cuda:{index}"
     if kind == "cuda":
         why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"finds {len(devices)} CUDA devices"
@@ -236,6 +271,24 @@ def _choose(kind: str, index: int, options: EngineOptions) -> str:
     options.require_gpu("cpu")
     _logger.info("device 'auto': running on the CPU, because TensorFlow finds no CUDA device")
     return "cpu"
+
+
+def _require_kernels(kind: str, device: str, missing: Sequence[str], path: Path) -> None:
+    """Refuse a GPU for a graph with operators that TensorFlow would run on the CPU; with "auto", warn."""
+    if not missing:
+        return
+    what = f"TensorFlow has no GPU kernel for {', '.join(missing)} of {path}"
+    advice = "export the model with 'maskrcnn-export savedmodel --target cuda'"
+    if kind != "auto":
+        raise DeviceError(
+            f"device {device!r} was requested, but {what}, and would run it on the CPU: {advice}, or use device 'auto'"
+        )
+    _logger.warning("device 'auto': running on %s, but in part on the CPU, because %s: %s", device, what, advice)
+
+
+def _prepare_gpu(index: int, options: EngineOptions) -> None:
+    _set_memory(tf.config.list_physical_devices("GPU")[index], options.gpu_memory_limit)
+    tf.config.experimental.enable_tensor_float_32_execution(options.tf32)
 
 
 def _set_memory(device: Any, limit: int | None) -> None:

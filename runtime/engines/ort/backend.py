@@ -28,8 +28,9 @@ from runtime.engines.ort.stages import OnnxStages
 from runtime.engines.outputs import check_outputs
 from runtime.engines.processors import usable_cores
 from runtime.engines.protocol import Arrays
+from runtime.engines.suppression import continue_suppression
 from runtime.engines.versions import check_engine
-from runtime.errors import DeviceError, EngineError
+from runtime.errors import DeviceError
 from runtime.placement import Placement
 
 _Run = Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]
@@ -90,23 +91,9 @@ class OrtBackend:
         return events
 
     def _finish(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Run again, continuing NMS where the graph's steps end, until they suffice; see `maskrcnn.nms`."""
         with self._work(), self._finishing:
             self._finisher = self._finisher or Held(self._stages(self._metadata.borders))
-            stages = self._finisher.value
-            last = stages.run(inputs, [NMS_LAST])[NMS_LAST]
-            found: Arrays = {}
-            for _ in range(last.shape[-1]):  # each step decides about one more row at least
-                found = stages.run({**inputs, NMS_FIRST: last}, [*OUTPUT_NAMES, NMS_LAST])
-                before, last = last, found.pop(NMS_LAST)
-                if found[NUM_DETECTIONS].min() >= 0:
-                    return found
-                if np.array_equal(before, last):  # nothing is left to decide; see `maskrcnn.detection`
-                    raise EngineError(
-                        f"{self._path} found more candidates for detections than it can compare: expected fewer; raise "
-                        "the score threshold, or export with --target cpu"
-                    )
-        return found
+            return continue_suppression(self._finisher.value, inputs, self._path)
 
     def _stages(self, places: Mapping[str, Any]) -> OnnxStages:
         opener = replace(self._opener, cache=None)
