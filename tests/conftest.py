@@ -165,6 +165,14 @@ def savedmodel_artifact(request):
 
 
 @pytest.fixture(scope="session")
+def cuda_savedmodel_artifact(request):
+    """Path of the demo model as a SavedModel for CUDA; copy it before you change it."""
+    if _DEMO_ONNX:
+        pytest.skip("needs TensorFlow")
+    return _stored_demo(request, "demo_cuda", "export_savedmodel", target="cuda")
+
+
+@pytest.fixture(scope="session")
 def constant_artifact(request):
     """Path of the demo model as an `.onnx` file with constant thresholds."""
     return _constant_demo(request, "constant.onnx", "export_onnx")

@@ -55,7 +55,7 @@ def convert(model: MaskRCNN, target: Target = CPU) -> Converted:
             custom_op_handlers=handlers_for(target),
         )
     cancel_transposes(staged)
-    shape_axes(staged, (None, *size))
+    shape_axes(staged, shape)
     borders = find_borders(staged)
     artifact = keep_outputs(staged, OUTPUT_NAMES)
     between = [place.tensor for place in borders.values()]

@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import kernels, op_def_registry
 
+from export import export_savedmodel
+from export.errors import ConversionError
+from runtime import read_metadata
 from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES
 
 
@@ -121,3 +126,93 @@ def test_verdict_lies_beside(savedmodel_artifact):
     beside = savedmodel_artifact.with_name(savedmodel_artifact.name + ".verdict.json")
     content = json.loads((savedmodel_artifact / "assets" / "artifact.json").read_text(encoding="utf-8"))
     assert json.loads(beside.read_text(encoding="utf-8")) == content["metadata"]["verdict"]
+
+
+def test_a_savedmodel_for_cuda_takes_one_image_of_one_size(cuda_savedmodel_artifact):
+    metadata = read_metadata(cuda_savedmodel_artifact)
+    assert (metadata.target, metadata.input_shape) == ("cuda", (1, 256, 256))
+    assert metadata.verdict["passed"] is True
+    signature = tf.saved_model.load(str(cuda_savedmodel_artifact)).signatures["serving_default"]
+    assert signature.structured_input_signature[1]["images"].shape == (1, 256, 256, 3)
+    assert {name: tuple(spec.shape) for name, spec in signature.structured_outputs.items()} == {
+        "num_detections": (1,),
+        "boxes": (1, 50, 4),
+        "scores": (1, 50),
+        "class_ids": (1, 50),
+        "masks": (1, 50, 28, 28),
+    }
+
+
+@cache
+def registered(operator):
+    return list(kernels.get_registered_kernels_for_op(operator).kernel)
+
+
+def gpu_kernel(node):
+    """The kernel that TensorFlow registers for a GPU and the attributes of a node."""
+    defaults = {each.name: each.default_value for each in op_def_registry.get(node.op).attr}  # left out in a SavedModel
+    for kernel in registered(node.op):
+        given = {each.name: node.attr.get(each.name, defaults[each.name]).type for each in kernel.constraint}
+        serves = all(given[each.name] in each.allowed_values.list.type for each in kernel.constraint)
+        if serves and kernel.device_type in ("GPU", "DEFAULT"):
+            return kernel
+    raise AssertionError(f"{node.op} {node.name} has no GPU kernel")
+
+
+def arguments(node, described):
+    """Names of the arguments of a node, each as often as it has tensors."""
+    for each in described:
+        count = node.attr[each.number_attr].i if each.number_attr else 1
+        yield from [each.name] * (len(node.attr[each.type_list_attr].list.type) if each.type_list_attr else count)
+
+
+def downloads(function):
+    """The nodes that need a value on the host that another leaves on the GPU; values known beforehand do not count."""
+    constant, found = set(), []
+    on_gpu = {each.name for each in function.signature.input_arg if each.type != tf.resource.as_datatype_enum}
+    for node in function.node_def:
+        definition, kernel = op_def_registry.get(node.op), gpu_kernel(node)
+        given = [name for name in node.input if not name.startswith("^")]
+        if node.op in ("Const", "Shape", "Size") or (given and all(name.split(":")[0] in constant for name in given)):
+            constant.add(node.name)
+            continue
+        needed = zip(given, arguments(node, definition.input_arg), strict=True)
+        if any(name in on_gpu and argument in kernel.host_memory_arg for name, argument in needed):
+            found.append(node.name)
+        for each in definition.output_arg:
+            if each.name not in kernel.host_memory_arg:
+                count = sum(name == each.name for name in arguments(node, definition.output_arg))
+                on_gpu |= {f"{node.name}:{each.name}:{index}" for index in range(count)}
+    return found
+
+
+def test_with_gpu_kernels_only_integer_outputs_leave_the_gpu(cuda_savedmodel_artifact):
+    """Also with kernels for a GPU, most operators on int32 run on the host."""
+    if not tf.test.is_built_with_cuda():
+        pytest.skip("this TensorFlow was built without CUDA")
+    saved = saved_model_pb2.SavedModel.FromString((cuda_savedmodel_artifact / "saved_model.pb").read_bytes())
+    (detect,) = (
+        function
+        for function in saved.meta_graphs[0].graph_def.library.function
+        if any(node.op == "NonMaxSuppressionV4" for node in function.node_def)
+    )
+    assert sorted(downloads(detect)) == ["stage_class_ids", "stage_num_detections"]
+
+
+def test_targets_of_a_savedmodel(demo, tmp_path):
+    with pytest.raises(ConversionError, match="target 'tensorrt' is not supported for a SavedModel"):
+        export_savedmodel(demo, tmp_path / "demo", checkpoint={}, target="tensorrt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operator_without_a_gpu_kernel_is_not_exported_for_cuda(demo, tmp_path, monkeypatch):
+    """As a custom backbone may have one."""
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.int32)])
+    def detect(images):
+        return {"boxes": tf.nn.relu(images)}
+
+    monkeypatch.setattr("export.to_savedmodel.trace", lambda *_arguments, **_options: detect)
+    with pytest.raises(ConversionError, match=r"no GPU kernel for Relu \(int32\).*change the backbone.*target 'cpu'"):
+        export_savedmodel(demo, tmp_path / "demo", checkpoint={}, target="cuda")
+    assert not list(tmp_path.iterdir())

@@ -49,6 +49,9 @@ def test_suppression_is_the_oracles(rows, threshold, max_output):
     ranks = np.arange(len(rows), 0, -1)
     kept, _, _ = suppress(boxes, valid, max_output, threshold)
     assert kept == oracles.nms_per_class(boxes, ranks, valid, threshold, max_output)
+    alone, marks = nms.suppress_one_class(tf.constant([boxes], tf.float32), max_output, threshold)
+    of_one_class = np.ones((len(rows), 1), bool)
+    assert alone[marks].numpy().tolist() == oracles.nms_per_class(boxes, ranks, of_one_class, threshold, max_output)
 
 
 def in_steps(boxes, class_ids, max_output, threshold, first=None):
@@ -93,13 +96,33 @@ def compare_in_steps(seeds, images, rows):
     return compared
 
 
+def compare_image_by_image(seeds, images, rows):
+    """Compare both ways to suppress rows of one class."""
+    for seed in seeds:
+        boxes = tf.constant(random_cases(seed, images, rows, whole=seed % 2 == 0)[0])
+        threshold = (0.0, 0.2, 0.25, 0.3, 1 / 3, 0.5, 0.7, 1.0)[seed % 8]
+        for most in (9, rows + 2):  # all rows that are left, and padding
+            expected = nms.suppress(boxes, tf.ones([images, rows, 1], tf.bool), most, threshold)
+            for found, wanted in zip(nms.suppress_one_class(boxes, most, threshold), expected, strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
 def test_steps_keep_the_same_rows():
     assert compare_in_steps(range(16), 500, 24) == 8000
+
+
+def test_image_by_image_the_same_rows_are_kept():
+    compare_image_by_image(range(16), 250, 24)
 
 
 @pytest.mark.slow
 def test_steps_keep_the_same_rows_in_a_million_cases():
     assert compare_in_steps(range(100, 600), 2000, 24) == 1_000_000
+
+
+@pytest.mark.slow
+def test_image_by_image_the_same_rows_are_kept_in_a_million_cases():
+    compare_image_by_image(range(100, 600), 1000, 24)
 
 
 @pytest.mark.parametrize("digit", ["3", "5", "7"])

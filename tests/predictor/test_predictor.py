@@ -436,9 +436,10 @@ def test_explain_leaves_the_predictor_as_it_is(artifact, picture, found):
 
 
 @pytest.fixture
-def cuda(artifact):
+def cuda(request, artifact):
     """A predictor on the CUDA device; TensorFlow may see none where ONNX Runtime does."""
     if artifact.is_dir():
+        artifact = request.getfixturevalue("cuda_savedmodel_artifact")
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
@@ -461,6 +462,10 @@ def test_cuda_is_where_the_work_is_done(cuda, artifact):
     assert placement.device == "cuda:0"
     if artifact.is_dir():
         assert sum(n for (where, op), n in placement.counts.items() if "GPU:0" in where and "Conv2D" in op) > 10
+        for operator in ("CropAndResize", "NonMaxSuppressionV4", "TopKV2"):
+            assert {where for where, op in placement.counts if op == operator} == {"GPU:0"}
+        assert not {"CombinedNonMaxSuppression", "Conv2D", "GatherV2", "Relu"} & placement.on_cpu.keys()
+        assert placement.copies > 0  # of inputs and outputs at least
     else:
         for operator in ("Conv", "RoiAlign", "NonMaxSuppression"):
             places = {where for where, op in placement.counts if op == operator}

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,9 +290,21 @@ def test_backend_gives_the_contract(artifact, predictor, picture):
 
 
 def test_placement_counts_and_prints():
-    placement = Placement("cuda:0", Counter({(CUDA, "Conv"): 50, (CUDA, "RoiAlign"): 2, (CPU, "Shape"): 7}), {})
+    counts = {(CUDA, "Conv"): 50, (CUDA, "MemcpyFromHost"): 2, (CPU, "Shape"): 7}
+    placement = Placement("cuda:0", Counter(counts), {})
     assert str(placement).splitlines() == [
-        "device cuda:0",
-        f"{CUDA}: 52 nodes: Conv 50, RoiAlign 2",
+        "device cuda:0, 2 copies between devices",
+        f"{CUDA}: 52 nodes: Conv 50, MemcpyFromHost 2",
         f"{CPU}: 7 nodes: Shape 7",
     ]
+    assert placement.on_cpu == {"Shape": 7}
+    assert str(replace(placement, device="cpu")).startswith("device cpu\n")
+    assert replace(placement, device="cpu").on_cpu == {}
+
+
+@pytest.mark.parametrize("operator", ["MemcpyFromHost", "MemcpyToHost", "_Recv", "_HostRecv"])
+def test_placement_counts_copies(operator):
+    counts = {("CPU:0", operator): 3, ("GPU:0", "_Send"): 3, ("CPU:0", "Where"): 1, ("GPU:0", "Conv2D"): 9}
+    placement = Placement("cuda:0", counts, {})
+    assert placement.copies == 3
+    assert placement.on_cpu == {"Where": 1}

@@ -6,6 +6,7 @@ import pytest
 
 from runtime.artifact import INPUT_NAMES
 from runtime.artifact_files.read import read_metadata
+from runtime.engines.fixed_batch import FixedBatchStages
 from runtime.engines.ort.stages import OnnxStages
 from runtime.errors import ArtifactError
 
@@ -90,3 +91,30 @@ def test_each_stage_gives_what_the_whole_run_gives(artifact, predictor, picture)
         assert list(found) == ends
         for name in ends:
             np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-5)
+
+
+class PairStages:
+    """Stages of a graph for two images: a number for each image, and three crops for each image."""
+
+    names = ("score", "rois")
+
+    def run(self, feeds, names):
+        assert len(feeds["images"]) == 2
+        assert feeds["rois"].shape == (6, 4)
+        assert float(feeds["score_threshold"]) == 0.5
+        found = {
+            "score": feeds["images"].sum(axis=1) + feeds["rois"].reshape(2, -1).sum(axis=1),
+            "rois": -feeds["rois"],
+        }
+        return {name: found[name] for name in names}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_stages_of_a_fixed_batch_take_any_number_of_images(count):
+    generator = np.random.default_rng(count)
+    images, rois = generator.random((count, 7)), generator.random((3 * count, 4))
+    stages = FixedBatchStages(PairStages(), 2)
+    assert stages.names == PairStages.names
+    found = stages.run({"images": images, "rois": rois, "score_threshold": np.float32(0.5)}, ("rois", "score"))
+    np.testing.assert_array_equal(found["rois"], -rois)
+    np.testing.assert_allclose(found["score"], images.sum(axis=1) + rois.reshape(count, -1).sum(axis=1))
