@@ -75,7 +75,6 @@ def export_savedmodel(
             shape=shape,
             nms_in_steps=on_gpu,
             thresholds=thresholds,
-            image_by_image=on_gpu,
         )
         if on_gpu:
             _audit(module.detect)

@@ -200,7 +200,6 @@ class MaskRCNN(keras.Model):
         every_row: bool = False,
         nms_in_steps: bool = False,
         sampler: LevelSampler | None = None,
-        image_by_image: bool = False,
     ) -> Stages:
         """Run inference and return every stage boundary tensor.
 
@@ -212,9 +211,9 @@ class MaskRCNN(keras.Model):
             tap: Called with the name and value of each stage boundary tensor; later stages use what it returns.
             every_row: Whether the mask head runs on all B * D rows, used or not, and `sampler` on all levels: more
                 work, but a fixed shape.
-            nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps`.
+            nms_in_steps: Whether NMS of detections is `nms.suppress_in_steps` and, if the batch size is static, that of
+                proposals `nms.suppress_one_class`.
             sampler: See `roi_align.pyramid_roi_align_zeros`.
-            image_by_image: Whether NMS of proposals is `nms.suppress_one_class`, which needs a static batch size.
 
         Returns:
             The stage boundary tensors.
@@ -225,7 +224,8 @@ class MaskRCNN(keras.Model):
         levels = [tap(f"p{i}", level) for i, level in enumerate(levels, start=2)]
         rpn_probs, rpn_deltas = self.region_probs(levels)
         rpn_probs, rpn_deltas = tap("rpn_probs", rpn_probs), tap("rpn_deltas", rpn_deltas)
-        proposals = self.proposals(rpn_probs, rpn_deltas, image_size, windows, image_by_image=image_by_image)
+        one_by_one = nms_in_steps and images.shape[0] is not None
+        proposals = self.proposals(rpn_probs, rpn_deltas, image_size, windows, image_by_image=one_by_one)
         proposals = tap("proposals", proposals)
         pyramid = self.pyramid(levels[:4])
         crops = partial(self.crops, pyramid, sampler=sampler, every_level=every_row)

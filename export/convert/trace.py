@@ -62,7 +62,6 @@ def trace(
     nms_in_steps: bool = False,
     thresholds: Thresholds = "inputs",
     sampler: LevelSampler | None = None,
-    image_by_image: bool = False,
 ) -> Any:
     """Trace the model into a `tf.function` from the artifact's inputs to its outputs by name.
 
@@ -77,7 +76,6 @@ def trace(
             returned too.
         thresholds: Whether the function has the thresholds as arguments.
         sampler: See `maskrcnn.roi_align`.
-        image_by_image: See `MaskRCNN.stages`.
     """
     detection = model.config.detection
     values = np.float32(detection.min_score), np.float32(detection.nms_threshold)
@@ -96,8 +94,7 @@ def trace(
             tapped[border(name)] = tf.identity(tensor, name=border(name))
             return tapped[border(name)]
 
-        ways = every_row, nms_in_steps, sampler, image_by_image
-        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, *ways)
+        stages = model.stages(images, windows, score_threshold, nms_threshold, tap, every_row, nms_in_steps, sampler)
         outputs = model.contract(stages, images)
         return outputs | tapped if with_borders else outputs
 

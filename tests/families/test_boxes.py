@@ -131,7 +131,9 @@ def test_proposals_are_the_familys(name):
     case, config = families.Case(name), CONFIGS[CASES[name]]
     anchors = model_anchors(tf.constant(input_size(case)), config.model)
     logits, deltas = case["rpn_logits"][None], families.yx(case["rpn_deltas"])[None]
-    found = propose(tf.constant(logits), tf.constant(deltas), anchors, config, window(case)[:, None])
+    arguments = tf.constant(logits), tf.constant(deltas), anchors, config, window(case)[:, None]
+    found = propose(*arguments)
+    assert np.array_equal(propose(*arguments, image_by_image=True), found)
     expected = families.yx(case["proposals"])
     assert found.shape == (1, 1000, 4)
     distance = np.abs(found.numpy()[0][:, None] - expected[None]).max(axis=2)

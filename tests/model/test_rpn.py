@@ -21,7 +21,10 @@ def run(scores, deltas, anchors, count, limit=300, threshold=0.7):
     probs = np.stack([1 - scores, scores], axis=-1)
     config = Config(proposals=ProposalConfig(limit, post_nms_inference=count, nms_threshold=threshold))
     probs, deltas, anchors = (tf.constant(np.asarray(array, np.float32)) for array in (probs, deltas, anchors))
-    return propose(probs[..., 1], deltas, [anchors], config, tf.constant(UNIT_WINDOW)).numpy()
+    arguments = probs[..., 1], deltas, [anchors], config, tf.constant(UNIT_WINDOW)
+    found = propose(*arguments).numpy()
+    np.testing.assert_array_equal(propose(*arguments, image_by_image=True), found)
+    return found
 
 
 @pytest.mark.parametrize(("count", "found"), [(50, [50, 50]), (290, [273, 279])])
