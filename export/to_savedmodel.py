@@ -24,7 +24,7 @@ from runtime.artifact_files.savedmodel_folder import seal_folder
 SavedModelTarget = Literal["cpu", "cuda"]
 
 
-def export_savedmodel(
+def export_savedmodel(  # noqa: PLR0913  (one argument per option)
     model: MaskRCNN,
     output: str | Path,
     *,
