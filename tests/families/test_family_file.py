@@ -174,7 +174,7 @@ def test_coco_of_a_configuration_names_the_classes(folder, monkeypatch, tmp_path
     assert "trained on COCO" in file.origins["model.class_names"]
 
 
-def test_the_mean_in_a_file_of_detectron2(folder, monkeypatch):
+def test_the_mean_in_a_file_of_detectron2(folder, monkeypatch, tmp_path):
     shapes, path = state_dicts.detectron2(), folder / "detectron2.pth"
     pixels = {"pixel_mean": np.float32([[[1]], [[2]], [[3]]]), "pixel_std": np.float32([[[4]], [[5]], [[6]]])}
     with_state(monkeypatch, shapes, pixels)
@@ -183,6 +183,13 @@ def test_the_mean_in_a_file_of_detectron2(folder, monkeypatch):
     with_state(monkeypatch, shapes, {"pixel_mean": np.float32([123.675, 116.28, 103.53])})
     with pytest.raises(CheckpointMismatchError, match=r"not in the order BGR: .* INPUT\.FORMAT"):
         opened(path)
+    yaml = tmp_path / "format.yaml"
+    for order, values in (("RGB", (123.675, 116.28, 103.53)), ("BGR", (103.53, 116.28, 123.675))):
+        yaml.write_text(f"MODEL: {{PIXEL_MEAN: [123.675, 116.28, 103.53]}}\nINPUT: {{FORMAT: {order}}}")
+        assert opened(path, config=yaml).config.model.mean_pixel == values
+    shapes["backbone.bottom_up.stem.conv1.weight"] = (8, 4, 7, 7)
+    with_state(monkeypatch, shapes, {"pixel_mean": np.float32([1, 2, 3, 4])})
+    assert opened(path).config.model.mean_pixel == (4, 3, 2, 1)
 
 
 def test_anchors_beside_the_usual_three(folder, monkeypatch):

@@ -93,7 +93,7 @@ def read_family(path: str | Path, choices: Choices) -> FamilyFile:
     own, where = _family_config(path, found, state.extras, choices)
     bgr = takes_bgr(found.family) if own.bgr is None else own.bgr
     layers = [(f"the preset of {TITLES[found.family]}", preset(found, sha256)), (_SHAPES, _sizes(found))]
-    layers += [("pixel_mean and pixel_std in the file", _stored_pixels(state.tensors, path, found.family, bgr))]
+    layers += [("pixel_mean and pixel_std in the file", _stored_pixels(state.tensors, path, found.family, own.bgr))]
     layers += [(where, own.settings)]
     names, names_from = _class_names(path, found, own, where, state.extras, sha256, choices)
     complete = _complete_config(choices)
@@ -162,19 +162,21 @@ def _complete_config(choices: Choices) -> Config | None:
     return None if Path(given).suffix in _FAMILY_OF_SUFFIX else find_config(given)
 
 
-def _stored_pixels(tensors: Mapping[str, NDArray[Any]], path: Path, family: Family, bgr: bool) -> dict[str, Any]:
-    """Return mean and deviation that older checkpoints of Detectron2 hold, in the order of the network's channels."""
+def _stored_pixels(tensors: Mapping[str, NDArray[Any]], path: Path, family: Family, bgr: bool | None) -> dict[str, Any]:
+    """Return mean and deviation that older checkpoints of Detectron2 hold, in the order of the network's channels.
+
+    A known mean in an order that no configuration states (`bgr` None) and that is not the usual one is refused.
+    """
     if family != "detectron2" or "pixel_mean" not in tensors:
         return {}
     mean = _channels(tensors["pixel_mean"])
     deviation = _channels(tensors.get("pixel_std", np.ones(len(mean))))
-    if np.allclose(sorted(mean), sorted(MEAN), atol=1) and (mean[0] > mean[-1]) == bgr:
-        order = "BGR" if bgr else "RGB"
+    if bgr is None and len(mean) == len(MEAN) and np.allclose(mean, MEAN, atol=1):
         raise CheckpointMismatchError(
-            f"{path.name} has the pixel_mean {list(mean)}, which is not in the order {order}: give its configuration, "
+            f"{path.name} has the pixel_mean {list(mean)}, which is not in the order BGR: give its configuration, "
             "which has the right INPUT.FORMAT, with --config FILE.yaml"
         )
-    if bgr:
+    if bgr or (bgr is None and takes_bgr(family)):
         mean, deviation = mean[::-1], deviation[::-1]
     return {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1.0} else deviation}
 
