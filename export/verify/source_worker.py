@@ -42,9 +42,14 @@ def main(folder: Path) -> None:
     saved: dict[str, Any] = {}
     for number, (boxes, scores, class_ids, masks) in enumerate(results):
         saved |= {f"boxes{number}": boxes, f"scores{number}": scores, f"class_ids{number}": class_ids}
-        saved[f"masks{number}"] = np.packbits(masks.reshape(len(masks), -1), axis=1)
+        saved[f"masks{number}"] = packed(masks)
     np.savez(folder / "found.npz", **saved)
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def packed(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return a row of bits for each mask [N, H, W], also for none."""
+    return np.packbits(masks.reshape(len(masks), masks.shape[1] * masks.shape[2]), axis=1)
 
 
 def _state(request: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:

@@ -65,7 +65,7 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
         exec(compile(code, "README.md", "exec"), {})
         return
     monkeypatch.setattr(
-        "maskrcnn.commands.shared.find_config", lambda _name: demo.config
+        "maskrcnn.checkpoints.open_weights.find_config", lambda _name: demo.config
     )  # `coco` for the small checkpoint
     monkeypatch.setitem(SAMPLES, "small", short(sample_config("small")))
     bundled = pictures._bundled

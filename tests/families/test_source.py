@@ -13,6 +13,7 @@ from export import console
 from export.errors import SourceError
 from export.verify import source
 from export.verify.source import PYTHON, SourceRows, compare_image, compare_with_source
+from export.verify.source_worker import packed
 from export.verify.verdict import Verdict
 from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.checkpoints.families.family_file import read_family
@@ -113,6 +114,21 @@ def test_near_decisions_explain_sure_rows_too():
     assert (
         compare_image("x.jpg", rows(either[0]), replace(either[1], scores=np.float32([0.7])), 0.05, 0.5, 100).near == 0
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_masks_go_from_process_to_process(tmp_path, count):
+    masks = np.random.default_rng(0).random((count, *SIZE)) < 0.5
+    saved = {"boxes0": np.zeros((count, 4)), "scores0": np.zeros(count), "class_ids0": np.ones(count, np.int64)}
+    np.savez(tmp_path / "found.npz", masks0=packed(masks), **saved)
+    (tmp_path / "facts.json").write_text('{"package": "p 1", "weights": "a copy"}')
+    _, (found,) = source._read(tmp_path, [("x.jpg", np.zeros((*SIZE, 3), np.uint8))])
+    assert np.array_equal(found.masks, masks)
+    assert found.boxes.shape == (count, 4)
+
+
+def test_no_detections_are_the_same_as_none():
+    assert compared(rows(OURS[:0]), OURS[:0]).passed
 
 
 # The process
