@@ -53,6 +53,7 @@ _WITHOUT = """
     Softsign T bfloat16
     SpaceToBatchND T int32 int64 uint8
     SpaceToDepth T float64 int32 int64 bool
+    SparseTensorDenseMatMul T bfloat16 int32
     Split T int32 int64 uint8 bool
     SplitV T int64 uint8 bool
     Sum T uint8

@@ -22,8 +22,8 @@ _NETWORK = """
     Conv2DBackpropInput CropAndResize Equal Exp ExpandDims Fill FloorDiv GatherV2 Greater GreaterEqual Identity Less
     Log LogicalAnd MatMul Max MaxPool Maximum Minimum MirrorPad Mul Neg NoOp NonMaxSuppressionV4 Pack Pad
     PartitionedCall Placeholder PlaceholderWithDefault Range ReadVariableOp RealDiv Relu Reshape ResizeNearestNeighbor
-    Round Rsqrt ScatterNd Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Squeeze StatefulPartitionedCall
-    StopGradient StridedSlice Sub Sum Tile TopKV2 Transpose Unpack Where
+    Round Rsqrt ScatterNd Select SelectV2 Shape Sigmoid Size Softmax SparseTensorDenseMatMul Split Sqrt Squeeze
+    StatefulPartitionedCall StopGradient StridedSlice Sub Sum Tile TopKV2 Transpose Unpack Where
 """
 # ... and those of other Keras layers, in the forward pass of a user's own backbone. Only functions of their input: no
 # random numbers, control flow, text or handles.

@@ -6,6 +6,7 @@ that is not there, as it does with an operator that has no GPU kernel.
 
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ tf = pytest.importorskip("tensorflow", reason="needs TensorFlow")
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel  # noqa: E402
 from tensorflow.python.framework import kernels, op_def_registry  # noqa: E402
 
+from maskrcnn.configuration.model import ModelConfig  # noqa: E402
 from maskrcnn.data.synthetic.shapes import draw_shapes  # noqa: E402
 from maskrcnn.model import Stages  # noqa: E402
+from maskrcnn.roi_align import pyramid_roi_align_zeros  # noqa: E402
 from runtime.engines import saved_model  # noqa: E402
 
 ELEMENT_TYPES = tuple(map(tf.as_dtype, gpu_kernels._TYPES.values()))
@@ -169,6 +172,20 @@ def test_operators_without_a_gpu_kernel_are_found(savedmodel_artifact, cuda_save
 
     graph = custom.get_concrete_function().graph.as_graph_def()
     assert without_gpu_kernel([graph]) == ["ArgMax (int64)", "Relu (int32)"]
+
+
+@pytest.mark.parametrize("level", ["floor", "nearest"])
+def test_a_savedmodel_may_crop_as_pytorch_does_also_for_a_gpu(level):
+    model = replace(ModelConfig(), roi_sampling="roi_align", roi_padding="zeros", roi_level=level)
+    sides = (32, 16, 8, 4)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 5, 4]), *(tf.TensorSpec([1, side, side, 8]) for side in sides)])
+    def crop(boxes, *levels):
+        return pyramid_roi_align_zeros(levels, boxes, tf.constant([128, 128]), 7, model)
+
+    graph = crop.get_concrete_function().graph.as_graph_def()
+    assert {node.op for node in graph.node} <= savedmodel_scan._COMPUTING
+    assert without_gpu_kernel([graph]) == []
 
 
 def served(registered, attribute, devices):
