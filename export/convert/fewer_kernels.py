@@ -118,7 +118,7 @@ def drop_whole_slices(graph: _Graph) -> None:
         if starts is None or ends is None or starts.any() or node.output[0] in graph.kept:
             continue
         shape = graph.shapes.get(node.input[0]) or []
-        sides = [shape[axis] if axis < len(shape) else None for axis in (axes if axes is not None else [])]
+        sides = [shape[axis] if shape else None for axis in (axes if axes is not None else [])]
         whole = ends >= _WHOLE
         if len(sides) == len(ends):
             whole |= np.array([side is not None and end >= side for side, end in zip(sides, ends, strict=True)])
@@ -353,10 +353,16 @@ def _join(graph: _Graph, first: str, second: str, name: str, nodes: list[onnx.No
 
 
 def _are_halves(graph: _Graph, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
-    """Return whether slices take y1, x1 and y2, x2 of boxes."""
+    """Return whether slices take y1, x1 and y2, x2 of boxes, and all of these."""
     bounds = [graph.constants.find(name) for each in (first, second) for name in each.input[1:3]]
     start, end, next_start, next_end = (int(each[0]) if each is not None else None for each in bounds)
-    return (start, end, next_start) == (0, 2, 2) and next_end is not None and next_end >= _BOX_SIDES
+    sides = [(graph.shapes.get(name) or [None])[-1] for name in (first.input[0], first.output[0])]
+    return (
+        sides == [_BOX_SIDES, 2]
+        and (start, end, next_start) == (0, 2, 2)
+        and next_end is not None
+        and next_end >= _BOX_SIDES
+    )
 
 
 def fold_factors(graph: _Graph) -> None:
@@ -386,7 +392,10 @@ def clip_once(graph: _Graph) -> None:
             continue
         if all((each[1] == each[1].flat[0]).all() for each in (low, high)):
             name = node.output[0]
-            limits = [graph.add(f"{name}/{side}", each[1].flat[0]) for side, each in (("low", low), ("high", high))]
+            limits = [
+                graph.add(f"{name}/{side}", each[1].flat[0], each[1].dtype)
+                for side, each in (("low", low), ("high", high))
+            ]
             graph.replace(node, _make("Clip", [high[0], *limits], name))
 
 
@@ -518,7 +527,7 @@ def gather_flat(graph: _Graph) -> None:
     for node in graph.find("GatherND"):
         data, index = node.input[0], graph.maker(node.input[1], "Unsqueeze")
         shape = graph.shapes.get(data)
-        if attributes_of(node).get("batch_dims") != 1 or index is None or not shape or None in shape[1:]:
+        if attributes_of(node).get("batch_dims") != 1 or index is None or len(shape or []) != 3 or None in shape[1:]:
             continue
         name, rows, width = node.output[0], *shape[1:]
         zero, one, stride = (

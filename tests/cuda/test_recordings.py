@@ -4,12 +4,14 @@ import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from cuda_standin import inputs_of
 
 from runtime import EngineOptions, Predictor
 from runtime.engines.ort.binding import KEPT_SHAPES
+from runtime.errors import ArtifactError
 
 pytestmark = pytest.mark.cuda_standin
 SIZES = [(256, 256), (192, 256), (256, 192)]
@@ -159,3 +161,22 @@ def test_memory_that_is_freed_during_a_recording_does_not_spoil_it(log, artifact
     log.clear()
     predictor.run(*inputs_of(256, 256))
     assert log.events.count("replay") == 1
+
+
+def test_a_stream_is_on_the_device_of_its_sessions_in_any_thread(log, artifacts):
+    predictor = Predictor(artifacts / "demo-cuda.onnx", "cuda:1", engine=EngineOptions(cuda_graph=True))
+    log.clear()
+    in_new_thread = threading.Thread(target=predictor.run, args=inputs_of(256, 256, 2))
+    in_new_thread.start()
+    in_new_thread.join()
+    assert log.events.count("begin-recording") == 2
+    assert {device for (device,) in log.events.of("create-stream")} == {"1"}
+
+
+def test_a_stream_is_freed_after_the_sessions_that_use_it_also_if_another_cannot_be_opened(log, artifacts, monkeypatch):
+    refuse = ArtifactError("no inputs")
+    monkeypatch.setattr("runtime.engines.ort.gpu_sessions.check_graph_inputs", Mock(side_effect=refuse))
+    with pytest.raises(ArtifactError):
+        Predictor(artifacts / "demo-cuda.onnx", "cuda", engine=EngineOptions(cuda_graph=True))
+    freed = [words for _, *words in log.events.lines if words[0] in ("free", "destroy-stream")]
+    assert freed[-1] == ["destroy-stream"]

@@ -65,6 +65,14 @@ def test_whole_slices(ends, left):
     assert applied(before, rules.drop_whole_slices, {"x": random(2, 5, 7)}) == left
 
 
+def test_a_slice_of_a_tensor_of_unknown_shape_is_kept():
+    nodes = [node("Reshape", "x shape", "r"), node("Slice", "r zero two last", "s"), node("Neg", "s", "y")]
+    inputs = {"x": floats("batch", 4), "shape": (TensorProto.INT64, ("rank",))}
+    before = model(nodes, {"zero": [0], "two": [2], "last": [-1]}, inputs, {"y": floats(None, None, None)})
+    feeds = {"x": random(2, 4), "shape": np.int64([2, 2, 2])}
+    assert applied(before, rules.drop_whole_slices, feeds) == operators(before)
+
+
 def test_indices_are_read_as_they_are_made():
     nodes = [
         node("TopK", "x count", "best", "index"),
@@ -227,6 +235,22 @@ def test_corners_are_computed_together():
     assert applied(place("Sub"), rules.join_halves, places_fed()) == operators(place("Sub"))
 
 
+@pytest.mark.parametrize(("sides", "axis", "joined"), [((4, 4), 2, True), ((4, 6), 2, False), ((4, 4), 1, False)])
+def test_corners_are_halves_of_boxes_that_have_nothing_else(sides, axis, joined):
+    nodes = [
+        node("Slice", "x zero two axis", "low"),
+        node("Slice", "x two four axis", "high"),
+        node("Mul", "low factor", "low_in"),
+        node("Mul", "high factor", "high_in"),
+        node("Concat", "low_in high_in", "joined", axis=2),
+        node("Neg", "joined", "y"),
+    ]
+    constants = {"zero": [0], "two": [2], "four": [4], "axis": [axis], "factor": np.float32(3)}
+    before = model(nodes, constants, {"x": floats("batch", *sides)}, {"y": floats("batch", None, None)})
+    left = applied(before, rules.join_halves, {"x": random(2, *sides)})
+    assert left == (["Mul", "Neg"] if joined else operators(before))
+
+
 def test_what_depends_on_a_row_of_a_table_is_computed_for_the_table():
     together = place()
     rules.apply(rules.join_halves, together)
@@ -250,11 +274,13 @@ def test_a_factor_and_its_inverse(inverse, left):
 
 
 @pytest.mark.parametrize(("high", "left"), [([1, 1, 1, 1], ["Clip"]), ([1, 1, 1, 2], ["Max", "Min"])])
-def test_clipping_to_two_numbers(high, left):
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_clipping_to_two_numbers(high, left, kind):
     nodes = [node("Min", "x high", "m"), node("Max", "m low", "y")]
-    constants = {"high": np.float32(high), "low": np.float32([0.2] * 4)}
-    before = model(nodes, constants, {"x": floats("batch", 4)}, {"y": floats("batch", 4)})
-    x = np.float32([[-1, 0.2, 0.5, 3], [0, 1, 1.5, np.inf]])
+    constants = {"high": kind(high), "low": kind([0.2] * 4)}
+    described = helper.np_dtype_to_tensor_dtype(np.dtype(kind)), ("batch", 4)
+    before = model(nodes, constants, {"x": described}, {"y": described})
+    x = np.float32([[-1, 0.2, 0.5, 3], [0, 1, 1.5, 9]]).astype(kind)
     assert applied(before, rules.clip_once, {"x": x}) == left
 
 
@@ -297,6 +323,14 @@ def test_rows_of_all_images_are_gathered_from_one_table(batch):
     before = model(nodes, {"last": [-1]}, inputs, {"y": floats("batch", 5, 4)})
     feeds = {"x": random(batch, 7, 4), "index": RNG.integers(0, 7, (batch, 5))}
     assert "GatherND" not in applied(before, rules.gather_flat, feeds)
+
+
+def test_rows_that_are_numbers_are_gathered_as_before():
+    nodes = [node("Unsqueeze", "index last", "column"), node("GatherND", "x column", "y", batch_dims=1)]
+    inputs = {"x": floats("batch", 7), "index": (TensorProto.INT64, ("batch", 5))}
+    before = model(nodes, {"last": [-1]}, inputs, {"y": floats("batch", 5)})
+    feeds = {"x": random(2, 7), "index": RNG.integers(0, 7, (2, 5))}
+    assert applied(before, rules.gather_flat, feeds) == operators(before)
 
 
 def test_with_one_image_there_is_one_node_for_a_gather(tmp_path):

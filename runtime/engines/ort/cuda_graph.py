@@ -41,8 +41,12 @@ _UNRECORDED = -1
 
 
 class Part(NamedTuple):
-    """A part of a graph: a session, which takes results of the parts before it, and whether its run is recorded."""
+    """A part of a graph: a session, which takes results of the parts before it, and whether its run is recorded.
 
+    The stream, which the session uses, is the first field because it must be freed last, as the first of a tuple is.
+    """
+
+    stream: Stream | None
     session: Any
     recorded: bool
 
@@ -115,7 +119,7 @@ class RecordedSession:
         inputs = DeviceInputs({name: arrays[name] for name in wanted - {IMAGES} if name in arrays}, self._device)
         ready = {IMAGES: upload.tensor}
         runs = []
-        for session, recorded in self._parts:
+        for _, session, recorded in self._parts:
             taken = ready | (inputs.tensors if recorded else {})
             taken = {name: taken[name] for name in input_names(session) if name in taken}
             is_last = session is self._parts[-1].session

@@ -84,7 +84,7 @@ class GpuSessions:
 
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
         """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
-        stream = Stream() if self._device[0] == "cuda" else None
+        stream = Stream(self._device[1]) if self._device[0] == "cuda" else None
         tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
         model = CutModel(self._opener.path.read_bytes())
         points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
@@ -112,7 +112,7 @@ class GpuSessions:
         (provider, settings), *others = self._providers
         if stream is not None:
             settings = settings | {"enable_cuda_graph": int(recorded), "user_compute_stream": str(stream.handle)}
-        return Part(self._opener.open([(provider, settings), *others], sides, name, content), recorded)
+        return Part(stream, self._opener.open([(provider, settings), *others], sides, name, content), recorded)
 
     def _require_fixed_size(self, session: Any) -> None:
         """Refuse dynamic sizes for TensorRT, which takes minutes to build an engine for each input size."""

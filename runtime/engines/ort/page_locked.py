@@ -34,12 +34,16 @@ class PageLocked:
 
 
 class Stream:
-    """A queue of work on the current device of the thread; pass its `handle` to the sessions that use it."""
+    """A queue of work on a device, which becomes the current one of the thread.
 
-    def __init__(self) -> None:
+    Pass its `handle` to the sessions that use it.
+    """
+
+    def __init__(self, index: int) -> None:
         place = ctypes.c_void_p()
         not_with_the_default_stream = ctypes.c_uint(1)
-        code = _cuda().cudaStreamCreateWithFlags(ctypes.byref(place), not_with_the_default_stream)
+        code = _cuda().cudaSetDevice(ctypes.c_int(index))
+        code = code or _cuda().cudaStreamCreateWithFlags(ctypes.byref(place), not_with_the_default_stream)
         if code or place.value is None:
             raise EngineError(f"CUDA cannot make a stream (error {code}): open the artifact again")
         self.handle = place.value

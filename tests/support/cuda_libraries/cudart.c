@@ -285,7 +285,12 @@ int cudaEventSynchronize(void) {
     return refused("wait") ? FORBIDDEN : OK;
 }
 int cudaStreamCreate(void **stream) { *stream = handle(); return OK; }
-int cudaStreamCreateWithFlags(void **stream) { *stream = handle(); return OK; }
+int cudaStreamCreateWithFlags(void **stream) {
+    standin_log("create-stream %d", current);
+    *stream = handle();
+    return OK;
+}
+int cudaStreamDestroy(void *stream) { standin_log("destroy-stream"); return OK; }
 int cudaEventCreate(void **event) { *event = handle(); return OK; }
 int cudaEventCreateWithFlags(void **event) { *event = handle(); return OK; }
 int cudaEventElapsedTime(float *milliseconds) { *milliseconds = 1; return OK; }
