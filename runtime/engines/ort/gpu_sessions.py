@@ -84,10 +84,10 @@ class GpuSessions:
 
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
         """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
-        stream = Stream(self._device[1]) if self._device[0] == "cuda" else None
         tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
         model = CutModel(self._opener.path.read_bytes())
         points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
+        stream = Stream(self._device[1]) if self._device[0] == "cuda" else None
         trunk = self._open_part("trunk", sides, model.part({}, points), stream, recorded=True)
         types = _types(trunk)
         if NMS_LAST not in tensors or len(sides) < len(_AXES):  # sizes that vary are computed on the host

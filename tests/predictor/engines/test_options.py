@@ -121,9 +121,12 @@ def test_options_of_cuda(onnx_artifact, opened):
     assert (settings["device_id"], settings["use_tf32"], settings["gpu_mem_limit"]) == (0, 1, 3 * 2**30)
 
 
-def test_cuda_graph_records_the_first_part_only(onnx_artifact, opened):
-    Predictor(onnx_artifact, "cuda", engine=EngineOptions(cuda_graph=True))
-    assert [call.providers[0][1].get("enable_cuda_graph") for call in opened] == [None, 1, 0]
+def test_cuda_graph_records_the_first_part_only(onnx_artifact, opened, monkeypatch):
+    monkeypatch.setattr("runtime.engines.ort.gpu_sessions.Stream", lambda device: SimpleNamespace(handle=10 + device))
+    Predictor(onnx_artifact, "cuda:2", engine=EngineOptions(cuda_graph=True))
+    settings = [call.providers[0][1] for call in opened]
+    assert [each.get("enable_cuda_graph") for each in settings] == [None, 1, 0]
+    assert [each.get("user_compute_stream") for each in settings] == [None, "12", "12"]
     assert not [call for call in opened if isinstance(call.source, str)]  # the graph is in memory only in two parts
 
 
