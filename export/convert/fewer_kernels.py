@@ -527,7 +527,9 @@ def gather_flat(graph: _Graph) -> None:
     for node in graph.find("GatherND"):
         data, index = node.input[0], graph.maker(node.input[1], "Unsqueeze")
         shape = graph.shapes.get(data)
-        if attributes_of(node).get("batch_dims") != 1 or index is None or len(shape or []) != 3 or None in shape[1:]:
+        if attributes_of(node).get("batch_dims") != 1 or index is None or not shape or None in shape[1:]:
+            continue
+        if len(shape) != 3:
             continue
         name, rows, width = node.output[0], *shape[1:]
         zero, one, stride = (
