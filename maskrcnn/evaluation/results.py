@@ -50,7 +50,7 @@ def match_classes(class_names: Sequence[str], dataset: Dataset) -> dict[int, int
 def picture_results(
     detections: Detections, record: Record, classes: Mapping[int, int], categories: Mapping[int, int]
 ) -> list[Result]:
-    """Return the COCO results of one image, with boxes rounded to 0.1 pixels as COCO recommends.
+    """Return the COCO results of one image.
 
     Detections of classes that the dataset does not have, or that are not annotated in this image, are left out, because
     nothing tells whether they are right. `classes` is from `match_classes`, `categories` from `category_ids`.
@@ -58,8 +58,7 @@ def picture_results(
     active = record.active_class_ids
     wanted = {theirs: ours for theirs, ours in classes.items() if active is None or ours in active}
     kept = detections.filter(classes=sorted(wanted))
-    results = kept.to_coco(record.image_id, {theirs: categories[ours] for theirs, ours in wanted.items()})
-    return [result | {"bbox": [round(value, 1) for value in result["bbox"]]} for result in results]
+    return kept.to_coco(record.image_id, {theirs: categories[ours] for theirs, ours in wanted.items()})
 
 
 def by_picture(dataset: Dataset, results: Iterable[Result]) -> list[list[ScoredResult]]:

@@ -56,7 +56,7 @@ def test_results_of_a_picture():
     cats = dataset("bird", "cat", category_ids={1: 16, 2: 17})
     results = picture_results(found, Record("x", lambda: None, ()), match_classes(MODEL, cats), category_ids(cats))
     assert [each["category_id"] for each in results] == [17, 16]  # no dogs
-    assert results[1]["bbox"] == [11.3, 2.0, 10.2, 18.0]
+    assert results[1]["bbox"] == [11.26, 2.0, 10.24, 18.04]
     assert results[1]["score"] == pytest.approx(0.5)
     np.testing.assert_array_equal(decode(results[1]["segmentation"]), found.masks[2])
 
