@@ -91,10 +91,10 @@ def compare_written(
     pictures = whole_pictures(folder, metadata.image_channels, metadata.pixels)
 
     def detect() -> list[Detections]:
-        # Not proven yet: this is a part of the proof.
-        minimum = source.config.detection.min_score
-        predictor = Predictor(path, device, score_threshold=minimum, require_verdict=False)
-        return [predictor(image) for _, image in pictures]
+        # Its verdict is what is being made.
+        threshold = source.config.detection.min_score
+        with Predictor(path, device, score_threshold=threshold, require_verdict=False) as predictor:
+            return [predictor(image) for _, image in pictures]
 
     return compare_with_source(source, pictures, detect, progress)
 

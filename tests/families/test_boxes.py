@@ -10,9 +10,13 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from pytorch_models import state_dicts
 
 from maskrcnn.anchors import half_sides, model_anchors
 from maskrcnn.boxes import encode, to_frame
+from maskrcnn.checkpoints.families.presets import preset
+from maskrcnn.checkpoints.families.recognize import recognize
+from maskrcnn.configuration.dataclass_json import to_dict
 from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig, ProposalConfig
 from maskrcnn.detection import detect
 from maskrcnn.nms import suppress, suppress_in_steps
@@ -58,6 +62,18 @@ CONFIGS = {
     ),
 }
 PIXELS = 1e-3  # as promised: a thousandth of a pixel
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_presets_have_what_is_compared_here(family):
+    values, defaults = to_dict(CONFIGS[family]), to_dict(Config())
+    shapes = state_dicts.FAMILIES[family]()
+    made = preset(recognize(shapes, "x.pth"), "")
+    for section in ("model", "proposals", "detection"):
+        for name, value in values[section].items():
+            if value != defaults[section][name]:
+                ours = made[f"{section}.{name}"]
+                assert (list(ours) if isinstance(ours, tuple) else ours) == value, f"{section}.{name}"
 
 
 def window(case):

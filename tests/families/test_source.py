@@ -4,13 +4,16 @@ import json
 import stat
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pytorch_models import state_dicts
 
+import maskrcnn
 from export import console
 from export.errors import SourceError
+from export.publish import write_onnx
 from export.verify import source
 from export.verify.source import PYTHON, SourceRows, compare_image, compare_with_source
 from export.verify.source_worker import packed
@@ -18,6 +21,7 @@ from export.verify.verdict import Verdict
 from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.checkpoints.families.family_file import read_family
 from maskrcnn.checkpoints.pytorch.torch_write import write_state
+from runtime.artifact_files.read import read_metadata
 from runtime.detections import Detections
 
 SIZE = (60, 80)
@@ -166,12 +170,16 @@ def file(tmp_path_factory):
     return replace(opened, found=replace(opened.found, settings=opened.found.settings | genuine))
 
 
-def compare(file, tmp_path, monkeypatch, body, detect=lambda: [OURS]):
-    """Compare with a stand-in for the interpreter that has the package."""
+def stand_in(tmp_path, body):
     python = tmp_path / "python"
     python.write_text(WORKER.format(python=sys.executable, body=body))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv(PYTHON, str(python))
+    return python
+
+
+def compare(file, tmp_path, monkeypatch, body, detect=lambda: [OURS]):
+    """Compare with a stand-in for the interpreter that has the package."""
+    monkeypatch.setenv(PYTHON, str(stand_in(tmp_path, body)))
     return compare_with_source(file, [("x.jpg", IMAGE)], detect, lambda _: None)
 
 
@@ -230,6 +238,27 @@ def test_a_network_that_the_package_does_not_build_is_not_run(file, monkeypatch)
 def test_what_goes_wrong_in_the_process_is_an_error(file, tmp_path, monkeypatch, body, problem):
     with pytest.raises(SourceError, match=problem):
         compare(file, tmp_path, monkeypatch, body)
+
+
+NOTHING = """
+images = len(np.load(folder / "images.npz").files)
+empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "class_ids": np.zeros(0)}
+empty["masks"] = np.zeros((0, 1), np.uint8)
+np.savez(folder / "found.npz", **{f"{name}{n}": array for n in range(images) for name, array in empty.items()})
+(folder / "facts.json").write_text(json.dumps({"package": "torchvision 9", "weights": "a copy"}))
+"""
+
+
+def test_an_artifact_without_a_verdict_is_compared(file, tmp_path, monkeypatch):
+    packaged = Path(maskrcnn.__file__).with_name("demo.onnx")
+    metadata = replace(read_metadata(packaged), verdict={})
+    write_onnx(packaged.read_bytes(), tmp_path / "x.onnx", metadata)
+    monkeypatch.setenv(PYTHON, str(stand_in(tmp_path, NOTHING)))
+    found = source.compare_written(tmp_path / "x.onnx", metadata, file, None)
+    assert [case["image"] for case in found["cases"]] == ["demo picture", "portrait cut", "strip"]
+    assert [case["expected"] for case in found["cases"]] == [0, 0, 0]
+    assert found["cases"][0]["found"] > 3
+    assert not found["passed"]
 
 
 def test_an_interpreter_that_does_not_exist_is_an_error(file, monkeypatch):

@@ -39,6 +39,7 @@ _COMMON: dict[str, Any] = {
     "proposals.post_nms_inference": 1000,
     "proposals.nms_threshold": 0.7,
     "proposals.per_level": True,
+    "proposals.clip": "window",
     "detection.candidates": "every_class",
     "detection.max_detections": 100,
     "detection.min_score": 0.05,
@@ -128,4 +129,7 @@ def torchvision_semantics() -> dict[str, Any]:
         name: value
         for name, value in _PRESETS["torchvision"].items()
         if name.startswith("model.") and name.removeprefix("model.") not in _ARGUMENTS
-    } | {name: _PRESETS["torchvision"][name] for name in ("proposals.per_level", "detection.candidates", "resize.mode")}
+    } | {
+        name: _PRESETS["torchvision"][name]
+        for name in ("proposals.per_level", "proposals.clip", "detection.candidates", "resize.mode")
+    }
