@@ -186,7 +186,7 @@ def test_thresholds_are_inputs_or_constants(checkpoints, tmp_path, monkeypatch, 
     given = []
 
     def export(_model, _output, *, target=None, thresholds=None, **_options):
-        given.append(target.thresholds if target else thresholds)
+        given.append(thresholds or target.thresholds)
         return Verdict("model", "engine", 0.5, 0.3, [], [])
 
     monkeypatch.setattr(f"export.to_{command}.export_{command}", export)
