@@ -25,12 +25,18 @@ PIP = "py -m pip"
 CUDA_12 = {"nvidia-cudnn-cu12": "9.28.0.42", "nvidia-cuda-runtime-cu12": "12.9.79", "nvidia-cublas-cu12": "12.9.1.4"}
 CUDA_13 = {"nvidia-cudnn-cu13": "9.28.0.42", "nvidia-cuda-runtime": "13.0.96", "nvidia-cublas": "13.1.0.3"}
 BASE = {"numpy": "2.4.6", "pillow": "13.0.0", "packaging": "26.3", "maskrcnn-export": "0.1.0"}
-TENSORFLOW = {"tensorflow": "2.21.0", "keras": "3.15.1", "h5py": "3.14.0"}
+TENSORFLOW = {
+    "tensorflow": "2.21.0",
+    "keras": "3.15.1",
+    "h5py": "3.14.0",
+    "pyyaml": "6.0.3",
+    "safetensors": "0.6.2",
+}
 TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
 GPU = {"driver": "580.95.05", "gpus": ("NVIDIA H100",)}
 COMMANDS = {"typer": "0.29.2", "filelock": "4.3.1"}
-TRAINING = {"pycocotools": "2.0.11", "pyyaml": "6.0.3", "tensorboard": "2.20.0"} | COMMANDS
+TRAINING = {"pycocotools": "2.0.11", "tensorboard": "2.20.0"} | COMMANDS
 EXPORTER = {"tf2onnx": "1.17.0", "onnx": "1.23.2"} | COMMANDS
 # What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
 SOUND = {

@@ -10,6 +10,7 @@ import tensorflow as tf
 from export.convert.trace import STAGES
 from export.verify.pictures import LetterboxedPicture
 from export.verify.verify import MOST_DECISIONS, NO_DETECTIONS, NOTHING_NEAR, compare_run, make_feeds, verify
+from maskrcnn.configuration.model import ModelConfig
 from runtime.artifact import INPUT_NAMES
 
 ROWS = 6
@@ -57,7 +58,7 @@ class FakeReference:
 
     def __init__(self):
         detection = SimpleNamespace(min_score=MIN_SCORE, nms_threshold=NMS)
-        self.model = SimpleNamespace(config=SimpleNamespace(detection=detection))
+        self.model = SimpleNamespace(config=SimpleNamespace(detection=detection, model=ModelConfig()))
         self.asked = []
 
     def run(self, feeds):

@@ -89,7 +89,7 @@ def test_constant_thresholds_are_no_inputs_of_the_signature(constant_savedmodel_
     for function in (constant.signatures["serving_default"], constant.detect):
         found = function(**feeds)
         for name in OUTPUT_NAMES:
-            np.testing.assert_array_equal(found[name], expected[name])
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
         with pytest.raises(TypeError, match="score_threshold"):
             function(**feeds, score_threshold=tf.constant(0.99))
 

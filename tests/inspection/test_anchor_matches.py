@@ -73,7 +73,7 @@ def test_scenes_show_what_they_say(run, sample):
 def test_a_picture_without_objects_has_no_positive_anchor(run, sample):
     from dataclasses import replace
 
-    empty = replace(sample, class_ids=sample.class_ids[:0], crops=[])
+    empty = replace(sample, class_ids=sample.class_ids[:0], boxes=sample.boxes[:0], crops=[])
     matches = match_anchors(run, empty)
     assert matches.numbers["positive"] == 0
     assert matches.numbers["negative"] == len(run.anchors)

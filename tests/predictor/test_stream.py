@@ -86,6 +86,9 @@ def running():
 @pytest.fixture(autouse=True)
 def nothing_stays_behind():
     yield
+    deadline = time.monotonic() + 10
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)  # a thread that was told to end needs a processor to do so
     assert running() == []
 
 

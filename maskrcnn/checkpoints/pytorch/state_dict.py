@@ -56,10 +56,12 @@ class StateDict:
 def is_state_file(path: Path) -> bool:
     """Return whether a file has the name or the beginning of one that `read_state` reads."""
     try:
-        with path.open("rb") as stream:
-            return is_pytorch(path, stream.read(128))
+        if path.is_file():  # reading a pipe could block forever
+            with path.open("rb") as stream:
+                return is_pytorch(path, stream.read(128))
     except OSError:
-        return is_pytorch(path, b"")
+        pass
+    return is_pytorch(path, b"")
 
 
 def read_state(path: str | Path) -> StateDict:
