@@ -30,7 +30,7 @@ TENSORFLOW = {
     "keras": "3.15.1",
     "h5py": "3.14.0",
     "pyyaml": "6.0.3",
-    "safetensors": "0.6.2",
+    "safetensors": "0.8.0",
 }
 TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
