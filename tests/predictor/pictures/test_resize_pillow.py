@@ -1,6 +1,7 @@
 """Pillow's resizing of arrays and images against Detectron2's recorded results."""
 
 import numpy as np
+import PIL
 import pytest
 from golden import family_operators, family_picture
 from PIL import Image
@@ -8,6 +9,9 @@ from PIL import Image
 from runtime.errors import InputError
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 from runtime.pictures.resize_pillow import resize_pillow
+
+# Before version 13, Pillow rounds once more on the way in some sizes.
+_LEVELS = 0 if int(PIL.__version__.split(".")[0]) >= 13 else 1
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -20,9 +24,10 @@ def test_is_detectron2s_input(case):
     image = family_picture(f"resize{case}", height, width)
     for source in (image, Image.fromarray(image)):
         found = letterbox.apply(source)
-        np.testing.assert_array_equal(found[: golden.shape[0], : golden.shape[1]], golden)
         assert found.dtype == np.uint8
-        assert found.sum() == golden.sum(dtype=np.int64)  # black elsewhere
+        difference = found[: golden.shape[0], : golden.shape[1]].astype(int) - golden
+        assert np.abs(difference).max() <= _LEVELS
+        assert found.sum() == golden.sum(dtype=np.int64) + difference.sum()  # black elsewhere
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
