@@ -13,7 +13,7 @@ from tensorflow.python.framework import kernels, op_def_registry
 from export import export_savedmodel
 from export.errors import ConversionError
 from runtime import read_metadata
-from runtime.artifact import INPUT_NAMES, OUTPUT_NAMES
+from runtime.artifact import INPUT_NAMES, MASKS, OUTPUT_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,8 @@ def test_constant_thresholds_are_no_inputs_of_the_signature(constant_savedmodel_
     for function in (constant.signatures["serving_default"], constant.detect):
         found = function(**feeds)
         for name in OUTPUT_NAMES:
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+            # On a busy machine, the mask head has differed in the last bits from one call to another.
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5 if name == MASKS else 0)
         with pytest.raises(TypeError, match="score_threshold"):
             function(**feeds, score_threshold=tf.constant(0.99))
 
