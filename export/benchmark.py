@@ -149,7 +149,7 @@ def _peak_memory() -> float | None:
 
 
 def _machine(predictor: Predictor) -> dict[str, str]:
-    package, version = engine_of(predictor.metadata.format)
+    package, version = engine_of(predictor.metadata.format, predictor.device)
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),

@@ -32,7 +32,7 @@ def verify_written(
 ) -> Verdict:
     """Compare the artifact at `path` with a model; the stages run on the CPU, whole runs on `device`."""
     backend = open_backend(path, metadata, device)
-    package, version = engine_of(metadata.format)
+    package, version = engine_of(metadata.format, backend.device)
     reference = Reference(model, Target(metadata.target).every_row)
     engine = f"{package} {version}, {backend.device}"
     return verify(reference, backend, stages_of(path, metadata), pictures, engine, progress, metadata.thresholds)

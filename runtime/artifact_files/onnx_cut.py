@@ -31,12 +31,22 @@ class _Node:
 class CutModel:
     """A model to cut parts from; it keeps the serialized model in memory."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes | memoryview) -> None:
         self._rest_of_model, self._graph = _parts(model)
         self._nodes = [_node(payload) for number, payload in self._graph if number == _NODE]
         self._maker = {name: node for node in self._nodes for name in node.outputs}
         values = [payload for number, payload in self._graph if number == _OUTPUT]
         self._outputs = {_name(payload, _VALUE_NAME): payload for payload in values}
+
+    @property
+    def optional_inputs(self) -> set[str]:
+        """Names of inputs that have a default."""
+        named = {_INPUT: _VALUE_NAME, _INITIALIZER: _INITIALIZER_NAME}
+        inputs, defaults = (
+            {_name(payload, name_field) for number, payload in self._graph if number == kind}
+            for kind, name_field in named.items()
+        )
+        return inputs & defaults
 
     def cut_points(self, tensors: Collection[str]) -> list[str]:
         """Return those of the tensors that the model's outputs depend on directly, sorted.
@@ -86,7 +96,7 @@ class CutModel:
         return found
 
 
-def _parts(model: bytes) -> tuple[bytes, list[tuple[int, memoryview]]]:
+def _parts(model: bytes | memoryview) -> tuple[bytes, list[tuple[int, memoryview]]]:
     """Return the model without its graph and metadata, and the fields of the graph."""
     rest = b""
     graph: list[tuple[int, memoryview]] = []

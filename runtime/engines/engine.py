@@ -9,11 +9,12 @@ from runtime.engines.errors import engine_errors
 from runtime.engines.forked import refuse_gpu, reopening
 from runtime.engines.opening import Opening
 from runtime.engines.protocol import Backend
+from runtime.engines.versions import engine_package
 from runtime.errors import ClosedError
 
 
 class Engine:
-    """An artifact opened in its engine; `device` is "cpu", "cuda:N" or "tensorrt:N"."""
+    """An artifact opened in its engine; `device` is "cpu", "cuda:N", "tensorrt:N" or "openvino"."""
 
     def __init__(self, opening: Opening, metadata: Metadata) -> None:
         self.opening = opening
@@ -42,8 +43,7 @@ class Engine:
             EngineError: The run failed (OutOfMemoryError: for lack of memory), or the engine cannot be used here.
         """
         backend = self._of_this_process()
-        engine = "onnxruntime" if self._metadata.format == "onnx" else "tensorflow"
-        with engine_errors(engine, self.opening.path):
+        with engine_errors(engine_package(self._metadata.format, self.device), self.opening.path):
             yield backend
 
     def _of_this_process(self) -> Backend:

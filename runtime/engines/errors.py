@@ -17,7 +17,7 @@ _LONGEST = 300  # characters of an engine's message; some include a stack
 
 
 # Packages of the engines and of what they call. Their exceptions have no common base, and many are built in.
-_ENGINES = ("onnxruntime", "tensorflow", "keras", "google", "numpy", "runtime")
+_ENGINES = ("onnxruntime", "openvino", "tensorflow", "keras", "google", "numpy", "runtime")
 
 
 def is_engines_own(error: Exception) -> bool:

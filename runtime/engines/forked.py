@@ -1,8 +1,8 @@
 """Engines in a process that was forked after they were used: the child has their memory, but not their threads.
 
-TensorFlow then waits forever for threads that do not exist. ONNX Runtime works in a session that the child opens
-itself, but waits forever when a session of the parent is freed, and in its library's own cleanup when the child ends.
-So the child frees no such session and ends without that cleanup.
+TensorFlow and OpenVINO then wait forever for threads that do not exist, or abort. ONNX Runtime works in a session that
+the child opens itself, but waits forever when a session of the parent is freed, and in its library's own cleanup when
+the child ends; so does OpenVINO. So the child frees none of these objects and ends without that cleanup.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ from weakref import WeakSet
 
 from runtime.errors import EngineError
 
+_LOST = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}  # modules of engines that a child cannot use
+
 
 class _Process:
     """What this process knows about the process that it was forked from, if any."""
@@ -22,12 +24,12 @@ class _Process:
     def __init__(self) -> None:
         self.sessions: WeakSet[Any] = WeakSet()
         self.reopening = threading.Lock()
-        self.tensorflow_is_lost = False
+        self.lost: set[str] = set()
 
     def forked(self) -> None:
         """Run in a new child, before any other thread."""
         self.reopening = threading.Lock()  # a thread that does not exist here may hold the old one
-        self.tensorflow_is_lost |= "tensorflow" in sys.modules
+        self.lost |= _LOST.keys() & sys.modules
         sessions = list(self.sessions)
         self.sessions.clear()
         for session in sessions:
@@ -36,7 +38,7 @@ class _Process:
         libc = ctypes.CDLL(None)
         if sessions and hasattr(libc, "on_exit"):
             # Of the C library's exit handlers, the last one registered runs first, after Python's cleanup: it ends the
-            # process with its exit status, before the handlers of ONNX Runtime.
+            # process with its exit status, before the handlers of the engines.
             libc.on_exit(libc._exit, None)
 
 
@@ -46,7 +48,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 def keep_in_children(session: Any) -> None:
-    """Keep a session of ONNX Runtime from being freed in children of this process."""
+    """Keep a session of ONNX Runtime, or an object of OpenVINO, from being freed in children of this process."""
     _process.sessions.add(session)
 
 
@@ -55,10 +57,10 @@ def reopening() -> threading.Lock:
     return _process.reopening
 
 
-def refuse_tensorflow(path: Path) -> None:
-    """Raise EngineError in a child whose parent had loaded TensorFlow."""
-    if _process.tensorflow_is_lost:
-        raise _refusal(path, "TensorFlow was loaded")
+def refuse_lost(path: Path, package: str) -> None:
+    """Raise EngineError in a child whose parent had loaded the package of an engine that children cannot use."""
+    if package in _process.lost:
+        raise _refusal(path, f"{_LOST[package]} was loaded")
 
 
 def refuse_gpu(path: Path, device: str) -> None:

@@ -1,6 +1,7 @@
 """How an engine runs an artifact: threads, cached graphs, GPU memory and arithmetic."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from runtime.arguments import count
 from runtime.errors import DeviceError, InputError
 
 MOST_THREADS = 4096  # more than any machine has cores; an engine starts them all at once
+CUDA_OPTIONS = ("gpu_memory_limit", "tf32", "cuda_graph")
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,12 @@ class EngineOptions:
         if self.cache is not None and (not isinstance(self.cache, str | Path) or not str(self.cache)):
             raise InputError(f"cache is {self.cache!r}: expected the path of a folder, or None")
 
-    def require_gpu(self, device: str) -> None:
-        """Raise DeviceError if there are options for a GPU and the device is "cpu"."""
-        given = {
-            "gpu_memory_limit": self.gpu_memory_limit is not None,
-            "tf32": self.tf32,
-            "cuda_graph": self.cuda_graph,
-        }
-        names = ", ".join(name for name, is_given in given.items() if is_given)
-        if names and device == "cpu":
-            raise DeviceError(f"EngineOptions has {names}, but the graph runs on the CPU: leave it out, or use a GPU")
+    def refuse(self, names: Iterable[str], why: str) -> None:
+        """Raise DeviceError if any of these options is given; `why` completes the sentence."""
+        given = ", ".join(name for name in names if getattr(self, name) not in (None, False))
+        if given:
+            raise DeviceError(f"EngineOptions has {given}, {why}")
+
+    def refuse_gpu(self) -> None:
+        """Raise DeviceError if there are options for a GPU: for a graph that runs on the CPU."""
+        self.refuse(CUDA_OPTIONS, "but the graph runs on the CPU: leave it out, or use a GPU")

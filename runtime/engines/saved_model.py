@@ -56,9 +56,7 @@ class SavedModelBackend:
 
     def __init__(self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions) -> None:
         check_engine(path, "tensorflow", tf.__version__, metadata.engine_minimum.get("tensorflow"))
-        for name in ("cache", "cuda_graph"):
-            if getattr(options, name):
-                raise DeviceError(f"EngineOptions has {name}, which is for ONNX artifacts, but {path} is a SavedModel")
+        options.refuse(("cache", "cuda_graph"), f"which is for ONNX artifacts, but {path} is a SavedModel")
         self._path, self._metadata = path, metadata
         description = _description(path)
         check_savedmodel(description, path)
@@ -254,10 +252,8 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _choose(kind: str, index: int, options: EngineOptions) -> str:
-    if kind == "tensorrt":
-        raise DeviceError("device 'tensorrt' runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
     if kind == "cpu":
-        options.require_gpu("cpu")
+        options.refuse_gpu()
         return "cpu"
     devices = tf.config.list_physical_devices("GPU")
     if index < len(devices):
@@ -268,7 +264,7 @@ def _choose(kind: str, index: int, options: EngineOptions) -> str:
             f"device 'cuda:{index}' was requested, but tensorflow {tf.__version__} {why}: "
             "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
         )
-    options.require_gpu("cpu")
+    options.refuse_gpu()
     _logger.info("device 'auto': running on the CPU, because TensorFlow finds no CUDA device")
     return "cpu"
 

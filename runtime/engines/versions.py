@@ -24,8 +24,16 @@ def version_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in [*numbers, 0, 0, 0][:3])
 
 
-def engine_of(artifact_format: ArtifactFormat) -> tuple[str, str]:
-    """Return the package that runs a format, and its version."""
-    package = "onnxruntime" if artifact_format == "onnx" else "tensorflow"
+def engine_package(artifact_format: ArtifactFormat, device: str) -> str:
+    """Return the package that runs a format on a device, named as `Predictor.device` names it."""
+    if artifact_format == "savedmodel":
+        return "tensorflow"
+    return "openvino" if device.startswith("openvino") else "onnxruntime"
+
+
+def engine_of(artifact_format: ArtifactFormat, device: str) -> tuple[str, str]:
+    """Return the package that runs a format on a device, which is loaded, and its version."""
+    package = engine_package(artifact_format, device)
     # Not `importlib.metadata.version`: the GPU build of ONNX Runtime has another distribution name.
-    return package, str(import_module(package).__version__)
+    version = str(import_module(package).__version__)
+    return package, re.sub("-[0-9]{4,}-.*", "", version)  # OpenVINO's has build, commit and branch

@@ -107,7 +107,7 @@ class OrtBackend:
     def _choose(self, kind: str, index: int) -> Providers:
         providers = choose_providers(kind, index, self._options)
         if providers[0][0] == CPU:
-            self._options.require_gpu("cpu")
+            self._options.refuse_gpu()
         if kind != "tensorrt":
             return providers
         engines = self._cache.engines() if self._cache else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.artifact_files.onnx_file import content_digest
-from runtime.engines.ort.graph_cache import GraphCache, processor
+from runtime.engines.graph_cache import GraphCache, processor
 from runtime.engines.ort.library import ort
 from runtime.engines.ort.providers import Providers
 from runtime.errors import OutputError

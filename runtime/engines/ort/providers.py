@@ -68,9 +68,9 @@ def with_tensorrt(providers: Providers, precision: str, options: EngineOptions, 
     Raises:
         DeviceError: TensorRT cannot honor an option, or has another version than ONNX Runtime needs.
     """
-    if options.gpu_memory_limit is not None or options.cuda_graph:
-        name = "cuda_graph" if options.cuda_graph else "gpu_memory_limit"
-        raise DeviceError(f"EngineOptions has {name}, which TensorRT cannot honor: leave it out, or use device 'cuda'")
+    options.refuse(
+        ("gpu_memory_limit", "cuda_graph"), "which TensorRT cannot honor: leave it out, or use device 'cuda'"
+    )
     if not options.tf32 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
         raise DeviceError(
             "TensorRT multiplies float32 in TF32 and ONNX Runtime cannot turn it off: allow it with "

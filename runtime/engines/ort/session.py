@@ -14,9 +14,9 @@ import numpy as np
 from runtime.artifact import INPUT_NAMES
 from runtime.engines.errors import first_line, is_engines_own, is_out_of_memory
 from runtime.engines.forked import keep_in_children
+from runtime.engines.graph_cache import GRAPH, WEIGHTS
 from runtime.engines.ort.cache import ArtifactCache
 from runtime.engines.ort.cuda_work import cuda_work
-from runtime.engines.ort.graph_cache import GRAPH, WEIGHTS
 from runtime.engines.ort.library import CPU, CUDA, TENSORRT, ort
 from runtime.engines.ort.providers import Providers
 from runtime.engines.probe_model import probe_model

@@ -58,7 +58,10 @@ def test_unknown_device(device):
         parse_device(device)
     message = str(refused.value)
     assert repr(device) in message
-    assert "'auto', 'cpu', 'cuda', 'cuda:N', 'tensorrt' or 'tensorrt:N'" in message
+    assert (
+        "'auto', 'cpu', 'cuda', 'cuda:N', 'tensorrt', 'tensorrt:N', 'openvino', 'openvino:GPU' or 'openvino:NPU'"
+        in message
+    )
     assert "\n" not in message
 
 

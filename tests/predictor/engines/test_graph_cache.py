@@ -12,7 +12,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
 
 from runtime import EngineOptions, Predictor
 from runtime.artifact_files.onnx_file import metadata_entry
-from runtime.engines.ort.graph_cache import GRAPH, GraphCache
+from runtime.engines.graph_cache import GRAPH, GraphCache
 from runtime.errors import DeviceError, OutputError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -1,7 +1,7 @@
 """Optimized graphs on disk: one folder per key, used only if complete and undamaged.
 
     CACHE/graph-1f0c.../entry.json     the key, and size and checksum of the other files
-                        graph.onnx     the optimized graph
+                        graph.onnx     the optimized graph; of OpenVINO, graph.blob with the weights
                         weights.bin    its weights, mapped into memory instead of read
 
 Each writer has a hidden folder with a random name and renames it into place; the first one stays. So no process waits
@@ -34,10 +34,11 @@ _logger = logging.getLogger(__name__)
 class GraphCache:
     """One entry of the cache in a folder; the key has everything that the optimized graph depends on, as for JSON."""
 
-    def __init__(self, folder: Path, key: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, object], file: str = GRAPH) -> None:
         self._key = json.loads(json.dumps(key))
         digest = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()
         self.path = folder / f"graph-{digest[:32]}"
+        self._file = file
 
     def find(self) -> Path | None:
         """Return the optimized graph; None if there is no entry or a damaged one, which is logged."""
@@ -53,7 +54,7 @@ class GraphCache:
         if not is_sound:
             _logger.warning("the cached graph %s is damaged and is made again", self.path)
             return None
-        return self.path / GRAPH
+        return self.path / self._file
 
     @contextmanager
     def draft(self) -> Iterator[Path]:

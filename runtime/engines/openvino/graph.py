@@ -1,0 +1,167 @@
+"""Compiled graphs: opened by way of the cache if there is one, run by any number of threads."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.artifact_files.onnx_file import content_digest
+from runtime.engines.errors import is_engines_own, is_out_of_memory
+from runtime.engines.forked import keep_in_children
+from runtime.engines.graph_cache import GraphCache, processor
+from runtime.engines.openvino.devices import CPU
+from runtime.engines.openvino.library import VERSION, core, openvino
+from runtime.engines.openvino.read import read_model
+from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputError
+from runtime.one_line import utf8_path
+
+_BLOB = "graph.blob"  # in the cache
+_logger = logging.getLogger(__name__)
+
+
+class CompiledGraph:
+    """A compiled graph; each run at the same time has an infer request of its own.
+
+    Attributes:
+        inputs: OpenVINO's inputs by name.
+        places: Index of each output by name.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free: list[Any] = []
+        self.inputs = {port.any_name: port for port in compiled.inputs}
+        self._count = len(compiled.outputs)
+        self.places = {name: index for index, port in enumerate(compiled.outputs) for name in port.names}
+        keep_in_children(compiled)
+
+    def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Return the outputs in the order of the graph, as arrays that no later run changes.
+
+        Args:
+            feeds: All inputs, because OpenVINO reads memory that nobody wrote for one that is left out; others are
+                ignored.
+        """
+        return self._run(feeds)[1]
+
+    def profile(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+        """Run twice and return OpenVINO's record of each node of the second run, if it was compiled to keep one."""
+        for _ in range(2):  # the first run also chooses kernels
+            request, _ = self._run(feeds)
+        return list(request.profiling_info)
+
+    def serialized(self) -> bytes:
+        """Return the compiled graph as bytes for the cache."""
+        content: bytes = self._compiled.export_model().getvalue()
+        return content
+
+    def types(self) -> dict[str, tuple[str, int | None]]:
+        """Return NumPy dtype and rank of each input; None if the rank is unknown."""
+        return {
+            name: (port.element_type.to_dtype().name, None if rank.is_dynamic else rank.get_length())
+            for name, port in self.inputs.items()
+            for rank in [port.partial_shape.rank]
+        }
+
+    def _run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, list[npt.NDArray[Any]]]:
+        given = {name: np.asarray(feeds[name]) for name in self.inputs}
+        try:
+            request = self._free.pop()  # in one step, so without a lock
+        except IndexError:
+            request = self._compiled.create_infer_request()
+            keep_in_children(request)
+        found = request.infer(given)  # copies inputs and outputs
+        arrays = [found[index] for index in range(self._count)]
+        self._free.append(request)  # not one that failed
+        return request, arrays
+
+
+@dataclass(frozen=True)
+class GraphOpener:
+    """Compiles one `.onnx` file for a device; `cache` is a folder, `verified` as for `open_backend`."""
+
+    path: Path
+    device: str
+    properties: Mapping[str, Any]
+    cache: str | Path | None = None
+    verified: bool = True
+
+    def open(self) -> CompiledGraph:
+        """Return the compiled graph, from the cache if it is there.
+
+        Raises:
+            ArtifactError: OpenVINO refuses the file.
+            DeviceError: The device, if it is not the CPU, cannot run it.
+            OutOfMemoryError: There is too little memory.
+            OutputError: The cache cannot be written.
+        """
+        if self.cache is None:
+            return self._compile()
+        entry = self._entry(self.cache)
+        blob = entry.find()
+        if blob is not None:
+            try:
+                return CompiledGraph(core().import_model(blob.read_bytes(), self.device, dict(self.properties)))
+            except Exception as error:  # compiling the artifact itself shows whether it is sound
+                if not is_engines_own(error):
+                    raise
+                _logger.warning("openvino refuses the cached graph %s: %s", blob, reason_of(error))
+                return self._compile()
+        with entry.draft() as draft:
+            graph = self._compile()
+            try:
+                (draft / _BLOB).write_bytes(graph.serialized())
+            except OSError as error:
+                raise OutputError(f"cannot write to the cache {self.cache}: {error.strerror}") from error
+            entry.publish(draft)
+        return graph
+
+    def open_part(self, content: bytes) -> CompiledGraph:
+        """Return a compiled part of the graph, a serialized model; errors are those of `open`."""
+        return self._compile(content)
+
+    def open_profiled(self) -> CompiledGraph:
+        """Return a compiled graph that keeps a record of its nodes; errors are those of `open`."""
+        return self._compile(more={"PERF_COUNT": True})
+
+    def _compile(self, content: bytes | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> CompiledGraph:
+        source = content or utf8_path(self.path) or self.path.read_bytes()
+        try:
+            return CompiledGraph(core().compile_model(read_model(source), self.device, {**self.properties, **more}))
+        except Exception as error:
+            if not is_engines_own(error):
+                raise
+            self._raise_of(error)
+
+    def _entry(self, folder: str | Path) -> GraphCache:
+        key = {
+            "artifact": content_digest(self.path, self.verified),
+            "openvino": openvino.__version__,
+            "device": [self.device, str(core().get_property(self.device, "FULL_DEVICE_NAME"))],
+            "properties": dict(self.properties),
+            "processor": processor(),
+        }
+        return GraphCache(Path(folder), key, _BLOB)
+
+    def _raise_of(self, error: Exception) -> NoReturn:
+        """Raise our error for one of OpenVINO's."""
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"openvino ran out of memory with {self.path}: {reason_of(error)}") from error
+        if self.device != CPU:
+            raise DeviceError(
+                f"device 'openvino:{self.device}' cannot run {self.path}: {reason_of(error)}: see 'maskrcnn-export "
+                "doctor', or use device 'openvino'"
+            ) from error
+        raise ArtifactError(f"openvino {VERSION} refuses {self.path}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a message says without the places in OpenVINO's sources where it arose."""
+    places = r"Exception from \S+:\d+:|Check '.*' failed at \S+:\d+:|FrontEnd API failed with \w+:"
+    return " ".join(re.sub(places, "", str(error)).split())[:300].rstrip(".") or type(error).__name__

@@ -1,0 +1,41 @@
+"""Reads ONNX models so that they mean in OpenVINO what they mean in ONNX."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.artifact import NMS_THRESHOLD, SCORE_THRESHOLD
+from runtime.artifact_files.onnx_cut import ELEMENT_TYPES, CutModel
+from runtime.artifact_files.protobuf import map_file
+from runtime.engines.openvino.library import core, openvino
+
+_SMALLEST = np.finfo(np.float32).tiny
+
+
+def read_model(source: str | bytes) -> Any:
+    """Read a model from a path or its bytes; thresholds with defaults, as in older artifacts, become plain inputs.
+
+    OpenVINO takes inputs with defaults for constants.
+    """
+    cut = CutModel(source if isinstance(source, bytes) else map_file(Path(source)))
+    optional = cut.optional_inputs & {SCORE_THRESHOLD, NMS_THRESHOLD}
+    scalar = (ELEMENT_TYPES["tensor(float)"], ())
+    model = core().read_model(cut.part(dict.fromkeys(optional, scalar)) if optional else source)
+    for node in model.get_ops():
+        if node.get_type_name() == "NonMaxSuppression":
+            _suppress_above_threshold(node)
+    return model
+
+
+def _suppress_above_threshold(node: Any) -> None:
+    """Raise a node's threshold to the next float32: ONNX suppresses an IoU above it, OpenVINO also one that equals it.
+
+    For a threshold of 0, OpenVINO would suppress boxes that do not even touch.
+    """
+    ops = openvino.opset13
+    threshold = node.input_value(3)
+    # Between half a unit in the last place and one and a half, so the sum rounds to the next number.
+    unit = ops.multiply(threshold, np.float32(0.6 * 2**-23))
+    raised = ops.add(threshold, ops.maximum(unit, _SMALLEST))
+    node.input(3).replace_source_output(raised.output(0))
