@@ -11,7 +11,8 @@ from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.commands.console import dataset_report, progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import build_network, names_demo, open_checkpoint
+from maskrcnn.commands.shared import build_network, find_artifact, names_demo, open_checkpoint
+from runtime.artifact_files.savedmodel_folder import MANIFEST
 
 
 def annotated(path: Path | None, class_names: tuple[str, ...], images: Path | None = None) -> Any:
@@ -40,6 +41,15 @@ def load(checkpoint: Path, choices: Choices, exclude_heads: bool) -> tuple[Any, 
         progress("the excluded layers have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
     return model, {"checkpoint": facts, "source": None if loaded.excluded else opened.family}
+
+
+def split_paths(paths: list[Path]) -> tuple[list[Path], Path | None]:
+    """Divide the arguments of a benchmark into artifacts and, if the last is none, what to predict."""
+    last = paths[-1]
+    is_folder = any((last / name).is_file() for name in (MANIFEST, "saved_model.pb"))
+    is_artifact = len(paths) == 1 or last.suffix == ".onnx" or is_folder or names_demo(last)
+    artifacts = paths if is_artifact else paths[:-1]
+    return [find_artifact(path) for path in artifacts], None if is_artifact else last
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, BadParameter, Exit, Option, Typer
 
 from export import console
-from export.arguments import annotated, errors, load
+from export.arguments import annotated, errors, load, split_paths
 from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
@@ -34,6 +34,7 @@ from runtime.artifact import Precision, Target as Engine, Thresholds
 app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
+_all_engines = partial(Option, rich_help_panel="All engines")
 _CHECKPOINT = "CHECKPOINT|demo"
 Checkpoint = Annotated[Path, Argument(metavar=_CHECKPOINT, help=shared.CHECKPOINT_KINDS)]
 Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
@@ -237,13 +238,26 @@ def inspect(artifact: Artifact) -> None:
 
 
 @app.command()
-def benchmark(
-    artifact: Artifact,
-    image: Annotated[
-        Path | None, Argument(metavar="IMAGE", help="Image to predict.", show_default="the demo image")
-    ] = None,
+def benchmark(  # noqa: PLR0913  (one argument per option)
+    paths: Annotated[
+        list[Path],
+        Argument(
+            metavar="ARTIFACT... [IMAGE]",
+            help="An .onnx file or SavedModel folder, or demo; with --all, several of one model. Then the image to "
+            "predict, with --all an image or a folder of images; the demo image or those of --truth without it.",
+            show_default=False,
+        ),
+    ],
     *,
-    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="JSON file for the results.")] = None,
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="JSON file for the results; with --all, a folder for benchmark.json and benchmark.svg.",
+        ),
+    ] = None,
     chart: Annotated[Path | None, Option(metavar="FILE", help="PNG or SVG chart of the time by operator type.")] = None,
     device: Device = "auto",
     batch: Annotated[
@@ -251,15 +265,54 @@ def benchmark(
     ] = None,
     runs: Annotated[int, Option(min=1, metavar="N", help="Number of timed runs per case.")] = 20,
     force: Force = False,
+    everything: Annotated[
+        bool, _all_engines("--all", help="Compare all engines, precisions and numbers of threads that work here.")
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        _all_engines(
+            metavar="DATASET",
+            help="Annotated images to measure the accuracy on.",
+            show_default="the float32 detections on the images",
+        ),
+    ] = None,
+    truth_images: Annotated[
+        Path | None, _all_engines(metavar="FOLDER", help="Folder of the images of --truth.", show_default="found")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        _all_engines(
+            **shared.RANGE,
+            metavar="AP",
+            help="Largest drop of average precision of what is recommended.",
+            show_default="0.005",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        _all_engines(min=1, metavar="N", help="Measure the accuracy on the first N images only.", show_default="200"),
+    ] = None,
 ) -> None:
-    """Measure the latency of an artifact by step, batch size, number of detections and operator type."""
+    """Measure the latency of an artifact by step, batch size, number of detections and operator type.
+
+    With --all, compare every engine, precision and number of threads instead, and recommend one.
+    """
+    artifacts, image = split_paths(paths)
+    if everything:
+        if chart is not None or device != "auto" or batch is not None:
+            raise BadParameter("--chart, --device and --batch are not for --all")
+        _compare(artifacts, image, output, force, truth, truth_images, max_drop=max_drop, runs=runs, limit=limit)
+        return
+    if len(artifacts) > 1 or truth or truth_images or max_drop is not None or limit is not None:
+        raise BadParameter("several artifacts, --truth, --truth-images, --max-drop and --limit need --all")
     if chart is not None and chart.suffix not in (".png", ".svg"):
         raise BadParameter(f"{chart.name} ends in neither .png nor .svg", param_hint="--chart")
     with errors("predict"):
-        from export.benchmark import benchmark as measure  # noqa: PLC0415
+        from export.benchmark.artifact import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
         from runtime.atomic import atomic_write, check_output  # noqa: PLC0415
 
+        (artifact,) = artifacts
         for path in (output, chart):
             if path is not None:
                 check_output(path, overwrite=force)
@@ -277,6 +330,33 @@ def benchmark(
             with atomic_write(chart, overwrite=force) as path:
                 figure.savefig(path, format=chart.suffix.lstrip("."), dpi=144)
             written(chart)
+
+
+def _compare(
+    artifacts: list[Path],
+    image: Path | None,
+    output: Path | None,
+    force: bool,
+    truth: Path | None,
+    truth_images: Path | None,
+    **numbers: Any,
+) -> None:
+    """Run `benchmark --all`; a number that is None has its default."""
+    with errors("train"):
+        from export.benchmark.comparison import compare, timed_pictures  # noqa: PLC0415
+        from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
+
+        if output is not None:
+            from export.benchmark.files import check_outputs, write_files  # noqa: PLC0415
+
+            check_outputs(output, overwrite=force)
+        dataset = None if truth is None else annotated(truth, read_metadata(artifacts[0]).class_names, truth_images)
+        given = {name: value for name, value in numbers.items() if value is not None}
+        found = compare(artifacts, timed_pictures(image, dataset), dataset, **given, progress=progress)
+        console.comparison(found)
+        if output is not None:
+            for path in write_files(found, output, overwrite=force):
+                written(path)
 
 
 @app.command()

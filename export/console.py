@@ -12,7 +12,8 @@ from runtime.one_line import one_line
 _KINDS = {"inputs": "inputs, set by every run", "constants": "constants; higher scores can be asked for"}
 
 if TYPE_CHECKING:
-    from export.benchmark import Benchmark
+    from export.benchmark.artifact import Benchmark
+    from export.benchmark.comparison import Comparison
     from export.doctor.finding import DoctorFinding
     from export.verify.verdict import Verdict
 
@@ -152,6 +153,40 @@ def benchmark(found: "Benchmark") -> None:
     memory = "unknown" if found.peak_memory is None else f"{found.peak_memory:.0f} MB"
     lines.append(f"  peak memory {memory};  {_pairs(found.machine)}")
     show(lines)
+
+
+def comparison(found: "Comparison") -> None:
+    """Print a row per configuration, the fastest first, and the line of Python that opens the best."""
+    ran = [row for row in found.rows if row.rounds]
+    names = {id(row): (found.name(row), row.engine, row.device, row.precision) for row in found.rows}
+    widths = [max(len(cell) for cell in column) for column in zip(*names.values(), strict=True)]
+    judged = f"mask AP against {found.against}: {found.objects} objects in {found.pictures} images"
+    lines = [f"{found.timed} images in {found.runs} rounds; {judged if found.against else 'no average precision'}"]
+    titles = _row(("artifact", "engine", "device", "precision"), widths)
+    lines.append(f"  {titles}  threads        ms  images/s       MB  file MB      AP     drop")
+    for place, row in enumerate(ran):
+        mark = "*" if place == found.best else "=" if place in found.equal else " "
+        numbers = [
+            f"{'-' if row.threads is None else row.threads:>7}",
+            f"{row.milliseconds['total']:8.1f}",
+            f"{row.pictures_per_second:8.2f}",
+            f"{'-' if row.memory is None else round(row.memory):>7}",
+            f"{row.megabytes:7.1f}",
+            f"{'-' if row.average_precision is None else f'{row.average_precision:.4f}':>6}",
+            f"{'-' if row.drop is None else f'{row.drop:.4f}':>7}",
+        ]
+        lines.append(f"{mark} {_row(names[id(row)], widths)}  " + "  ".join(numbers))
+    lines += [f"  {_row(names[id(row)], widths)}  not run: {row.reason}" for row in found.rows if not row.rounds]
+    best = ran[found.best]
+    allowed = f" with a drop of at most {found.max_drop:g}" if found.against else ""
+    lines.append(f"fastest{allowed} (*): {best.milliseconds['total']:.1f} ms")
+    if found.equal:
+        lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} others")
+    show([*lines, best.python])
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def findings(found: "Sequence[DoctorFinding]") -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.model import MaskRCNN
 from runtime.arguments import count, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
@@ -15,10 +16,6 @@ from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import letterbox_picture, to_detections
-
-# Average precision ranks all predictions of a dataset, including those that a user would not want to see: each one that
-# is left out ends the precision-recall curve earlier. Below this score, almost none is correct.
-EVALUATION_SCORE_THRESHOLD = 0.05
 
 
 class CheckpointPredictor:

@@ -21,8 +21,8 @@ from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.callbacks import Say, say_nothing
-from maskrcnn.checkpoint_predictor import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.checkpoints.families.family_file import FamilyFile
+from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN

@@ -315,6 +315,11 @@ def _check_min_side(value: float | None) -> None:
     require(value is None or value >= 0, f"min_side is {value}: expected a number of pixels, 0 or more, or none")
 
 
+# Average precision ranks all predictions of a dataset, including those that a user would not want to see: each one that
+# is left out ends the precision-recall curve earlier. Below this score, almost none is correct.
+EVALUATION_SCORE_THRESHOLD = 0.05
+
+
 @dataclass(frozen=True)
 class DetectionConfig:
     """Which proposals become detections.

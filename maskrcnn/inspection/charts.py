@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ _STYLE: Any = {
     "ytick.color": _INK,
 }
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "inspection"}
+_MARKERS = "osD^vPX"
 # Longest name that is not shortened, and largest number of bars.
 _LONGEST_NAME, _MOST_BARS = 28, 30
 
@@ -132,6 +133,46 @@ def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) ->
         if curves:
             axes.legend(fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+class Point(NamedTuple):
+    """A point of a chart, and what is written beside it."""
+
+    x: float
+    y: float
+    text: str
+
+
+def trade_off_chart(
+    series: Mapping[str, Sequence[Point]], best: Point, floor: float, axes_names: tuple[str, str], title: str
+) -> Figure:
+    """Return a chart of points in series, of which less is better across and more is better up.
+
+    Args:
+        series: Points by name, in a color and shape of their own.
+        best: The point to mark with a ring.
+        floor: The lowest value that is good enough, drawn as a line.
+        axes_names: Names of both axes.
+        title: Title of the chart.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure((7.2, 3.8 + 0.1 * len(series)), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel=axes_names[0], ylabel=axes_names[1])
+        axes.axhline(floor, color=_INK, linewidth=0.8, linestyle="--", label="lowest allowed")
+        axes.plot([best.x], [best.y], "o", markersize=15, color=_INK, fillstyle="none", label="fastest allowed")
+        above: Any = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        for place, (name, points) in enumerate(series.items()):
+            marker, color = _MARKERS[place % len(_MARKERS)], f"C{place % 10}"
+            across, up = [point.x for point in points], [point.y for point in points]
+            axes.plot(across, up, marker=marker, markersize=7, color=color, linewidth=0.8, alpha=0.85, label=name)
+            for point in points:
+                axes.annotate(point.text, (point.x, point.y), **above)
+        heights = [point.y for points in series.values() for point in points] + [floor]
+        room = max(0.15 * (max(heights) - min(heights)), 0.001)
+        axes.set_ylim(min(heights) - room, max(heights) + 2 * room)
+        axes.set_xlim(0, 1.08 * max(point.x for points in series.values() for point in points))
+        figure.legend(loc="outside lower left", ncols=2, fontsize=8)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -109,8 +110,8 @@ def benchmark(
         {"picture": list(letterbox.image_size), "input": list(prepared.shape[:2])},
         timings,
         dict(sorted(operators.items(), key=lambda row: -row[1])),
-        _peak_memory(),
-        _machine(predictor),
+        peak_memory(),
+        machine() | dict([engine_of(predictor.metadata.format, predictor.device)]),
     )
 
 
@@ -139,7 +140,12 @@ def _timing(batch: int, count: int, rows: npt.NDArray[np.float64]) -> Timing:
     return Timing(batch, count, len(rows), percentiles, 1000 * batch / percentiles["total"]["p50"])
 
 
-def _peak_memory() -> float | None:
+def peak_memory() -> float | None:
+    """Return the largest resident set of this process, in megabytes; None where nothing counts it."""
+    status = Path("/proc/self/status")  # Linux: `ru_maxrss` would be at least that of the process that started this one
+    found = re.search(r"^VmHWM:\s+(\d+)", status.read_text(encoding="ascii"), re.MULTILINE) if status.exists() else None
+    if found is not None:
+        return int(found[1]) / 1024
     try:
         import resource  # noqa: PLC0415  (POSIX only)
     except ModuleNotFoundError:
@@ -148,13 +154,12 @@ def _peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _machine(predictor: Predictor) -> dict[str, str]:
-    package, version = engine_of(predictor.metadata.format, predictor.device)
+def machine() -> dict[str, str]:
+    """Describe where and when something was measured."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
         "system": platform.platform(),
         "python": platform.python_version(),
-        package: version,
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -1,0 +1,119 @@
+"""The engines, precisions and numbers of threads in which the artifacts of a model can run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.artifact import ArtifactFormat, Metadata
+from runtime.artifact_files.read import read_metadata
+from runtime.engines.processors import usable_cores
+from runtime.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run artifacts of one format.
+
+    Attributes:
+        engine: Its name in the table.
+        format: Of the artifacts that it runs.
+        device: As for `Predictor`.
+        options: Of `EngineOptions`, besides `threads`.
+        precision: What it computes in; None: the artifact's own precision. Others are for float32 artifacts only.
+    """
+
+    engine: str
+    format: ArtifactFormat
+    device: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    precision: str | None = None
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether the number of threads matters."""
+        return self.device in ("cpu", "openvino")
+
+
+WAYS = (
+    Way("ONNX Runtime", "onnx", "cpu"),
+    Way("ONNX Runtime", "onnx", "cuda"),
+    Way("ONNX Runtime, recorded", "onnx", "cuda", {"cuda_graph": True}),
+    Way("TensorRT", "onnx", "tensorrt", {"tf32": True}),
+    Way("OpenVINO", "onnx", "openvino"),
+    Way("OpenVINO", "onnx", "openvino:GPU"),
+    Way("TensorFlow", "savedmodel", "cpu"),
+    Way("TensorFlow", "savedmodel", "cuda"),
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """An artifact, a way to run it, and a number of threads; None where the device has its own."""
+
+    artifact: Path
+    precision: str
+    way: Way
+    threads: int | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of `EngineOptions`."""
+        return dict(self.way.options) | ({} if self.threads is None else {"threads": self.threads})
+
+    @property
+    def python(self) -> str:
+        """One line of Python that opens it."""
+        names = ("EngineOptions, " if self.options else "") + "Predictor"
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        engine = f", engine=EngineOptions({options})" if options else ""
+        return (
+            f"from runtime import {names}; predictor = Predictor({str(self.artifact)!r}, {self.way.device!r}{engine})"
+        )
+
+    def __str__(self) -> str:
+        threads = {None: "", 1: ", 1 thread"}.get(self.threads, f", {self.threads} threads")
+        return f"{self.artifact.name} in {self.way.engine} on {self.way.device}, {self.precision}{threads}"
+
+
+def read_artifacts(paths: Iterable[Path]) -> dict[Path, Metadata]:
+    """Return the metadata of artifacts by path.
+
+    Raises:
+        ArtifactError: An artifact cannot be used, is given twice, or comes from another checkpoint than the first.
+    """
+    found: dict[Path, Metadata] = {}
+    for path in paths:
+        if path in found:
+            raise ArtifactError(f"{path} is given twice: name each artifact once")
+        found[path] = read_metadata(path)
+        first = next(iter(found))
+        for what, value in (("checkpoint", _checkpoint), ("class names", lambda metadata: metadata.class_names)):
+            if value(found[path]) != value(found[first]):
+                raise ArtifactError(
+                    f"{path} is another model than {first}, with other {what}: compare artifacts of one checkpoint"
+                )
+    return found
+
+
+def configurations(artifacts: Mapping[Path, Metadata]) -> list[list[Configuration]]:
+    """Return every way to run each artifact, as a group with its numbers of threads, the largest first."""
+    return [
+        [Configuration(path, way.precision or metadata.precision, way, threads) for threads in thread_counts(way)]
+        for path, metadata in artifacts.items()
+        for way in WAYS
+        if way.format == metadata.format and (way.precision is None or metadata.precision == "fp32")
+    ]
+
+
+def thread_counts(way: Way) -> Sequence[int | None]:
+    """Return the numbers of threads to try: all that the process may use, half of more than 4, and 1."""
+    if not way.on_processor:
+        return (None,)
+    cores = usable_cores()
+    return sorted({1, cores, *([cores // 2] if cores > 4 else [])}, reverse=True)
+
+
+def _checkpoint(metadata: Metadata) -> str | None:
+    """Identify the checkpoint by its digest or, if none was recorded, by its name."""
+    return metadata.checkpoint.get("sha256") or metadata.checkpoint.get("name")

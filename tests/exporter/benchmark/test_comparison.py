@@ -1,0 +1,225 @@
+"""`maskrcnn-export benchmark --all`: what is compared, what is recommended, and that the line it prints runs."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from export.arguments import split_paths
+from export.benchmark import configurations as ways
+from export.benchmark.comparison import Row, are_equal, compare, ranked, timed_pictures
+from export.benchmark.configurations import WAYS, Configuration, Way, configurations, read_artifacts
+from export.benchmark.files import write_files
+from export.benchmark.worker import Worker
+from export.cli import app
+from maskrcnn.demo import demo_dataset
+from runtime.artifact_files.read import read_metadata
+from runtime.errors import ArtifactError, EngineError, ImageError, InputError
+
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "maskrcnn" / "demo.onnx"
+CPU, CUDA = WAYS[0], WAYS[1]
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+def row(rounds, score, precision="fp32", reason=""):
+    return Row("a.onnx", "engine", "cpu", precision, 1, {}, 1.0, "", {}, rounds, average_precision=score, reason=reason)
+
+
+@pytest.fixture
+def two_ways(monkeypatch):
+    """Two threads and one on the CPU, and a device that is absent."""
+    monkeypatch.setattr(ways, "WAYS", (CPU, replace(CUDA, device="cuda:7")))
+    monkeypatch.setattr(ways, "usable_cores", lambda: 2)
+
+
+def test_the_whole_table(two_ways, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT / "maskrcnn")
+    ballast = np.ones(100_000_000)  # 800 MB of this process are not the engine's
+    found = compare(["demo.onnx"], [], demo_dataset(), runs=2)
+    ran, absent = found.rows[:2], found.rows[2]
+    assert {each.threads for each in ran} == {1, 2}
+    for each in ran:
+        assert list(each.milliseconds) == ["pre", "model", "post", "total"]
+        assert each.milliseconds["total"] == pytest.approx(np.median(each.rounds))
+        assert each.pictures_per_second == pytest.approx(1000 / each.milliseconds["total"])
+        assert len(each.rounds) == 2
+        assert 30 < each.memory < ballast.nbytes / 1e6
+        assert (each.drop, each.precision, each.megabytes) == (0, "fp32", DEMO.stat().st_size / 1e6)
+        assert each.average_precision > 0.8
+    assert "CUDA" in absent.reason
+    assert (absent.rounds, absent.memory, absent.average_precision) == ([], None, None)
+    assert (found.against, found.pictures, found.objects, found.timed) == ("annotations", 1, 7, 1)
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{found.rows[found.best].python}; print(predictor('demo.jpg'), predictor.device)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("7 detections")
+    paths = write_files(found, tmp_path, overwrite=False)
+    assert [path.name for path in paths] == ["benchmark.json", "benchmark.svg"]
+    assert json.loads(paths[0].read_text())["rows"][2]["reason"] == absent.reason
+    assert "<svg" in paths[1].read_text()
+    assert "<svg" in write_files(replace(found, against=""), tmp_path, overwrite=True)[1].read_text()
+
+
+def test_as_it_is_typed(two_ways, tmp_path):
+    result = call("demo", ROOT / "maskrcnn" / "demo.jpg", "--all", "--runs", 1, "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "against float32 detections: 7 objects in 1 images",
+        "1.0000",
+        "not run: ",
+        "import EngineOptions",
+    ):
+        assert words in result.output
+    again = call("demo", "--all", "-o", tmp_path)
+    assert again.exit_code == 6
+    assert "opening" not in again.output
+
+
+def test_nothing_runs(monkeypatch):
+    monkeypatch.setattr(ways, "WAYS", (replace(CUDA, device="cuda:7"),))
+    result = call("demo", "--all")
+    assert result.exit_code == 3
+    assert "no configuration runs on this machine: demo.onnx in ONNX Runtime on cuda:7" in result.output
+
+
+def test_a_process_that_ends_is_an_error_and_an_image_is_not_the_engines(picture):
+    with contextlib.closing(Worker(Configuration(DEMO, "fp32", CPU, 1), ("BG",))) as worker:
+        worker.open()
+        with pytest.raises(ImageError, match="nowhere"):
+            worker.time(["nowhere.png"])
+    with contextlib.closing(Worker(Configuration(DEMO, "fp32", CPU, 1), ("BG",))) as worker:
+        worker.open()
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match="ended with -9"):
+            worker(picture)
+
+
+def test_the_best_is_the_fastest_within_the_allowed_drop():
+    rows, best, equal = ranked(
+        [row([20] * 9, 0.89), row([], None, reason="absent"), row([5] * 9, 0.80, "int8"), row([9] * 9, 0.887, "bf16")],
+        0.005,
+    )
+    assert [each.rounds[:1] for each in rows] == [[5], [9], [20], []]
+    assert (best, equal) == (1, [])
+    assert [None if each.drop is None else round(each.drop, 3) for each in rows] == [0.09, 0.003, 0, None]
+    assert ranked(rows, 0.1)[1] == 0
+    assert ranked(rows, 0.0)[1] == 2
+
+
+def test_without_float32_the_highest_is_the_reference_and_without_accuracy_the_fastest_wins():
+    rows = [row([5] * 9, 0.80, "int8"), row([9] * 9, 0.88, "fp16")]
+    assert ranked(rows, 0.01)[1] == 1
+    assert ranked([replace(each, average_precision=None) for each in rows], 0.01)[1] == 0
+
+
+def test_load_that_hits_a_whole_round_changes_nothing():
+    """The slower one was lucky with its rounds: its plain median is lower."""
+    load = np.array([1, 1, 1, 1, 9, 9, 9, 9, 9])
+    fast, slow = load * 10.0, load * 11.0
+    fast[0], slow[4:6] = 95, 60
+    assert np.median(slow) < np.median(fast)
+    rows, best, _ = ranked([row(slow.tolist(), 0.5), row(fast.tolist(), 0.5)], 0)
+    assert rows[best].rounds == fast.tolist()
+
+
+@pytest.mark.parametrize(
+    ("ratios", "equal"),
+    [
+        ([1.3] * 9, False),
+        ([1.01] * 9, True),
+        ([1.3] * 8 + [0.8], False),
+        ([1.3] * 5 + [0.9] * 4, True),
+        ([1.3] * 4, True),  # too few to tell
+        ([0.7] * 9, False),
+    ],
+)
+def test_what_is_noise(ratios, equal):
+    assert are_equal(np.full(len(ratios), 10.0), 10 * np.array(ratios)) == equal
+
+
+def test_every_way_and_number_of_threads(monkeypatch):
+    monkeypatch.setattr(ways, "usable_cores", lambda: 6)
+    fp32 = read_metadata(DEMO)
+    found = configurations({Path("a.onnx"): fp32, Path("b"): replace(fp32, format="savedmodel")})
+    counts = {(group[0].artifact.name, group[0].way.device): [each.threads for each in group] for group in found}
+    assert counts["a.onnx", "cpu"] == counts["b", "cpu"] == [6, 3, 1]
+    assert counts["a.onnx", "cuda"] == counts["b", "cuda"] == [None]
+    assert {way.format for way in WAYS} == {"onnx", "savedmodel"}
+
+
+def test_a_precision_of_the_engine_is_for_float32_artifacts(monkeypatch):
+    monkeypatch.setattr(ways, "WAYS", (Way("engine", "onnx", "cpu", {"tf32": True}, "low"),))
+    fp32 = read_metadata(DEMO)
+    groups = configurations({Path("a.onnx"): fp32, Path("b.onnx"): replace(fp32, precision="int8")})
+    assert {str(each.artifact) for group in groups for each in group} == {"a.onnx"}
+    assert groups[0][0].precision == "low"
+    assert "engine=EngineOptions(tf32=True, threads=" in groups[0][0].python
+
+
+@pytest.mark.parametrize(
+    "change", [{"checkpoint": {"name": "demo model", "sha256": "0"}}, {"class_names": ("BG", "a", "b", "c")}]
+)
+def test_artifacts_of_different_models_are_refused(change, tmp_path, monkeypatch):
+    fp32 = read_metadata(DEMO)
+    monkeypatch.setattr(ways, "read_metadata", lambda path: replace(fp32, **change) if path.name == "b.onnx" else fp32)
+    with pytest.raises(ArtifactError, match=r"b\.onnx is another model than .*a\.onnx"):
+        read_artifacts([tmp_path / "a.onnx", tmp_path / "c.onnx", tmp_path / "b.onnx"])
+    with pytest.raises(ArtifactError, match="given twice"):
+        read_artifacts([tmp_path / "a.onnx"] * 2)
+
+
+def test_arguments_are_artifacts_and_then_an_image(tmp_path):
+    for name in ("ours/assets/artifact.json", "foreign/saved_model.pb", "pictures/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    onnx, ours, foreign, pictures = tmp_path / "a.onnx", *(tmp_path / n for n in ("ours", "foreign", "pictures"))
+    assert split_paths([Path("demo")]) == ([DEMO], None)
+    assert split_paths([onnx, ours]) == ([onnx, ours], None)
+    assert split_paths([ours, foreign]) == ([ours, foreign], None)
+    assert split_paths([onnx, ours, pictures]) == ([onnx, ours], pictures)
+    assert split_paths([onnx, Path("a.jpg")]) == ([onnx], Path("a.jpg"))
+    assert timed_pictures(pictures, None) == [pictures / "a.png"]
+    assert timed_pictures(None, demo_dataset()) == []
+    assert timed_pictures(None, None) == [ROOT / "maskrcnn" / "demo.jpg"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a.onnx", "b.onnx"),
+        ("demo", "--truth", "data.json"),
+        ("demo", "--max-drop", 0.1),
+        ("demo", "--limit", 5),
+        ("demo", "--all", "--device", "cpu"),
+        ("demo", "--all", "--batch", 2),
+        ("demo", "--all", "--chart", "a.png"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "--all" in result.output
+
+
+def test_numbers_out_of_range():
+    for wrong in ({"runs": 0}, {"limit": 0}):
+        with pytest.raises(InputError, match="at least 1"):
+            compare([DEMO], [], demo_dataset(), **wrong)
+    with pytest.raises(InputError, match="nothing to time"):
+        compare([DEMO], [])
