@@ -233,8 +233,14 @@ def _images(pictures: Sequence[Path], truth: Dataset | None) -> list[ImageSource
 def _opened(
     artifacts: Mapping[Path, Metadata], images: Sequence[ImageSource], stack: ExitStack, progress: Say
 ) -> Iterator[list[_Entry]]:
-    """Open and warm up every configuration; of a group whose first does not run, only that one is returned."""
+    """Open and warm up every configuration.
+
+    Of a group whose first does not run, only that one is returned, and no other group of its device and artifact.
+    """
+    absent: set[tuple[Path, str]] = set()
     for group in configurations(artifacts):
+        if (group[0].artifact, group[0].way.device) in absent:
+            continue
         entries: list[_Entry] = []
         for configuration in group:
             if entries and entries[0].worker is None:
@@ -250,6 +256,8 @@ def _opened(
                 entry.speed = worker.time(images[:1])[0][TOTAL]
             except EngineError as error:
                 entry.fail(error)
+        if entries[0].worker is None:
+            absent.add((group[0].artifact, group[0].way.device))
         yield entries
 
 
