@@ -23,14 +23,14 @@ def detect(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Give each proposal its best class, refine and clip its box, apply NMS per class, and keep the best.
 
-    With `candidates` "every_class", a proposal counts as one of each class whose score is high enough.
+    With `candidates` "every_class", a proposal counts as one of each class whose score is above the threshold.
 
     Args:
         proposals: float32 [B, N, 4] in the frame of the network; zero rows take part, as in the original.
         probs: float32 [B, N, K]; class 0 is the background.
         deltas: float32 [B, N, K, 4] in units of the configuration's `box_std`.
         windows: float32 [B, 4] in the frame of the network, where the image lies inside the padding.
-        score_threshold: Scalar, lowest score kept.
+        score_threshold: Scalar, lowest score kept; with "every_class", scores are above it, as in other packages.
         nms_threshold: Scalar, largest IoU within a class.
         tap: If given, NMS is `nms.suppress_in_steps` with it, else `nms.suppress`.
 
@@ -80,7 +80,7 @@ def _detect_every_class(
     nms_threshold: tf.Tensor | float,
     tap: Tap | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Do what `detect` does, where a proposal is a candidate of each class whose score is high enough.
+    """Do what `detect` does, where a proposal is a candidate of each class whose score is above the threshold.
 
     Each class has its own box, and equal scores keep the order of proposals, then of classes. Rows of proposals without
     area, which stand for no proposal, are no candidates.
@@ -90,7 +90,7 @@ def _detect_every_class(
     box_deltas = deltas[..., 1:, :] * tf.constant(config.model.box_std, tf.float32)
     refined = _decode(proposals[:, :, None, :], box_deltas, config)  # [B, N, K - 1, 4]
     refined = box_ops.clip(refined, windows[:, None, None, :])
-    kept = (scores >= score_threshold) & (box_ops.areas(proposals) > 0.0)[..., None]
+    kept = (scores > score_threshold) & (box_ops.areas(proposals) > 0.0)[..., None]
     if rules.drop_empty_boxes:
         kept &= box_ops.areas(refined) > 0.0
     if rules.min_side is not None:

@@ -98,6 +98,12 @@ class Metadata:
         """The lowest score threshold that a run can have."""
         return self.score_threshold if self.thresholds == "constants" else 0.0
 
+    @property
+    def candidates(self) -> str:
+        """The rule by which proposals become detections, "best_class" (a score may equal the threshold) or "every_class"."""
+        detection = self.config.get("detection")
+        return str(detection.get("candidates", "best_class")) if isinstance(detection, Mapping) else "best_class"
+
     def to_json(self) -> str:
         """Return compact JSON with the schema version, the tensors, and the verdict's digest."""
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}

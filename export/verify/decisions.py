@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.verify.tolerances import DECISION_MARGIN, MASKS
+from export.verify.tolerances import DECISION_MARGIN, MASKS, STAGES
 from maskrcnn.configuration.model import Config, RoiLevel
 from maskrcnn.evaluation.metrics import box_iou
 
@@ -30,6 +30,28 @@ class _Chosen:
     boxes: Array
     scores: Array
     class_ids: Array
+
+
+def explain_scores(reference: Mapping[str, Array], other: Mapping[str, Array]) -> list[str]:
+    """Return why scores of equal boxes differ by more than the box head rounds: rounding of the boxes, amplified.
+
+    Empty unless that explains all of them. Arguments are those of `explain_masks`.
+    """
+    sides = [_detections(run) for run in (reference, other)]
+    distance = np.abs(sides[0].boxes[:, None] - sides[1].boxes[None]).max(axis=-1, initial=0)
+    distance[sides[0].class_ids[:, None] != sides[1].class_ids[None]] = np.inf
+    if not distance.size:
+        return []
+    partners = distance.argmin(axis=1)
+    boxes = distance[np.arange(len(partners)), partners]
+    scores = np.abs(sides[0].scores - sides[1].scores[partners])
+    rows = np.flatnonzero((scores > STAGES["class_probs"].bound) & (boxes <= _SAME_BOX))
+    if not all(0 < boxes[row] < DECISION_MARGIN for row in rows):
+        return []
+    return [
+        f"box head: the score of row {row} differs by {scores[row]:.1e}, its box by {boxes[row]:.1e} of the image"
+        for row in rows
+    ]
 
 
 def explain_masks(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from export.convert.trace import STAGES, Stage, border, trace
 from export.verify import tolerances
 from export.verify.compare import RowDifferences, compare_rows, difference
-from export.verify.decisions import explain_masks, explain_rows
+from export.verify.decisions import explain_masks, explain_rows, explain_scores
 from export.verify.verdict import StageResult
 from maskrcnn import boxes as box_ops
 from maskrcnn.anchors import model_anchors
@@ -118,7 +118,7 @@ class Difference:
             )
         reasons: list[list[str]] = []
         if not rows.scores_within:
-            reasons.append(_explain_scores(rows))
+            reasons.append(_explain_scores(rows) or explain_scores(model, other))
         if not rows.masks_within:
             reasons.append(explain_masks(model, other, size, config.model.roi_level))
         if rows.unmatched or rows.swapped:

@@ -326,8 +326,8 @@ class DetectionConfig:
 
     Attributes:
         max_detections: Rows of every output tensor.
-        min_score: Lowest score kept (>=); 0 keeps everything except background. Default of an artifact's
-            `score_threshold`.
+        min_score: Lowest score kept (>=); 0 keeps everything except background. With "every_class", scores must be
+            above it, as in other packages. Default of an artifact's `score_threshold`.
         nms_threshold: Largest IoU that two detections of one class may have. Default of an artifact's
             `nms_threshold`.
         drop_empty_boxes: Drop boxes without area before the best are chosen. The original keeps them, and they can

@@ -28,6 +28,7 @@ class Candidates:
         scores: float32 [N]; equal scores in the order of the proposals.
         drop_empty: Whether boxes without area are left out before NMS.
         max_detections: Largest number of detections.
+        above: Whether scores must be above the threshold, not only reach it.
     """
 
     proposals: int
@@ -37,6 +38,7 @@ class Candidates:
     scores: Floats
     drop_empty: bool
     max_detections: int
+    above: bool
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -109,12 +111,14 @@ def find_candidates(run: StageRun) -> Candidates:
         scores[rows],
         detection.drop_empty_boxes,
         detection.max_detections,
+        detection.candidates == "every_class",
     )
 
 
 def compose(candidates: Candidates, score_threshold: float, nms_threshold: float) -> FinalSteps:
     """Keep the candidates that reach the score threshold, apply NMS within each class, and keep the best."""
-    enough = candidates.scores >= np.float32(score_threshold)
+    threshold = np.float32(score_threshold)
+    enough = candidates.scores > threshold if candidates.above else candidates.scores >= threshold
     if candidates.drop_empty:
         enough &= candidates.areas > 0
     confident = np.flatnonzero(enough)

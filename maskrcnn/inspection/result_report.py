@@ -84,6 +84,7 @@ def _interactive(
         "boxes": candidates.boxes.tolist(),
         "hasArea": has_area.tolist(),
         "dropEmpty": candidates.drop_empty,
+        "above": candidates.above,
         "max": candidates.max_detections,
         "score": run.score_threshold,
         "nms": run.nms_threshold,

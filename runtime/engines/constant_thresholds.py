@@ -31,7 +31,9 @@ class ConstantThresholds:
         if lowest is None:
             return outputs
         rows = np.arange(outputs[SCORES].shape[1])
-        kept = (rows < outputs[NUM_DETECTIONS][:, None]) & (outputs[SCORES] >= lowest)
+        scores = outputs[SCORES]
+        enough = scores > lowest if self._metadata.candidates == "every_class" else scores >= lowest
+        kept = (rows < outputs[NUM_DETECTIONS][:, None]) & enough
         count = kept.sum(1, dtype=np.int32)
         return {
             name: count if name == NUM_DETECTIONS else np.where(_spread(kept, array), array, np.zeros((), array.dtype))

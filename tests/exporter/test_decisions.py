@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import decode
 
-from export.verify.decisions import _proposals, explain_masks, explain_rows
+from export.verify.decisions import _proposals, explain_masks, explain_rows, explain_scores
 from export.verify.tolerances import MASKS
 from maskrcnn.configuration.samples import DEMO
 
@@ -279,3 +279,31 @@ def test_amplified_mask(box, mask, named):
     reasons = explain_masks(reference, other, IMAGE_SIZE)
     assert any(reason.startswith("mask head: the mask of row 1 differs") for reason in reasons) is named
     assert bool(reasons) is named
+
+
+@pytest.mark.parametrize(
+    ("box", "score", "named"),
+    [
+        (NEAR, 1e-4, True),
+        (NEAR, 2e-5, False),  # the head rounds as much on equal crops
+        (0, 1e-4, False),
+        (5e-5, 1e-4, False),  # farther than rounding moves a box
+    ],
+)
+def test_amplified_scores(box, score, named):
+    reference = detection_run(np.float32([[0, 0, 0.1, 0.1], [0.0, 0.0, 0.4, 0.3]]), [0.9, 0.8], [1, 1])
+    other = {name: np.array(value) for name, value in reference.items()}
+    other["detected_boxes"][1, 0] += np.float32(box)
+    other["scores"][1] += np.float32(score)
+    reasons = explain_scores(reference, other)
+    assert [reason.startswith("box head: the score of row 1 differs by") for reason in reasons] == [True] * named
+    if named:  # also where rows are in another order, but not where another score has no reason
+        swapped = other | {name: other[name][[1, 0, 2, 3]] for name in ("detected_boxes", "scores", "class_ids")}
+        assert explain_scores(reference, swapped) == reasons
+        other["scores"][0] += np.float32(score)
+        assert explain_scores(reference, other) == []
+
+
+def test_no_detections_have_no_scores_to_explain():
+    run = detection_run(np.zeros((0, 4), np.float32), [], [])
+    assert explain_scores(run, run) == []

@@ -304,7 +304,7 @@ def detect_in_loops(proposals, probs, deltas, area, config):
             sides = box[2] - box[0], box[3] - box[1]
             real = (proposal[2] - proposal[0]) * (proposal[3] - proposal[1]) > 0
             long = rules.min_side is None or (min(sides) >= rules.min_side and min(sides) > 0)
-            if of_class[label] >= np.float32(rules.min_score) and real and long:
+            if of_class[label] > np.float32(rules.min_score) and real and long:
                 found.append([*box, label, of_class[label]])
     found = sorted(found, key=lambda row: -row[5])  # stable
     kept = []

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from pytorch_models import state_dicts
+from pytorch_models.detectron2_yaml import R50, changed
 
 from maskrcnn.checkpoints.families.detectron2_config import detectron2_settings
 from maskrcnn.checkpoints.families.mmdetection_config import mmdetection_settings
@@ -16,41 +17,7 @@ X101 = recognize(state_dicts.detectron2(101, groups=32, group_width=8), "x.pkl")
 MM = recognize(state_dicts.mmdetection(), "x.pth")
 
 
-def changed(values, name, value):
-    """A copy of nested values with one changed, by its dotted name."""
-    values = copy.deepcopy(values)
-    *sections, last = name.split(".")
-    part = values
-    for key in sections:
-        part = part.setdefault(key, {})
-    part[last] = value
-    return values
-
-
 # Detectron2
-
-R50 = {
-    "MODEL": {
-        "META_ARCHITECTURE": "GeneralizedRCNN",
-        "MASK_ON": True,
-        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
-        "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"], "DEPTH": 50},
-        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]], "ASPECT_RATIOS": [[0.5, 1.0, 2.0]]},
-        "RPN": {
-            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
-            "PRE_NMS_TOPK_TRAIN": 2000,
-            "PRE_NMS_TOPK_TEST": 1000,
-            "POST_NMS_TOPK_TRAIN": 1000,
-            "POST_NMS_TOPK_TEST": 1000,
-        },
-        "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"]},
-        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 2, "POOLER_RESOLUTION": 7},
-        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 4, "POOLER_RESOLUTION": 14},
-    },
-    "DATASETS": {"TRAIN": ("coco_2017_train",), "TEST": ("coco_2017_val",)},
-    "INPUT": {"MIN_SIZE_TRAIN": (640, 800)},
-}
-
 
 def detectron2(values, found=D2):
     return detectron2_settings(values, "x.yaml", found)
@@ -61,7 +28,7 @@ def test_the_configuration_of_the_zoo_agrees_with_the_preset():
     expected = preset(D2, "")
     assert read.settings
     assert {name: expected[name] for name in read.settings} == read.settings
-    assert (read.bgr, read.coco) == (None, True)
+    assert (read.bgr, read.coco) == (True, True)
 
 
 def test_the_resnext_of_the_zoo_agrees_with_its_preset():
@@ -166,6 +133,53 @@ def test_what_does_not_fit_the_weights_is_refused(name, value, problem):
         detectron2(changed(R50, name, value))
 
 
+def without(values, name):
+    """A copy of nested values without one, by its dotted name."""
+    values = copy.deepcopy(values)
+    *sections, last = name.split(".")
+    part = values
+    for key in sections:
+        part = part[key]
+    del part[last]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "default"),
+    [
+        ("MODEL.RPN.PRE_NMS_TOPK_TEST", "proposals.pre_nms_limit", 6000),
+        ("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "proposals.pre_nms_training", 12000),
+        ("MODEL.RPN.POST_NMS_TOPK_TRAIN", "proposals.post_nms_training", 2000),
+        ("MODEL.RESNETS.DEPTH", "model.stride_in_1x1", True),
+    ],
+)
+def test_what_a_yaml_leaves_out_is_the_default_of_detectron2(name, setting, default):
+    assert detectron2(without(R50, name)).settings[setting] == default
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("MODEL.MASK_ON", "False"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_backbone"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", r"\[\[32, 64, 128, 256, 512\]\]"),
+        ("MODEL.RPN.IN_FEATURES", r"\['res4'\]"),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
+        ("MODEL.ROI_BOX_HEAD.NAME", ""),
+        ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "14"),
+    ],
+)
+def test_defaults_of_detectron2_that_are_no_model_with_an_fpn_are_refused(name, default):
+    with pytest.raises(ConfigError, match=f"{name} is {default} by default, "):
+        detectron2(without(R50, name))
+
+
+def test_the_resnext_has_no_default_of_its_own():
+    values = changed(R50, "MODEL.RESNETS", {"NUM_GROUPS": 32, "WIDTH_PER_GROUP": 8, "DEPTH": 101})
+    assert detectron2(values, X101).settings["model.stride_in_1x1"] is True
+    assert detectron2(values, X101).settings["model.pixel_std"] == ()
+
+
 def test_another_yaml_is_no_configuration():
     with pytest.raises(ConfigError, match="no configuration of Detectron2"):
         detectron2({"names": ["a"]})
@@ -263,14 +277,84 @@ def version_2():
     values = copy.deepcopy(VERSION_3)
     del values["model"]["data_preprocessor"], values["test_pipeline"]
     normalize = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
-    inner = [{"type": "Resize", "keep_ratio": True}, {"type": "Normalize", **normalize}, {"type": "Pad"}]
+    inner = [
+        {"type": "Resize", "keep_ratio": True},
+        {"type": "RandomFlip"},
+        {"type": "Normalize", **normalize},
+        {"type": "Pad", "size_divisor": 32},
+        {"type": "ImageToTensor", "keys": ["img"]},
+        {"type": "Collect", "keys": ["img"]},
+    ]
     step = {"type": "MultiScaleFlipAug", "img_scale": (1333, 800), "flip": False, "transforms": inner}
     values["data"] = {"test": {"pipeline": [{"type": "LoadImageFromFile"}, step]}, "train": {"type": "CocoDataset"}}
     return values
 
 
+def with_step(values, kind, **changes):
+    """A copy of a configuration in which the steps of a kind are changed; None removes a value, `gone` the step."""
+    values = copy.deepcopy(values)
+    outer = values["data"]["test"]["pipeline"] if "data" in values else values["test_pipeline"]
+    for steps in (outer, *(step["transforms"] for step in outer if "transforms" in step)):
+        for step in [one for one in steps if one["type"] == kind]:
+            if changes.pop("gone", False):
+                steps.remove(step)
+            step |= changes
+            for name in [name for name, value in step.items() if value is None]:
+                del step[name]
+    return values
+
+
 def test_the_configuration_of_version_2_says_the_same():
     assert mmdetection(version_2()) == mmdetection(VERSION_3)
+
+
+def test_what_version_2_does_by_default():
+    plain = with_step(with_step(version_2(), "Resize", keep_ratio=None), "Normalize", to_rgb=None)
+    assert mmdetection(plain) == mmdetection(VERSION_3)
+    listed = with_step(version_2(), "MultiScaleFlipAug", img_scale=[(1333, 800)])
+    assert mmdetection(listed) == mmdetection(VERSION_3)
+
+
+def test_the_other_name_of_exchanged_channels():
+    values = changed(changed(VERSION_3, "model.data_preprocessor.bgr_to_rgb", False), "model.data_preprocessor", {
+        "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "rgb_to_bgr": True, "pad_size_divisor": 32,
+    })  # fmt: skip
+    assert mmdetection(values) == mmdetection(VERSION_3)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (with_step(VERSION_3, "Resize", keep_ratio=None), "Resize: keep_ratio is False by default"),
+        (with_step(VERSION_3, "Resize", keep_ratio=False), "Resize: keep_ratio is False, expected True"),
+        (with_step(VERSION_3, "Resize", backend="pillow"), "Resize: backend is pillow"),
+        (with_step(VERSION_3, "Resize", interpolation="area"), "Resize: interpolation is area"),
+        (with_step(VERSION_3, "Resize", gone=True), "test_pipeline has no step that resizes"),
+        (with_step(VERSION_3, "Resize", type="FixScaleResize"), "has the step FixScaleResize: expected only"),
+        (with_step(VERSION_3, "PackDetInputs", type="Pad"), "test_pipeline has the step Pad: expected only"),
+        (with_step(VERSION_3, "LoadImageFromFile", to_float32=True), "LoadImageFromFile: to_float32 is True"),
+        (with_step(VERSION_3, "LoadImageFromFile", color_type="grayscale"), "color_type is grayscale"),
+        (without(VERSION_3, "model.data_preprocessor.pad_size_divisor"), "pad_size_divisor is 1 by default"),
+        (changed(VERSION_3, "model.data_preprocessor.pad_value", 114), "pad_value is 114, expected 0"),
+        (
+            changed(VERSION_3, "test_dataloader.dataset.pipeline", with_step(VERSION_3, "Resize", scale=(640, 640))["test_pipeline"]),
+            "test_pipeline and test_dataloader.dataset.pipeline differ",
+        ),
+        (with_step(version_2(), "MultiScaleFlipAug", flip=True), "MultiScaleFlipAug: flip is True"),
+        (with_step(version_2(), "MultiScaleFlipAug", img_scale=[(1333, 800), (600, 400)]), "Resize has the img_scale"),
+        (with_step(version_2(), "Pad", size_divisor=None), "Pad: size_divisor is nothing by default"),
+        (with_step(version_2(), "Pad", pad_val={"img": 114}), "Pad: pad_val.img is 114"),
+        (with_step(version_2(), "Pad", gone=True), "has no step that pads"),
+    ],
+)  # fmt: skip
+def test_images_that_are_prepared_otherwise_are_refused(values, problem):
+    with pytest.raises(ConfigError, match=problem):
+        mmdetection(values)
+
+
+def test_the_pipelines_of_a_complete_file_are_equal():
+    values = changed(VERSION_3, "test_dataloader.dataset.pipeline", VERSION_3["test_pipeline"])
+    assert mmdetection(values) == mmdetection(VERSION_3)
 
 
 def test_the_caffe_style():
@@ -297,7 +381,8 @@ def test_the_caffe_style():
             "model.box_std",
             (0.2, 0.1, 0.4, 0.3),
         ),
-        ("test_pipeline", [{"type": "Resize", "scale": (320, 256)}], "resize.short_side", 256),
+        ("test_pipeline", [{"type": "Resize", "scale": (320, 256), "keep_ratio": True}], "resize.short_side", 256),
+        ("test_pipeline", [{"type": "Resize", "scale": 800, "keep_ratio": True}], "resize.long_side", 800),
     ],
 )
 def test_values_of_mmdetection_become_settings(name, value, setting, ours):
@@ -362,8 +447,8 @@ def test_anchors_and_boxes_of_version_1_are_refused_by_name(name, kind):
         (changed(VERSION_3, "model.backbone.depth", 101), "depth is 101, .* a depth of 50"),
         (changed(VERSION_3, "model.roi_head.bbox_head.num_classes", 7), "num_classes is 7, .* classes: 80"),
         (changed(VERSION_3, "model.data_preprocessor", None), "does not say how images are normalized"),
-        (changed(VERSION_3, "test_pipeline", [{"type": "Resize", "scale": 800}]), "Resize has the scale 800"),
-        (changed(VERSION_3, "test_pipeline", [{"type": "Resize", "keep_ratio": False}]), "changes the aspect ratio"),
+        (with_step(VERSION_3, "Resize", scale=(800, 1.5)), "Resize has the scale"),
+        (with_step(VERSION_3, "Resize", scale=None), "Resize has the scale None"),
     ],
 )
 def test_configurations_of_mmdetection_that_do_not_fit(values, problem):

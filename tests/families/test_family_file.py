@@ -8,6 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from pytorch_models import state_dicts
+from pytorch_models.detectron2_yaml import yaml_text
 from typer.testing import CliRunner
 
 from maskrcnn.checkpoints.families import family_file
@@ -22,18 +23,21 @@ from maskrcnn.configuration.samples import COCO_CLASS_NAMES
 from maskrcnn.errors import ArgumentError, CheckpointMismatchError, ConfigError
 
 TINY = state_dicts.TINY
-YAML = """
-MODEL:
-  META_ARCHITECTURE: GeneralizedRCNN
-  PIXEL_STD: [57.375, 57.12, 58.395]
-  RESNETS: {STRIDE_IN_1X1: false}
-  ROI_HEADS: {SCORE_THRESH_TEST: 0.3}
-INPUT: {MIN_SIZE_TEST: 600}
-"""
+SMALL = {"MODEL.RESNETS.DEPTH": 18, "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_HEADS.NUM_CLASSES": 2}
+YAML = yaml_text(
+    SMALL
+    | {
+        "MODEL.PIXEL_STD": [57.375, 57.12, 58.395],
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.3,
+        "INPUT.MIN_SIZE_TEST": 600,
+    }
+)
 PYTHON = """
 model = dict(
     type='MaskRCNN',
-    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False,
+                           pad_size_divisor=32),
     backbone=dict(type='ResNet', depth=18, style='caffe'),
     rpn_head=dict(type='RPNHead'),
     test_cfg=dict(rcnn=dict(score_thr=0.1)))
@@ -103,7 +107,7 @@ def test_a_configuration_of_detectron2_overrides_the_preset(folder):
     assert file.config.model.pixel_std == (58.395, 57.12, 57.375)
     assert (file.config.resize.short_side, file.config.resize.long_side) == (600, 1333)
     for name in ("model.stride_in_1x1", "model.pixel_std", "detection.min_score", "resize.short_side"):
-        assert file.origins[name] == str(folder / "d2.yaml")
+        assert file.origins[name] == f"{folder / 'd2.yaml'} and Detectron2's defaults"
     file = opened(folder / "detectron2.pth", config=folder / "d2.yaml", settings=["resize.short_side=400"])
     assert (file.config.resize.short_side, file.origins["resize.short_side"]) == (400, "--set")
 
@@ -168,7 +172,7 @@ def test_the_published_file_has_no_epsilon_and_the_names_of_coco(folder, monkeyp
 
 def test_coco_of_a_configuration_names_the_classes(folder, monkeypatch, tmp_path):
     with_state(monkeypatch, state_dicts.detectron2())
-    (tmp_path / "coco.yaml").write_text('MODEL: {MASK_ON: true}\nDATASETS: {TRAIN: ["coco_2017_train"]}\n')
+    (tmp_path / "coco.yaml").write_text(yaml_text({}))
     file = opened(folder / "detectron2.pth", config=tmp_path / "coco.yaml")
     assert file.config.model.class_names == COCO_CLASS_NAMES
     assert "trained on COCO" in file.origins["model.class_names"]
@@ -185,7 +189,7 @@ def test_the_mean_in_a_file_of_detectron2(folder, monkeypatch, tmp_path):
         opened(path)
     yaml = tmp_path / "format.yaml"
     for order, values in (("RGB", (123.675, 116.28, 103.53)), ("BGR", (103.53, 116.28, 123.675))):
-        yaml.write_text(f"MODEL: {{PIXEL_MEAN: [123.675, 116.28, 103.53]}}\nINPUT: {{FORMAT: {order}}}")
+        yaml.write_text(yaml_text({"MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53], "INPUT.FORMAT": order}))
         assert opened(path, config=yaml).config.model.mean_pixel == values
     shapes["backbone.bottom_up.stem.conv1.weight"] = (8, 4, 7, 7)
     with_state(monkeypatch, shapes, {"pixel_mean": np.float32([1, 2, 3, 4])})

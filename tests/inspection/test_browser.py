@@ -250,6 +250,7 @@ def test_without_scripts_the_result_is_still_there(browser, report_folder):
     ("boxes", "scores", "options", "at", "expected"),
     [
         ([[0, 0, 1, 1]], [0.7], {}, (0.7, 0.5), 1),  # 0.7 as float32 is smaller than 0.7
+        ([[0, 0, 1, 1]], [0.7], {"above": True}, (0.7, 0.5), 0),
         ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.5), 2),  # an IoU equal to the threshold
         ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [0.9, 0.8], {}, (0, 0.49), 1),
         ([[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.9]], [0.9, 0.8], {}, (0, 0), 2),  # no area: not suppressed
@@ -263,7 +264,7 @@ def test_the_last_step_at_its_edges(boxes, scores, options, at, expected, visit,
     """The page's own filter on hand-made boxes, inserted before the script runs."""
     count = len(scores)
     data = {"boxes": boxes, "scores": [float(np.float32(score)) for score in scores], "classes": [1] * count}
-    data |= {"hasArea": [True] * count, "dropEmpty": False, "max": 100, "score": 0.5, "nms": 0.5, **options}
+    data |= {"hasArea": [True] * count, "dropEmpty": False, "above": False, "max": 100, "score": 0.5, "nms": 0.5, **options}
     text = (report_folder / "index.html").read_text(encoding="utf-8")
     begin = text.index('<script type="application/json">') + len('<script type="application/json">')
     end = text.index("</script>", begin)

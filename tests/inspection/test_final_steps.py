@@ -66,7 +66,7 @@ def test_a_result_may_be_empty(candidates):
 def by_hand(boxes, scores, class_ids=None, **options):
     """Make candidates from plain lists."""
     count = len(scores)
-    settings = {"drop_empty": False, "max_detections": 100} | options
+    settings = {"drop_empty": False, "max_detections": 100, "above": False} | options
     boxes = np.array(boxes, np.float32)
     classes = np.ones(count, np.int32) if class_ids is None else np.array(class_ids, np.int32)
     return Candidates(count, boxes, boxes, classes, np.array(scores, np.float32), **settings)
@@ -75,6 +75,7 @@ def by_hand(boxes, scores, class_ids=None, **options):
 def test_a_score_that_equals_the_threshold_counts():
     # 0.7 as float32 is below 0.7: the threshold is rounded as in the network.
     assert compose(by_hand([[0, 0, 0.1, 0.1]], [0.7]), 0.7, 0.5).numbers["confident"] == 1
+    assert compose(by_hand([[0, 0, 0.1, 0.1]], [0.7], above=True), 0.7, 0.5).numbers["confident"] == 0
 
 
 def test_an_overlap_that_equals_the_threshold_does_not_suppress():

@@ -26,13 +26,20 @@ class FamilyConfig:
 
 
 class Values:
-    """The values of a configuration file, by dotted names such as "model.backbone.style"."""
+    """The values of a configuration file, by dotted names such as "model.backbone.style".
 
-    def __init__(self, values: Mapping[str, Any], source: str) -> None:
-        self._values, self.source = values, source
+    `defaults` are those of the program for values that are not in the file, by the same names.
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str, defaults: Mapping[str, Any] | None = None) -> None:
+        self._values, self.source, self._defaults = values, source, defaults or {}
 
     def get(self, *names: str) -> Any:
-        """Return the value of the first of several names that is there, or None."""
+        """Return the value of the first of several names that is there, or the default of the first, or None."""
+        found = self._given(*names)
+        return self._defaults.get(names[0]) if found is None else found
+
+    def _given(self, *names: str) -> Any:
         for name in names:
             value: Any = self._values
             for key in name.split("."):
@@ -54,14 +61,19 @@ class Values:
 
     def refuse(self, name: str, expected: str) -> NoReturn:
         """Raise the error about a value."""
-        raise ConfigError(f"{self.source}: {name} is {str(self.get(name))[:80]}, {expected}: {SUPPORTED}")
+        raise ConfigError(f"{self.source}: {name} is {self._shown(name)}, {expected}: {SUPPORTED}")
+
+    def _shown(self, name: str) -> str:
+        """Return a value for a message."""
+        default = " by default" if self._given(name) is None and name in self._defaults else ""
+        return f"{str(self.get(name))[:80]}{default}"
 
     def fits(self, name: str, found: Any, what: str) -> None:
         """Refuse a value that contradicts the weights."""
         value = self.get(name)
         if value is not None and _plain(value) != _plain(found):
             raise ConfigError(
-                f"{self.source} is not the configuration of these weights: {name} is {str(value)[:80]}, and the "
+                f"{self.source} is not the configuration of these weights: {name} is {self._shown(name)}, and the "
                 f"weights have {what} {found}"
             )
 

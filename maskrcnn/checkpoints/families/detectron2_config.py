@@ -8,6 +8,50 @@ from maskrcnn.checkpoints.families.presets import MEAN
 from maskrcnn.checkpoints.families.recognize import Recognized
 from maskrcnn.errors import ConfigError
 
+# What Detectron2 takes where neither a file nor those that it builds on have a value. This is no model with an FPN, so
+# only a complete configuration passes.
+_DEFAULTS: dict[str, Any] = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.MASK_ON": False,
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.PIXEL_MEAN": MEAN[::-1],  # for blue first, also where red comes first
+    "MODEL.PIXEL_STD": (1.0, 1.0, 1.0),
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    "MODEL.FPN.OUT_CHANNELS": 256,
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128, 256, 512]],
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
+    "MODEL.RPN.IN_FEATURES": ["res4"],
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 12000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+    "MODEL.RPN.NMS_THRESH": 0.7,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 256,
+    "MODEL.RPN.BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res4"],
+    "MODEL.ROI_HEADS.NUM_CLASSES": 80,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.05,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.5,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 512,
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 0.25,
+    "MODEL.ROI_BOX_HEAD.NAME": "",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0),
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "INPUT.FORMAT": "BGR",
+    "INPUT.MIN_SIZE_TEST": 800,
+    "INPUT.MAX_SIZE_TEST": 1333,
+    "TEST.DETECTIONS_PER_IMAGE": 100,
+}
 # The value itself is the setting.
 _NUMBERS = {
     "MODEL.RPN.PRE_NMS_TOPK_TEST": "proposals.pre_nms_limit",
@@ -65,29 +109,24 @@ def detectron2_settings(values: Mapping[str, Any], source: str, found: Recognize
     Raises:
         ConfigError: It is for a network that is not supported, or for other weights.
     """
-    given = Values(values, source)
-    if not any(given.get(name) is not None for name in ("MODEL", "INPUT", "TEST", "DATASETS", "_BASE_")):
+    if not any(name in values for name in ("MODEL", "INPUT", "TEST", "DATASETS", "_BASE_")):
         raise ConfigError(f"{source} is no configuration of Detectron2: it has no MODEL")
+    given = Values(values, source, _DEFAULTS)
     for name, allowed in _EXPECTED.items():
         given.expect(name, *allowed)
     given.expect_nothing("MODEL.RESNETS.DEFORM_ON_PER_STAGE")
     _require_fit(given, found)
     settings: dict[str, Any] = {ours: given.number(name) for name, ours in _NUMBERS.items()}
-    stride = given.get("MODEL.RESNETS.STRIDE_IN_1X1")
-    if stride is not None:
-        settings["model.stride_in_1x1"] = stride
+    settings["model.stride_in_1x1"] = given.get("MODEL.RESNETS.STRIDE_IN_1X1")
     for name, ours in _WEIGHTS.items():
-        weights = given.numbers(name)
-        if weights is not None:
-            settings[ours] = in_our_order(inverses(_four(weights, source, name), f"{source}: {name}"))
+        settings[ours] = in_our_order(inverses(_four(given.numbers(name) or (), source, name), f"{source}: {name}"))
     settings |= _roi_align(given) | _anchors(given)
-    colors = given.get("INPUT.FORMAT")
-    settings |= _pixels(given, rgb=colors == "RGB")
+    bgr = given.get("INPUT.FORMAT") == "BGR"
     trained_on = given.get("DATASETS.TRAIN") or ()
     trained_on = (trained_on,) if isinstance(trained_on, str) else trained_on
     return FamilyConfig(
-        {name: value for name, value in settings.items() if value is not None},
-        None if colors is None else colors == "BGR",
+        settings | _pixels(given, bgr),
+        bgr,
         coco=bool(trained_on) and all(str(name).startswith("coco_20") for name in trained_on),
     )
 
@@ -109,32 +148,27 @@ def _four(values: tuple[float, ...], source: str, name: str) -> tuple[float, ...
 
 def _roi_align(given: Values) -> dict[str, Any]:
     """Return the settings of ROIAlign, which box head and mask head share with us."""
-    settings = {}
-    for ours, key in (("model.roi_aligned", "POOLER_TYPE"), ("model.roi_sampling_ratio", "POOLER_SAMPLING_RATIO")):
-        box, mask = (given.get(f"MODEL.ROI_{head}_HEAD.{key}") for head in ("BOX", "MASK"))
-        default: Any = "ROIAlignV2" if key == "POOLER_TYPE" else 0
-        if box is None and mask is None:
-            continue
-        box, mask = (default if one is None else one for one in (box, mask))
-        if box != mask:
+    for key in ("POOLER_TYPE", "POOLER_SAMPLING_RATIO"):
+        box = given.get(f"MODEL.ROI_BOX_HEAD.{key}")
+        if given.get(f"MODEL.ROI_MASK_HEAD.{key}") != box:
             given.refuse(f"MODEL.ROI_MASK_HEAD.{key}", f"and {box} in the box head: expected the same")
-        settings[ours] = box == "ROIAlignV2" if key == "POOLER_TYPE" else box
-    return settings
+    return {
+        "model.roi_aligned": given.get("MODEL.ROI_BOX_HEAD.POOLER_TYPE") == "ROIAlignV2",
+        "model.roi_sampling_ratio": given.number("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"),
+    }
 
 
 def _anchors(given: Values) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
     sizes = given.get("MODEL.ANCHOR_GENERATOR.SIZES")
-    if sizes is not None:
-        if not _nested(sizes) or len(sizes) != 5 or any(len(level) != 1 for level in sizes):
-            given.refuse("MODEL.ANCHOR_GENERATOR.SIZES", "expected one size for each of five levels")
-        settings["model.anchor_scales"] = tuple(level[0] for level in sizes)
+    if not _nested(sizes) or len(sizes) != 5 or any(len(level) != 1 for level in sizes):
+        given.refuse("MODEL.ANCHOR_GENERATOR.SIZES", "expected one size for each of five levels")
     ratios = given.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
-    if ratios is not None:
-        if not _nested(ratios) or any(level != ratios[0] for level in ratios):
-            given.refuse("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "expected the same for all levels")
-        settings["model.anchor_ratios"] = inverses(ratios[0], f"{given.source}: ASPECT_RATIOS")
-    return settings
+    if not _nested(ratios) or any(level != ratios[0] for level in ratios):
+        given.refuse("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "expected the same for all levels")
+    return {
+        "model.anchor_scales": tuple(level[0] for level in sizes),
+        "model.anchor_ratios": inverses(ratios[0], f"{given.source}: ASPECT_RATIOS"),
+    }
 
 
 def _nested(value: Any) -> bool:
@@ -145,15 +179,9 @@ def _nested(value: Any) -> bool:
     )
 
 
-def _pixels(given: Values, rgb: bool) -> dict[str, Any]:
+def _pixels(given: Values, bgr: bool) -> dict[str, Any]:
     """Return mean and deviation by red, green, blue; in the file they are in the order of the network's channels."""
-    settings: dict[str, Any] = {}
-    for name, ours in (("MODEL.PIXEL_MEAN", "model.mean_pixel"), ("MODEL.PIXEL_STD", "model.pixel_std")):
-        values = given.numbers(name)
-        if values is None and rgb and ours == "model.mean_pixel":
-            values = MEAN[::-1]  # Detectron2's default is for blue first, also where red comes first
-        if values is None:
-            continue
-        ordered = values if rgb else values[::-1]
-        settings[ours] = () if ours == "model.pixel_std" and set(ordered) == {1} else ordered
-    return settings
+    mean, deviation = (given.numbers(f"MODEL.PIXEL_{name}") or () for name in ("MEAN", "STD"))
+    if bgr:
+        mean, deviation = mean[::-1], deviation[::-1]
+    return {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1} else deviation}

@@ -133,7 +133,9 @@ def _family_config(
             f"{TITLES[found.family]}: give its own"
         )
     if given is not None and kind == "detectron2":
-        return detectron2_settings(read_detectron2_config(Path(given)), str(given), found), f"{given}"
+        return detectron2_settings(read_detectron2_config(Path(given)), str(given), found), (
+            f"{given} and Detectron2's defaults"
+        )
     if given is not None and kind == "mmdetection":
         return mmdetection_settings(read_mmdet_config(Path(given)), str(given), found), f"{given}"
     if found.family == "mmdetection":

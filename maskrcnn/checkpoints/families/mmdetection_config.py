@@ -1,10 +1,10 @@
 """A configuration of MMDetection, already read: what it says about a Mask R-CNN, in our settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maskrcnn.checkpoints.families.config_values import FamilyConfig, Values, in_our_order, inverses
-from maskrcnn.checkpoints.families.recognize import Recognized
+from maskrcnn.checkpoints.families.recognize import SUPPORTED, Recognized
 from maskrcnn.errors import ConfigError
 
 _TEST, _TRAIN = ("model.test_cfg", "test_cfg"), ("model.train_cfg", "train_cfg")
@@ -73,6 +73,17 @@ _EXTRACTORS = {
     "roi_layer.pool_mode": ("avg",),
 }
 _PLAIN_COCO = "CocoDataset"
+# The steps that pipelines for inference may have, with what they do by default, by the version of MMDetection.
+_LOAD: dict[str, dict[str, Any]] = {
+    name: {} for name in ("LoadImageFromFile", "LoadImageFromNDArray", "LoadImageFromWebcam", "LoadAnnotations")
+}
+_STEPS: dict[int, dict[str, dict[str, Any]]] = {
+    3: _LOAD | {"Resize": {"keep_ratio": False}, "PackDetInputs": {}},
+    2: _LOAD
+    | {name: {} for name in ("MultiScaleFlipAug", "Resize", "RandomFlip", "Normalize", "ImageToTensor", "Collect")}
+    | {"Pad": {"size_divisor": "nothing"}, "DefaultFormatBundle": {}},
+}
+_PREPROCESSOR = {"pad_size_divisor": 1}
 
 
 def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recognized) -> FamilyConfig:
@@ -108,8 +119,9 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
         beta = given.number("model.roi_head.bbox_head.loss_bbox.beta")
         settings["training.smooth_l1_beta"] = 1.0 if beta is None else beta
     settings |= _roi_align(given) | _anchors(given)
-    pixels, bgr = _pixels(given)
-    settings |= pixels | _resize(given)
+    images = _images(given)
+    bgr = images.pop("bgr")
+    settings |= images
     names = given.get("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes") or ()
     return FamilyConfig(
         {name: value for name, value in settings.items() if value is not None},
@@ -177,44 +189,87 @@ def _anchors(given: Values) -> dict[str, Any]:
     return settings
 
 
-def _steps(given: Values) -> Iterator[Mapping[str, Any]]:
-    """Yield the steps of the pipeline for inference, also those inside others."""
-    pending = list(given.get("test_pipeline", "test_dataloader.dataset.pipeline", "data.test.pipeline") or ())
-    while pending:
-        step = pending.pop(0)
-        if isinstance(step, list | tuple):
-            pending = [*step, *pending]
-        elif isinstance(step, Mapping):
-            yield {"img_scale": step["img_scale"]} if "img_scale" in step else {}
-            yield step
-            pending = [*(step.get("transforms") or ()), *pending]
-
-
-def _pixels(given: Values) -> tuple[dict[str, Any], bool]:
-    """Return mean and deviation by red, green, blue, and whether the network takes blue first."""
-    steps = list(_steps(given))
-    normalize = next((step for step in steps if step.get("type") == "Normalize"), None)
-    place = given.get("model.data_preprocessor", "data_preprocessor") or normalize or given.get("img_norm_cfg")
-    if not isinstance(place, Mapping) or "mean" not in place or "std" not in place:
+def _images(given: Values) -> dict[str, Any]:
+    """Return how images are normalized and resized, with "bgr": whether the network takes blue first."""
+    preprocessor = given.get("model.data_preprocessor", "data_preprocessor")
+    places = ("test_pipeline", "test_dataloader.dataset.pipeline", "data.test.pipeline")
+    pipelines = {place: list(_steps(given.get(place))) for place in places if given.get(place) is not None}
+    packed = any(kind == "PackDetInputs" for steps in pipelines.values() for kind, _ in steps)
+    version = 2 if preprocessor is None and not packed else 3
+    read = {place: _pipeline(f"{given.source}: {place}", steps, version) for place, steps in pipelines.items()}
+    if any(steps != next(iter(read.values())) for steps in read.values()):
+        raise ConfigError(
+            f"{given.source}: {' and '.join(read)} differ: expected the same, or only that with which the model is "
+            "tested"
+        )
+    normalize, resize = next(iter(read.values()), ({}, {}))
+    place = preprocessor or normalize or given.get("img_norm_cfg")
+    if not isinstance(place, Mapping) or place.get("mean") is None or place.get("std") is None:
         raise ConfigError(f"{given.source} does not say how images are normalized: expected a data_preprocessor")
-    part = Values(place, f"{given.source}: normalization")
-    part.expect("pad_size_divisor", 32)
-    rgb = bool(place.get("bgr_to_rgb", place.get("to_rgb", False)))
+    part = Values(place, f"{given.source}: normalization", _PREPROCESSOR if version == 3 else {"to_rgb": True})
+    if version == 3:
+        part.expect("pad_size_divisor", 32)
+        part.expect("pad_value", 0)
     mean, deviation = part.numbers("mean") or (), part.numbers("std") or ()
-    if not rgb:
+    # Images are read with blue first, and either of the first two exchanges the channels.
+    bgr = not any(part.get(name) for name in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
+    if bgr:
         mean, deviation = mean[::-1], deviation[::-1]
-    return {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1} else deviation}, not rgb
+    pixels = {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1} else deviation}
+    return pixels | resize | {"bgr": bgr}
 
 
-def _resize(given: Values) -> dict[str, Any]:
-    scale = None
-    for step in _steps(given):
-        if step.get("type") == "Resize" and step.get("keep_ratio") is False:
-            raise ConfigError(f"{given.source}: Resize changes the aspect ratio: expected keep_ratio=True")
-        scale = scale or step.get("scale") or step.get("img_scale")
-    if scale is None:
-        return {}
-    whole = isinstance(scale, list | tuple) and len(scale) == 2
-    if not whole or not all(isinstance(side, int) and not isinstance(side, bool) for side in scale):
-        raise ConfigError(f"{given.source}: Resize has the scale {str(scale)[:80]}: expected two sides")
-    return {"resize.short_side": min(scale), "resize.long_side": max(scale)}
+def _pipeline(
+    where: str, steps: Sequence[tuple[str, Mapping[str, Any]]], version: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the step that normalizes, of version 2, and the settings of resizing, of a pipeline for inference."""
+    normalize: dict[str, Any] = {}
+    resize, padded = None, version == 3
+    for kind, values in steps:
+        if kind not in _STEPS[version]:
+            raise ConfigError(f"{where} has the step {kind[:80]}: expected only {', '.join(_STEPS[version])}")
+        step = Values(values, f"{where}: {kind}", _STEPS[version][kind])
+        match kind:
+            case "LoadImageFromFile":
+                step.expect("to_float32", False)
+                step.expect("color_type", "color", "color_ignore_orientation")
+            case "MultiScaleFlipAug":
+                step.expect("flip", False)
+            case "Normalize":
+                normalize = {name: step.get(name) for name in ("mean", "std", "to_rgb")}
+            case "Pad":
+                step.expect("size_divisor", 32)
+                step.expect("pad_val.img" if isinstance(step.get("pad_val"), Mapping) else "pad_val", 0)
+                padded = True
+            case "Resize":
+                for name, allowed in (("keep_ratio", True), ("backend", "cv2"), ("interpolation", "bilinear")):
+                    step.expect(name, allowed)
+                resize = _sides(step, "scale" if version == 3 else "img_scale")
+    if resize is None or not padded:
+        what = "resizes" if resize is None else "pads"
+        raise ConfigError(f"{where} has no step that {what} images: {SUPPORTED}")
+    return normalize, resize
+
+
+def _steps(pipeline: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield kind and values of the steps of a pipeline, also those inside others, which have the outer `img_scale`."""
+    pending: list[tuple[Any, Mapping[str, Any]]] = [(pipeline, {})]
+    while pending:
+        step, outer = pending.pop(0)
+        if isinstance(step, list | tuple):
+            pending = [*((inner, outer) for inner in step), *pending]
+            continue
+        values = {**outer, **step} if isinstance(step, Mapping) else {"type": step}
+        yield str(values.get("type")), values
+        pending = [(values.pop("transforms", ()), {"img_scale": values.get("img_scale")}), *pending]
+
+
+def _sides(step: Values, name: str) -> dict[str, Any]:
+    scale = step.get(name)
+    while isinstance(scale, list | tuple) and len(scale) == 1:
+        scale = scale[0]  # a single scale of several that could be tested
+    sides = (scale, scale) if isinstance(scale, int) else scale
+    whole = isinstance(sides, list | tuple) and len(sides) == 2
+    if not whole or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+        raise ConfigError(f"{step.source} has the {name} {str(scale)[:80]}: expected two sides")
+    return {"resize.short_side": min(sides), "resize.long_side": max(sides)}

@@ -103,7 +103,8 @@
     data.scores.forEach((value, row) => {
       const box = data.boxes[row];
       const empty = f(f(box[2] - box[0]) * f(box[3] - box[1])) <= 0;
-      if (f(value) >= f(score) && !(data.dropEmpty && empty)) confident.push(row);
+      const enough = data.above ? f(value) > f(score) : f(value) >= f(score);
+      if (enough && !(data.dropEmpty && empty)) confident.push(row);
     });
     const kept = [];
     for (const row of confident) {

@@ -80,6 +80,14 @@ def test_a_higher_score_leaves_what_the_graph_would_leave(threshold, left):
     assert backend.fed == [{"images": "images", "windows": "windows"}]
 
 
+def test_a_score_that_equals_the_threshold_of_every_class_does_not_count():
+    backend = Fake(outputs_of([[0.9, 0.8, 0.75]]))
+    above = replace(CONSTANT, config={"detection": {"candidates": "every_class"}})
+    for metadata, left in ((CONSTANT, [0.9, 0.8]), (above, [0.9])):
+        found = ConstantThresholds(backend, metadata)(feeds(0.8))
+        np.testing.assert_array_equal(found["scores"], outputs_of([left])["scores"])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
