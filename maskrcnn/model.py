@@ -119,10 +119,6 @@ class MaskRCNN(keras.Model):
         mean = tf.constant(means, tf.float64)
         return tf.cast(tf.cast(images, tf.float64) - mean, tf.float32)
 
-    def anchors(self, image_size: tf.Tensor) -> tf.Tensor:
-        """Return anchors float32 [A, 4], in the frame of the network, for an image of int32 [2] height, width."""
-        return tf.concat(model_anchors(image_size, self.config.model), axis=0)
-
     def features(self, molded: tf.Tensor) -> list[tf.Tensor]:
         """Return P2..P6 of molded images; float32 even in mixed precision, because crops are sampled from them."""
         return [tf.cast(level, tf.float32) for level in self.fpn(self.backbone(molded))]

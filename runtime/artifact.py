@@ -100,7 +100,7 @@ class Metadata:
 
     @property
     def candidates(self) -> str:
-        """The rule by which proposals become detections, "best_class" (a score may equal the threshold) or "every_class"."""
+        """Which classes a proposal becomes detections of: "best_class", or "every_class" above the threshold."""
         detection = self.config.get("detection")
         return str(detection.get("candidates", "best_class")) if isinstance(detection, Mapping) else "best_class"
 

@@ -87,6 +87,12 @@ def test_the_weights_come_before_their_average(read):
     assert found.key == "state_dict"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module.model."])
+def test_prefixes_of_wrappers(read, prefix):
+    found = read(torch_zip(mapping(**{f"{prefix}a": tensor(), f"{prefix}b.model.c": tensor()})))
+    assert (found.prefix, list(found.tensors)) == (prefix, ["a", "b.model.c"])
+
+
 def test_a_prefix_that_not_all_names_have_stays(read):
     found = read(torch_zip(mapping(**{"module.a": tensor(), "b": tensor()})))
     assert (found.prefix, list(found.tensors)) == ("", ["module.a", "b"])

@@ -19,6 +19,7 @@ MM = recognize(state_dicts.mmdetection(), "x.pth")
 
 # Detectron2
 
+
 def detectron2(values, found=D2):
     return detectron2_settings(values, "x.yaml", found)
 
@@ -290,17 +291,15 @@ def version_2():
     return values
 
 
-def with_step(values, kind, **changes):
-    """A copy of a configuration in which the steps of a kind are changed; None removes a value, `gone` the step."""
+def with_step(values, kind, gone=False, **changes):
+    """A copy of a configuration in which a step is changed; None removes a value, `gone` the step."""
     values = copy.deepcopy(values)
     outer = values["data"]["test"]["pipeline"] if "data" in values else values["test_pipeline"]
     for steps in (outer, *(step["transforms"] for step in outer if "transforms" in step)):
-        for step in [one for one in steps if one["type"] == kind]:
-            if changes.pop("gone", False):
-                steps.remove(step)
-            step |= changes
-            for name in [name for name, value in step.items() if value is None]:
-                del step[name]
+        place = next((place for place, step in enumerate(steps) if step["type"] == kind), None)
+        if place is not None:
+            changed_step = {name: value for name, value in {**steps[place], **changes}.items() if value is not None}
+            steps[place : place + 1] = [] if gone else [changed_step]
     return values
 
 
@@ -337,7 +336,9 @@ def test_the_other_name_of_exchanged_channels():
         (without(VERSION_3, "model.data_preprocessor.pad_size_divisor"), "pad_size_divisor is 1 by default"),
         (changed(VERSION_3, "model.data_preprocessor.pad_value", 114), "pad_value is 114, expected 0"),
         (
-            changed(VERSION_3, "test_dataloader.dataset.pipeline", with_step(VERSION_3, "Resize", scale=(640, 640))["test_pipeline"]),
+            with_step(
+                changed(VERSION_3, "test_dataloader.dataset.pipeline", VERSION_3["test_pipeline"]), "Resize", scale=640
+            ),
             "test_pipeline and test_dataloader.dataset.pipeline differ",
         ),
         (with_step(version_2(), "MultiScaleFlipAug", flip=True), "MultiScaleFlipAug: flip is True"),

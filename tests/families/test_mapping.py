@@ -219,7 +219,7 @@ def test_the_first_box_layer_sees_channels_before_cells():
     generator = np.random.default_rng(0)
     theirs, crop = generator.normal(size=(6, 3 * 2 * 2)), generator.normal(size=(2, 2, 3))
     row = Row("mrcnn_class_conv1", ("fc6",), linear=True)
-    table = mapping.Table("test", (row,), "")
+    table = mapping.Table("test", (row,))
     ours = mapping.to_arrays({"fc6.weight": theirs}, table, {"mrcnn_class_conv1/kernel": (2, 2, 3, 6)}, "x")
     product = np.tensordot(crop, ours["mrcnn_class_conv1/kernel"], axes=3)
     np.testing.assert_allclose(product, theirs @ crop.transpose(2, 0, 1).ravel(), rtol=1e-5)
@@ -228,7 +228,7 @@ def test_the_first_box_layer_sees_channels_before_cells():
 def test_bgr_weights_see_rgb_as_the_program_sees_bgr():
     generator = np.random.default_rng(0)
     theirs, rgb = generator.normal(size=(4, 3, 7, 7)).astype(np.float32), generator.normal(size=(7, 7, 3))
-    table = mapping.Table("test", (Row("conv1", ("stem",), bgr=True),), "")
+    table = mapping.Table("test", (Row("conv1", ("stem",), bgr=True),))
     ours = mapping.to_arrays({"stem.weight": theirs}, table, {"conv1/kernel": (7, 7, 3, 4)}, "x")["conv1/kernel"]
     bgr = rgb[..., ::-1].transpose(2, 0, 1)
     expected = (theirs * bgr).sum((1, 2, 3))
@@ -239,7 +239,7 @@ def test_bgr_weights_see_rgb_as_the_program_sees_bgr():
 def test_a_transposed_convolution_keeps_its_cells():
     generator = np.random.default_rng(0)
     theirs, x = generator.normal(size=(3, 2, 2, 2)), generator.normal(size=(1, 1, 1, 3)).astype(np.float32)
-    table = mapping.Table("test", (Row("up", ("up",)),), "")
+    table = mapping.Table("test", (Row("up", ("up",)),))
     kernel = mapping.to_arrays({"up.weight": theirs}, table, {"up/kernel": (2, 2, 2, 3)}, "x")["up/kernel"]
     layer = keras.layers.Conv2DTranspose(2, 2, strides=2, use_bias=False)
     layer.build(x.shape)

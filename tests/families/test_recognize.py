@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from pytorch_models import state_dicts
 
-from maskrcnn.checkpoints.families.recognize import FAMILIES, SUPPORTED, plain_names, recognize
+from maskrcnn.checkpoints.families.recognize import FAMILIES, SUPPORTED, recognize, weights_of
 from maskrcnn.errors import CheckpointMismatchError
 
 GOLDENS = Path(os.environ.get("MASKRCNN_SHARED", Path(__file__).parents[3] / "shared")) / "goldens" / "families"
 
 
 def found(shapes, family=None):
-    return recognize(plain_names(shapes), "x.pth", family)
+    return recognize(weights_of(shapes), "x.pth", family)
 
 
 def refusal(shapes, family=None):
@@ -42,7 +42,7 @@ def test_state_dicts_of_genuine_models_are_recognized(name, title, version):
     assert (network.title, network.version) == (title, version)
     family = state_dicts.FAMILIES[network.family]
     options = {"version": version} if network.family == "torchvision" else {}
-    assert plain_names(shapes) == family(classes=network.classes, **options)  # what the other tests stand on
+    assert weights_of(shapes) == family(classes=network.classes, **options)  # what the other tests stand on
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -96,17 +96,11 @@ def test_names_of_older_torchvision():
     assert found(state_dicts.torchvision(old_names=True)) == found(state_dicts.torchvision())
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "model.", "_orig_mod.", "module.model."])
-def test_names_of_wrappers(wrapper):
-    shapes = {f"{wrapper}{name}": shape for name, shape in state_dicts.torchvision().items()}
-    assert plain_names(shapes) == state_dicts.torchvision()
-
-
 def test_what_is_no_weight_is_left_out():
     beside = {"backbone.body.bn1.num_batches_tracked": (), "pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1)}
     beside |= {"proposal_generator.anchor_generator.cell_anchors.0": (3, 4), "data_preprocessor.mean": (3, 1, 1)}
     beside |= {"ema_backbone_conv1_weight": (64, 3, 7, 7)}
-    assert plain_names(state_dicts.detectron2() | beside) == state_dicts.detectron2()
+    assert weights_of(state_dicts.detectron2() | beside) == state_dicts.detectron2()
 
 
 # Refused by name: what distinguishes an architecture, beside or in place of the weights of a Mask R-CNN.

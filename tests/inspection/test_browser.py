@@ -264,7 +264,15 @@ def test_the_last_step_at_its_edges(boxes, scores, options, at, expected, visit,
     """The page's own filter on hand-made boxes, inserted before the script runs."""
     count = len(scores)
     data = {"boxes": boxes, "scores": [float(np.float32(score)) for score in scores], "classes": [1] * count}
-    data |= {"hasArea": [True] * count, "dropEmpty": False, "above": False, "max": 100, "score": 0.5, "nms": 0.5, **options}
+    data |= {
+        "hasArea": [True] * count,
+        "dropEmpty": False,
+        "above": False,
+        "max": 100,
+        "score": 0.5,
+        "nms": 0.5,
+        **options,
+    }
     text = (report_folder / "index.html").read_text(encoding="utf-8")
     begin = text.index('<script type="application/json">') + len('<script type="application/json">')
     end = text.index("</script>", begin)

@@ -39,8 +39,7 @@ def table(config: ModelConfig, bgr: bool = True) -> Table:
         Row("mrcnn_mask_deconv", (f"{_MASK}deconv",)),
         Row("mrcnn_mask", (f"{_MASK}predictor",), no_background),
     ]
-    ignored = r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked"
-    return Table("Detectron2", tuple(rows), ignored)
+    return Table("Detectron2", tuple(rows))
 
 
 def _names(block: Block, number: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from maskrcnn.checkpoints.families.config_values import FamilyConfig
 from maskrcnn.checkpoints.families.detectron2_config import detectron2_settings
 from maskrcnn.checkpoints.families.mmdetection_config import mmdetection_settings
 from maskrcnn.checkpoints.families.presets import MEAN, PUBLISHED, preset, takes_bgr
-from maskrcnn.checkpoints.families.recognize import TITLES, Family, Recognized, plain_names, recognize
+from maskrcnn.checkpoints.families.recognize import TITLES, Family, Recognized, recognize, weights_of
 from maskrcnn.checkpoints.pytorch.detectron2_config import read_detectron2_config
 from maskrcnn.checkpoints.pytorch.mmdet_config import read_mmdet_config
 from maskrcnn.checkpoints.pytorch.state_dict import read_state
@@ -87,7 +87,7 @@ def read_family(path: str | Path, choices: Choices) -> FamilyFile:
     state = read_state(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    tensors = plain_names(state.tensors)
+    tensors = weights_of(state.tensors)
     shapes = {name: tuple(array.shape) for name, array in tensors.items()}
     found = recognize(shapes, path.name, choices.family)
     own, where = _family_config(path, found, state.extras, choices)

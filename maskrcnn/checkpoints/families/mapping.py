@@ -4,7 +4,6 @@ Both kinds of convolution and fully connected layers have kernels [O, I, h, w] (
 [I, O, h, w]) in PyTorch, and [h, w, I, O] (transposed ones [h, w, O, I]) here, so one transposition serves all.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.backbone import Block, residual_blocks
+from maskrcnn.checkpoints.families.recognize import weights_of
 from maskrcnn.checkpoints.matterport_h5 import Arrays
 from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, LoadReport, get_arrays, named_variables, set_arrays
 from maskrcnn.configuration.model import ModelConfig
@@ -52,11 +52,10 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The layers of a family's Mask R-CNN: its name in messages, its layers, and a pattern of names without use."""
+    """The layers of a family's Mask R-CNN, and its name in messages."""
 
     title: str
     rows: tuple[Row, ...]
-    ignored: str
 
 
 def load_state(model: MaskRCNN, state: State, table: Table, source: str, exclude_heads: bool = False) -> LoadReport:
@@ -121,7 +120,7 @@ def to_arrays(
                 wrong.append((key, expected, row.layer))
             else:
                 arrays[ours] = _to_ours(row, state[key], shapes[ours])
-    unexpected = [key for key in state if key not in used and not re.fullmatch(table.ignored, key)]
+    unexpected = [key for key in weights_of(state) if key not in used]
     if missing or unexpected:
         raise CheckpointMismatchError(_names_message(source, table, missing, unexpected))
     if wrong:

@@ -37,5 +37,4 @@ def table(config: ModelConfig, bgr: bool = False) -> Table:
         Row("mrcnn_mask_deconv", (f"{_MASK}upsample",)),
         Row("mrcnn_mask", (f"{_MASK}conv_logits",), no_background),
     ]
-    # `ema_...` are the weights as trained, where the others are their running means.
-    return Table("MMDetection", tuple(rows), r"ema_.*|.*\.num_batches_tracked")
+    return Table("MMDetection", tuple(rows))

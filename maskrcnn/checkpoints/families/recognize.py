@@ -27,8 +27,8 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 23, 3), True): "resnet101",
     ((3, 8, 36, 3), True): "resnet152",
 }
-_WRAPPERS = ("module.", "model.", "_orig_mod.")  # of data parallelism, Lightning and torch.compile
-# Not weights of the network: counters, constants that the configuration has, and averages kept beside the weights.
+# Not weights of the network: counters, constants that the configuration has, and what MMDetection keeps beside the
+# weights (`ema_...` are the weights as trained, where the others are their running means).
 _NOT_WEIGHTS = re.compile(
     r"(.+\.num_batches_tracked|pixel_(mean|std)|data_preprocessor\..+|ema_.+|.*anchor_generator\.cell_anchors\.\d+)$"
 )
@@ -167,20 +167,16 @@ _REFUSED = (
 )  # fmt: skip
 
 
-def plain_names(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights of a state dict, without what is no weight and without the prefix of a wrapper."""
-    found = {name: value for name, value in names.items() if not _NOT_WEIGHTS.match(name)}
-    for wrapper in _WRAPPERS:
-        if found and all(name.startswith(wrapper) for name in found):
-            return plain_names({name.removeprefix(wrapper): value for name, value in found.items()})
-    return found
+def weights_of(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a state dict that are weights of a network."""
+    return {name: value for name, value in names.items() if not _NOT_WEIGHTS.match(name)}
 
 
 def recognize(shapes: Shapes, source: str, family: Family | None = None) -> Recognized:
     """Return the network that a state dict is for.
 
     Args:
-        shapes: Shapes by name, as `plain_names` leaves them.
+        shapes: Shapes by name, as `weights_of` leaves them.
         source: Name of the file, for messages.
         family: What the user says; None: found.
 

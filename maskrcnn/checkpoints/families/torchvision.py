@@ -15,7 +15,7 @@ def table(config: ModelConfig, bgr: bool = False) -> Table:
         *_box_rows(config),
         *_mask_rows(config),
     ]
-    return Table("torchvision", tuple(rows), r".*\.num_batches_tracked")
+    return Table("torchvision", tuple(rows))
 
 
 def resnet_rows(config: ModelConfig, prefix: str, bgr: bool) -> list[Row]:

@@ -21,7 +21,7 @@ from maskrcnn.errors import CheckpointError, CheckpointFormatError
 
 # Where training programs keep the state of the model, the first one that is there; averages come last.
 _KEYS = ("model", "state_dict", "model_state_dict", "model_state", "ema", "model_ema", "ema_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # of data parallelism, Lightning and torch.compile
 _MOST_PLAIN, _DEEPEST = 10_000, 20  # values of an entry beside the weights, and lists in lists
 _LARGEST_INTEGER = 2**63
 _SAFETENSORS = ".safetensors"
