@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.artifact import Metadata
+from runtime.artifact import GRAPH_SHA256, Metadata
 from runtime.artifact_files.onnx_file import file_graph_digest, read_sealed, recorded_file_digest
 from runtime.artifact_files.savedmodel_folder import folder_graph_digest, read_sealed_folder, recorded_folder_digest
 from runtime.errors import (
@@ -14,6 +14,7 @@ from runtime.errors import (
     ArtifactVerdictError,
     ForeignArtifactError,
 )
+from runtime.json_file import read_json_file
 
 
 def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
@@ -66,6 +67,40 @@ def require_proven(path: Path, metadata: Metadata, verify_digest: bool = True) -
             "ARTIFACT --against CHECKPOINT -o NEW', export the checkpoint again, or, if you vouch for it yourself, use "
             "Predictor(..., require_verdict=False)"
         )
+
+
+def judgement_path(path: Path, precision: str) -> Path:
+    """Return where 'maskrcnn-export verify --precision' records that an artifact's accuracy in it was accepted."""
+    return path.with_name(f"{path.name}.{precision}.verdict.json")
+
+
+def require_judged(path: Path, precision: str, verify_digest: bool = True) -> None:
+    """Refuse an artifact whose accuracy in another precision than its own was not accepted.
+
+    Args:
+        path: An artifact accepted by `require_proven`.
+        precision: That of `EngineOptions`.
+        verify_digest: Whether to compare the graph with the SHA-256 in the judgement.
+
+    Raises:
+        ArtifactVerdictError: There is no judgement, or it is about another graph or precision, or did not accept it.
+    """
+    beside = judgement_path(path, precision)
+    flaw = f"{beside.name} is about another graph, or did not pass"
+    try:
+        found = read_json_file(beside)
+        accepted = found["passed"] is True and found["precision"] == precision
+        if accepted and (not verify_digest or found[GRAPH_SHA256] == graph_digest(path)):
+            return
+    except FileNotFoundError:
+        flaw = f"there is no {beside.name} beside it"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        flaw = f"{beside.name} cannot be read ({type(error).__name__})"
+    raise ArtifactVerdictError(
+        f"{path} is not proven to be accurate in {precision}: {flaw}. Judge it with 'maskrcnn-export verify ARTIFACT "
+        f"--device openvino --precision {precision} --truth ANNOTATIONS', or, if you vouch for it yourself, use "
+        "Predictor(..., require_verdict=False)"
+    )
 
 
 def recorded_digest(path: Path) -> str:

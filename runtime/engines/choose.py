@@ -32,6 +32,19 @@ def openvino_device(device: str) -> str | None:
     return match and (match[1] or "CPU")
 
 
+def check_precision(metadata: Metadata, device: str, options: EngineOptions) -> None:
+    """Raise DeviceError unless the device computes an artifact in `options.precision`."""
+    if options.precision is None:
+        return
+    if openvino_device(device) != "CPU":
+        options.refuse(("precision",), f"which device {str(device)!r} cannot honor: leave it out, or use 'openvino'")
+    if metadata.precision != "fp32":
+        options.refuse(("precision",), f"but the artifact is in {metadata.precision}: leave it out, or export in fp32")
+    from runtime.engines.openvino.devices import require_bfloat16  # noqa: PLC0415
+
+    require_bfloat16()
+
+
 def open_backend(
     path: Path, metadata: Metadata, device: str, options: EngineOptions | None = None, *, verified: bool = True
 ) -> Backend:
@@ -54,6 +67,7 @@ def _open(path: Path, metadata: Metadata, device: str, options: EngineOptions, v
     """Load an artifact into its engine; only the engine in use is imported."""
     unit = openvino_device(device)
     kind, index = ("openvino", 0) if unit else parse_device(device)
+    check_precision(metadata, device, options)
     if metadata.format == "savedmodel":
         if kind in ("tensorrt", "openvino"):
             raise DeviceError(f"device {kind!r} runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.artifact import Metadata
-from runtime.artifact_files.read import read_metadata, recorded_digest
-from runtime.engines.choose import open_backend
+from runtime.artifact_files.read import read_metadata, recorded_digest, require_judged
+from runtime.engines.choose import check_precision, open_backend
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Backend
 from runtime.errors import ArtifactError
@@ -42,7 +42,15 @@ class Opening:
             )
 
     def open(self, metadata: Metadata) -> Backend:
-        """Open the engine of an artifact that has just been checked."""
+        """Open the engine of an artifact that has just been checked.
+
+        Raises:
+            ArtifactVerdictError: Its accuracy in the precision asked for was not judged; other errors are those of
+                `Predictor`.
+        """
+        if self.engine.precision and self.require_verdict:
+            check_precision(metadata, self.device, self.engine)  # the device's error is the more useful one
+            require_judged(self.path, self.engine.precision, self.verify_digest)
         return open_backend(self.path, metadata, self.device, self.engine, verified=self.verify_digest)
 
     def reopen(self, metadata: Metadata, device: str) -> Backend:

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.arguments import count
+from runtime.arguments import count, shown
 from runtime.errors import DeviceError, InputError
 
 MOST_THREADS = 4096  # more than any machine has cores; an engine starts them all at once
 CUDA_OPTIONS = ("gpu_memory_limit", "tf32", "cuda_graph")
+BF16 = "bf16"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class EngineOptions:
             by default, as in the parity check. TensorFlow has one switch for the whole process.
         cuda_graph: Whether the graph before the proposals and, where it can be, after them is recorded once for each
             input size, and each part replayed with one launch. Device "cuda" and ONNX artifacts only.
+        precision: "bf16" computes convolutions and matrix products in bfloat16, and everything that decides or places
+            in float32. Device "openvino" and float32 artifacts only, on processors with AVX-512 BF16 or AMX. None: the
+            precision of the artifact.
 
     Raises:
         InputError: A value has the wrong type or range.
@@ -40,6 +44,7 @@ class EngineOptions:
     gpu_memory_limit: int | None = None
     tf32: bool = False
     cuda_graph: bool = False
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("threads", MOST_THREADS), ("gpu_memory_limit", sys.maxsize)):
@@ -49,6 +54,8 @@ class EngineOptions:
         for name in ("tf32", "cuda_graph"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}: expected True or False")
+        if self.precision is not None and (not isinstance(self.precision, str) or self.precision != BF16):
+            raise InputError(f"precision is {shown(self.precision)}: expected {BF16!r}, or None for the artifact's")
         if self.cache is not None and (not isinstance(self.cache, str | Path) or not str(self.cache)):
             raise InputError(f"cache is {self.cache!r}: expected the path of a folder, or None")
 

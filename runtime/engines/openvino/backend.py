@@ -34,7 +34,8 @@ class OpenvinoBackend:
         self.device = "openvino" if device == CPU else f"openvino:{device}"
         self._path, self._metadata = path, metadata
         require_device(device)
-        self._opener = GraphOpener(path, device, properties_of(device, options), options.cache, verified)
+        properties = properties_of(device, options)
+        self._opener = GraphOpener(path, device, properties, options.cache, verified, options.precision)
         self._finishing = threading.Lock()
         self._finisher: CutStages | None = None
         self._graph = self._opener.open()

@@ -22,6 +22,16 @@ def require_device(device: str) -> None:
         )
 
 
+def require_bfloat16() -> None:
+    """Raise DeviceError unless the processor multiplies bfloat16 numbers."""
+    found = core().get_property(CPU, "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in found:
+        raise DeviceError(
+            f"EngineOptions has precision, but this processor has neither AVX-512 BF16 nor AMX (OpenVINO finds "
+            f"{', '.join(found)}): leave it out"
+        )
+
+
 def properties_of(device: str, options: EngineOptions) -> dict[str, Any]:
     """Return the properties that a graph is compiled with; raise DeviceError if the device cannot honor an option.
 

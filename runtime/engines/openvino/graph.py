@@ -15,9 +15,11 @@ from runtime.artifact_files.onnx_file import content_digest
 from runtime.engines.errors import is_engines_own, is_out_of_memory
 from runtime.engines.forked import keep_in_children
 from runtime.engines.graph_cache import GraphCache, processor
+from runtime.engines.openvino.bfloat16 import compute_in_bfloat16
 from runtime.engines.openvino.devices import CPU
 from runtime.engines.openvino.library import VERSION, core, openvino
 from runtime.engines.openvino.read import read_model
+from runtime.engines.options import BF16
 from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputError
 from runtime.one_line import utf8_path
 
@@ -84,13 +86,20 @@ class CompiledGraph:
 
 @dataclass(frozen=True)
 class GraphOpener:
-    """Compiles one `.onnx` file for a device; `cache` is a folder, `verified` as for `open_backend`."""
+    """Compiles one `.onnx` file for a device.
+
+    Attributes:
+        cache: A folder, or None.
+        verified: As for `open_backend`.
+        precision: As in `EngineOptions`.
+    """
 
     path: Path
     device: str
     properties: Mapping[str, Any]
     cache: str | Path | None = None
     verified: bool = True
+    precision: str | None = None
 
     def open(self) -> CompiledGraph:
         """Return the compiled graph, from the cache if it is there.
@@ -133,7 +142,10 @@ class GraphOpener:
     def _compile(self, content: bytes | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> CompiledGraph:
         source = content or utf8_path(self.path) or self.path.read_bytes()
         try:
-            return CompiledGraph(core().compile_model(read_model(source), self.device, {**self.properties, **more}))
+            model = read_model(source)
+            if self.precision == BF16:
+                compute_in_bfloat16(model)
+            return CompiledGraph(core().compile_model(model, self.device, {**self.properties, **more}))
         except Exception as error:
             if not is_engines_own(error):
                 raise
@@ -145,6 +157,7 @@ class GraphOpener:
             "openvino": openvino.__version__,
             "device": [self.device, str(core().get_property(self.device, "FULL_DEVICE_NAME"))],
             "properties": dict(self.properties),
+            "precision": self.precision,
             "processor": processor(),
         }
         return GraphCache(Path(folder), key, _BLOB)

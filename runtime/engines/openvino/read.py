@@ -25,6 +25,8 @@ def read_model(source: str | bytes) -> Any:
     for node in model.get_ops():
         if node.get_type_name() == "NonMaxSuppression":
             _suppress_above_threshold(node)
+        elif node.get_type_name() == "Add":
+            _own_bias(node)
     return model
 
 
@@ -39,3 +41,13 @@ def _suppress_above_threshold(node: Any) -> None:
     unit = ops.multiply(threshold, np.float32(0.6 * 2**-23))
     raised = ops.add(threshold, ops.maximum(unit, _SMALLEST))
     node.input(3).replace_source_output(raised.output(0))
+
+
+def _own_bias(node: Any) -> None:
+    """Give an addition behind a convolution a bias of its own: OpenVINO does not fuse one that levels share."""
+    for product, port in ((node.input_value(0), node.input(1)), (node.input_value(1), node.input(0))):
+        shaped = port.get_source_output().get_node()
+        if product.get_node().get_type_name() == "Convolution" and shaped.get_type_name() == "Reshape":
+            bias = shaped.input_value(0).get_node()
+            if bias.get_type_name() == "Constant":
+                port.replace_source_output(openvino.opset13.constant(bias.data.reshape(1, -1, 1, 1)).output(0))
