@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         LowerPrecision as LowerPrecision,
         export_lower_precision as export_lower_precision,
     )
+    from export.precision.run_time import verify_precision as verify_precision
     from export.reverify import verify_artifact as verify_artifact
     from export.target import Target as Target
     from export.to_onnx import export_onnx as export_onnx
@@ -32,6 +33,7 @@ __all__, __getattr__ = lazy_names(
         "export.edit": "edit_artifact",
         "export.errors": "ConversionError EditError ExportError ParityError PrecisionError SourceError",
         "export.precision.lower": "LowerPrecision export_lower_precision",
+        "export.precision.run_time": "verify_precision",
         "export.reverify": "verify_artifact",
         "export.target": "Target",
         "export.to_onnx": "export_onnx",

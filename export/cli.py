@@ -30,6 +30,7 @@ from maskrcnn.commands.shared import (
     choose,
 )
 from runtime.artifact import Precision, Target as Engine, Thresholds
+from runtime.engines.options import BF16
 
 app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
@@ -53,6 +54,9 @@ VerifyImages = Annotated[
         help="Images with objects for the parity check; the first 8 by name are used.",
         show_default="packaged images",
     ),
+]
+TruthImages = Annotated[
+    Path | None, _lower_precision(metavar="FOLDER", help="Folder of the images of --truth.", show_default="found")
 ]
 
 
@@ -83,9 +87,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
             show_default="the float32 detections on a part of the calibration images",
         ),
     ] = None,
-    truth_images: Annotated[
-        Path | None, _lower_precision(metavar="FOLDER", help="Folder of the images of --truth.", show_default="found")
-    ] = None,
+    truth_images: TruthImages = None,
     max_drop: Annotated[
         float | None,
         _lower_precision(
@@ -182,8 +184,42 @@ def verify(  # noqa: PLR0913  (one argument per option)
     ] = None,
     force: Force = False,
     verify_images: VerifyImages = None,
+    precision: Annotated[
+        Literal["bf16"] | None,
+        _lower_precision(
+            help="Instead of the parity check, measure what the artifact loses if --device openvino computes it in "
+            "bfloat16, and record it beside the artifact if it passes. Needs --truth, or --verify-images."
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        _lower_precision(
+            metavar="DATASET",
+            help="Annotated images to measure the accuracy on.",
+            show_default="the float32 detections on --verify-images",
+        ),
+    ] = None,
+    truth_images: TruthImages = None,
+    max_drop: Annotated[
+        float | None,
+        _lower_precision(
+            **shared.RANGE,
+            metavar="AP",
+            help="Largest allowed drop of average precision.",
+            show_default="0.005, without --truth 0.02",
+        ),
+    ] = None,
 ) -> None:
-    """Repeat the parity check of an artifact on this machine, with its engine versions."""
+    """Repeat the parity check of an artifact on this machine, with its engine versions; or judge a precision."""
+    if precision is not None:
+        if against is not None or output is not None:
+            raise BadParameter("--precision compares the artifact with itself: leave out --against and --output")
+        if (truth is None) == (verify_images is None):
+            raise BadParameter("--precision needs images: give --truth, or --verify-images without annotations")
+        _judge(artifact, precision, truth, truth_images, verify_images, device, max_drop, force)
+        return
+    if truth is not None or truth_images is not None or max_drop is not None:
+        raise BadParameter("--truth, --truth-images and --max-drop need --precision bf16")
     if against is None:
         raise BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
     with errors():
@@ -198,6 +234,28 @@ def verify(  # noqa: PLR0913  (one argument per option)
         console.verdict_table(verdict)
         if output is not None:
             written(output)
+
+
+def _judge(
+    artifact: Path,
+    precision: str,
+    truth: Path | None,
+    truth_images: Path | None,
+    folder: Path | None,
+    device: str,
+    max_drop: float | None,
+    force: bool,
+) -> None:
+    """Run `verify --precision`."""
+    with errors("train"):
+        from export import verify_precision  # noqa: PLC0415
+        from runtime.artifact_files.read import judgement_path, read_metadata  # noqa: PLC0415
+
+        dataset = annotated(truth, read_metadata(artifact).class_names, truth_images)
+        images = dataset if folder is None else folder
+        options: dict[str, Any] = {"device": device, "max_drop": max_drop, "overwrite": force, "progress": progress}
+        console.gate(verify_precision(artifact, precision, images, **options).to_dict())
+        written(judgement_path(artifact, precision))
 
 
 @app.command()
@@ -231,10 +289,19 @@ def edit(
 def inspect(artifact: Artifact) -> None:
     """Show the metadata of an artifact: classes, inputs, outputs, origin and verdict."""
     with errors("predict"):
-        from runtime.artifact_files.read import graph_digest, read_metadata  # noqa: PLC0415
+        from runtime.artifact_files.read import (  # noqa: PLC0415
+            graph_digest,
+            judgement_flaw,
+            judgement_path,
+            read_metadata,
+        )
 
         found = read_metadata(artifact)
         console.metadata(artifact, found, found.verdict_flaw(graph_digest(artifact)))
+        beside = judgement_path(artifact, BF16)
+        if beside.exists():
+            flaw = judgement_flaw(artifact, BF16)
+            show([f"  {BF16:<12}{f'not accepted: {flaw}' if flaw else f'accepted: see {beside.name}'}"])
 
 
 @app.command()

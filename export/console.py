@@ -44,6 +44,11 @@ def verdict_table(verdict: "Verdict") -> None:
     show(lines)
 
 
+def gate(found: Mapping[str, Any]) -> None:
+    """Print what lower precision costs, in total and per class."""
+    show(_precision_lines(found))
+
+
 def _source_lines(source: Mapping[str, Any]) -> list[str]:
     """Return what the genuine model of a PyTorch checkpoint found, from image to masks."""
     if not source:

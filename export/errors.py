@@ -52,10 +52,12 @@ class PrecisionError(ExportError):
     """
 
     def __init__(self, gate: "PrecisionGate") -> None:
+        calibrate = "calibrate with more images like those the model will see, or "
+        remedy = calibrate if gate.calibrated else "use another precision, or "
         super().__init__(
             f"in {gate.precision}, {gate.measure} against {gate.against} drops from {gate.reference:.4f} to "
-            f"{gate.found:.4f}; the largest allowed drop is {gate.allowed:g}: calibrate with more images like those "
-            "the model will see, or allow a larger drop with --max-drop"
+            f"{gate.found:.4f}; the largest allowed drop is {gate.allowed:g}: {remedy}allow a larger drop with "
+            "--max-drop"
         )
         self.gate = gate
 

@@ -12,7 +12,7 @@ import onnx
 from export.convert.audit import audit
 from export.convert.to_onnx_graph import fix_thresholds
 from export.errors import ConversionError, PrecisionError
-from export.precision.gate import ALLOWED, detected_dataset, judge_precision, score_masks
+from export.precision.gate import ALLOWED, FEWEST, MOST_JUDGED, detected_dataset, judge_precision, score_masks
 from export.precision.half import borders_in, emulate_half, to_half
 from export.precision.quantize import nodes_by_part, quantize
 from export.publish import publish, write_onnx
@@ -30,9 +30,7 @@ from runtime.artifact import Metadata
 from runtime.atomic import check_output
 from runtime.predictor import Predictor
 
-# Activation ranges settle after a few dozen images, and the comparison after a few hundred.
-MOST_CALIBRATED, MOST_JUDGED = 64, 200
-FEWEST = 6  # of each; with fewer, a single image would decide
+MOST_CALIBRATED = 64  # activation ranges settle after a few dozen images
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class PrecisionGate:
     """Result of the comparison of accuracy.
 
     Attributes:
-        precision: "fp16" or "int8".
+        precision: "fp16", "int8" or "bf16".
         against: "annotations" or "float32 detections".
         measure: "mask AP".
         pictures: Number of images that were compared; none of them gave the ranges of activations.
@@ -160,7 +160,7 @@ class PrecisionGate:
         allowed: Largest allowed drop.
         classes: By class name, the measure of both; None for a class without objects.
         left_in_float: Parts of the network that stay in float32.
-        calibrated: Number of images that gave the ranges of activations; 0 for fp16, which has none.
+        calibrated: Number of images that gave the ranges of activations; 0 where there are none, as for fp16 and bf16.
     """
 
     precision: str

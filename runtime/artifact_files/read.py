@@ -74,28 +74,32 @@ def judgement_path(path: Path, precision: str) -> Path:
     return path.with_name(f"{path.name}.{precision}.verdict.json")
 
 
-def require_judged(path: Path, precision: str, verify_digest: bool = True) -> None:
-    """Refuse an artifact whose accuracy in another precision than its own was not accepted.
+def judgement_flaw(path: Path, precision: str, verify_digest: bool = True) -> str:
+    """Return why nothing proves that an artifact is accurate in a precision; empty if it was judged and accepted.
 
     Args:
         path: An artifact accepted by `require_proven`.
         precision: That of `EngineOptions`.
         verify_digest: Whether to compare the graph with the SHA-256 in the judgement.
-
-    Raises:
-        ArtifactVerdictError: There is no judgement, or it is about another graph or precision, or did not accept it.
     """
     beside = judgement_path(path, precision)
-    flaw = f"{beside.name} is about another graph, or did not pass"
     try:
         found = read_json_file(beside)
         accepted = found["passed"] is True and found["precision"] == precision
         if accepted and (not verify_digest or found[GRAPH_SHA256] == graph_digest(path)):
-            return
+            return ""
     except FileNotFoundError:
-        flaw = f"there is no {beside.name} beside it"
+        return f"there is no {beside.name} beside it"
     except (OSError, ValueError, LookupError, TypeError) as error:
-        flaw = f"{beside.name} cannot be read ({type(error).__name__})"
+        return f"{beside.name} cannot be read ({type(error).__name__})"
+    return f"{beside.name} is about another graph" if accepted else f"{beside.name} does not say that it passed"
+
+
+def require_judged(path: Path, precision: str, verify_digest: bool = True) -> None:
+    """Raise ArtifactVerdictError if an artifact has a `judgement_flaw`."""
+    flaw = judgement_flaw(path, precision, verify_digest)
+    if not flaw:
+        return
     raise ArtifactVerdictError(
         f"{path} is not proven to be accurate in {precision}: {flaw}. Judge it with 'maskrcnn-export verify ARTIFACT "
         f"--device openvino --precision {precision} --truth ANNOTATIONS', or, if you vouch for it yourself, use "

@@ -19,6 +19,7 @@ CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "T
     [
         *[(name, value) for name in ("threads", "gpu_memory_limit") for value in (0, -1, 1.5, True, "2")],
         *[(name, value) for name in ("tf32", "cuda_graph") for value in (1, None, "yes")],
+        *[("precision", value) for value in ("", "fp16", "BF16", 16, True, np.zeros(2))],
         *[("cache", value) for value in ("", 3, True)],
     ],
 )
