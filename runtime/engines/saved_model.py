@@ -144,17 +144,19 @@ class FunctionStages:
             for node in definition.node
             if node.op in ("Identity", "Placeholder")
         }
-        self._graph = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-        self._device = device
-        self._cuts: dict[tuple[tuple[str, ...], ...], Any] = {}
+        with tf.Graph().as_default() as graph, tf.device(device):
+            tf.import_graph_def(definition, name="")
+        # A session can be fed any tensor; a function would need a copy of the graph for each cut, which takes seconds.
+        self._session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True))
         self.names = tuple(name.removeprefix(BORDER_PREFIX) for name in found if name.startswith(BORDER_PREFIX))
-        places = dict(zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs), strict=True))
-        places |= {name: found[BORDER_PREFIX + name] for name in self.names} | {
+        self._places = dict(
+            zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs), strict=True)
+        )
+        self._places |= {name: found[BORDER_PREFIX + name] for name in self.names} | {
             name: found[name]
             for name in INPUT_NAMES
             if name in found  # thresholds may be constants
         }
-        self._tensors = {name: self._graph.graph.get_tensor_by_name(place) for name, place in places.items()}
 
     @classmethod
     def of_savedmodel(cls, path: Path) -> Self:
@@ -164,13 +166,8 @@ class FunctionStages:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Arrays:
         """Compute stage boundary tensors."""
-        feeds = {name: array for name, array in feeds.items() if name in self._tensors}
-        key = tuple(feeds), tuple(names)
-        if key not in self._cuts:  # a cut copies the graph with its weights, which takes seconds
-            self._cuts[key] = self._graph.prune(*([self._tensors[name] for name in part] for part in key))
-        with tf.device(self._device):
-            found = self._cuts[key](*map(tf.constant, feeds.values()))
-        return {name: tensor.numpy() for name, tensor in zip(names, found, strict=True)}
+        given = {self._places[name]: array for name, array in feeds.items() if name in self._places}
+        return dict(zip(names, self._session.run([self._places[name] for name in names], given), strict=True))
 
 
 def _name(path: Path) -> str:
