@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,9 +29,11 @@ def main() -> int:
     lowest = lowest_versions()
     with tempfile.TemporaryDirectory(prefix="lowest-") as name:
         folder = Path(name).resolve()
-        artifact = export_demo(folder / "demo.onnx")
         arguments = ["--only-binary=:all:", "--group", "predictor-tests", *lowest]
-        python = new_environment(folder / "environment", *arguments)
+        with ThreadPoolExecutor() as pool:  # each keeps one core busy
+            exported = pool.submit(export_demo, folder / "demo.onnx")
+            python = new_environment(folder / "environment", *arguments)
+        artifact = exported.result()
         report = folder / "report.xml"
         command = [str(python), "-m", "pytest", "tests/predictor", "-m", "not slow", f"--junitxml={report}"]
         command += ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]

@@ -7,10 +7,12 @@ import json
 import re
 import shlex
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store import unverified
 from typer.testing import CliRunner
 
 from export.cli import app as export_app
@@ -37,8 +39,8 @@ def folder(tmp_path_factory, demo):
     Image.fromarray(demo_picture()).save(path / "street.jpg")
     (path / "photos").mkdir()
     Image.fromarray(demo_picture()).save(path / "photos" / "first.jpg")
-    for seed, name in enumerate(("train", "val")):
-        written = write_shapes(path / "balloons" / name, count=4, seed=seed, size=(64, 96))
+    for seed, (name, count) in enumerate((("train", 4), ("val", 1))):
+        written = write_shapes(path / "balloons" / name, count=count, seed=seed, size=(64, 96))
         content = json.loads(written.read_text(encoding="utf-8"))
         for image in content["images"]:
             image["file_name"] = f"{name}/images/{Path(image['file_name']).name}"
@@ -72,7 +74,9 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
     monkeypatch.setattr(pictures, "_bundled", lambda channels: bundled(channels)[:1])
     for line in filter(None, code.splitlines()):
         program, *arguments = shlex.split(line)
-        result = CliRunner().invoke(PROGRAMS[program], arguments)
+        # One model is verified. That of two training steps may detect nothing, which proves nothing.
+        with nullcontext() if "model.onnx" in arguments else unverified():
+            result = CliRunner().invoke(PROGRAMS[program], arguments)
         assert result.exit_code == 0, result.output
 
 

@@ -34,6 +34,16 @@ from runtime.errors import ArtifactError, ImageError, MissingPackageError
 FACTS = {"name": "demo model"}
 
 
+def copy_of(artifact):
+    """An export that copies an artifact."""
+
+    def export(_model, output, **_options):
+        shutil.copy(artifact, output)
+        return VERDICT
+
+    return export
+
+
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     """Twelve pictures of shapes with their annotations."""
@@ -41,11 +51,13 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def int8(demo, shapes, tmp_path_factory):
-    """The demo model in 8 bits, and its verdict."""
+def int8(demo, shapes, tmp_path_factory, onnx_artifact):
+    """The demo model in 8 bits, and its verdict; the whole path from the model is that of `half`."""
     path = tmp_path_factory.mktemp("int8") / "demo.onnx"
     lower = LowerPrecision("int8", shapes.parent / "images", open_dataset(shapes))
-    return path, export_lower_precision(demo, path, lower, checkpoint=FACTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_lower_precision, "export_onnx", copy_of(onnx_artifact))
+        return path, export_lower_precision(demo, path, lower, checkpoint=FACTS)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +71,7 @@ def half(demo, shapes, tmp_path_factory):
 @pytest.fixture
 def whole_is_there(monkeypatch, onnx_artifact):
     """The float32 artifact is copied instead of made and verified, which other tests do."""
-
-    def export(_model, output, **_options):
-        shutil.copy(onnx_artifact, output)
-        return VERDICT
-
-    monkeypatch.setattr(to_lower_precision, "export_onnx", export)
+    monkeypatch.setattr(to_lower_precision, "export_onnx", copy_of(onnx_artifact))
 
 
 def call(*arguments):

@@ -422,8 +422,8 @@ def test_folder_that_cannot_be_used(tiny, tmp_path, make, message):
 
 @pytest.mark.parametrize(
     ("channels", "sampling", "opset"),
-    [(1, "crop_and_resize", 17), (6, "crop_and_resize", 18), (3, "roi_align", 17)],
-    ids=["1 channel", "6 channels, opset 18", "roi_align"],
+    [(1, "roi_align", 17), (6, "crop_and_resize", 18)],
+    ids=["1 channel, roi_align", "6 channels, opset 18"],
 )
 def test_other_configurations_are_exported_and_equal(make_tiny, tmp_path, channels, sampling, opset):
     model = make_tiny(image_channels=channels, mean_pixel=(120.0,) * channels, roi_sampling=sampling)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ def test_a_checkpoint_with_a_data_set_another_checkpoint_and_a_layer(folder, tmp
     assert len(figures["pictures"]) == 2
     assert figures["data"]["pictures"] == 3
     assert "activations.fpn_p4" in figures["pictures"][0]
+    assert "truth.ap50" in figures["pictures"][0]
     differing = [row["name"] for row in figures["weights"] if row["change"]]
     assert differing == ["mrcnn_mask/kernel"]
     assert set(changed) <= {"mrcnn_mask/kernel"}  # adding and subtracting 1 may round
@@ -57,12 +59,20 @@ def test_a_checkpoint_with_a_data_set_another_checkpoint_and_a_layer(folder, tmp
     assert 'id="picture-choice"' in text
 
 
-def test_a_picture_of_the_data_set_by_its_name(folder, tmp_path):
+def test_a_picture_of_the_data_set_by_its_name(folder, tmp_path, monkeypatch):
+    """What is inspected; the page of annotated images is that of the test above."""
+    given = []
+
+    def inspect_pictures(_runner, pictures, **_options):
+        given.extend(pictures)
+        return SimpleNamespace(write=lambda *_arguments, **_options: None)
+
+    monkeypatch.setattr("maskrcnn.inspection.report.inspect_pictures", inspect_pictures)
     options = ["--dataset", folder / "shapes", "-o", tmp_path / "report"]
-    assert inspect("demo", folder / "shapes" / "images" / "000001.png", *options).exit_code == 0
-    figures = json.loads((tmp_path / "report" / "figures.json").read_text())
-    assert [each["name"] for each in figures["pictures"]] == ["000001.png"]
-    assert "truth.ap50" in figures["pictures"][0]
+    result = inspect("demo", folder / "shapes" / "images" / "000001.png", *options)
+    assert result.exit_code == 0, result.output
+    assert [(each.name, each.annotated) for each in given] == [("000001.png", True)]
+    assert given[0].record.load_instances()
 
 
 @pytest.mark.parametrize("kind", ["onnx_artifact", "savedmodel_artifact"])

@@ -1,6 +1,5 @@
 """A closed predictor: refused use, ended streams, freed engines."""
 
-import gc
 import threading
 import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -60,14 +59,14 @@ def test_a_with_statement_lets_errors_through(own):
     assert own._engine._backend is None
 
 
-def test_engine_is_freed_at_once(own, picture):
+def test_engine_is_freed_at_once(collect, own, picture):
     own(picture)
     backend = weakref.ref(own._engine._backend)
     engine = weakref.ref(own._engine._backend._module if own.path.is_dir() else own._engine._backend._session)
     own.close()
     assert backend() is None
     if own.path.is_dir():
-        gc.collect()  # TensorFlow's own objects know each other
+        collect()  # TensorFlow's own objects know each other
     assert engine() is None
 
 

@@ -1,6 +1,5 @@
 """A value range and bands: from the metadata to the predictor, in both formats; and an artifact from memory."""
 
-import gc
 import json
 import pickle
 
@@ -79,7 +78,7 @@ def test_an_artifact_from_memory(onnx_artifact, picture, kind):
     given.close()
 
 
-def test_bytes_that_are_no_artifact_leave_no_file(onnx_artifact, tmp_path, monkeypatch):
+def test_bytes_that_are_no_artifact_leave_no_file(collect, onnx_artifact, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for content in (b"", b"no model", onnx_artifact.read_bytes()[:-5]):
         with pytest.raises(ArtifactError):
@@ -87,5 +86,5 @@ def test_bytes_that_are_no_artifact_leave_no_file(onnx_artifact, tmp_path, monke
     predictor = Predictor(onnx_artifact.read_bytes(), "cpu")
     assert len(list(tmp_path.iterdir())) <= 2
     del predictor
-    gc.collect()
+    collect()
     assert not list(tmp_path.glob("*.onnx"))

@@ -22,7 +22,7 @@ def pictures(picture):
     return [picture[:256, :320], *drawn]
 
 
-@pytest.mark.parametrize("calls", [25, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_eight_threads_get_what_one_gets(doctored, pictures, calls):
     """The network's input has the size of the picture here, so that shapes of runs at the same time differ."""
     path = doctored(resize={"mode": "pad64", "min_dim": 64, "max_dim": None, "min_scale": None})

@@ -1,6 +1,5 @@
 """What waits for a recording, and what does not. Recordings of the stand-in's CUDA are in `tests/cuda`."""
 
-import gc
 import threading
 import weakref
 
@@ -33,7 +32,7 @@ def test_a_value_is_freed_with_what_holds_it():
 
 
 @pytest.mark.parametrize("other_thread", [False, True])
-def test_a_value_that_is_dropped_during_a_recording_is_freed_after_it(other_thread):
+def test_a_value_that_is_dropped_during_a_recording_is_freed_after_it(collect, other_thread):
     holder, memory = held()
     holders = [holder]
     del holder
@@ -42,19 +41,19 @@ def test_a_value_that_is_dropped_during_a_recording_is_freed_after_it(other_thre
             in_a_thread(holders.clear)
         else:
             holders.clear()
-        gc.collect()
+        collect()
         assert memory() is not None
     assert memory() is None
 
 
-def test_a_value_in_a_cycle_that_the_garbage_collector_finds_in_a_recording_is_freed_after_it():
+def test_a_value_in_a_cycle_that_the_garbage_collector_finds_in_a_recording_is_freed_after_it(collect):
     holder, memory = held()
     cycle = [holder]
     cycle.append(cycle)
     del holder
     with cuda_recording():
         del cycle
-        gc.collect()
+        collect()
         assert memory() is not None
     assert memory() is None
 
