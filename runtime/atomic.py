@@ -255,14 +255,28 @@ def _remove_abandoned(path: Path) -> None:
     with os.scandir(path.parent) as entries:  # a folder may hold a hundred thousand results, so no Path for each
         names = [entry.name for entry in entries if entry.name.startswith(prefix)]
     for folder in (path.parent / name for name in names if ours.fullmatch(name)):
-        with suppress(OSError):  # its writer lives, or it is someone else's
-            lock = _lock(folder)
-            if lock is None:
-                return
-            try:
-                aside = folder / (path.name + _ASIDE)
-                if os.path.lexists(aside) and not os.path.lexists(path):
-                    aside.rename(path)
-                _remove(folder)
-            finally:
-                os.close(lock)
+        _remove_if_abandoned(folder, path)
+
+
+def remove_abandoned_below(folder: Path) -> None:
+    """Remove the hidden folders of killed writers at any depth, also beside what they had put in place."""
+    hidden = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}", re.DOTALL)
+    for place, names, _ in os.walk(folder):
+        for match in list(filter(None, map(hidden.fullmatch, names))):
+            names.remove(match[0])
+            _remove_if_abandoned(Path(place, match[0]), Path(place, match[1]))
+
+
+def _remove_if_abandoned(folder: Path, path: Path) -> None:
+    """Remove a hidden folder of `path`, unless its writer lives or nobody can tell."""
+    with suppress(OSError):  # its writer lives, or it is someone else's
+        lock = _lock(folder)
+        if lock is None:
+            return
+        try:
+            aside = folder / (path.name + _ASIDE)
+            if os.path.lexists(aside) and not os.path.lexists(path):
+                aside.rename(path)
+            _remove(folder)
+        finally:
+            os.close(lock)

@@ -10,7 +10,7 @@ from pathlib import Path
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Source
 from maskrcnn.runs.folder_lock import locked
-from runtime.atomic import atomic_write, check_output
+from runtime.atomic import atomic_write, check_output, remove_abandoned_below
 from runtime.errors import OutputError
 from runtime.json_file import read_json_file
 
@@ -65,6 +65,7 @@ def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator
     _check_contents(folder, settings, force)
     with locked(folder, "predict"):
         _check_contents(folder, settings, force)
+        remove_abandoned_below(folder)
         with atomic_write(folder / RUN_FILE, overwrite=True) as path:
             path.write_text(json.dumps(settings.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         yield OutputFolder(folder)

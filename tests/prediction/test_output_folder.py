@@ -33,6 +33,27 @@ def test_a_new_folder_notes_its_settings(tmp_path):
     opened(tmp_path / "a" / "b")
 
 
+def test_what_killed_writers_left_is_removed(tmp_path):
+    """Also beside a document that is whole: the writer was killed between its last two steps."""
+    opened(tmp_path)
+    hidden, mine = "part0/.a.png.json.0123456789abcdef.partial", "part0/.a.png.json.x.partial"
+    for name in (hidden, mine):
+        (tmp_path / "detections" / name).mkdir(parents=True)
+        (tmp_path / "detections" / name / "a.png.json").touch()
+    (tmp_path / "detections" / "part0" / "a.png.json").write_text("whole")
+    held = tmp_path / "detections" / ".b.png.json.0123456789abcdef.partial"
+    held.mkdir()
+    lock = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opened(tmp_path)
+    finally:
+        os.close(lock)
+    assert held.is_dir()
+    left = {path.relative_to(tmp_path / "detections").as_posix() for path in tmp_path.rglob("detections/part0/*")}
+    assert left == {mine, "part0/a.png.json"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
