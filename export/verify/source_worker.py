@@ -218,6 +218,7 @@ def _mmdetection(request: dict[str, Any], folder: Path, images: list[Image]) -> 
     from mmdet.registry import MODELS  # noqa: PLC0415
     from mmdet.structures import DetDataSample  # noqa: PLC0415
     from mmdet.utils import register_all_modules  # noqa: PLC0415
+    from mmengine.config import ConfigDict  # noqa: PLC0415
 
     state, read = _state(request, folder)
     register_all_modules()
@@ -293,6 +294,7 @@ def _mmdetection(request: dict[str, Any], folder: Path, images: list[Image]) -> 
                 "loss_mask": {"type": "CrossEntropyLoss", "use_mask": True},
             },
         },
+        "train_cfg": None,
         "test_cfg": {
             "rpn": {
                 "nms_pre": request["pre_nms_limit"],
@@ -308,7 +310,7 @@ def _mmdetection(request: dict[str, Any], folder: Path, images: list[Image]) -> 
             },
         },
     }
-    model = MODELS.build(config).eval()
+    model = MODELS.build(ConfigDict(config)).eval()
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:

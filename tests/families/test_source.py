@@ -1,6 +1,7 @@
 """The comparison with the genuine model of a PyTorch checkpoint: rows, near decisions, and its process."""
 
 import json
+import os
 import stat
 import sys
 from dataclasses import replace
@@ -259,6 +260,33 @@ def test_an_artifact_without_a_verdict_is_compared(file, tmp_path, monkeypatch):
     assert [case["expected"] for case in found["cases"]] == [0, 0, 0]
     assert found["cases"][0]["found"] > 3
     assert not found["passed"]
+
+
+MMDETECTION = """
+model = dict(
+    type='MaskRCNN',
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth=18, style='pytorch'))
+test_pipeline = [dict(type='Resize', scale=(160, 96), keep_ratio=True)]
+"""
+
+
+@pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} names no Python with a genuine package")
+@pytest.mark.parametrize("family", ["torchvision", "detectron2", "mmdetection"])
+def test_the_genuine_package_runs(family, tmp_path):
+    write_state(tmp_path / "x.pth", state_dicts.values(state_dicts.FAMILIES[family](18, classes=2)))
+    (tmp_path / "x.py").write_text(MMDETECTION)
+    settings = ("resize.short_side=96", "resize.long_side=160", "detection.min_score=0")
+    opened = read_family(
+        tmp_path / "x.pth", Choices(tmp_path / "x.py" if family == "mmdetection" else None, settings=settings)
+    )
+    found = source._run(tmp_path, os.environ[PYTHON], opened, [("x.jpg", IMAGE), ("y.jpg", IMAGE[:, :50])])
+    if found is None:
+        pytest.skip(f"{os.environ[PYTHON]} has no {source._PACKAGES[family]}")
+    facts, (first, second) = found
+    assert facts["package"].startswith(source._PACKAGES[family])
+    assert (first.masks.shape[1:], second.masks.shape[1:]) == ((60, 80), (60, 50))
+    assert len(first.boxes) == len(first.scores) == len(first.masks) <= 100
 
 
 def test_an_interpreter_that_does_not_exist_is_an_error(file, monkeypatch):
