@@ -354,6 +354,8 @@ def test_the_part_that_costs_most_is_left_in_float(demo, shapes, tmp_path, monke
 
 
 def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch, whole_is_there):
+    """The search has two parts here, all of them above."""
+    monkeypatch.setattr("export.precision.quantize.PARTS", {"mask head": PARTS["mask head"], "rest": ("",)})
     monkeypatch.setattr(to_lower_precision, "judge_precision", lambda *_arguments: gate_of(0.5))
     monkeypatch.setattr(to_lower_precision, "quantize", lambda model, *_arguments: model)
     options = ["--precision", "int8", "--calibrate", shapes.parent / "images"]
