@@ -181,7 +181,11 @@ def comparison(found: "Comparison") -> None:
             f"{'-' if row.drop is None else f'{row.drop:.4f}':>7}",
         ]
         lines.append(f"{mark} {_row(names[id(row)], widths)}  " + "  ".join(numbers))
-    lines += [f"  {_row(names[id(row)], widths)}  not run: {row.reason}" for row in found.rows if not row.rounds]
+    absent: dict[tuple[str, ...], list[str]] = {}
+    for row in found.rows:
+        if not row.rounds:
+            absent.setdefault((row.engine, row.device, row.reason), []).append(f"{found.name(row)} {row.precision}")
+    lines += [f"  not run: {way[0]} on {way[1]} ({', '.join(those)}): {way[2]}" for way, those in absent.items()]
     best = ran[found.best]
     allowed = f" with a drop of at most {found.max_drop:g}" if found.against else ""
     lines.append(f"fastest{allowed} (*): {best.milliseconds['total']:.1f} ms")

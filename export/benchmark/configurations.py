@@ -88,11 +88,7 @@ def read_artifacts(paths: Iterable[Path]) -> dict[Path, Metadata]:
             raise ArtifactError(f"{path} is given twice: name each artifact once")
         found[path] = read_metadata(path)
         first = next(iter(found))
-        for what, value in (("checkpoint", _checkpoint), ("class names", lambda metadata: metadata.class_names)):
-            if value(found[path]) != value(found[first]):
-                raise ArtifactError(
-                    f"{path} is another model than {first}, with other {what}: compare artifacts of one checkpoint"
-                )
+        _require_same_model(path, found[path], first, found[first])
     return found
 
 
@@ -114,6 +110,14 @@ def thread_counts(way: Way) -> Sequence[int | None]:
     return sorted({1, cores, *([cores // 2] if cores > 4 else [])}, reverse=True)
 
 
-def _checkpoint(metadata: Metadata) -> str | None:
-    """Identify the checkpoint by its digest or, if none was recorded, by its name."""
-    return metadata.checkpoint.get("sha256") or metadata.checkpoint.get("name")
+def _require_same_model(path: Path, one: Metadata, first: Path, other: Metadata) -> None:
+    """Raise ArtifactError unless two artifacts come from one checkpoint: by its digest or, where none is, its name."""
+    ours, theirs = one.checkpoint, other.checkpoint
+    key = "sha256" if "sha256" in ours and "sha256" in theirs else "name"
+    if ours.get(key) != theirs.get(key):
+        names = [f"{each.get('name')}, SHA-256 {each.get('sha256', 'unknown')[:12]}" for each in (ours, theirs)]
+        raise ArtifactError(
+            f"{path} comes from another checkpoint ({names[0]}) than {first} ({names[1]}): compare those of one model"
+        )
+    if one.class_names != other.class_names:
+        raise ArtifactError(f"{path} has other class names than {first}: compare artifacts with the same classes")

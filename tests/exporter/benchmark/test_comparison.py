@@ -174,15 +174,27 @@ def test_a_precision_of_the_engine_is_for_float32_artifacts(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"checkpoint": {"name": "demo model", "sha256": "0"}}, {"class_names": ("BG", "a", "b", "c")}]
+    ("change", "message"),
+    [
+        ({"checkpoint": {"name": "demo model", "sha256": "0"}}, "b.onnx comes from another checkpoint"),
+        ({"checkpoint": {"name": "other"}}, "b.onnx comes from another checkpoint"),
+        ({"class_names": ("BG", "a", "b", "c")}, "b.onnx has other class names"),
+    ],
 )
-def test_artifacts_of_different_models_are_refused(change, tmp_path, monkeypatch):
+def test_artifacts_of_different_models_are_refused(change, message, monkeypatch):
     fp32 = read_metadata(DEMO)
-    monkeypatch.setattr(ways, "read_metadata", lambda path: replace(fp32, **change) if path.name == "b.onnx" else fp32)
-    with pytest.raises(ArtifactError, match=r"b\.onnx is another model than .*a\.onnx"):
-        read_artifacts([tmp_path / "a.onnx", tmp_path / "c.onnx", tmp_path / "b.onnx"])
+    others = {
+        "settings.onnx": replace(fp32, config={}, max_detections=7, precision="int8"),
+        "unnumbered.onnx": replace(fp32, checkpoint={"name": "demo model"}),
+        "b.onnx": replace(fp32, **change),
+    }
+    monkeypatch.setattr(ways, "read_metadata", lambda path: others.get(path.name, fp32))
+    sound = [Path("a.onnx"), Path("settings.onnx"), Path("unnumbered.onnx")]
+    assert list(read_artifacts(sound)) == sound
+    with pytest.raises(ArtifactError, match=message):
+        read_artifacts([*sound, Path("b.onnx")])
     with pytest.raises(ArtifactError, match="given twice"):
-        read_artifacts([tmp_path / "a.onnx"] * 2)
+        read_artifacts([Path("a.onnx")] * 2)
 
 
 def test_arguments_are_artifacts_and_then_an_image(tmp_path):
