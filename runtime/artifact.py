@@ -90,8 +90,9 @@ class Metadata:
 
     @property
     def schema_version(self) -> int:
-        """The oldest schema version that describes the artifact: 2 for what other families need, else 1."""
-        return 2 if self.resize.mode == "short_side" or self.mask_paste in ("torchvision", "detectron2") else 1
+        """The oldest schema version that describes the artifact: 2 for newer resize modes and mask pastes, else 1."""
+        newer = self.resize.mode in ("fit64", "short_side") or self.mask_paste in ("torchvision", "detectron2")
+        return 2 if newer else 1
 
     @property
     def lowest_score(self) -> float:

@@ -28,7 +28,8 @@ LARGEST_SCALE = 1000
 
 SHORT_SIDE, LONG_SIDE = 800, 1333  # of mode "short_side", where nothing is said
 
-ResizeMode = Literal["none", "square", "pad64", "crop", "short_side"]
+ResizeMode = Literal["none", "square", "fit64", "pad64", "crop", "short_side"]
+_IN_SQUARE = ("square", "fit64")  # modes whose longer side is at most `max_dim`
 Resampling = Literal["truncated", "float", "pillow", "opencv"]
 _LEFT_OUT = {"left out": True}  # of a file, if the field has its default: older versions do not know it
 
@@ -38,14 +39,14 @@ class ResizePolicy:
     """How images are brought to the input size of a network.
 
     Attributes:
-        mode: "square": scale, then center on a black square of side `max_dim`. "pad64": scale, then center on the next
-            multiples of 64. "crop": scale, then cut a square of side `min_dim` (training only). "none": leave the image
-            as it is; the other fields are then ignored. "short_side": scale to `short_side` or, if that is less, to
-            `long_side`, then pad on the right and at the bottom to the next multiples of 32; for models of torchvision,
-            Detectron2 and MMDetection.
+        mode: "square": scale, then center on a black square of side `max_dim`. "fit64": scale as for that square, then
+            center on the next multiples of 64. "pad64": scale, then center on the next multiples of 64. "crop": scale,
+            then cut a square of side `min_dim` (training only). "none": leave the image as it is; the other fields are
+            then ignored. "short_side": scale to `short_side` or, if that is less, to `long_side`, then pad on the right
+            and at the bottom to the next multiples of 32; for models of torchvision, Detectron2 and MMDetection.
         min_dim: the shorter side is enlarged to at least this many pixels, never reduced; None: left as it is.
-        max_dim: side of the square in pixels, which the longer side must not exceed; used only by "square".
-        min_scale: smallest scale factor, 2.0 for twice the size; None or 0: no minimum. In "square" mode `max_dim`
+        max_dim: side of the square in pixels, which the longer side must not exceed; used only by "square" and "fit64".
+        min_scale: smallest scale factor, 2.0 for twice the size; None or 0: no minimum. In these two modes `max_dim`
             takes precedence over it and over `min_dim`.
         short_side: what the shorter side becomes, in pixels; only in mode "short_side", where None is 800.
         long_side: what the longer side may be at most, in pixels; only in mode "short_side", where None is 1333.
@@ -78,8 +79,8 @@ class ResizePolicy:
         scale = self.min_scale
         if scale is not None and not ((_is_int(scale) or isinstance(scale, float)) and 0 <= scale <= LARGEST_SCALE):
             raise InputError(f"resize min_scale is {shown(scale)}; expected 0 to {LARGEST_SCALE}, or None")
-        if self.mode == "square" and self.max_dim is None:
-            raise InputError("resize mode 'square' has no max_dim; give the side of the square in pixels")
+        if self.mode in _IN_SQUARE and self.max_dim is None:
+            raise InputError(f"resize mode {self.mode!r} has no max_dim; give the side of the square in pixels")
         if self.mode == "crop" and self.min_dim is None:
             raise InputError("resize mode 'crop' has no min_dim; give the side of the crop in pixels")
         if self.mode == "pad64" and self.min_dim is not None and self.min_dim % 64:
@@ -282,7 +283,7 @@ def plan_letterbox(
         scale = _scale(image_size, policy)
         # Python's round, as in matterport: half to even.
         resized = (height, width) if scale == 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
-    multiple = policy.size_multiple if policy.mode in ("pad64", "short_side") else 1
+    multiple = policy.size_multiple if policy.mode in ("fit64", "pad64", "short_side") else 1
     enlarged = -(-resized[0] // multiple) * multiple, -(-resized[1] // multiple) * multiple
     if enlarged[0] * enlarged[1] > MAX_PIXELS:
         raise InputError(
@@ -306,7 +307,7 @@ def _scale(image_size: tuple[int, int], policy: ResizePolicy) -> float:
     scale = max(1.0, policy.min_dim / min(image_size)) if policy.min_dim else 1.0
     scale = max(scale, policy.min_scale or 0.0)
     longest = max(image_size)
-    if policy.mode == "square" and policy.max_dim and round(longest * scale) > policy.max_dim:
+    if policy.mode in _IN_SQUARE and policy.max_dim and round(longest * scale) > policy.max_dim:
         scale = policy.max_dim / longest
     return float(scale)
 

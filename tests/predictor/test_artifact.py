@@ -115,6 +115,7 @@ def short_side(resampling):
         ({"mask_paste": "matterport", "resize": ResizePolicy("square", None, 128)}, 1, "uint8"),
         ({"mask_paste": "torchvision"}, 2, "uint8"),
         ({"mask_paste": "detectron2"}, 2, "uint8"),
+        ({"resize": ResizePolicy("fit64", 64, 128)}, 2, "uint8"),
         ({"resize": short_side("float")}, 2, "float32"),
         ({"resize": short_side("pillow")}, 2, "uint8"),
         ({"resize": short_side("opencv")}, 2, "uint8"),

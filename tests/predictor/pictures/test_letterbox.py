@@ -84,6 +84,19 @@ def test_pad64_ignores_max_dim_and_pads_to_multiples():
     assert plan_letterbox((64, 128), ResizePolicy("pad64")).input_size == (64, 128)
 
 
+@pytest.mark.parametrize("image_size", [(600, 1024), (400, 500), (3000, 1000), (1024, 1024), (1, 4000), (64, 1)])
+@pytest.mark.parametrize("side", [1024, 1000, 60])
+def test_fit64_is_the_square_without_the_padding_it_does_not_need(image_size, side):
+    square = plan_letterbox(image_size, ResizePolicy("square", 800, side, 0))
+    fitted = plan_letterbox(image_size, ResizePolicy("fit64", 800, side, 0))
+    assert (fitted.scale, fitted.resized_size) == (square.scale, square.resized_size)
+    assert fitted.input_size == tuple(-(-each // 64) * 64 for each in square.resized_size)
+    assert all(0 <= each < 32 for each in fitted.offset)
+    image = np.random.default_rng(0).integers(1, 256, (*image_size, 1), np.uint8)
+    whole, part = (plan.apply(image)[slice(*plan.window[::2]), slice(*plan.window[1::2])] for plan in (square, fitted))
+    np.testing.assert_array_equal(whole, part)
+
+
 def test_padding_is_zero_and_the_picture_untouched_without_scaling():
     image = np.random.default_rng(0).integers(1, 256, (5, 8, 2), dtype=np.uint8)
     plan = plan_letterbox((5, 8), ResizePolicy("square", max_dim=11))
@@ -136,7 +149,9 @@ def matterport_unmold(box, plan):
 
 
 @pytest.mark.parametrize("image_size", [(480, 640), (427, 640), (33, 1000), (2, 3)])
-@pytest.mark.parametrize("policy", [ResizePolicy("square", 200, 256), ResizePolicy("pad64", 128)])
+@pytest.mark.parametrize(
+    "policy", [ResizePolicy("square", 200, 256), ResizePolicy("fit64", 200, 256), ResizePolicy("pad64", 128)]
+)
 def test_boxes_are_mapped_as_matterport_does(image_size, policy):
     plan = plan_letterbox(image_size, policy)
     boxes = np.random.default_rng(4).uniform(0, 256, (20, 4))  # y1, x1, y2, x2
@@ -197,6 +212,8 @@ def test_a_crop_keeps_its_place_in_the_picture():
     [
         ({"mode": "fit"}, "fit"),
         ({"mode": "square"}, "max_dim"),
+        ({"mode": "fit64", "min_dim": 64}, "mode 'fit64' has no max_dim"),
+        ({"mode": "fit64", "max_dim": 64, "resampling": "opencv"}, "mode 'fit64' needs 'truncated'"),
         ({"mode": "square", "max_dim": 0}, "max_dim"),
         ({"mode": "square", "max_dim": 8.0}, "max_dim"),
         ({"mode": "square", "max_dim": True}, "max_dim"),
