@@ -352,7 +352,7 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
             **shared.RANGE,
             metavar="AP",
             help="Largest drop of average precision of what is recommended.",
-            show_default="0.005",
+            show_default="0.005; without --truth 0.02",
         ),
     ] = None,
     limit: Annotated[

@@ -192,6 +192,9 @@ def comparison(found: "Comparison") -> None:
     if found.equal:
         lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} others")
     show([*lines, best.python])
+    if not best.judged:
+        command = f"maskrcnn-export verify {best.artifact} --device {best.device} --precision {best.precision}"
+        show([f"after '{command} --truth DATASET' it needs no require_verdict=False"])
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from export.benchmark.artifact import machine
 from export.benchmark.configurations import Configuration, configurations, read_artifacts
 from export.benchmark.worker import Worker
-from export.precision.gate import detected_dataset, score_masks
+from export.precision.gate import ALLOWED, MOST_JUDGED, detected_dataset, score_masks
 from export.verify.pictures import pictures_of_folder
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.data.records import Dataset, require_objects
@@ -25,8 +25,6 @@ from runtime.artifact import Metadata
 from runtime.errors import DeviceError, EngineError, InputError
 from runtime.pictures.read import ImageSource
 
-ALLOWED_DROP = 0.005  # of mask AP, for the configuration that is recommended
-MOST_JUDGED = 200  # images for average precision
 _MOST_TIMED = 16  # images; each round takes the next of them
 _TURN = 300  # milliseconds that the slowest configuration computes in a round, unless one image takes longer
 # Two configurations are equal if chance decides between them this often, or if their times differ by less than this.
@@ -46,6 +44,7 @@ class Row:
         average_precision: Mask AP, the same for all numbers of threads; None if it was not measured.
         drop: How much lower that is than the reference; None without a reference.
         rounds: Milliseconds in each round.
+        judged: Whether this precision of the engine needs no judgement, or the artifact was judged in it.
         python: One line of Python that opens this configuration.
         reason: Why it did not run.
     """
@@ -57,6 +56,7 @@ class Row:
     threads: int | None
     options: Mapping[str, Any]
     megabytes: float
+    judged: bool
     python: str
     milliseconds: Mapping[str, float]
     rounds: Sequence[float]
@@ -107,7 +107,7 @@ def compare(
     pictures: Sequence[Path],
     truth: Dataset | None = None,
     *,
-    max_drop: float = ALLOWED_DROP,
+    max_drop: float | None = None,
     runs: int = 20,
     limit: int = MOST_JUDGED,
     progress: Say = say_nothing,
@@ -124,13 +124,14 @@ def compare(
             takes the images of `truth`.
         truth: Annotated images for average precision, with the model's class ids. None compares with the detections of
             a float32 artifact; without one, there is no average precision.
-        max_drop: Largest drop of mask AP that the best configuration may have, 0 to 1.
+        max_drop: Largest drop of mask AP that the best configuration may have, 0 to 1. None is that of bf16 in
+            `export.precision.gate.ALLOWED`: 0.005, without `truth` 0.02.
         runs: Number of rounds, after one that warms up.
         limit: Most images for average precision; the first ones are used.
         progress: Called with a sentence before each step.
 
     Raises:
-        ArtifactError: An artifact cannot be used, is given twice, or comes from another checkpoint.
+        ArtifactError: An artifact cannot be used, is not proven, is given twice, or comes from another checkpoint.
         InputError: `runs` or `limit` is below 1, or there is nothing to time.
         DeviceError: No configuration runs on this machine.
         ImageError: An image cannot be used.
@@ -160,11 +161,12 @@ def compare(
         for group, score in zip(groups, scores, strict=True)
         for entry in group
     ]
-    rows, best, equal = ranked(rows, max_drop)
+    allowed = ALLOWED["bf16", against] if max_drop is None else max_drop
+    rows, best, equal = ranked(rows, allowed)
     objects = next((_objects(score) for score in scores if score is not None), 0)
     judged = 0 if dataset is None else len(dataset)
     return Comparison(
-        rows, best, equal, max_drop, against if judged else "", judged, objects, len(images), runs, machine()
+        rows, best, equal, allowed, against if judged else "", judged, objects, len(images), runs, machine()
     )
 
 
@@ -201,6 +203,7 @@ class _Entry:
             one.threads,
             one.options,
             _megabytes(one.artifact),
+            one.judged,
             one.python,
             dict(zip(STEPS, medians, strict=ran)),
             [float(turn[-1]) for turn in self.turns] if ran else [],

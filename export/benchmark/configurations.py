@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.artifact import ArtifactFormat, Metadata
-from runtime.artifact_files.read import read_metadata
+from runtime.artifact_files.read import judgement_flaw, read_metadata, require_proven
 from runtime.engines.processors import usable_cores
 from runtime.errors import ArtifactError
 
@@ -41,6 +41,7 @@ WAYS = (
     Way("ONNX Runtime, recorded", "onnx", "cuda", {"cuda_graph": True}),
     Way("TensorRT", "onnx", "tensorrt", {"tf32": True}),
     Way("OpenVINO", "onnx", "openvino"),
+    Way("OpenVINO", "onnx", "openvino", {"precision": "bf16"}, "bf16"),
     Way("OpenVINO", "onnx", "openvino:GPU"),
     Way("TensorFlow", "savedmodel", "cpu"),
     Way("TensorFlow", "savedmodel", "cuda"),
@@ -49,12 +50,17 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Configuration:
-    """An artifact, a way to run it, and a number of threads; None where the device has its own."""
+    """An artifact, a way to run it, and a number of threads; None where the device has its own.
+
+    `judged` is False if the way has a precision that the artifact was not judged in: it is opened all the same, because
+    its accuracy is about to be measured.
+    """
 
     artifact: Path
     precision: str
     way: Way
     threads: int | None
+    judged: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,9 +73,9 @@ class Configuration:
         names = ("EngineOptions, " if self.options else "") + "Predictor"
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         engine = f", engine=EngineOptions({options})" if options else ""
-        return (
-            f"from runtime import {names}; predictor = Predictor({str(self.artifact)!r}, {self.way.device!r}{engine})"
-        )
+        verdict = "" if self.judged else ", require_verdict=False"
+        arguments = f"{str(self.artifact)!r}, {self.way.device!r}{verdict}{engine}"
+        return f"from runtime import {names}; predictor = Predictor({arguments})"
 
     def __str__(self) -> str:
         threads = {None: "", 1: ", 1 thread"}.get(self.threads, f", {self.threads} threads")
@@ -80,13 +86,15 @@ def read_artifacts(paths: Iterable[Path]) -> dict[Path, Metadata]:
     """Return the metadata of artifacts by path.
 
     Raises:
-        ArtifactError: An artifact cannot be used, is given twice, or comes from another checkpoint than the first.
+        ArtifactError: An artifact cannot be used, is not proven, is given twice, or comes from another checkpoint
+            than the first.
     """
     found: dict[Path, Metadata] = {}
     for path in paths:
         if path in found:
             raise ArtifactError(f"{path} is given twice: name each artifact once")
         found[path] = read_metadata(path)
+        require_proven(path, found[path])
         first = next(iter(found))
         _require_same_model(path, found[path], first, found[first])
     return found
@@ -95,11 +103,18 @@ def read_artifacts(paths: Iterable[Path]) -> dict[Path, Metadata]:
 def configurations(artifacts: Mapping[Path, Metadata]) -> list[list[Configuration]]:
     """Return every way to run each artifact, as a group with its numbers of threads, the largest first."""
     return [
-        [Configuration(path, way.precision or metadata.precision, way, threads) for threads in thread_counts(way)]
+        [
+            Configuration(path, way.precision or metadata.precision, way, threads, _is_judged(path, way))
+            for threads in thread_counts(way)
+        ]
         for path, metadata in artifacts.items()
         for way in WAYS
         if way.format == metadata.format and (way.precision is None or metadata.precision == "fp32")
     ]
+
+
+def _is_judged(path: Path, way: Way) -> bool:
+    return way.precision is None or not judgement_flaw(path, way.precision)
 
 
 def thread_counts(way: Way) -> Sequence[int | None]:

@@ -88,7 +88,10 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
         if configuration.way.format == "savedmodel":
             import_tensorflow(touch_devices=False)  # which would fix the number of threads
         predictor = Predictor(
-            configuration.artifact, configuration.way.device, engine=EngineOptions(**configuration.options)
+            configuration.artifact,
+            configuration.way.device,
+            require_verdict=configuration.judged,
+            engine=EngineOptions(**configuration.options),
         )
         threshold = predictor.score_threshold
         low = max(predictor.metadata.lowest_score, min(EVALUATION_SCORE_THRESHOLD, threshold))

@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 
 from export.arguments import split_paths
 from export.benchmark import configurations as ways
-from export.benchmark.comparison import Row, are_equal, compare, ranked, timed_pictures
+from export.benchmark.comparison import Comparison, Row, are_equal, compare, ranked, timed_pictures
 from export.benchmark.configurations import WAYS, Configuration, Way, configurations, read_artifacts
 from export.benchmark.files import write_files
 from export.benchmark.worker import Worker
 from export.cli import app
+from export.console import comparison
 from maskrcnn.demo import demo_dataset
 from runtime.artifact_files.read import read_metadata
-from runtime.errors import ArtifactError, EngineError, ImageError, InputError
+from runtime.errors import ArtifactError, ArtifactVerdictError, EngineError, ImageError, InputError
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "maskrcnn" / "demo.onnx"
@@ -34,7 +35,8 @@ def call(*arguments):
 
 
 def row(rounds, score, precision="fp32", reason=""):
-    return Row("a.onnx", "engine", "cpu", precision, 1, {}, 1.0, "", {}, rounds, average_precision=score, reason=reason)
+    known = ("a.onnx", "engine", "cpu", precision, 1, {}, 1.0, True, "", {})
+    return Row(*known, rounds, average_precision=score, reason=reason)
 
 
 @pytest.fixture
@@ -169,8 +171,26 @@ def test_a_precision_of_the_engine_is_for_float32_artifacts(monkeypatch):
     fp32 = read_metadata(DEMO)
     groups = configurations({Path("a.onnx"): fp32, Path("b.onnx"): replace(fp32, precision="int8")})
     assert {str(each.artifact) for group in groups for each in group} == {"a.onnx"}
-    assert groups[0][0].precision == "low"
-    assert "engine=EngineOptions(tf32=True, threads=" in groups[0][0].python
+    assert (groups[0][0].precision, groups[0][0].judged) == ("low", False)
+    assert "'cpu', require_verdict=False, engine=EngineOptions(tf32=True, threads=" in groups[0][0].python
+    monkeypatch.setattr(ways, "judgement_flaw", lambda path, precision: "" if precision == "low" else "not judged")
+    assert "require_verdict" not in configurations({Path("a.onnx"): fp32})[0][0].python
+
+
+def test_the_command_that_judges_the_best_is_named(capsys):
+    best = replace(row([1.0], 0.5, "bf16"), judged=False, device="openvino", milliseconds={"total": 1.0})
+    best = replace(best, pictures_per_second=1.0)
+    found = Comparison([best], 0, [], 0.005, "annotations", 1, 1, 1, 1, {})
+    comparison(found)
+    assert "verify a.onnx --device openvino --precision bf16 --truth" in capsys.readouterr().out
+    comparison(replace(found, rows=[replace(best, judged=True)]))
+    assert "verify" not in capsys.readouterr().out
+
+
+def test_an_artifact_without_a_verdict_is_refused(monkeypatch):
+    monkeypatch.setattr(ways, "read_metadata", lambda path: replace(read_metadata(DEMO), verdict={}))
+    with pytest.raises(ArtifactVerdictError, match="not proven"):
+        read_artifacts([DEMO])
 
 
 @pytest.mark.parametrize(
@@ -189,6 +209,7 @@ def test_artifacts_of_different_models_are_refused(change, message, monkeypatch)
         "b.onnx": replace(fp32, **change),
     }
     monkeypatch.setattr(ways, "read_metadata", lambda path: others.get(path.name, fp32))
+    monkeypatch.setattr(ways, "require_proven", lambda *_: None)
     sound = [Path("a.onnx"), Path("settings.onnx"), Path("unnumbered.onnx")]
     assert list(read_artifacts(sound)) == sound
     with pytest.raises(ArtifactError, match=message):
