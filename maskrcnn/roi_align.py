@@ -25,7 +25,7 @@ CANONICAL_LEVEL = 4
 LEVELS = (2, 3, 4, 5)
 
 # From a level [B, H, W, C], boxes [N, 4] in input pixels, the image [N] of each, the bins per axis and the level's
-# stride to crops [N, bins, bins, C]. `export` has one that stands for an operator of ONNX.
+# stride to crops [N, C, bins, bins]. `export` has one that stands for an operator of ONNX, whose layout this is.
 LevelSampler = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, int, int], tf.Tensor]
 
 
@@ -208,15 +208,17 @@ def pyramid_roi_align_zeros(
             here = tf.equal(index, number)[:, None]  # others become points, which have few samples
             crops = sampler(level, tf.where(here, pixels, 0.0), image_of, pool_size, stride)
             chosen = tf.where(here[..., None, None], crops, chosen)
-        return chosen
+        return tf.transpose(chosen, [0, 2, 3, 1])
     rows = [tf.where(tf.equal(index, number))[:, 0] for number, _ in numbered]
     crops = [
         sampler(level, tf.gather(pixels, rows[number]), tf.gather(image_of, rows[number]), pool_size, stride)
         for number, (level, stride) in numbered
     ]
-    joined = tf.concat(crops, axis=0)
     # In int64 throughout: OpenVINO takes the largest possible sum of four unknown numbers, which int32 cannot hold.
-    return tf.scatter_nd(tf.concat(rows, axis=0)[:, None], joined, tf.shape(joined, tf.int64))
+    order = tf.concat(rows, axis=0)
+    place = tf.scatter_nd(order[:, None], tf.range(tf.size(order, tf.int64)), tf.shape(order, tf.int64))
+    # Gathered, not scattered, so that ONNX infers the sides: where they are known, the heads get faster operators.
+    return tf.transpose(tf.gather(tf.concat(crops, axis=0), place), [0, 2, 3, 1])
 
 
 def sparse_crops(

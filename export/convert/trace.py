@@ -116,8 +116,9 @@ def level_sampler(config: ModelConfig) -> LevelSampler:
 
     def sample(level: tf.Tensor, boxes: tf.Tensor, image_of: tf.Tensor, bins: int, stride: int) -> tf.Tensor:
         image_of = tf.cast(image_of, tf.int32)
-        return tf.raw_ops.CropAndResize(
+        crops = tf.raw_ops.CropAndResize(
             image=level, boxes=boxes, box_ind=image_of, crop_size=[bins, bins], name=f"{name}.{stride}"
         )
+        return tf.transpose(crops, [0, 3, 1, 2])
 
     return sample
