@@ -108,14 +108,19 @@ def _best_of_levels(
 
     A level of fewer anchors repeats its last one, which does not exist again.
     """
-    found, first = [], tf.constant(0)
-    for size, level in zip(sizes, tf.split(scores, sizes, axis=1), strict=True):
+    found, firsts, first = [], [], tf.constant(0)
+    for size in sizes:  # sliced: for parts of other lengths, ONNX Runtime's CUDA kernel of Split copies a table
+        level = tf.slice(scores, [0, first], [-1, size])
+        level.set_shape([scores.shape[0], None])
         padded = tf.pad(level, [[0, 0], [0, tf.maximum(limit - size, 0)]], constant_values=_LOWEST)
-        best, index = tf.math.top_k(padded, k=limit)
-        found.append((tf.minimum(index, size - 1) + first, best, tf.range(limit) < size))
+        found.append(tf.math.top_k(padded, k=limit))
+        firsts.append(first)
         first += size
-    index, best, present = (tf.concat(parts, axis=-1) for parts in zip(*found, strict=True))
-    return index, best, present
+    best, index = (tf.stack(parts, axis=1) for parts in zip(*found, strict=True))  # [B, L, limit]
+    length, first = tf.stack(sizes)[:, None], tf.stack(firsts)[:, None]
+    total = len(sizes) * limit
+    index = tf.reshape(tf.minimum(index, length - 1) + first, [-1, total])
+    return index, tf.reshape(best, [-1, total]), tf.reshape(tf.range(limit) < length, [total])
 
 
 def _suppress_levels(
