@@ -14,9 +14,6 @@ from runtime.errors import InputError
 
 Floats = npt.NDArray[np.float32]
 
-# Rows are made in strips that fit the processor's cache; both larger and smaller ones are slower.
-_STRIP_VALUES = 1 << 16
-
 
 class FloatSamples(NamedTuple):
     """For each target pixel of one axis, [T]: two source indices; the first has the weight 1 - w, the second w."""
@@ -41,7 +38,7 @@ def resize_float(image: npt.NDArray[Any], size: tuple[int, int], out: Floats | N
     """Resize an image, [H, W, C] of any real dtype, to `size` (height, width).
 
     Args:
-        image: The image.
+        image: The image; its values are converted to float32.
         size: (height, width) in pixels.
         out: Where to write the result, [height, width, C], such as a part of a larger image; None for a new array.
 
@@ -57,22 +54,39 @@ def resize_float(image: npt.NDArray[Any], size: tuple[int, int], out: Floats | N
         raise InputError(f"size is {tuple(size)}; expected (height, width) of at least one pixel each")
     (height, width, depth), (target_height, target_width) = image.shape, size
     result = np.empty((*size, depth), np.float32) if out is None else out
-    rows, columns = sample_float(height, target_height), sample_float(width, target_width)
-    left, right = (((side[:, None] * depth) + np.arange(depth)).ravel() for side in (columns.lower, columns.upper))
-    right_weight = columns.weight.repeat(depth)
-    left_weight = 1 - right_weight
-    lower_weight = rows.weight[:, None]
-    upper_weight = 1 - lower_weight
-    strip = max(1, _STRIP_VALUES // (target_width * depth))
-    for begin in range(0, target_height, strip):
-        part = slice(begin, begin + strip)
-        # Across first, and each row of the image once: enlarging, most are needed by several target rows.
-        used, places = np.unique(np.stack([rows.lower[part], rows.upper[part]]), return_inverse=True)
-        source = image[used].reshape(len(used), -1)
-        across = source.take(left, 1) * left_weight
-        across += source.take(right, 1) * right_weight
-        above, below = across[places[0]], across[places[1]]
-        above *= upper_weight[part]
-        below *= lower_weight[part]
-        np.add(above.reshape(-1, target_width, depth), below.reshape(-1, target_width, depth), out=result[part])
+    across, rows = _Across(image, sample_float(width, target_width)), sample_float(height, target_height)
+    above, below = np.empty((2, target_width * depth), np.float32)
+    for target, lower, upper, weight in zip(result, rows.lower.tolist(), rows.upper.tolist(), rows.weight, strict=True):
+        np.multiply(across.row(lower), 1 - weight, out=above)
+        np.multiply(across.row(upper), weight, out=below)
+        np.add(above.reshape(target.shape), below.reshape(target.shape), out=target)
     return result
+
+
+class _Across:
+    """The rows of an image, resized along their length alone."""
+
+    def __init__(self, image: npt.NDArray[Any], columns: FloatSamples) -> None:
+        depth = image.shape[2]
+        self._image = image.reshape(len(image), -1)
+        # Of each target value, the source to the left, and after these the sources to the right.
+        pixels = np.stack([columns.lower, columns.upper])
+        self._sources = (pixels[..., None] * depth + np.arange(depth)).ravel()
+        self._weights = np.stack([1 - columns.weight, columns.weight]).repeat(depth)
+        self._parts = np.empty((2, len(columns.weight) * depth), np.float32)
+        self._values = np.empty(self._image.shape[1], np.float32)
+        # Of two rows, which a target row lies between, one is odd. Enlarging, the next target row needs them again.
+        self._rows, self._numbers = np.empty_like(self._parts), [-1, -1]
+
+    def row(self, number: int) -> Floats:
+        """Return a row, float32 [T * C], until one of the same parity is asked for."""
+        place = number % 2
+        found: Floats = self._rows[place]
+        if self._numbers[place] != number:
+            np.copyto(self._values, self._image[number], casting="unsafe")
+            parts = self._parts.ravel()
+            self._values.take(self._sources, out=parts, mode="clip")  # none is outside; other modes are slower
+            parts *= self._weights
+            np.add(self._parts[0], self._parts[1], out=found)
+            self._numbers[place] = number
+        return found

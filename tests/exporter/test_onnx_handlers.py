@@ -520,7 +520,8 @@ def test_roi_align_of_a_level_is_torchvisions(aligned, ratio):
     model, operators = convert(crop, *specs)
     assert operators["RoiAlign"] == 1
     expected = families.roi_results(aligned, ratio)
-    assert np.abs(run(model, f=features, b=boxes)[0].transpose(0, 2, 3, 1) - expected).max() < 1e-5 * np.abs(expected).max()
+    found = run(model, f=features, b=boxes)[0].transpose(0, 2, 3, 1)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("every_level", [False, True])

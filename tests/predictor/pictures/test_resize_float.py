@@ -8,7 +8,6 @@ from golden import family_operators, family_picture
 from scipy import ndimage
 
 from runtime.errors import InputError
-from runtime.pictures import resize_float as module
 from runtime.pictures.letterbox import ResizePolicy, plan_letterbox
 from runtime.pictures.resize_float import resize_float, sample_float
 
@@ -78,13 +77,22 @@ def test_equals_pytorch(source, target):
     np.testing.assert_allclose(resize_float(image, target), expected.permute(1, 2, 0).numpy(), rtol=0, atol=6e-5)
 
 
-def test_strips_and_a_place_for_the_result_change_nothing(monkeypatch):
+@pytest.mark.parametrize(("source", "target"), [*SIZES, ((50, 41), (33, 77)), ((31, 60), (64, 32))])
+def test_rounds_across_then_down(source, target):
+    """Two products and a sum along rows, then along columns, each rounded to float32."""
+    image, rows, columns = noise(*source), *map(sample_float, source, target)
+    part = image.astype(np.float32)
+    for axis, samples in ((1, columns), (0, rows)):
+        weight = samples.weight.reshape([-1 if each == axis else 1 for each in range(3)])
+        part = part.take(samples.lower, axis) * (1 - weight) + part.take(samples.upper, axis) * weight
+    np.testing.assert_array_equal(resize_float(image, target), part)
+
+
+def test_a_place_for_the_result_changes_nothing():
     image = noise(50, 41)
-    expected = resize_float(image, (33, 77))
     canvas = np.full((40, 80, 3), -1, np.float32)
-    monkeypatch.setattr(module, "_STRIP_VALUES", 500)
     assert resize_float(image, (33, 77), canvas[:33, :77]).base is canvas
-    np.testing.assert_array_equal(canvas[:33, :77], expected)
+    np.testing.assert_array_equal(canvas[:33, :77], resize_float(image, (33, 77)))
     assert (canvas[33:] == -1).all()
     assert (canvas[:, 77:] == -1).all()
 
