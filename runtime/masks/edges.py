@@ -166,10 +166,14 @@ def _batch_edges(
     # never moves a point out of its cell, so points come in ascending order.
     scale = (rows.high - rows.low) / tall
     depth = cells.row[cell] + (THRESHOLD - above) / (below - above)
-    y = np.ceil(depth * scale[mask] + (rows.low - rows.origin - 0.5 - (_RINGS - 0.5) * scale)[mask])
+    edge = depth * scale[mask] + (rows.low - rows.origin - 0.5 - (_RINGS - 0.5) * scale)[mask]
+    y = np.ceil(edge)
     if mode in ("torchvision", "detectron2"):
-        crossings = _Crossings(mask, cell, fraction[column], depth, above, below)
-        y = _decide_near(y.astype(np.int64), crossings, cells, rows, tall, mode, turned)
+        # Rounding moves few of them. To find these, the distance of the closest pixel in float64 is near enough.
+        distance = (0.5 - np.abs(y - edge - 0.5)) / scale[mask] * np.minimum(np.abs(below - above), 1.0)
+        few = np.flatnonzero(distance < 2 * _NEAR)
+        near = _Crossings(mask[few], cell[few], fraction[column[few]], depth[few], above[few], below[few])
+        y[few] = _decide_near(y[few].astype(np.int64), near, cells, rows, tall, mode, turned)
     # What is above or below the image moves to its border, where begin and end cancel.
     y = np.clip(y, rows.first[mask], rows.last[mask]).astype(np.int64)
     places = _cancel_pairs(mask * stride + x[column] * height + y)
