@@ -1,11 +1,17 @@
 """The network with another program's weights, stage by stage, against what that program computed."""
 
+import pickle
+
 import families
 import golden
 import numpy as np
 import pytest
 import tensorflow as tf
+from pytorch_models.detectron2_yaml import yaml_text
 
+import maskrcnn
+from export.verify.source import SourceRows, compare_image
+from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.checkpoints.families import detectron2, torchvision
 from maskrcnn.checkpoints.families.mapping import load_state, state_of
@@ -114,3 +120,24 @@ def test_a_checkpoint_holds_the_model(run, tmp_path):
     crops = np.random.default_rng(0).normal(size=(1, 7, 7, 256)).astype(np.float32)
     assert np.array_equal(loaded.box_head(crops)[0], run.model.box_head(crops)[0])
     assert np.array_equal(loaded.features(run.molded)[0], run.features[0])
+
+
+@pytest.mark.slow
+def test_from_the_file_of_detectron2_to_masks(tmp_path):
+    case = families.Case("d2-r50")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": families.weights("d2-r50"), "__author__": "a test"}))
+    sizes = {"INPUT.MIN_SIZE_TEST": case.facts["short"], "INPUT.MAX_SIZE_TEST": case.facts["longest"]}
+    classes = case.facts["classes"]
+    (tmp_path / "x.yaml").write_text(yaml_text(sizes | {"MODEL.ROI_HEADS.NUM_CLASSES": classes}))
+    model, _ = maskrcnn.load_checkpoint(tmp_path / "model.pkl", config=tmp_path / "x.yaml", family="detectron2")
+    detection = model.config.detection
+    image = families.recipe().picture("d2-r50", *case.facts["picture"], case.facts["seed"])
+    found = CheckpointPredictor(model, detection.min_score)(image)
+    masks = np.unpackbits(case["pasted"], count=int(np.prod(case.shape("pasted")))).reshape(case.shape("pasted"))
+    theirs = SourceRows(case["boxes"], case["scores"], case["final_labels"] + 1, masks.astype(bool))
+    limits = detection.min_score, detection.nms_threshold, detection.max_detections
+    compared = compare_image("d2-r50", theirs, found, *limits)
+    assert (compared.expected, compared.found, compared.matched) == (100, 100, 100)
+    assert compared.masks_within
+    assert compared.boxes < 0.01
+    assert compared.scores < 1e-4
