@@ -332,7 +332,8 @@ def _mmdetection(request: dict[str, Any], folder: Path, images: list[Image]) -> 
             found = model.test_step(data)[0].pred_instances
         arrays = (found.bboxes, found.scores, found.labels + 1, found.masks)
         boxes, scores, labels, masks = (one.numpy() if torch.is_tensor(one) else np.asarray(one) for one in arrays)
-        results.append((boxes, scores, labels, masks))
+        real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # others have no mask, and are dropped by us
+        results.append((boxes[real], scores[real], labels[real], masks[real]))
     return {"package": f"mmdet {mmdet.__version__}, torch {torch.__version__}", "weights": read}, results
 
 

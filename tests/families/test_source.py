@@ -81,6 +81,14 @@ def test_masks_agree_but_for_two_pixels(pixels, passed):
     assert case.masks == pytest.approx(pixels / (400 + pixels))
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(0.5005, 0.4), (0.4995, 0.6), (0.502, 0.4), (0.498, 0.6)])
+def test_pixels_near_the_threshold_may_differ(ours, theirs):
+    masks = np.repeat(OURS.mask_probabilities[None], 2, axis=0)
+    masks[:, 1, 10:20, 10:20] = np.float32([[[ours]], [[theirs]]])  # about 50 pixels
+    ours_found, theirs_found = (replace(OURS, mask_probabilities=array) for array in masks)
+    assert compared(rows(theirs_found), ours_found).passed == (abs(ours - 0.5) < 0.001)
+
+
 def test_a_sure_detection_must_be_found():
     for first, second in ((rows(OURS[[1, 2]]), OURS), (rows(OURS), OURS[[1, 2]])):
         case = compared(first, second)
