@@ -18,13 +18,15 @@ def artifact_finding(environment: Environment, path: Path, metadata: Metadata) -
     wheels, extra = (
         (ORT_WHEELS, ort_extra(environment)) if is_onnx else (TENSORFLOW_WHEELS, tensorflow_extra(environment))
     )
-    installed = environment.installed(wheels)
+    installed, device = environment.installed(wheels), "auto"
+    if is_onnx and not installed and "openvino" in environment.packages:
+        installed, device = ["openvino"], "openvino"
     engine = ", ".join(f"{name} {version}" for name, version in metadata.engine_minimum.items()) or wheels[0]
     needs = f"needs {engine} or later" + (f" (opset {metadata.opset})" if metadata.opset else "")
     subject = str(path)
     if not installed:
         return DoctorFinding("problem", subject, f"{needs}, not installed", environment.installer.extras(extra))
-    answer = ask_predictor(subject)
+    answer = ask_predictor(subject, device)
     if answer.failure:
         have = ", ".join(f"{name} {environment.packages[name]}" for name in installed)
         fix = _fix(environment, installed[0], metadata.engine_minimum, extra)

@@ -38,21 +38,23 @@ def onnxruntime_findings(environment: Environment, answer: Answer) -> list[Docto
         return found
     if not environment.gpus or environment.hidden:
         if _CUDA in available:
-            detail = f"built with CUDA, but there is no usable GPU here: it runs on the CPU{_because(reasons)}"
+            detail = f"built with CUDA, but there is no usable GPU here: it runs on the CPU{_because(answer, _CUDA)}"
             found.append(DoctorFinding("advice", wheel, detail))
         return found
     if _CUDA not in available:
         detail = "a build without CUDA, although there is an NVIDIA GPU"
         found.append(DoctorFinding("advice", wheel, detail, installer.without(wheels, installer.extras(extra))))
     elif cuda is None or driver_suits(environment, cuda):  # otherwise the driver is the problem
-        why = _because(reasons) or ": its CUDA libraries are missing or do not load"
+        why = _because(answer, _CUDA) or ": its CUDA libraries are missing or do not load"
         detail = f"cannot compute on CUDA, although there is a GPU{why}"
         found.append(DoctorFinding("problem", wheel, detail, installer.extras(extra)))
     return found
 
 
-def _because(reasons: Mapping[str, str]) -> str:
-    return f": {reasons[_CUDA]}" if _CUDA in reasons else ""
+def _because(answer: Answer, device: str) -> str:
+    """Return what an engine said of a device that did not start."""
+    reasons: Mapping[str, str] = answer.facts.get("reasons", {})
+    return f": {reasons[device]}" if device in reasons else ""
 
 
 def tensorflow_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:
@@ -82,6 +84,22 @@ def tensorflow_findings(environment: Environment, answer: Answer) -> list[Doctor
         if name.startswith("nvidia-") and name.endswith("-cu12")
     )
     return [*found, DoctorFinding("problem", wheels[0], detail, installer.again(*libraries))]
+
+
+def openvino_findings(environment: Environment, answer: Answer) -> list[DoctorFinding]:
+    """Check that OpenVINO starts on the processor, and on the other devices that it sees."""
+    subject, package, installer = "openvino starts", "openvino", environment.installer
+    started = answer.facts.get("started", ())
+    failure = answer.failure or ("" if "CPU" in started else f"cannot run on the CPU{_because(answer, 'CPU')}")
+    if failure:
+        fix = installer.again(f"{package}=={environment.packages[package]}")
+        return [DoctorFinding("problem", subject, failure, fix)]
+    names = answer.facts["names"]
+    found = [DoctorFinding("ok", subject, "devices " + ", ".join(f"{name} ({names[name]})" for name in started))]
+    for device in sorted(set(names) - set(started)):
+        detail = f"sees {device} ({names[device]}), which cannot run{_because(answer, device)}"
+        found.append(DoctorFinding("advice", package, detail))
+    return found
 
 
 def _reinstall(environment: Environment, wheel: str, wheels: list[str]) -> str:

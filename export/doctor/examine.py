@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 from export.doctor.artifact import artifact_finding
 from export.doctor.cuda import cuda_findings
-from export.doctor.engines import onnxruntime_findings, tensorflow_findings
+from export.doctor.engines import onnxruntime_findings, openvino_findings, tensorflow_findings
 from export.doctor.environment import Environment, read_environment
 from export.doctor.finding import DoctorFinding
 from export.doctor.packages import package_findings
-from export.doctor.probe import ask_onnxruntime, ask_tensorflow
+from export.doctor.probe import ask_onnxruntime, ask_openvino, ask_tensorflow
 from export.doctor.wheels import ORT_WHEELS, TENSORFLOW_WHEELS
 from runtime.artifact_files.read import read_metadata
 
 if TYPE_CHECKING:
     from maskrcnn.callbacks import Say
 
-_LISTED = ("numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorflow", "keras", "tf2onnx", "onnx")
+_LISTED = (
+    *("numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino"),
+    *("tensorflow", "keras", "tf2onnx", "onnx"),
+)
 
 
 def examine(artifacts: Sequence[Path], progress: "Say") -> list[DoctorFinding]:
@@ -34,6 +37,9 @@ def examine(artifacts: Sequence[Path], progress: "Say") -> list[DoctorFinding]:
     if environment.ort or environment.installed(ORT_WHEELS):
         progress("starting ONNX Runtime")
         found += onnxruntime_findings(environment, ask_onnxruntime())
+    if "openvino" in environment.packages:
+        progress("starting OpenVINO")
+        found += openvino_findings(environment, ask_openvino())
     if environment.installed(TENSORFLOW_WHEELS):
         progress("starting TensorFlow")
         found += tensorflow_findings(environment, ask_tensorflow())

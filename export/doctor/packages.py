@@ -28,7 +28,7 @@ _FIRST_ORT_WITH_OPSET = {17: (1, 12), 18: (1, 14)}
 
 def package_findings(environment: Environment) -> list[DoctorFinding]:
     """Return every problem with the packages, each with the command that fixes it."""
-    rules = (_python, _shared_folders, _ort_folder, _lost_files, _old_onnxruntime, _requirements, _openvino)
+    rules = (_python, _shared_folders, _ort_folder, _lost_files, _old_onnxruntime, _requirements)
     return [finding for rule in rules for finding in rule(environment)]
 
 
@@ -140,13 +140,3 @@ def _version(text: str) -> Version | None:
         return Version(text)
     except InvalidVersion:
         return None
-
-
-def _openvino(environment: Environment) -> Iterator[DoctorFinding]:
-    """Warn that OpenVINO rounds what it computes; only code that uses it can change that."""
-    if "openvino" in environment.packages:
-        detail = (
-            "gives other detections with its default settings where the processor has bfloat16: compile an .onnx "
-            "artifact with INFERENCE_PRECISION_HINT=f32"
-        )
-        yield DoctorFinding("advice", f"openvino {environment.packages['openvino']}", detail)

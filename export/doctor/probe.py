@@ -39,10 +39,31 @@ import tensorflow as t
 gpus = len(t.config.list_physical_devices("GPU"))
 print(json.dumps({"version": t.__version__, "gpus": gpus, "cuda": t.test.is_built_with_cuda()}))
 """
+_OPENVINO = """
+import json
+import numpy as np
+from runtime import EngineOptions
+from runtime.engines.openvino.devices import properties_of
+from runtime.engines.openvino.library import VERSION, core
+from runtime.engines.probe_model import probe_model
+one = np.ones((1, 1, 1, 1), np.float32)
+names, started, reasons = {}, [], {}
+for device in core().available_devices:
+    names[device] = str(core().get_property(device, "FULL_DEVICE_NAME"))
+    try:
+        kind = device.partition(".")[0]
+        core().compile_model(core().read_model(probe_model()), device, properties_of(kind, EngineOptions()))(
+            {"x": one, "w": one}
+        )
+        started.append(device)
+    except RuntimeError as error:
+        reasons[device] = " ".join(str(error).split())[-300:]
+print(json.dumps({"version": VERSION, "names": names, "started": started, "reasons": reasons}))
+"""
 _ARTIFACT = """
 import json, sys
 from runtime import Predictor
-print(json.dumps({"device": Predictor(sys.argv[1], "auto", require_verdict=False).device}))
+print(json.dumps({"device": Predictor(sys.argv[1], sys.argv[2], require_verdict=False).device}))
 """
 
 
@@ -69,9 +90,14 @@ def ask_tensorflow() -> Answer:
     return _ask(_TENSORFLOW)
 
 
-def ask_predictor(path: str) -> Answer:
-    """Return the `device` that an artifact is opened on."""
-    return _ask(_ARTIFACT, path)
+def ask_openvino() -> Answer:
+    """Return `version`, the `names` of the devices it sees, those that `started`, and the `reasons` of others."""
+    return _ask(_OPENVINO)
+
+
+def ask_predictor(path: str, device: str) -> Answer:
+    """Return the `device` that an artifact is opened on, when this one is asked for."""
+    return _ask(_ARTIFACT, path, device)
 
 
 def _ask(code: str, *arguments: str) -> Answer:

@@ -55,6 +55,15 @@ def test_planted_leak_is_caught_and_no_other():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("random_shapes", [False, True])
+def test_openvino_does_not_leak(pytestconfig, picture, random_shapes):
+    with Predictor(pytestconfig.rootpath / "maskrcnn" / "demo.onnx", "openvino") as predictor:
+        outcome = soak.soak(predictor, picture, soak.Soak(3500, 500, 20.0, random_shapes=random_shapes))
+    assert outcome.detections > 1000
+    assert outcome.passed, outcome.resident
+
+
+@pytest.mark.slow
 def test_predictor_does_not_leak(onnx_artifact, savedmodel_artifact, picture):
     for path in (onnx_artifact, savedmodel_artifact):
         with Predictor(path, "cpu") as predictor:

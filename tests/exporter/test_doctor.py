@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from export.doctor.cuda import cuda_findings
-from export.doctor.engines import onnxruntime_findings, tensorflow_findings
+from export.doctor.engines import onnxruntime_findings, openvino_findings, tensorflow_findings
 from export.doctor.environment import Environment, OrtFolder
 from export.doctor.installer import Installer
 from export.doctor.packages import package_findings
@@ -45,6 +45,8 @@ SOUND = {
     "onnx-gpu-cu12": ORT_12 | CUDA_12,
     "tensorrt": {"tensorrt-cu13": "10.16.1.11"},
     "onnx-gpu,tensorrt": ORT_13 | CUDA_13 | {"tensorrt-cu13": "10.16.1.11"},
+    "openvino": {"openvino": "2026.4.1"},
+    "onnx,openvino": ORT | {"openvino": "2026.4.1"},
     "tf": TENSORFLOW,
     "tf-gpu": TENSORFLOW_GPU,
     "train": TENSORFLOW | TRAINING,
@@ -290,10 +292,38 @@ def test_versions_that_are_none_and_packages_that_ask_for_nothing():
     assert findings(replace(environment({"keras": "3.0"}), requirements=())) == []
 
 
-def test_openvino_rounds_unless_told_otherwise():
-    found = only(environment({"openvino": "2026.4.1"}))
-    assert (found.state, found.subject, found.fix) == ("advice", "openvino 2026.4.1", "")
-    assert "INFERENCE_PRECISION_HINT=f32" in found.detail
+@pytest.mark.parametrize(("version", "state"), [("2025.4.0", "problem"), ("2027.0.0", "advice")])
+def test_another_openvino_than_the_extra_allows(version, state):
+    found = only(environment({"openvino": version}))
+    assert (found.state, found.subject, found.fix) == (state, "openvino", f"{PIP} install 'openvino<2027,>=2026.0'")
+
+
+OPENVINO_DEVICES = {"CPU": "Xeon", "GPU": "Arc", "NPU": "AI Boost"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer({"names": {"CPU": "Xeon"}, "started": ["CPU"]}), [("ok", "devices CPU (Xeon)")]),
+        (
+            Answer({"names": OPENVINO_DEVICES, "started": ["CPU", "GPU"], "reasons": {"NPU": "no float32"}}),
+            [
+                ("ok", "devices CPU (Xeon), GPU (Arc)"),
+                ("advice", "sees NPU (AI Boost), which cannot run: no float32"),
+            ],
+        ),
+        (
+            Answer({"names": {"CPU": "Xeon"}, "started": [], "reasons": {"CPU": "no AVX"}}),
+            [("problem", "cannot run on the CPU: no AVX")],
+        ),
+        (Answer(failure="ended by signal 4"), [("problem", "ended by signal 4")]),
+    ],
+)
+def test_openvino_that_starts_or_does_not(answer, expected):
+    found = openvino_findings(environment({"openvino": "2026.4.1"}), answer)
+    assert [(each.state, each.detail) for each in found] == expected
+    fixes = [each.fix for each in found if each.state == "problem"]
+    assert set(fixes) <= {f"{PIP} install --force-reinstall --no-deps openvino==2026.4.1"}
 
 
 def test_python():

@@ -95,14 +95,16 @@ def test_a_graph_for_tensorrt_has_one_shape(made):
         assert all(isinstance(side, int) and side > 0 for side in shape_of(value)), value.name
 
 
-@pytest.mark.parametrize(("engine", "batch"), [("cuda", 1), ("tensorrt", 2)])
+@pytest.mark.parametrize(
+    ("engine", "batch", "device"), [("cuda", 1, "cpu"), ("tensorrt", 2, "cpu"), ("tensorrt", 2, "openvino")]
+)
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_any_number_of_pictures(made, onnx_artifact, picture, engine, batch, count):
+def test_any_number_of_pictures(made, onnx_artifact, picture, engine, batch, device, count):
     """Also where the batch size is fixed: the batch is padded, and the padding is dropped."""
     pictures = [picture[:, side : side + 200] for side in range(0, 40 * count, 40)]
     expected = [Predictor(onnx_artifact, "cpu")(each) for each in pictures]
     assert any(len(each) for each in expected)
-    for found, wanted in zip(Predictor(made(engine, batch), "cpu").predict_batch(pictures, 8), expected, strict=True):
+    for found, wanted in zip(Predictor(made(engine, batch), device).predict_batch(pictures, 8), expected, strict=True):
         close(found, wanted)
 
 
@@ -121,6 +123,7 @@ def test_nms_continues_where_its_steps_do_not_suffice(demo, onnx_artifact, tmp_p
         export_onnx(demo, path, checkpoint=FACTS, target=Target("cuda"))
     limits = {"score_threshold": 0.0, "nms_threshold": 0.001}
     few, free = (Predictor(each, "cpu", **limits) for each in (path, onnx_artifact))
+    other = Predictor(path, "openvino", **limits)
     letterbox, prepared = few.prepare(draw_shapes(7, 5, size=(256, 256))[0])
     images, windows = np.stack([prepared, 0 * prepared]), np.float32([letterbox.window] * 2)
     session = onnxruntime.InferenceSession(path)
@@ -135,14 +138,14 @@ def test_nms_continues_where_its_steps_do_not_suffice(demo, onnx_artifact, tmp_p
         return opened[-1]
 
     monkeypatch.setattr("runtime.engines.ort.backend.OnnxStages", stages)
-    for _ in range(2):
-        found, expected = few.run(images, windows), free.run(images, windows)
+    for predictor in (few, few, other):
+        found, expected = predictor.run(images, windows), free.run(images, windows)
+        for name in ("num_detections", "class_ids"):
+            assert np.array_equal(found[name], expected[name]), name
+        assert np.allclose(found["boxes"], expected["boxes"], atol=0.01)
+        assert np.allclose(found["masks"], expected["masks"], atol=1e-4)  # unused rows are zero
     assert len(opened) == 1  # its sessions are kept
     assert expected["num_detections"][0] > 2
-    for name in ("num_detections", "class_ids"):
-        assert np.array_equal(found[name], expected[name]), name
-    assert np.allclose(found["boxes"], expected["boxes"], atol=0.01)
-    assert np.allclose(found["masks"], expected["masks"], atol=1e-4)  # unused rows are zero
 
 
 def test_borders_of_a_fixed_batch(made, onnx_artifact, picture):

@@ -23,7 +23,6 @@ from maskrcnn import demo_model
 from maskrcnn.configuration.model import Config
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
-from runtime import Predictor
 from runtime.artifact_files.read import read_metadata
 from runtime.engines.choose import open_backend
 from runtime.errors import ImageError, OutputError
@@ -57,14 +56,17 @@ def test_artifact_is_equal_to_its_model(artifact, demo, one_picture):
     assert [case.expected > 0 for case in verdict.cases] == [True, True, True, False]
 
 
-def test_the_packaged_artifact_is_that_of_the_packaged_checkpoint(demo, one_picture, pytestconfig):
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "onnxruntime "), ("openvino", "openvino 20")])
+def test_the_packaged_artifact_is_that_of_the_packaged_checkpoint(demo, one_picture, pytestconfig, device, engine):
     """If this fails after the demo was trained again or the graph has changed: `make demo-onnx`."""
     path = pytestconfig.rootpath / "maskrcnn" / "demo.onnx"
     metadata = read_metadata(path)
     assert metadata.checkpoint == checkpoint_facts(None)
     assert Config.from_dict(dict(metadata.config)) == demo.config
-    Predictor(path, "cpu").close()
-    assert verify_artifact(path, demo, verify_images=one_picture).passed
+    verdict = verify_artifact(path, demo, device=device, verify_images=one_picture)
+    assert verdict.passed, verdict.failures()
+    assert verdict.engine.startswith(engine)
+    assert verdict.engine.endswith(f", {device} (stages on the cpu)")
     assert path.stat().st_size < 15e6
 
 

@@ -19,6 +19,15 @@ def artifact(request):
     return request.getfixturevalue(f"{request.param}_artifact")
 
 
+@pytest.fixture(scope="session", params=["cpu", "openvino"])
+def onnx_device(request):
+    """A device that runs `.onnx` artifacts on the processor: ONNX Runtime, then OpenVINO."""
+    if request.param == "openvino":
+        reason = "openvino is not installed"
+        pytest.importorskip("runtime.engines.openvino.library", reason=reason, exc_type=ImportError)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def predictor(artifact):
     return Predictor(artifact, "cpu")

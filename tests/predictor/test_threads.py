@@ -1,5 +1,6 @@
 """Many threads on one predictor: bit for bit what one thread gets."""
 
+import json
 import threading
 from concurrent.futures import ALL_COMPLETED, ThreadPoolExecutor, wait
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.synthetic.shapes import draw_shapes
-from runtime import Predictor
+from runtime import Predictor, read_metadata
+from runtime.artifact_files.onnx_file import read_model, seal
 from runtime.errors import ImageError, InputError
 
 THREADS = 8
+BY_PICTURE = {"mode": "pad64", "min_dim": 64, "max_dim": None, "min_scale": None}
 
 
 @pytest.fixture
@@ -25,8 +28,20 @@ def pictures(picture):
 @pytest.mark.parametrize("calls", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_eight_threads_get_what_one_gets(doctored, pictures, calls):
     """The network's input has the size of the picture here, so that shapes of runs at the same time differ."""
-    path = doctored(resize={"mode": "pad64", "min_dim": 64, "max_dim": None, "min_scale": None})
-    predictor = Predictor(path, "cpu")
+    path = doctored(resize=BY_PICTURE)
+    check_eight_threads(Predictor(path, "cpu"), pictures, calls)
+
+
+@pytest.mark.parametrize("calls", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_eight_threads_of_openvino_get_what_one_gets(pytestconfig, tmp_path, pictures, calls):
+    pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError)
+    values = json.loads(read_metadata(packaged := pytestconfig.rootpath / "maskrcnn" / "demo.onnx").to_json())
+    path = tmp_path / "x.onnx"
+    path.write_bytes(seal(read_model(packaged), json.dumps(values | {"resize": BY_PICTURE})))
+    check_eight_threads(Predictor(path, "openvino"), pictures, calls)
+
+
+def check_eight_threads(predictor, pictures, calls):
     assert len({predictor.prepare(each)[1].shape for each in pictures}) >= 3
     expected = [predictor(each) for each in pictures]
     assert all(len(found) > 0 for found in expected)

@@ -191,15 +191,20 @@ import sys
 sys.modules[sys.argv[2]] = None
 from runtime import MissingPackageError, Predictor
 try:
-    Predictor(sys.argv[1])
+    Predictor(sys.argv[1], sys.argv[3])
 except MissingPackageError as error:
     print(error.package, error.extra, isinstance(error, ImportError), error, sep="|")
 """
 
 
-def test_missing_engine_names_the_extra(artifact, pytestconfig):
+@pytest.mark.parametrize("device", ["auto", "openvino"])
+def test_missing_engine_names_the_extra(artifact, pytestconfig, device):
     package, extra = ("tensorflow", "tf") if artifact.is_dir() else ("onnxruntime", "onnx")
-    command = [sys.executable, "-c", WITHOUT_ENGINE, str(artifact), package]
+    if device == "openvino":
+        if artifact.is_dir():
+            pytest.skip("ONNX only")
+        package = extra = "openvino"
+    command = [sys.executable, "-c", WITHOUT_ENGINE, str(artifact), package, device]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
     fields = done.stdout.strip().split("|")
     assert fields[:3] == [package, extra, "True"]

@@ -1,22 +1,275 @@
-"""OpenVINO behind the same predictor: what it must refuse, and what its library must not do."""
+"""OpenVINO behind the same predictor: equal results, its cache, what it refuses, what its library must not do."""
 
+import gc
+import pickle
 import subprocess
 import sys
+import weakref
+from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
+from pictures import SIZES, letterboxed
 
+from export.verify import tolerances
+from export.verify.compare import compare_rows
 from runtime import EngineOptions, Predictor
-from runtime.engines.choose import openvino_device
-from runtime.errors import DeviceError
+from runtime.artifact import OUTPUT_NAMES
+from runtime.artifact_files.onnx_file import seal
+from runtime.engines.choose import open_backend, openvino_device
+from runtime.engines.graph_cache import GraphCache
+from runtime.engines.probe_model import probe_model
+from runtime.engines.processors import usable_cores
+from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputError
 
-pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed")
+library = pytest.importorskip(
+    "runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError
+)
+from runtime.engines.openvino.devices import properties_of  # noqa: E402
+from runtime.engines.openvino.graph import GraphOpener  # noqa: E402
+from runtime.engines.openvino.read import read_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def demo_onnx(pytestconfig):
     """The packaged artifact of the demo model."""
     return pytestconfig.rootpath / "maskrcnn" / "demo.onnx"
+
+
+@pytest.fixture(scope="module")
+def openvino(demo_onnx):
+    return Predictor(demo_onnx, "openvino")
+
+
+@pytest.fixture(scope="module")
+def plain(demo_onnx):
+    return Predictor(demo_onnx, "cpu")
+
+
+# Results
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_it_finds_what_onnx_runtime_finds_on_thirty_sizes(openvino, plain, picture, batch):
+    pictures = [letterboxed(size, picture, plain.metadata.resize) for size in SIZES]
+    compared = []
+    for start in range(0, len(pictures), batch):
+        group = pictures[start : start + batch]
+        inputs = np.stack([each.image for each in group]), np.float32([each.window for each in group])
+        expected, found = plain.run(*inputs), openvino.run(*inputs)
+        for row in range(len(group)):
+            sides = [{name: side[name][row] for name in OUTPUT_NAMES} for side in (expected, found)]
+            compared.append(compare_rows(*sides))
+    # Each engine may be that far from the model, on the other side of it.
+    apart = [(size, each) for size, each in zip(SIZES, compared, strict=True) if not each.within]
+    assert len(apart) <= 1, apart
+    for _, each in apart:
+        assert each.expected == each.found, apart
+        assert each.unmatched == 0, apart
+        assert each.masks <= 2 * tolerances.MASKS.bound, apart
+    assert sum(each.expected for each in compared) >= 90
+
+
+def test_zero_detections_in_a_batch(demo_onnx, picture):
+    predictor = Predictor(demo_onnx, "openvino", score_threshold=1.0)
+    assert [len(found) for found in predictor.predict_batch([picture, picture[:50], picture * 0])] == [0, 0, 0]
+
+
+def test_later_runs_leave_earlier_results_alone(openvino, picture):
+    letterbox, prepared = openvino.prepare(picture)
+    inputs = prepared[None].copy(), np.float32([letterbox.window])
+    outputs = openvino.run(*inputs)
+    kept = {name: array.copy() for name, array in outputs.items()}
+    openvino.run(inputs[0] * 0, inputs[1])
+    assert (inputs[0] == prepared).all()
+    for name, array in outputs.items():
+        assert (array == kept[name]).all(), name
+        np.add(array, 1, out=array)  # they belong to the caller
+    for name, array in openvino.run(*inputs).items():
+        assert (array == kept[name]).all(), name
+
+
+def test_borders_are_those_of_onnx_runtime(openvino, plain, picture):
+    letterbox, prepared = plain.prepare(picture)
+    inputs = prepared[None], np.float32([letterbox.window])
+    expected, found = plain.borders(*inputs), openvino.borders(*inputs)
+    assert set(found) == set(expected) > {"p2", "proposals", "masks"}
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        assert np.allclose(found[name], array, atol=1e-3), name
+
+
+def suppressed(boxes, threshold):
+    """Boxes that a NonMaxSuppression of ONNX keeps, by ONNX Runtime and by OpenVINO."""
+    shapes = {"boxes": [1, "n", 4], "scores": [1, 1, "n"], "threshold": [1]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    most = helper.make_tensor("most", TensorProto.INT64, [1], [len(boxes)])
+    node = helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "threshold"], ["kept"])
+    outputs = [helper.make_tensor_value_info("kept", TensorProto.INT64, ["m", 3])]
+    graph = helper.make_graph([node], "g", inputs, outputs, [most])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content = model.SerializeToString()
+    arrays = [np.float32([boxes]), np.linspace(1, 0.5, len(boxes), dtype=np.float32)[None, None]]
+    feeds = dict(zip(shapes, [*arrays, np.float32([threshold])], strict=True))
+    compiled = library.core().compile_model(read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return onnxruntime.InferenceSession(content).run(None, feeds)[0], compiled(feeds)[0]
+
+
+@pytest.mark.parametrize("threshold", [0, 0.25, 0.3, 1 / 3, 0.5, 0.7, 1])
+def test_an_iou_that_equals_the_threshold_is_not_suppressed(threshold):
+    """OpenVINO itself suppresses it; integer sides make such values frequent."""
+    corners, sides = np.random.default_rng(7).integers(0, 8, (2, 60, 2))
+    boxes = np.concatenate([corners, corners + sides + 1], 1).tolist()
+    expected, found = suppressed(boxes, threshold)
+    assert 1 < len(expected) <= 60
+    assert (found == expected).all()
+
+
+def test_times_by_operator(openvino, picture):
+    placement = openvino.explain(picture)
+    assert {where for where, _ in placement.counts} == {"OpenVINO CPU"}
+    assert placement.counts["OpenVINO CPU", "Convolution"] > 20
+    assert placement.milliseconds["OpenVINO CPU", "Convolution"] > 0
+    assert (placement.device, placement.copies, placement.on_cpu) == ("openvino", 0, {})
+
+
+# Opening, closing, the cache
+
+
+def test_threads(openvino):
+    def used(backend):
+        return backend._graph._compiled.get_property("INFERENCE_NUM_THREADS")
+
+    assert used(openvino._engine._backend) == usable_cores()
+    assert properties_of("CPU", EngineOptions(threads=1))["INFERENCE_NUM_THREADS"] == 1
+
+
+def test_the_precision_is_float32(openvino):
+    hint = openvino._engine._backend._graph._compiled.get_property("INFERENCE_PRECISION_HINT")
+    assert hint == library.openvino.Type.f32
+
+
+def test_engine_is_freed_at_once(demo_onnx, picture):
+    predictor = Predictor(demo_onnx, "openvino")
+    predictor(picture)
+    graph = predictor._engine._backend._graph
+    kept = [weakref.ref(each) for each in (predictor._engine._backend, graph, graph._compiled, graph._free[0])]
+    del graph
+    predictor.close()
+    gc.collect()
+    assert [each() for each in kept] == [None] * 4
+
+
+def test_a_pickled_predictor_opens_in_the_same_engine(openvino, picture, tmp_path):
+    copy = pickle.loads(pickle.dumps(openvino))
+    assert copy.device == "openvino"
+    assert (copy(picture).boxes == openvino(picture).boxes).all()
+
+
+@pytest.fixture
+def opener(tmp_path):
+    """Function that makes an opener of a small sealed graph with a cache."""
+    path = tmp_path / "small.onnx"
+    path.write_bytes(seal(probe_model(), "{}"))
+
+    def make(**options):
+        engine = EngineOptions(cache=tmp_path / "cache", **options)
+        return GraphOpener(path, "CPU", properties_of("CPU", engine), engine.cache)
+
+    return make
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The list of all graphs that were compiled."""
+    real, found = GraphOpener._compile, []
+
+    def count(opener, *arguments, **named):
+        found.append(opener)
+        return real(opener, *arguments, **named)
+
+    monkeypatch.setattr(GraphOpener, "_compile", count)
+    return found
+
+
+def computed(opener):
+    one = np.ones((1, 1, 1, 1), np.float32)
+    return float(opener.open()({"x": one, "w": 3 * one})[0].item())
+
+
+def blob_of(tmp_path):
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert sorted(path.name for path in entry.iterdir()) == ["entry.json", "graph.blob"]
+    return entry / "graph.blob"
+
+
+def test_a_predictor_takes_its_compiled_graph_from_the_cache(demo_onnx, openvino, compiled, picture, tmp_path):
+    for compilations in (1, 1):
+        with Predictor(demo_onnx, "openvino", engine=EngineOptions(cache=tmp_path / "cache")) as predictor:
+            assert np.allclose(predictor(picture).boxes, openvino(picture).boxes, atol=1e-3)
+        assert len(compiled) == compilations
+
+
+def test_another_option_is_another_entry(opener, compiled, tmp_path):
+    for options in ({"threads": 1}, {"threads": 1}, {"threads": 2}):
+        assert computed(opener(**options)) == -3
+    assert len(compiled) == len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-9] + b"x" + content[-8:], lambda content: content[:-9]])
+def test_a_damaged_entry_is_made_again(opener, compiled, tmp_path, caplog, spoil):
+    opener().open()
+    blob = blob_of(tmp_path)
+    blob.write_bytes(spoil(blob.read_bytes()))
+    assert computed(opener()) == -3
+    assert "is damaged and is made again" in caplog.text
+    assert computed(opener()) == -3
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"another format", b"x" * 10**6])
+def test_an_entry_that_openvino_refuses_is_not_used(opener, compiled, tmp_path, caplog, monkeypatch, content):
+    opener().open()
+    blob_of(tmp_path).write_bytes(content)
+    monkeypatch.setattr(GraphCache, "find", lambda entry: entry.path / "graph.blob")
+    assert computed(opener()) == -3
+    assert "openvino refuses the cached graph" in caplog.text
+    assert len(compiled) == 2
+
+
+def test_a_cache_that_cannot_be_written(opener, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OutputError, match="cannot write to the cache"):
+        opener().open()
+
+
+# What is refused
+
+
+def test_a_savedmodel_is_refused(tmp_path, plain):
+    with pytest.raises(DeviceError, match="device 'openvino' runs ONNX artifacts only: export the model with"):
+        open_backend(tmp_path, replace(plain.metadata, format="savedmodel"), "openvino")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (MemoryError("std::bad_alloc"), OutOfMemoryError, "openvino ran out of memory with .*: std::bad_alloc"),
+        (
+            RuntimeError("Exception from src/a.cpp:1:\nCheck 'x' failed at src/b.cpp:2:\nno kernel for Conv\n\n"),
+            ArtifactError,
+            "openvino 2026.* refuses .*demo.onnx: no kernel for Conv$",
+        ),
+    ],
+)
+def test_what_openvino_raises_when_it_compiles(demo_onnx, monkeypatch, error, kind, message):
+    code = {"__name__": "openvino._ov_api", "error": error}
+    exec("class Core:\n    def compile_model(self, *_): raise error", code)
+    monkeypatch.setattr("runtime.engines.openvino.graph.core", code["Core"])
+    with pytest.raises(kind, match=message):
+        Predictor(demo_onnx, "openvino")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +314,6 @@ def test_options_that_it_cannot_honor_are_refused_by_name(demo_onnx, options, na
 
 def test_thresholds_of_a_run_are_honored(demo_onnx, picture):
     predictor, plain = Predictor(demo_onnx, "openvino"), Predictor(demo_onnx, "cpu")
-    assert predictor.device == "openvino"
     counts = set()
     middle = float(np.median(plain(picture).scores))
     for score, overlap in ((0.0, 1.0), (middle, 0.3), (0.0, 0.0), (1.0, 0.3)):

@@ -32,7 +32,7 @@ def tell(work):
     except Exception as error:
         print(type(error).__name__, error, flush=True)
 
-predictor = Predictor(path, "cpu", engine=engine)
+predictor = Predictor(path, sys.argv[3], engine=engine)
 expected = predictor(picture)
 assert len(expected) > 0
 results = predictor.predict_stream(repeat(picture))
@@ -53,10 +53,10 @@ def forked(picture, tmp_path_factory):
     array = tmp_path_factory.mktemp("fork") / "picture.npy"
     np.save(array, picture)
 
-    def run(path, *lines):
+    def run(path, *lines, device="cpu"):
         script = FORK.replace("{body}", "\n".join("    " + line for line in lines))
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path), str(array)],
+            [sys.executable, "-c", script, str(path), str(array), device],
             capture_output=True,
             text=True,
             timeout=40,
@@ -125,6 +125,24 @@ def test_forked_child_refuses_tensorflow(savedmodel_artifact, forked):
         assert line.startswith(f"EngineError {savedmodel_artifact} cannot be run in this process")
         assert "'spawn'" in line
     assert lines[2:] == ["ended 0 True True"]
+
+
+def test_forked_child_refuses_openvino(pytestconfig, forked):
+    """The parent's predictor, and one that the child opens: both would hang; one in ONNX Runtime works."""
+    pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError)
+    path = pytestconfig.rootpath / "maskrcnn" / "demo.onnx"
+    lines = forked(
+        path,
+        "tell(lambda: predictor(picture))",
+        "tell(lambda: Predictor(path, 'openvino'))",
+        "tell(lambda: len(Predictor(path, 'cpu')(picture)) == len(expected))",
+        "predictor.close()",
+        "sys.exit(3)",
+        device="openvino",
+    )
+    assert lines[0].startswith(f"EngineError {path} cannot be run in this process, which was forked after device 'open")
+    assert lines[1].startswith(f"EngineError {path} cannot be run in this process, which was forked after OpenVINO was")
+    assert lines[2:] == ["True", f"ended {3 << 8} True True"]
 
 
 def found_in(predictor, picture):

@@ -128,9 +128,13 @@ def same(found, expected):
     np.testing.assert_allclose(found.mask_probabilities, expected.mask_probabilities, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["constant_artifact", "constant_savedmodel_artifact"])
-def test_constant_thresholds(request, free, picture, kind):
-    predictor = Predictor(request.getfixturevalue(kind), "cpu", score_threshold=0.5, nms_threshold=np.float32(0.5))
+@pytest.mark.parametrize(
+    ("kind", "device"),
+    [("constant_artifact", "cpu"), ("constant_artifact", "openvino"), ("constant_savedmodel_artifact", "cpu")],
+)
+def test_constant_thresholds(request, free, picture, kind, device):
+    path = request.getfixturevalue(kind)
+    predictor = Predictor(path, device, score_threshold=0.5, nms_threshold=np.float32(0.5))
     scores = free(picture).scores
     assert len(scores) > 4
     for level in (None, float(scores[3]), (float(scores[1]) + float(scores[2])) / 2, 1.0):
@@ -141,7 +145,7 @@ def test_constant_thresholds(request, free, picture, kind):
         with pytest.raises(InputError, match=f"{name} is {value}: this artifact has a constant of 0.5"):
             setattr(predictor, name, value)
         with pytest.raises(InputError, match=f"{name} is {value}"):
-            Predictor(predictor.path, "cpu", **{name: value})
+            Predictor(predictor.path, device, **{name: value})
     predictor.score_threshold = None
     predictor.warm_up([picture.shape[:2]])
     assert predictor.explain().counts
@@ -205,8 +209,8 @@ def take_a_vector(graph):
 
 
 @pytest.mark.parametrize("edit", [give_defaults, list_weights_as_inputs])
-def test_older_artifacts_and_weights_with_defaults(onnx_artifact, tmp_path, free, picture, edit):
-    predictor = Predictor(edited(onnx_artifact, tmp_path / "x.onnx", edit), "cpu", require_verdict=False)
+def test_older_artifacts_and_weights_with_defaults(onnx_artifact, onnx_device, tmp_path, free, picture, edit):
+    predictor = Predictor(edited(onnx_artifact, tmp_path / "x.onnx", edit), onnx_device, require_verdict=False)
     for score, overlap in ((None, None), (0.999, 0.5), (0.05, 0.9)):
         for each in (predictor, free):
             each.score_threshold, each.nms_threshold = score, overlap
@@ -224,11 +228,13 @@ def test_older_artifacts_and_weights_with_defaults(onnx_artifact, tmp_path, free
         (take_a_vector, r"an input score_threshold of float32 and rank 1|refuses"),
     ],
 )
-@pytest.mark.parametrize("verify_digest", [True, False])
-def test_other_inputs_are_refused_when_the_artifact_is_opened(onnx_artifact, tmp_path, edit, message, verify_digest):
+@pytest.mark.parametrize(("device", "verify_digest"), [("cpu", True), ("cpu", False), ("openvino", False)])
+def test_other_inputs_are_refused_when_the_artifact_is_opened(
+    onnx_artifact, tmp_path, edit, message, device, verify_digest
+):
     path = edited(onnx_artifact, tmp_path / "x.onnx", edit)
     with pytest.raises(ArtifactError, match=message):
-        Predictor(path, "cpu", verify_digest=verify_digest, require_verdict=False)
+        Predictor(path, device, verify_digest=verify_digest, require_verdict=False)
 
 
 def test_constant_thresholds_that_are_inputs_after_all(doctored):
