@@ -49,7 +49,8 @@ class Detections:
         image_size: (height, width) of the image.
         class_names: name of each class id; 0 is the background.
         paste_mode: how masks are pasted into the image, see `runtime.masks.paste.paste_mask`.
-        device: where the graph ran: "cpu", "cuda:N" or "tensorrt:N"; None if unknown.
+        device: where the graph ran: "cpu", "cuda:N", "tensorrt:N", "openvino" or "openvino:GPU"; None if
+            unknown.
 
     Raises:
         InputError: a field has the wrong type, dtype, shape or range.

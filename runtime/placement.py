@@ -9,11 +9,12 @@ RECEIVING = ("_Recv", "_HostRecv")  # TensorFlow's operators that receive from a
 
 @dataclass(frozen=True)
 class Placement:
-    """On which device (TensorFlow) or provider (ONNX Runtime) the nodes of a run were executed, and how long they took.
+    """On which device (TensorFlow, OpenVINO) or provider (ONNX Runtime) the nodes of a run were executed, and how long.
 
     Attributes:
         device: The device of the predictor.
-        counts: Number of nodes by (provider or device, operator type).
+        counts: Number of nodes by (provider or device, operator type). Operators of OpenVINO are those of its compiled
+            graph.
         milliseconds: Kernel time of these nodes, by the same keys; the times of parallel nodes are added up. 0 for
             copies in TensorFlow, which does not measure them.
     """

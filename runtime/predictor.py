@@ -45,7 +45,8 @@ class Predictor:
         path: An `.onnx` file or SavedModel folder written by maskrcnn-export, or the bytes of an `.onnx` file. They are
             kept in a temporary file until the predictor is closed.
         device: "auto" uses CUDA if it is available, else the CPU, and logs its choice; "cpu", "cuda", "cuda:N",
-            "tensorrt" and "tensorrt:N" use that device or raise an error.
+            "tensorrt" and "tensorrt:N" use that device or raise an error. So do "openvino", "openvino:GPU" and
+            "openvino:NPU", which run an `.onnx` file in OpenVINO on the processor, an Intel GPU or an Intel NPU.
         score_threshold: Lowest score of returned detections; None for the artifact's default.
         nms_threshold: Largest IoU of two detections of one class; None for the artifact's default.
         max_detections: Most detections per image, best first; None for the artifact's limit.
@@ -173,7 +174,7 @@ class Predictor:
 
     @property
     def device(self) -> str:
-        """Where the graph runs: "cpu", "cuda:N" or "tensorrt:N"."""
+        """Where the graph runs: "cpu", "cuda:N", "tensorrt:N", "openvino" or, on a GPU or NPU, "openvino:GPU"."""
         return self._engine.device
 
     @property

@@ -94,7 +94,9 @@ Settings = Annotated[
         rich_help_panel=_FOR_CHECKPOINTS,
     ),
 ]
-Device = Annotated[str, Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N or tensorrt.")]
+Device = Annotated[
+    str, Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N, tensorrt or openvino.")
+]
 Force = Annotated[bool, Option("--force", help="Replace an existing output.")]
 Format = Annotated[
     DatasetFormat | None,

@@ -20,11 +20,11 @@ class EngineOptions:
     Attributes:
         threads: Threads that compute one operator; None for one per processor core that the process may use, which in a
             container is fewer than the machine has. TensorFlow has one number for the whole process, which None does
-            not change.
+            not change. OpenVINO takes no more than there are cores, and refuses a number on a GPU.
         cache: Folder for data that the engine derives from the artifact, so that the next start is faster: optimized
-            graphs (CPU and CUDA) and TensorRT engines. It is created if needed, any number of processes may share it,
-            and it can be deleted at any time. Its content is executed, so only people you trust may write to it. ONNX
-            artifacts only.
+            graphs (CPU and CUDA), TensorRT engines and graphs that OpenVINO compiled. It is created if needed, any
+            number of processes may share it, and it can be deleted at any time. Its content is executed, so only people
+            you trust may write to it. ONNX artifacts only.
         gpu_memory_limit: Bytes of GPU memory for weights and tensors of a graph, in addition to images and to what
             CUDA's libraries use; with `cuda_graph`, of each part of the graph. None: no limit.
         tf32: Whether factors of float32 products on a GPU may be rounded to 10 bits of mantissa, which is faster. Off

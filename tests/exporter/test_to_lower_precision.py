@@ -113,6 +113,36 @@ def test_weights_are_bytes_with_a_scale_for_each_channel(int8, onnx_artifact):
     assert {node.domain for node in graph.node} == {""}
 
 
+def test_no_relu_stands_between_products_of_8_bits(int8):
+    """It would be a step to float32 and back, with one more rounding."""
+    graph = onnx.load(int8[0]).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    assert sum(node.op_type == "Conv" for node in graph.node) > 40
+    for node in graph.node:
+        if node.op_type == "Relu" and made_by[node.input[0]].op_type == "DequantizeLinear":
+            readers = [each.op_type for each in graph.node if node.output[0] in each.input]
+            assert "QuantizeLinear" not in readers, node.name
+
+
+def test_openvino_computes_the_same_file_in_8_bits(int8, shapes):
+    library = pytest.importorskip(
+        "runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError
+    )
+    from runtime.engines.openvino.read import read_model
+
+    path, dataset = int8[0], open_dataset(shapes)
+    compiled = library.core().compile_model(read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = [(str(node["layerType"].astype(str)), str(node["runtimePrecision"].astype(str))) for node in nodes]
+    assert {precision for kind, precision in kinds if kind == "Convolution"} == {"u8"}
+    assert kinds.count(("FakeQuantize", "f32")) <= 6  # of crops, which are float32, and of what joins two branches
+    found, expected = (
+        score_masks(Predictor(path, device, score_threshold=0.05), dataset) for device in ("openvino", "cpu")
+    )
+    assert expected.numbers["AP"] > 0.7
+    assert abs(found.numbers["AP"] - expected.numbers["AP"]) < 0.01
+
+
 def test_the_artifact_says_what_it_is(int8, demo):
     path, verdict = int8
     metadata = read_metadata(path)
