@@ -7,12 +7,15 @@ from pathlib import Path
 
 from runtime.errors import EngineError, OutOfMemoryError, RuntimeLibraryError, comes_from
 
-# ONNX Runtime's arenas, CUDA and its libraries, the C++ allocator, TensorFlow's ResourceExhaustedError.
+# ONNX Runtime's arenas, OpenVINO on processors and GPUs, CUDA and its libraries, the C++ allocator, TensorFlow's
+# ResourceExhaustedError.
 _OUT_OF_MEMORY = re.compile(
-    r"failed to allocate memory|bfc_?arena|out of memory|bad_alloc|bad allocation|_ALLOC_FAILED|OOM when allocating"
+    r"failed to allocate (?:[0-9]+ bytes of )?memory|CL_OUT_OF_|CL_MEM_OBJECT_ALLOCATION|max size of memory"
+    r"|bfc_?arena|out of memory|bad_alloc|bad allocation|_ALLOC_FAILED|OOM when allocating"
     r"|smaller than requested bytes|ResourceExhausted",
     re.IGNORECASE,
 )
+_PLACES = re.compile(r"Exception from \S+:\d+:|Check '.*' failed at \S+:\d+:|FrontEnd API failed with \w+:")
 _LONGEST = 300  # characters of an engine's message; some include a stack
 
 
@@ -35,7 +38,7 @@ def engine_errors(engine: str, path: Path) -> Iterator[None]:
     except Exception as error:
         if not is_engines_own(error):
             raise
-        reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        reason = reason_of(error)
         if is_out_of_memory(error):
             raise OutOfMemoryError(
                 f"{engine} ran out of memory with {path}: use smaller images or a smaller batch_size, or on a GPU "
@@ -50,6 +53,11 @@ def engine_errors(engine: str, path: Path) -> Iterator[None]:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an engine ran out of memory, on the host or on a device."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"))
+
+
+def reason_of(error: Exception) -> str:
+    """Return an engine's message on one line, without the places in OpenVINO's sources where it arose."""
+    return " ".join(_PLACES.sub("", str(error)).split())[:_LONGEST].rstrip(".") or type(error).__name__
 
 
 def first_line(error: Exception) -> str:

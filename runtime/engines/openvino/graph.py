@@ -1,7 +1,6 @@
 """Compiled graphs: opened by way of the cache if there is one, run by any number of threads."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.artifact_files.onnx_file import content_digest
-from runtime.engines.errors import is_engines_own, is_out_of_memory
+from runtime.engines.errors import is_engines_own, is_out_of_memory, reason_of
 from runtime.engines.forked import keep_in_children
 from runtime.engines.graph_cache import GraphCache, processor
 from runtime.engines.openvino.bfloat16 import compute_in_bfloat16
@@ -172,9 +171,3 @@ class GraphOpener:
                 "doctor', or use device 'openvino'"
             ) from error
         raise ArtifactError(f"openvino {VERSION} refuses {self.path}: {reason_of(error)}") from error
-
-
-def reason_of(error: Exception) -> str:
-    """Return what a message says without the places in OpenVINO's sources where it arose."""
-    places = r"Exception from \S+:\d+:|Check '.*' failed at \S+:\d+:|FrontEnd API failed with \w+:"
-    return " ".join(re.sub(places, "", str(error)).split())[:300].rstrip(".") or type(error).__name__

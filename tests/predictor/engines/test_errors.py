@@ -54,6 +54,15 @@ FAILURES = {
         OutOfMemoryError,
     ),
     "limit": (RuntimeError("Available memory of 5 is smaller than requested bytes of 9"), OutOfMemoryError),
+    "openvino": (
+        RuntimeError(
+            "Exception from src/inference/src/cpp/infer_request.cpp:224:\nException from src/plugins/node.cpp:794:\n"
+            "[CPU] Convert node with name 'Cast'\nCheck 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\n"
+            "Failed to allocate 50331648 bytes of memory"
+        ),
+        OutOfMemoryError,
+    ),
+    "opencl": (RuntimeError("[GPU] clEnqueueNDRangeKernel, error code: -5 CL_OUT_OF_RESOURCES"), OutOfMemoryError),
     "cuda": (RuntimeError("CUDA failure 2: out of memory ; GPU=0"), OutOfMemoryError),
     "cublas": (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), OutOfMemoryError),
     "numpy": (MemoryError("Unable to allocate 9 GiB"), OutOfMemoryError),
@@ -77,6 +86,7 @@ def test_error_of_an_engine(predictor, monkeypatch, failure):
     assert len(message) < 700
     assert str(predictor.path) in message
     assert message.startswith("tensorflow" if predictor.path.is_dir() else "onnxruntime")
+    assert "Exception from" not in message
     assert ("smaller images or a smaller batch_size" in message) == (expected is OutOfMemoryError)
     assert ("gpu_memory_limit" in message) == (expected is OutOfMemoryError)
     assert exit_code(found.value) == 4
