@@ -190,7 +190,7 @@ def comparison(found: "Comparison") -> None:
     allowed = f" with a drop of at most {found.max_drop:g}" if found.against else ""
     lines.append(f"fastest{allowed} (*): {best.milliseconds['total']:.1f} ms")
     if found.equal:
-        lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} others")
+        lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} more")
     show([*lines, best.python])
     if not best.judged:
         command = f"maskrcnn-export verify {best.artifact} --device {best.device} --precision {best.precision}"

@@ -192,6 +192,8 @@ def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
     ("package", "arguments", "named", "extra"),
     [
         ("export", ["benchmark", "D.onnx", "--chart", "c.png", "--runs", "1"], "matplotlib", "inspect"),
+        ("export", ["benchmark", "D.onnx", "--all"], "pycocotools", "train"),
+        ("export", ["benchmark", "D.onnx", "--all", "-o", "out"], "matplotlib", "inspect"),
         ("export", ["edit", "D.onnx", "--score-threshold", "0.9", "-o", "e.onnx"], "onnx", "export"),
         ("export", ["verify", "D.onnx", "--against", "demo"], None, "export"),
         ("export", ["onnx", "demo", "-o", "m.onnx"], None, "export"),

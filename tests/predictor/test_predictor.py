@@ -163,6 +163,15 @@ def test_batch_of_several_input_sizes_keeps_the_order(doctored, pictures, batch_
         assert_same(result, alone)
 
 
+def test_an_input_that_follows_the_image_finds_what_a_square_one_finds(doctored, predictor, picture):
+    fitted = Predictor(doctored(resize={"mode": "fit64", "min_dim": 256, "max_dim": 256, "min_scale": 0}), "cpu")
+    assert fitted.prepare(picture)[1].shape == (192, 256, 3)
+    square, found = (each(picture) for each in (predictor, fitted))
+    order, expected = (np.lexsort((each.boxes[:, 0], each.class_ids)) for each in (found, square))
+    np.testing.assert_array_equal(found.class_ids[order], square.class_ids[expected])
+    np.testing.assert_allclose(found.boxes[order], square.boxes[expected], atol=6)  # pixels; less padding is seen
+
+
 def test_batch_size_is_the_most_that_run_together(predictor, pictures, monkeypatch):
     seen, run = [], predictor.run
     monkeypatch.setattr(predictor, "run", lambda images, windows: (seen.append(len(images)), run(images, windows))[1])
