@@ -1,6 +1,8 @@
 """What a configuration of Detectron2 or MMDetection, already read, says in our settings; what it may not say."""
 
+import contextlib
 import copy
+import json
 
 import pytest
 from pytorch_models import state_dicts
@@ -455,3 +457,33 @@ def test_anchors_and_boxes_of_version_1_are_refused_by_name(name, kind):
 def test_configurations_of_mmdetection_that_do_not_fit(values, problem):
     with pytest.raises(ConfigError, match=problem):
         mmdetection(values)
+
+
+# Anything in place of anything
+
+JUNK = (5, -1, 1.5, True, "x", [], {}, [1, 2], [[]], [{}], {"type": 5}, {"a": [1]}, [None], float("nan"))
+
+
+def places(values, start=()):
+    """The keys and indices that lead to each value of nested ones."""
+    entries = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in entries:
+        yield (*start, key)
+        yield from places(value, (*start, key))
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize(
+    ("read", "values"), [(detectron2, R50), (mmdetection, VERSION_3), (mmdetection, version_2())], ids=["d2", "3", "2"]
+)
+def test_junk_is_refused_or_without_meaning(read, values, junk):
+    values = json.loads(json.dumps(values))
+    for *sections, last in list(places(values)):
+        part = values
+        for key in sections:
+            part = part[key]
+        kept = part[last]
+        part[last] = junk
+        with contextlib.suppress(ConfigError):
+            read(values)
+        part[last] = kept

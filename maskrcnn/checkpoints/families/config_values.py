@@ -96,6 +96,14 @@ class Values:
             raise ConfigError(f"{self.source}: {names[0]} is {str(value)[:80]}: expected a list of numbers")
         return tuple(value)
 
+    def texts(self, *names: str) -> tuple[str, ...]:
+        """Return texts, or one in place of a list; none if they are not there."""
+        value = self.get(*names)
+        listed = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+            raise ConfigError(f"{self.source}: {names[0]} is {str(value)[:80]}: expected a list of texts")
+        return tuple(listed)
+
 
 def _leaves(value: Any) -> list[Any]:
     """Return all values inside lists."""

@@ -122,12 +122,11 @@ def detectron2_settings(values: Mapping[str, Any], source: str, found: Recognize
         settings[ours] = in_our_order(inverses(_four(given.numbers(name) or (), source, name), f"{source}: {name}"))
     settings |= _roi_align(given) | _anchors(given)
     bgr = given.get("INPUT.FORMAT") == "BGR"
-    trained_on = given.get("DATASETS.TRAIN") or ()
-    trained_on = (trained_on,) if isinstance(trained_on, str) else trained_on
+    trained_on = given.texts("DATASETS.TRAIN")
     return FamilyConfig(
         settings | _pixels(given, bgr),
         bgr,
-        coco=bool(trained_on) and all(str(name).startswith("coco_20") for name in trained_on),
+        coco=bool(trained_on) and all(name.startswith("coco_20") for name in trained_on),
     )
 
 

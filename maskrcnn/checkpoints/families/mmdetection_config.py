@@ -122,11 +122,10 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
     images = _images(given)
     bgr = images.pop("bgr")
     settings |= images
-    names = given.get("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes") or ()
     return FamilyConfig(
         {name: value for name, value in settings.items() if value is not None},
         bgr,
-        (names,) if isinstance(names, str) else tuple(map(str, names)),
+        given.texts("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes"),
         coco=given.get("dataset_type", "data.train.type", "train_dataloader.dataset.type") == _PLAIN_COCO,
     )
 
@@ -157,8 +156,9 @@ def _roi_align(given: Values) -> dict[str, Any]:
         place = f"model.roi_head.{head}_roi_extractor"
         for name, allowed in _EXTRACTORS.items():
             given.expect(f"{place}.{name}", *allowed)
-        layer = given.get(f"{place}.roi_layer") or {}
-        layers.append((layer.get("aligned", True), layer.get("sampling_ratio", layer.get("sample_num", 0))))
+        aligned = given.get(f"{place}.roi_layer.aligned")
+        ratio = given.number(f"{place}.roi_layer.sampling_ratio", f"{place}.roi_layer.sample_num")
+        layers.append((True if aligned is None else aligned, ratio or 0))
     if layers[0] != layers[1]:
         given.refuse("model.roi_head.mask_roi_extractor.roi_layer", "expected that of the box head")
     return {
