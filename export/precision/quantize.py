@@ -24,7 +24,7 @@ OPERATORS = ("Conv", "Gemm")
 # step from 8 bits to float32 and back, in ONNX Runtime as in OpenVINO, and its input would be rounded once more.
 _FOLDED = ("Relu",)
 
-# Parts that can stay in float32 as a whole, with what the names of their nodes contain; the first match counts.
+# Parts that can stay in float32 as a whole, with what the names of their nodes or weights contain; the first counts.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "RPN outputs": ("rpn_class_raw", "rpn_bbox_pred"),
     "RPN": ("rpn_",),
@@ -94,6 +94,8 @@ def nodes_by_part(model: onnx.ModelProto) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
     for node in model.graph.node:
         if node.op_type in OPERATORS:
-            part = next(part for part, words in PARTS.items() if any(word in node.name for word in words))
+            # A convolution that tf2onnx joined with its normalization has a name that says nothing.
+            names = " ".join((node.name, *node.input[1:]))
+            part = next(part for part, words in PARTS.items() if any(word in names for word in words))
             parts[part].append(node.name)
     return {part: nodes for part, nodes in parts.items() if nodes}

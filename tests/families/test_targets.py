@@ -4,13 +4,16 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from PIL import Image
 from pytorch_models import state_dicts
 from store import unverified
 
 import maskrcnn
 from export import export_onnx
 from export.convert.trace import trace
+from export.precision.quantize import PARTS, nodes_by_part, quantize
 from export.target import Target
 from export.verify.compare import compare_rows
 from maskrcnn import detection
@@ -134,3 +137,33 @@ def test_candidates_beyond_those_that_are_compared(exported):
         assert (expected["num_detections"] == 20) == (thresholds[1] == 0.99)
     with pytest.raises(EngineError, match=r"more candidates .*: expected fewer; raise the score threshold, or export"):
         list(results(one_more, 0.01))
+
+
+def test_each_part_of_the_network_can_stay_in_float32(exported, family):
+    parts = nodes_by_part(onnx.load(exported(family, "cpu")))
+    assert list(parts) == list(PARTS)
+    assert len(parts["stem"]) == 1
+    assert [len(parts[part]) for part in ("C2", "C3", "C4", "C5")] == [4, 5, 5, 5]
+
+
+def test_every_large_layer_becomes_one_of_8_bits(exported, tmp_path):
+    """From images in float32, and with normalized convolutions that have no bias."""
+    path = exported("torchvision", "cpu")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    for number, size in enumerate(SIZES[:2]):
+        Image.fromarray(draw_shapes(number, 4, size=size)[0]).save(tmp_path / f"{number}.png")
+    with Predictor(path, "cpu") as predictor:
+        int8 = quantize(model, predictor, sorted(tmp_path.glob("*.png")), [], tmp_path)
+        images, windows = inputs_of(predictor, SIZES[0])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(int8.SerializeToString(), options)
+    before = Counter(node.op_type for node in model.graph.node)
+    after = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert (after["QLinearConv"], after["QGemm"]) == (before["Conv"], before["Gemm"])
+    assert not any(name.endswith("Conv") for name in after if name != "QLinearConv")
+    feeds = {"score_threshold": np.array(0.05, np.float32), "nms_threshold": np.array(0.5, np.float32)}
+    assert images.dtype == np.float32
+    assert session.run(["num_detections"], feeds | {"images": images, "windows": windows})[0] > 3
