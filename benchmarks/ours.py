@@ -117,7 +117,7 @@ def function_call(model: MaskRCNN, feeds: Feeds) -> Call:
 
 def openvino_call(path: Path, feeds: Feeds, threads: int, hint: str = "f32") -> Call:
     """An `.onnx` file in OpenVINO, computed in the type of the hint."""
-    import openvino  # noqa: PLC0415  (installed only where it is measured)
+    from runtime.engines.openvino.library import openvino  # noqa: PLC0415  (installed only where it is measured)
 
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(path, "CPU", settings)

@@ -30,7 +30,7 @@ def test_onnx_runtime(benchmark, onnx_path, feeds):
 
 
 def test_openvino(benchmark, onnx_path, feeds):
-    openvino = pytest.importorskip("openvino")
+    openvino = pytest.importorskip("runtime.engines.openvino.library", exc_type=ImportError).openvino
     compiled = openvino.Core().compile_model(onnx_path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     inputs = {value.any_name: feeds[value.any_name] for value in compiled.inputs}
     benchmark(compiled, inputs)

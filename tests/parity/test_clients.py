@@ -75,7 +75,7 @@ def ask_python(path, arrays, runs):
 
 def ask_openvino(path, arrays, runs, settings=None):
     """OpenVINO, as docs/artifact.md shows it unless given other settings."""
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install --group dev")
+    openvino = pytest.importorskip("runtime.engines.openvino.library", exc_type=ImportError).openvino
     settings = {"INFERENCE_PRECISION_HINT": "f32"} if settings is None else settings
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
@@ -196,8 +196,8 @@ def test_a_session_prints_no_warnings(onnx_artifact, constant_artifact, capfd):
 
 
 def test_openvino_with_its_default_settings_gives_other_detections(onnx_artifact, prepared, expected):
-    """Where the processor has bfloat16; this is why README, docs and doctor name the setting."""
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install --group dev")
+    """Where the processor has bfloat16; this is why README and docs name the setting."""
+    openvino = pytest.importorskip("runtime.engines.openvino.library", exc_type=ImportError).openvino
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("the processor has no bfloat16, so OpenVINO computes in float32")
     _, (found,) = ask_openvino(onnx_artifact, prepared, [USUAL], settings={})
@@ -208,7 +208,7 @@ def test_openvino_with_its_default_settings_gives_other_detections(onnx_artifact
 
 def test_the_pages_set_the_precision_of_openvino(pytestconfig):
     root = pytestconfig.rootpath
-    for name in ("README.md", "docs/artifact.md", "docs/export.md", "docs/doctor.md"):
+    for name in ("README.md", "docs/artifact.md", "docs/export.md"):
         page = (root / name).read_text(encoding="utf-8")
         assert "OpenVINO" in page
         assert "INFERENCE_PRECISION_HINT" in page, name
@@ -221,7 +221,7 @@ def test_the_snippets_of_the_artifact_page_run(pytestconfig, onnx_artifact, save
     assert len(snippets) == 3
     for snippet in snippets:
         if "openvino" in snippet:
-            pytest.importorskip("openvino", reason="openvino is not installed: pip install --group dev")
+            pytest.importorskip("runtime.engines.openvino.library", exc_type=ImportError)
         code, names = snippet, dict(prepared)
         for name, artifact in {"model.onnx": onnx_artifact, "model_savedmodel": savedmodel_artifact}.items():
             code = code.replace(f'"{name}"', repr(str(artifact)))

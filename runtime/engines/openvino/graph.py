@@ -37,7 +37,8 @@ class CompiledGraph:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._free: list[Any] = []
-        self.inputs = {port.any_name: port for port in compiled.inputs}
+        # Not names of tensors: an input has several where the graph's first step changes nothing.
+        self.inputs = {port.node.friendly_name: port for port in compiled.inputs}
         self._count = len(compiled.outputs)
         self.places = {name: index for index, port in enumerate(compiled.outputs) for name in port.names}
         keep_in_children(compiled)
@@ -71,7 +72,7 @@ class CompiledGraph:
         }
 
     def _run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, list[npt.NDArray[Any]]]:
-        given = {name: np.asarray(feeds[name]) for name in self.inputs}
+        given = {port: np.asarray(feeds[name]) for name, port in self.inputs.items()}
         try:
             request = self._free.pop()  # in one step, so without a lock
         except IndexError:
