@@ -73,6 +73,11 @@ def onnx_predictor(
     return Predictor(path, "cpu", engine=EngineOptions(threads=THREADS))
 
 
+def openvino_predictor(path: Path, precision: str | None = None) -> Predictor:
+    """An `.onnx` artifact in OpenVINO."""
+    return Predictor(path, "openvino", engine=EngineOptions(threads=THREADS, precision=precision))
+
+
 def savedmodel_predictor(model: MaskRCNN, path: Path) -> Predictor:
     """A SavedModel in TensorFlow."""
     module = tf.Module()
@@ -83,24 +88,14 @@ def savedmodel_predictor(model: MaskRCNN, path: Path) -> Predictor:
     return Predictor(path, "cpu")
 
 
-def run_call(predictor: Predictor, feeds: Feeds, threshold: float = 0.0) -> Call:
-    """The graph alone, with a score threshold."""
-
-    def call() -> Mapping[str, npt.NDArray[Any]]:
-        predictor.score_threshold = threshold
-        return predictor.run(feeds[IMAGES], feeds[WINDOWS])
-
-    return call
+def run_call(predictor: Predictor, feeds: Feeds) -> Call:
+    """The graph alone."""
+    return lambda: predictor.run(feeds[IMAGES], feeds[WINDOWS])
 
 
 def picture_call(predictor: Predictor, picture: bytes) -> Call:
-    """A file to COCO run lengths of the masks, with every detection."""
-
-    def call() -> object:
-        predictor.score_threshold = 0.0
-        return predictor(picture).rles
-
-    return call
+    """A file to COCO run lengths of the masks."""
+    return lambda: predictor(picture).rles
 
 
 def eager_call(model: MaskRCNN, feeds: Feeds) -> Call:
@@ -113,16 +108,6 @@ def function_call(model: MaskRCNN, feeds: Feeds) -> Call:
     """The Keras model as a `tf.function`."""
     function, tensors = trace(model), {name: tf.constant(array) for name, array in feeds.items()}
     return lambda: {name: tensor.numpy() for name, tensor in function(**tensors).items()}
-
-
-def openvino_call(path: Path, feeds: Feeds, threads: int, hint: str = "f32") -> Call:
-    """An `.onnx` file in OpenVINO, computed in the type of the hint."""
-    from runtime.engines.openvino.library import openvino  # noqa: PLC0415  (installed only where it is measured)
-
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    inputs = {value.any_name: feeds[value.any_name] for value in compiled.inputs}
-    return lambda: compiled(inputs)
 
 
 def in_int8(model: onnx.ModelProto, predictor: Predictor, picture: bytes, folder: Path) -> onnx.ModelProto:

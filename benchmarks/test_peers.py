@@ -7,17 +7,22 @@ Peers that are not installed are skipped by name. Rounds: MASKRCNN_BENCHMARK_ROU
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 import pytest
 
 from benchmarks import ours, products
+from benchmarks.calibration import SCORE
 from benchmarks.flops import count_flops
-from benchmarks.turns import ROUNDS, THREADS, Call, Replay, take_turns
+from benchmarks.turns import ROUNDS, Call, Replay, take_turns
 from export.convert import to_onnx_graph as onnx_convert
-from maskrcnn import MaskRCNN
+from export.convert.to_onnx_graph import Converted
+from maskrcnn import MaskRCNN, load_checkpoint
 from runtime.pictures.read import read_image
+
+if TYPE_CHECKING:
+    from benchmarks.torchvision_peer import TorchvisionPeer
 
 PROPOSALS, DETECTIONS, CLASSES = 1000, 100, 91
 FEW = 10  # detections in a plain picture
@@ -27,25 +32,38 @@ NETWORK, PICTURE, PRODUCT = "network", "picture to run lengths", "matrix product
 
 KERAS, FUNCTION, SAVEDMODEL = "ours, Keras eager", "ours, tf.function", "ours, SavedModel"
 ORT, ORT_FEW, ORT_CONVERTED = "ours, ONNX Runtime fp32", f"ours, fp32, {FEW} detections", "ours, fp32, as converted"
-OPENVINO = "ours, OpenVINO fp32"
-TORCH_EAGER, TORCH_ORT = "torchvision eager", "torchvision in ONNX Runtime"
+OPENVINO, OPENVINO_BF16, OPENVINO_INT8 = "ours, OpenVINO fp32", "ours, OpenVINO bf16", "ours, OpenVINO int8"
+TORCH_EAGER, TORCH_BF16 = "torchvision eager", "torchvision eager, bf16 autocast"
+TORCH_COMPILED, TORCH_COMPILED_BF16 = "torchvision, backbone compiled", "torchvision, backbone compiled, bf16 autocast"
+TORCH_ORT, TORCH_ORT_PASTED = "torchvision in ONNX Runtime", "torchvision in ONNX Runtime, pasting in the graph"
+TORCH_OPENVINO, TORCH_OPENVINO_F32 = "torchvision in OpenVINO, its default", "torchvision in OpenVINO fp32"
 GARDEN, GARDEN_BATCHED = "Model Garden frozen", "Model Garden frozen, TensorFlow's suppression"
 LOWER = {precision: f"ours, ONNX Runtime {precision}" for precision in ours.LOWER}
 
+OPENVINOS = (OPENVINO, OPENVINO_BF16, OPENVINO_INT8)
+EVERY_ENGINE = (ORT, *LOWER.values(), *OPENVINOS)
+TORCHES = (TORCH_EAGER, TORCH_BF16, TORCH_COMPILED, TORCH_COMPILED_BF16)
+
+
+def same_weights(name: str) -> str:
+    """The name of one of our cases with torchvision's weights instead of our own."""
+    return name.replace("ours", "ours, torchvision's weights")
+
+
 # What a case needs beside our own dependencies: the module, and what to install.
-NEEDS = {
-    OPENVINO: ("openvino", "OpenVINO (openvino)"),
-    TORCH_EAGER: ("torchvision", "torchvision"),
-    TORCH_ORT: ("torchvision", "torchvision"),
-    GARDEN: ("official", "TensorFlow Model Garden (tf-models-official)"),
-    GARDEN_BATCHED: ("official", "TensorFlow Model Garden (tf-models-official)"),
-}
+NEEDS = (
+    ("torchvision", "torchvision", "torchvision"),
+    ("OpenVINO", "openvino", "OpenVINO (openvino)"),
+    ("Model Garden", "official", "TensorFlow Model Garden (tf-models-official)"),
+)
 
 CASES = [
-    *[(NETWORK, name) for name in (ORT, ORT_FEW, ORT_CONVERTED, *LOWER.values(), OPENVINO)],
+    *[(NETWORK, name) for name in (ORT, ORT_FEW, ORT_CONVERTED, *LOWER.values(), *OPENVINOS)],
     *[(NETWORK, name) for name in (SAVEDMODEL, FUNCTION, KERAS)],
-    *[(NETWORK, name) for name in (TORCH_ORT, TORCH_EAGER, GARDEN_BATCHED, GARDEN)],
-    *[(PICTURE, name) for name in (ORT, *LOWER.values(), TORCH_EAGER)],
+    *[(NETWORK, name) for name in (TORCH_ORT, TORCH_OPENVINO, TORCH_OPENVINO_F32, *TORCHES, GARDEN_BATCHED, GARDEN)],
+    *[(PICTURE, name) for name in EVERY_ENGINE],
+    *[(PICTURE, same_weights(name)) for name in EVERY_ENGINE],
+    *[(PICTURE, name) for name in (TORCH_ORT, TORCH_ORT_PASTED, *TORCHES)],
     *[(PRODUCT, name) for name in (products.NUMPY, products.ORT)],
 ]
 
@@ -60,8 +78,10 @@ class Case(NamedTuple):
 Cases = dict[tuple[str, str], Case]
 
 
-def is_present(name: str) -> bool:
-    return name not in NEEDS or find_spec(NEEDS[name][0]) is not None
+def missing(name: str) -> str | None:
+    """What has to be installed before a case can run."""
+    absent = (package for word, module, package in NEEDS if word in name and find_spec(module) is None)
+    return next(absent, None)
 
 
 def checked(proposals: int, detections: int, wanted: int = DETECTIONS) -> dict[str, float]:
@@ -71,27 +91,39 @@ def checked(proposals: int, detections: int, wanted: int = DETECTIONS) -> dict[s
 
 def onnx_cases(model: MaskRCNN, picture: bytes, folder: Path, patch: pytest.MonkeyPatch) -> Cases:
     converted = onnx_convert.convert(model)
-    predictor = ours.onnx_predictor(model, converted.artifact, folder / "fp32.onnx", converted.borders)
+    cases = engine_cases(model, converted, picture, folder)
+    predictor = ours.onnx_predictor(model, converted.artifact, folder / "few.onnx", converted.borders)
     feeds = ours.feeds_of(predictor, picture)
-    facts = checked(*ours.counts(predictor, feeds))
-    flops = {"GFLOP": sum(count_flops(converted.artifact, feeds).values()) / 1e9}
-    cases = {(NETWORK, ORT): Case(ours.run_call(predictor, feeds), facts | flops)}
-    cases[PICTURE, ORT] = Case(ours.picture_call(predictor, picture), facts)
-    few = ours.threshold_for(predictor, feeds, FEW)
-    cases[NETWORK, ORT_FEW] = Case(ours.run_call(predictor, feeds, few), {"detections": FEW})
-    for precision, name in LOWER.items():
-        graph = ours.LOWER[precision](converted.artifact, predictor, picture, folder)
-        path = folder / f"{precision}.onnx"
-        lower = ours.onnx_predictor(model, graph, path, converted.borders, precision=precision)
-        facts = checked(*ours.counts(lower, feeds)) | {"MB": path.stat().st_size / 1e6}
-        cases[NETWORK, name] = Case(ours.run_call(lower, feeds), facts)
-        cases[PICTURE, name] = Case(ours.picture_call(lower, picture), facts)
+    predictor.score_threshold = ours.threshold_for(predictor, feeds, FEW)
+    cases[NETWORK, ORT_FEW] = Case(ours.run_call(predictor, feeds), {"detections": FEW})
     with patch.context() as patched:
         patched.setattr(onnx_convert, "rewrite", lambda _model, _kept: None)
         plain = ours.onnx_predictor(model, onnx_convert.convert(model).artifact, folder / "converted.onnx")
     cases[NETWORK, ORT_CONVERTED] = Case(ours.run_call(plain, feeds), {})
-    if is_present(OPENVINO):
-        cases[NETWORK, OPENVINO] = Case(ours.openvino_call(folder / "fp32.onnx", feeds, THREADS), {})
+    return cases
+
+
+def engine_cases(model: MaskRCNN, converted: Converted, picture: bytes, folder: Path) -> Cases:
+    """A model in every engine and precision for processors."""
+    path = folder / "fp32.onnx"
+    predictor = ours.onnx_predictor(model, converted.artifact, path, converted.borders)
+    feeds = ours.feeds_of(predictor, picture)
+    flops = {"GFLOP": sum(count_flops(converted.artifact, feeds).values()) / 1e9}
+    predictors, facts = {ORT: predictor}, {ORT: flops}
+    for precision, name in LOWER.items():
+        graph = ours.LOWER[precision](converted.artifact, predictor, picture, folder)
+        lower = folder / f"{precision}.onnx"
+        predictors[name] = ours.onnx_predictor(model, graph, lower, converted.borders, precision=precision)
+        facts[name] = {"MB": lower.stat().st_size / 1e6}
+    if missing(OPENVINO) is None:
+        predictors[OPENVINO] = ours.openvino_predictor(path)
+        predictors[OPENVINO_BF16] = ours.openvino_predictor(path, precision="bf16")
+        predictors[OPENVINO_INT8] = ours.openvino_predictor(folder / "int8.onnx")
+    cases = {}
+    for name, engine in predictors.items():
+        measured = checked(*ours.counts(engine, feeds)) | facts.get(name, {})
+        cases[NETWORK, name] = Case(ours.run_call(engine, feeds), measured)
+        cases[PICTURE, name] = Case(ours.picture_call(engine, picture), measured)
     return cases
 
 
@@ -111,14 +143,34 @@ def torchvision_cases(picture: bytes, folder: Path) -> Cases:
 
     peer = TorchvisionPeer(picture, CLASSES)
     facts = checked(peer.proposals, peer.detections)
-    path = folder / "torchvision.onnx"
-    exported, feeds = peer.exported(path)
-    flops = {"GFLOP": sum(count_flops(onnx.load(path), feeds).values()) / 1e9}
-    return {
-        (NETWORK, TORCH_EAGER): Case(peer.network, facts),
-        (NETWORK, TORCH_ORT): Case(exported, facts | flops),
-        (PICTURE, TORCH_EAGER): Case(peer.run_lengths, facts),
+    plain, pasted = folder / "torchvision.onnx", folder / "torchvision-pasted.onnx"
+    peer.export(plain, pasted=False)
+    peer.export(pasted, pasted=True)
+    flops = {"GFLOP": sum(count_flops(onnx.load(plain), peer.feeds).values()) / 1e9}
+    cases = {
+        (NETWORK, TORCH_ORT): Case(peer.onnx_runtime_network(plain), facts | flops),
+        (PICTURE, TORCH_ORT): Case(peer.onnx_runtime_run_lengths(plain, pasted=False), facts),
+        (PICTURE, TORCH_ORT_PASTED): Case(peer.onnx_runtime_run_lengths(pasted, pasted=True), facts),
     }
+    for group, call in ((NETWORK, peer.network), (PICTURE, peer.run_lengths)):
+        compiled = peer.with_compiled_backbone(call)
+        calls = (call, peer.in_bfloat16(call), compiled, peer.in_bfloat16(compiled))
+        cases |= {(group, name): Case(one, facts) for name, one in zip(TORCHES, calls, strict=True)}
+    if missing(OPENVINO) is None:
+        cases[NETWORK, TORCH_OPENVINO] = Case(peer.openvino_network(plain, None), facts)
+        cases[NETWORK, TORCH_OPENVINO_F32] = Case(peer.openvino_network(plain, "f32"), facts)
+    return cases | same_weights_cases(peer, picture, folder)
+
+
+def same_weights_cases(peer: "TorchvisionPeer", picture: bytes, folder: Path) -> Cases:
+    """Our export of torchvision's state dict, from picture to run lengths."""
+    folder = folder / "same weights"
+    folder.mkdir()
+    peer.save(folder / "torchvision.pth")
+    settings = [f"resize.{name}={ours.SIDE}" for name in ("short_side", "long_side")]
+    model, _ = load_checkpoint(folder / "torchvision.pth", settings=[*settings, f"detection.min_score={SCORE}"])
+    cases = engine_cases(model, onnx_convert.convert(model), picture, folder)
+    return {(PICTURE, same_weights(name)): case for (group, name), case in cases.items() if group == PICTURE}
 
 
 def garden_cases(model: MaskRCNN, picture: bytes) -> Cases:
@@ -146,8 +198,8 @@ def turns(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         cases = onnx_cases(model, picture, folder, patch)
     cases |= tensorflow_cases(model, picture, folder)
-    cases |= torchvision_cases(picture, folder) if is_present(TORCH_EAGER) else {}
-    cases |= garden_cases(model, picture) if is_present(GARDEN) else {}
+    cases |= torchvision_cases(picture, folder) if missing(TORCH_EAGER) is None else {}
+    cases |= garden_cases(model, picture) if missing(GARDEN) is None else {}
     cases |= {(PRODUCT, name): Case(call, {"GFLOP": products.GFLOP}) for name, call in products.product_calls().items()}
     clocks = take_turns({key: case.call for key, case in cases.items()}, ROUNDS)
     return {key: (clocks[key], case.facts) for key, case in cases.items()}
@@ -157,8 +209,8 @@ def turns(tmp_path_factory):
 @pytest.mark.benchmark(timer=REPLAY.timer)
 @pytest.mark.parametrize(("group", "name"), CASES)
 def test_case(benchmark, group, name, request):
-    if not is_present(name):
-        pytest.skip(f"{NEEDS[name][1]} is not installed: see benchmarks/README.md")
+    if (package := missing(name)) is not None:
+        pytest.skip(f"{package} is not installed: see benchmarks/README.md")
     clock, facts = request.getfixturevalue("turns")[group, name]  # after the skip: it takes minutes
     benchmark.group = f"ResNet-50, 1024 x 1024: {group}"
     benchmark.extra_info |= {"case": name} | facts
