@@ -70,12 +70,13 @@ def onnx_predictor(
     places = borders_in(graph, {name: asdict(place) for name, place in (borders or {}).items()})
     described = replace(describe(model, "onnx", {}, CPU.opset), borders=places, **metadata)
     path.write_bytes(seal(graph.SerializeToString(), described.to_json()))
-    return Predictor(path, "cpu", engine=EngineOptions(threads=THREADS))
+    return Predictor(path, "cpu", engine=EngineOptions(threads=THREADS), require_verdict=False)
 
 
 def openvino_predictor(path: Path, precision: str | None = None) -> Predictor:
     """An `.onnx` artifact in OpenVINO."""
-    return Predictor(path, "openvino", engine=EngineOptions(threads=THREADS, precision=precision))
+    options = EngineOptions(threads=THREADS, precision=precision)
+    return Predictor(path, "openvino", engine=options, require_verdict=False)
 
 
 def savedmodel_predictor(model: MaskRCNN, path: Path) -> Predictor:
@@ -85,7 +86,7 @@ def savedmodel_predictor(model: MaskRCNN, path: Path) -> Predictor:
     module.model_variables = [variable.value for variable in model.variables]
     tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.detect})
     seal_folder(path, describe(model, "savedmodel", {}).to_json())
-    return Predictor(path, "cpu")
+    return Predictor(path, "cpu", require_verdict=False)
 
 
 def run_call(predictor: Predictor, feeds: Feeds) -> Call:

@@ -7,6 +7,7 @@ the fused ones that it builds without pretrained weights; with them it has slowe
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import maskrcnn_resnet50_fpn, transform
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.resnet import Bottleneck
+from torchvision.transforms.functional import to_tensor
 
 from benchmarks import calibration
 from benchmarks.turns import THREADS, Call
@@ -44,7 +46,7 @@ class TorchvisionPeer:
     def __init__(self, jpeg: bytes, classes: int) -> None:
         torch.set_num_threads(THREADS)
         torch.manual_seed(0)
-        self._jpeg = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        self._jpeg = jpeg
         self._image = self._decoded()
         side = self._image.shape[-1]
         self._model = maskrcnn_resnet50_fpn(
@@ -70,7 +72,7 @@ class TorchvisionPeer:
     def run_lengths(self) -> list[Any]:
         """A JPEG file to COCO run lengths: its forward pass with pasted masks, and pycocotools, as its evaluation."""
         with torch.inference_mode():
-            return _encoded(self._model([self._decoded()])[0]["masks"].numpy())
+            return _encoded(self._model([self._decoded()])[0]["masks"].float().numpy())  # autocast leaves bfloat16
 
     def in_bfloat16(self, call: Call) -> Call:
         """One of the calls under CPU autocast, which is one line for its users."""
@@ -146,7 +148,7 @@ class TorchvisionPeer:
         return lambda: compiled(self.feeds)
 
     def _decoded(self) -> torch.Tensor:
-        return decode_image(self._jpeg, ImageReadMode.RGB).float() / 255
+        return to_tensor(Image.open(BytesIO(self._jpeg)))
 
     def _calibrate(self) -> int:
         model, rpn, heads = self._model, self._model.rpn, self._model.roi_heads
