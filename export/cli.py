@@ -6,6 +6,7 @@ be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 """
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -299,7 +300,7 @@ def inspect(artifact: Artifact) -> None:
         found = read_metadata(artifact)
         console.metadata(artifact, found, found.verdict_flaw(graph_digest(artifact)))
         beside = judgement_path(artifact, BF16)
-        if beside.exists():
+        if found.format == "onnx" and os.path.lexists(beside):
             flaw = judgement_flaw(artifact, BF16)
             show([f"  {BF16:<12}{f'not accepted: {flaw}' if flaw else f'accepted: see {beside.name}'}"])
 

@@ -1,5 +1,6 @@
 """Tables that `maskrcnn-export` prints."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +194,8 @@ def comparison(found: "Comparison") -> None:
         lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} more")
     show([*lines, best.python])
     if not best.judged:
-        command = f"maskrcnn-export verify {best.artifact} --device {best.device} --precision {best.precision}"
+        options = f"--device {best.device} --precision {best.precision}"
+        command = f"maskrcnn-export verify {shlex.quote(best.artifact)} {options}"
         show([f"after '{command} --truth DATASET' it needs no require_verdict=False"])
 
 

@@ -10,7 +10,7 @@ from maskrcnn.evaluation.coco_ap import CocoSummary
 from maskrcnn.evaluation.evaluate import evaluate
 from maskrcnn.evaluation.speed import PicturePredictor
 from runtime.detections import Detections
-from runtime.errors import EngineError, InputError, OutOfMemoryError
+from runtime.engines.outputs import NotFiniteError
 
 # Largest allowed drop of mask AP. Other arithmetic does not draw the same masks up to an IoU of 0.95, so int8 may lose
 # more against float32 detections. Measured with the demo model on 8 to 40 images that it was not calibrated on: int8
@@ -40,16 +40,14 @@ def judge_precision(
     """Score a model in lower precision and compare; one whose detections are not finite finds nothing.
 
     `reference` comes from `score_masks` on the same dataset; the other arguments are those of `PrecisionGate`. The
-    candidate must return detections of low score too.
+    candidate must return detections of low score too. Its other errors are raised: they say nothing about accuracy.
     """
     names = dataset.class_names[1:]
     before = {name: reference.classes[name]["AP"] for name in names}
     try:
         summary = score_masks(candidate, dataset)
         after, found = {name: summary.classes[name]["AP"] for name in names}, summary["AP"] or 0.0
-    except OutOfMemoryError:
-        raise
-    except (InputError, EngineError):  # detections that are not finite: something overflowed
+    except NotFiniteError:  # something overflowed
         after, found = {name: None if value is None else 0.0 for name, value in before.items()}, 0.0
     return PrecisionGate(
         precision=precision,
@@ -70,6 +68,22 @@ def score_masks(predictor: PicturePredictor, dataset: Dataset) -> CocoSummary:
     return evaluate(predictor, dataset).segm
 
 
+def require_evidence(reference: CocoSummary, allowed: float) -> None:
+    """Raise ConversionError unless float32 finds so much that a model which finds nothing would be refused."""
+    found = reference["AP"] or 0.0
+    if found > allowed:
+        return
+    if found == 0:
+        raise ConversionError(
+            "the float32 model finds none of the objects, so no drop can be measured: check that --truth and "
+            "--truth-images belong together and that the classes are the model's, or give other images"
+        )
+    raise ConversionError(
+        f"the float32 model has a mask AP of {found:.4f}, which is not above the allowed drop of {allowed:g}, so a "
+        "model that finds nothing would be accepted: check --truth, or allow a smaller drop with --max-drop"
+    )
+
+
 def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_score: float) -> Dataset:
     """Return the detections of the float32 model, from `min_score` on, as if they were annotations.
 
@@ -81,8 +95,8 @@ def detected_dataset(predictor: PicturePredictor, pictures: Sequence[Path], min_
     )
     if not any(record.load_instances() for record in records):
         raise ConversionError(
-            f"the model detects nothing on {len(pictures)} of the calibration images, so nothing can be compared: "
-            "give images with objects"
+            f"the float32 model detects nothing on the images for the comparison ({len(pictures)}), so nothing can be "
+            "compared: give images with objects"
         )
     return Dataset("float32 detections", tuple(predictor.class_names), records)
 

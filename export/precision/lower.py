@@ -12,7 +12,15 @@ import onnx
 from export.convert.audit import audit
 from export.convert.to_onnx_graph import fix_thresholds
 from export.errors import ConversionError, PrecisionError
-from export.precision.gate import ALLOWED, FEWEST, MOST_JUDGED, detected_dataset, judge_precision, score_masks
+from export.precision.gate import (
+    ALLOWED,
+    FEWEST,
+    MOST_JUDGED,
+    detected_dataset,
+    judge_precision,
+    require_evidence,
+    score_masks,
+)
 from export.precision.half import borders_in, emulate_half, to_half
 from export.precision.quantize import nodes_by_part, quantize
 from export.publish import publish, write_onnx
@@ -23,7 +31,7 @@ from export.verify.verdict import PrecisionGate, Verdict
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
-from maskrcnn.data.records import Dataset, Record
+from maskrcnn.data.records import Dataset, Record, require_objects
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
@@ -96,7 +104,9 @@ def export_lower_precision(  # noqa: PLR0913  (one argument per option)
         SourceError: The genuine model of `source` cannot be run.
         ParityError: The float32 graph does not compute what the model computes.
         ConversionError: The graph cannot be converted, there are too few images to compare on others than those that
-            give the ranges, or the model detects nothing on the images.
+            give the ranges, the model detects nothing on the images, or it finds no more of the objects than
+            `max_drop` allows to lose.
+        DatasetError: `truth` has no objects on the images for the comparison.
         ImageError: An image cannot be used.
         OutputError: The output exists or cannot be written.
         MissingPackageError: pycocotools is not installed.
@@ -107,6 +117,9 @@ def export_lower_precision(  # noqa: PLR0913  (one argument per option)
         raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16")
     check_coco(MAX_DETECTIONS)  # fails now if pycocotools is missing, not after minutes of conversion
     parts = _split(lower, pictures_of_folder(lower.pictures))
+    truth = parts.annotated(lower.truth)
+    if truth is not None:
+        require_objects(truth)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "whole.onnx"
@@ -137,6 +150,12 @@ class _Split(NamedTuple):
 
     calibrated: Sequence[Path]
     judged: Sequence[Record] | Sequence[Path]
+
+    def annotated(self, truth: Dataset | None) -> Dataset | None:
+        """Return the part of `truth` to compare with; None without it."""
+        if truth is None:
+            return None
+        return replace(truth, records=tuple(record for record in self.judged if isinstance(record, Record)))
 
 
 def _split(lower: LowerPrecision, pictures: Sequence[Path]) -> _Split:
@@ -180,7 +199,7 @@ class _Search:
         self._calibrated, self._folder, self._progress = images.calibrated, folder, progress
         self._whole = Predictor(path, "cpu")
         self._parts = nodes_by_part(self._model)
-        truth = lower.truth
+        truth = images.annotated(lower.truth)
         self._against = "float32 detections" if truth is None else "annotations"
         self._allowed = ALLOWED[lower.precision, self._against] if lower.max_drop is None else lower.max_drop
         progress(f"{len(images.calibrated)} images for calibration, {len(images.judged)} others for the comparison")
@@ -188,9 +207,9 @@ class _Search:
             paths = [path for path in images.judged if isinstance(path, Path)]
             self._dataset = detected_dataset(self._whole, paths, self._whole.score_threshold)
         else:
-            records = tuple(record for record in images.judged if isinstance(record, Record))
-            self._dataset = replace(truth, records=records)
+            self._dataset = truth
         self._reference = score_masks(self._with_low_scores(path), self._dataset)
+        require_evidence(self._reference, self._allowed)
 
     def run(self) -> tuple[PrecisionGate, onnx.ModelProto]:
         """Return the first combination that passes, or the last one tried, with its graph."""

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ConversionError, PrecisionError
-from export.precision.gate import ALLOWED, FEWEST, MOST_JUDGED, detected_dataset, judge_precision, score_masks
+from export.precision.gate import (
+    ALLOWED,
+    FEWEST,
+    MOST_JUDGED,
+    detected_dataset,
+    judge_precision,
+    require_evidence,
+    score_masks,
+)
 from export.verify.pictures import pictures_of_folder
 from export.verify.verdict import PrecisionGate
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
-from maskrcnn.data.records import Dataset
+from maskrcnn.data.records import Dataset, require_objects
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from runtime.artifact import GRAPH_SHA256
 from runtime.artifact_files.read import graph_digest, judgement_path
@@ -52,9 +60,12 @@ def verify_precision(
 
     Raises:
         PrecisionError: The accuracy drops too much; nothing is written.
-        ConversionError: There are fewer than 6 images, or nothing is detected on them.
+        ConversionError: There are fewer than 6 images, nothing is detected on them, or in float32 the artifact finds
+            no more of the objects than `max_drop` allows to lose.
+        DatasetError: The annotations have no objects.
         ArtifactError: The artifact cannot be used, or is not proven to equal its model.
         DeviceError: The device cannot compute the artifact in this precision.
+        EngineError: A run failed.
         ImageError: An image cannot be used.
         OutputError: The record exists or cannot be written.
         MissingPackageError: The engine or pycocotools is not installed.
@@ -80,8 +91,9 @@ def verify_precision(
     progress(f"float32 on {whole.device}, {len(dataset)} images")
     whole.score_threshold = lowest  # average precision needs low scores
     reference = score_masks(whole, dataset)
-    progress(f"{precision} on {lower.device}")
     allowed = ALLOWED[precision, against] if max_drop is None else max_drop
+    require_evidence(reference, allowed)
+    progress(f"{precision} on {lower.device}")
     gate = judge_precision(precision, reference, lower, dataset, against, allowed)
     gate = replace(gate, left_in_float=("everything but convolutions, matrix products and what is between them",))
     if not gate.passed:
@@ -101,4 +113,8 @@ def _judged(images: Dataset | str | Path) -> Dataset | list[Path]:
             f"at least {FEWEST} images are needed for the comparison, but there are {len(found)}: give more images"
         )
     kept = found[:MOST_JUDGED]
-    return replace(images, records=tuple(kept)) if isinstance(images, Dataset) else list(kept)
+    if not isinstance(images, Dataset):
+        return list(kept)
+    judged = replace(images, records=tuple(kept))
+    require_objects(judged)
+    return judged

@@ -182,8 +182,8 @@ class PrecisionGate:
 
     @property
     def passed(self) -> bool:
-        """Whether there were objects to find and the drop is allowed."""
-        return self.objects > 0 and self.drop <= self.allowed
+        """Whether the drop is allowed, of a reference so high that finding nothing would be refused."""
+        return self.objects > 0 and self.reference > self.allowed and self.drop <= self.allowed
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; tuples are lists, so that a verdict read back equals the one written."""

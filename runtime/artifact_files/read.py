@@ -71,23 +71,27 @@ def require_proven(path: Path, metadata: Metadata, verify_digest: bool = True) -
 
 def judgement_path(path: Path, precision: str) -> Path:
     """Return where 'maskrcnn-export verify --precision' records that an artifact's accuracy in it was accepted."""
-    return path.with_name(f"{path.name}.{precision}.verdict.json")
+    path = path.absolute()  # "." has no name
+    return path.parent / f"{path.name}.{precision}.verdict.json"
 
 
-def judgement_flaw(path: Path, precision: str, verify_digest: bool = True) -> str:
+def judgement_flaw(path: Path, precision: str, unchecked: Metadata | None = None) -> str:
     """Return why nothing proves that an artifact is accurate in a precision; empty if it was judged and accepted.
 
     Args:
         path: An artifact accepted by `require_proven`.
         precision: That of `EngineOptions`.
-        verify_digest: Whether to compare the graph with the SHA-256 in the judgement.
+        unchecked: Metadata, if the artifact's bytes are not to be read: then the SHA-256 of its graph is what its own
+            verdict says; without one there, the judgement may be about any graph.
     """
     beside = judgement_path(path, precision)
     try:
         found = read_json_file(beside)
         accepted = found["passed"] is True and found["precision"] == precision
-        if accepted and (not verify_digest or found[GRAPH_SHA256] == graph_digest(path)):
-            return ""
+        if accepted:
+            graph = graph_digest(path) if unchecked is None else unchecked.verdict.get(GRAPH_SHA256)
+            if graph is None or found[GRAPH_SHA256] == graph:
+                return ""
     except FileNotFoundError:
         return f"there is no {beside.name} beside it"
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -95,9 +99,9 @@ def judgement_flaw(path: Path, precision: str, verify_digest: bool = True) -> st
     return f"{beside.name} is about another graph" if accepted else f"{beside.name} does not say that it passed"
 
 
-def require_judged(path: Path, precision: str, verify_digest: bool = True) -> None:
+def require_judged(path: Path, precision: str, unchecked: Metadata | None = None) -> None:
     """Raise ArtifactVerdictError if an artifact has a `judgement_flaw`."""
-    flaw = judgement_flaw(path, precision, verify_digest)
+    flaw = judgement_flaw(path, precision, unchecked)
     if not flaw:
         return
     raise ArtifactVerdictError(

@@ -32,8 +32,11 @@ def openvino_device(device: str) -> str | None:
     return match and (match[1] or "CPU")
 
 
-def check_precision(metadata: Metadata, device: str, options: EngineOptions) -> None:
-    """Raise DeviceError unless the device computes an artifact in `options.precision`."""
+def check_device(metadata: Metadata, device: str, options: EngineOptions) -> None:
+    """Raise DeviceError unless the device runs artifacts of this format, and computes them in `options.precision`."""
+    kind = "openvino" if openvino_device(device) else parse_device(device)[0]
+    if metadata.format == "savedmodel" and kind in ("tensorrt", "openvino"):
+        raise DeviceError(f"device {kind!r} runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
     if options.precision is None:
         return
     if openvino_device(device) != "CPU":
@@ -67,10 +70,8 @@ def _open(path: Path, metadata: Metadata, device: str, options: EngineOptions, v
     """Load an artifact into its engine; only the engine in use is imported."""
     unit = openvino_device(device)
     kind, index = ("openvino", 0) if unit else parse_device(device)
-    check_precision(metadata, device, options)
+    check_device(metadata, device, options)
     if metadata.format == "savedmodel":
-        if kind in ("tensorrt", "openvino"):
-            raise DeviceError(f"device {kind!r} runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
         refuse_lost(path, "tensorflow")
         from runtime.engines.saved_model import SavedModelBackend  # noqa: PLC0415
 

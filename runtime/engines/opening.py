@@ -5,7 +5,7 @@ from pathlib import Path
 
 from runtime.artifact import Metadata
 from runtime.artifact_files.read import read_metadata, recorded_digest, require_judged
-from runtime.engines.choose import check_precision, open_backend
+from runtime.engines.choose import check_device, open_backend
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Backend
 from runtime.errors import ArtifactError
@@ -49,8 +49,8 @@ class Opening:
                 `Predictor`.
         """
         if self.engine.precision and self.require_verdict:
-            check_precision(metadata, self.device, self.engine)  # the device's error is the more useful one
-            require_judged(self.path, self.engine.precision, self.verify_digest)
+            check_device(metadata, self.device, self.engine)  # its error is the more useful one
+            require_judged(self.path, self.engine.precision, None if self.verify_digest else metadata)
         return open_backend(self.path, metadata, self.device, self.engine, verified=self.verify_digest)
 
     def reopen(self, metadata: Metadata, device: str) -> Backend:

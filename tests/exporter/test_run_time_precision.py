@@ -5,16 +5,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from export.cli import app
+from export.errors import ConversionError
 from export.precision import run_time
-from export.precision.gate import ALLOWED
+from export.precision.gate import ALLOWED, detected_dataset, judge_precision, require_evidence
 from export.verify.verdict import PrecisionGate
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.synthetic.shapes import write_shapes
+from maskrcnn.evaluation.coco_ap import CocoSummary
 from runtime import EngineOptions, Predictor
-from runtime.artifact_files.read import graph_digest, judgement_path
+from runtime.artifact_files.read import graph_digest, judgement_path, read_metadata
+from runtime.artifact_files.savedmodel_folder import seal_folder
+from runtime.detections import Detections
+from runtime.engines.outputs import NotFiniteError
+from runtime.errors import EngineError, ImageError, InputError, OutOfMemoryError
 
 library = pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed")
 CAPABILITIES = library.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -65,7 +73,7 @@ def test_an_accepted_precision_is_recorded_beside_the_artifact(artifact, shapes,
 @needs_bfloat16
 def test_a_precision_that_costs_too_much_is_not_recorded(artifact, shapes, monkeypatch):
     gate = PrecisionGate("bf16", "annotations", "mask AP", 6, 20, reference=0.9, found=0.5, allowed=0.005, classes={})
-    monkeypatch.setattr(run_time, "score_masks", lambda *_: None)
+    monkeypatch.setattr(run_time, "score_masks", lambda *_: {"AP": 0.9})
     monkeypatch.setattr(run_time, "judge_precision", lambda *values: replace(gate, allowed=values[-1]))
     beside = judgement_path(artifact, "bf16")
     shown = verify(1, artifact, *JUDGE, "--truth", shapes)
@@ -74,6 +82,96 @@ def test_a_precision_that_costs_too_much_is_not_recorded(artifact, shapes, monke
     beside.write_text("{}")
     verify(1, artifact, *JUDGE, "--truth", shapes, "--force", "--max-drop", "0.3")
     assert beside.read_text() == "{}"
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("average_precision", [0.0, None])
+def test_nothing_is_accepted_where_float32_finds_nothing(artifact, shapes, monkeypatch, average_precision):
+    monkeypatch.setattr(run_time, "score_masks", lambda *_: {"AP": average_precision})
+    shown = verify(4, artifact, *JUDGE, "--truth", shapes, "--max-drop", "0")
+    assert "the float32 model finds none of the objects, so no drop can be measured: check that --truth" in shown
+    assert not judgement_path(artifact, "bf16").exists()
+
+
+def test_a_reference_below_the_allowed_drop_is_refused():
+    require_evidence({"AP": 0.006}, 0.005)
+    with pytest.raises(ConversionError, match=r"mask AP of 0.0040, which is not above the allowed drop of 0.005"):
+        require_evidence({"AP": 0.004}, 0.005)
+
+
+def summary(score, names):
+    row = {"AP": score, "AP50": score, "AP75": score, "AR": score, "objects": 4}
+    return CocoSummary("segm", {"AP": score}, dict.fromkeys(names, row))
+
+
+class Failing:
+    """Raises an error for every image."""
+
+    def __init__(self, dataset, error):
+        self.class_names, self.error = dataset.class_names, error
+
+    def __call__(self, _image):
+        raise self.error
+
+
+def test_what_is_not_finite_finds_nothing_and_never_passes(shapes):
+    dataset = open_dataset(shapes)
+    names = dataset.class_names[1:]
+    for allowed in (0.005, 1.0):
+        candidate = Failing(dataset, NotFiniteError("scores from nan to nan"))
+        gate = judge_precision("bf16", summary(0.9, names), candidate, dataset, "annotations", allowed)
+        assert (gate.found, gate.passed) == (0, False)
+        assert gate.classes == dict.fromkeys(names, (0.9, 0))
+
+
+@pytest.mark.parametrize("kind", [EngineError, OutOfMemoryError, InputError, ImageError])
+def test_a_failed_run_says_nothing_about_accuracy(shapes, kind):
+    dataset = open_dataset(shapes)
+    reference = summary(0.9, dataset.class_names[1:])
+    with pytest.raises(kind, match="failed"):
+        judge_precision("bf16", reference, Failing(dataset, kind("it failed")), dataset, "annotations", 1.0)
+
+
+def test_annotations_without_objects_are_refused(artifact, shapes, tmp_path):
+    content = json.loads(shapes.read_text()) | {"annotations": []}
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps(content))
+    shown = verify(4, artifact, *JUDGE, "--truth", empty, "--truth-images", shapes.parent / "images")
+    assert "none of its images has an object" in shown
+
+
+def test_images_on_which_nothing_is_detected_are_refused():
+    rows = [np.zeros((0, *shape), np.float32) for shape in ((4,), (), (), (28, 28))]
+    rows[2] = rows[2].astype(np.int32)
+    nothing = Detections(*rows, (128, 128), ("BG", "thing"), "aligned")
+    with pytest.raises(ConversionError, match=r"detects nothing on the images for the comparison \(1\)"):
+        detected_dataset(lambda _path: nothing, [Path("a.png")], 0.5)
+
+
+def test_a_savedmodel_is_inspected_and_refused_from_inside_its_folder(artifact, shapes, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    metadata = read_metadata(artifact)
+    verdict = {**metadata.verdict, "graph_sha256": graph_digest(folder)}
+    seal_folder(folder, replace(metadata, format="savedmodel", opset=None, verdict=verdict).to_json())
+    assert judgement_path(Path(folder), "bf16") == tmp_path / "model.bf16.verdict.json"
+    judgement_path(folder, "bf16").write_text("{}")  # this precision is for ONNX artifacts
+    monkeypatch.chdir(folder)
+    assert judgement_path(Path(), "bf16") == judgement_path(folder, "bf16")
+    assert judgement_path(Path("/"), "bf16").parent == Path("/")
+    inspected = CliRunner().invoke(app, ["inspect", "."])
+    assert inspected.exit_code == 0, inspected.exception
+    assert "bf16" not in inspected.output
+    shown = verify(3, ".", *JUDGE, "--truth", shapes, "--force")
+    assert "device 'openvino' runs ONNX artifacts only" in shown
+
+
+def test_an_artifact_whose_judgement_would_have_too_long_a_name_is_inspected(artifact):
+    path = artifact.rename(artifact.with_name("a" * 240 + ".onnx"))
+    inspected = CliRunner().invoke(app, ["inspect", str(path)])
+    assert inspected.exit_code == 0, inspected.exception
+    assert "bf16" not in inspected.output
 
 
 @needs_bfloat16

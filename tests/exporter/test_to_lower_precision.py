@@ -27,6 +27,7 @@ from export.verify.verdict import PrecisionGate
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.data.synthetic.shapes import shapes_dataset, write_shapes
+from maskrcnn.errors import DatasetError
 from runtime import Predictor, read_metadata
 from runtime.detections import Detections
 from runtime.errors import ArtifactError, ImageError, MissingPackageError
@@ -392,6 +393,22 @@ def test_nothing_is_written_when_it_costs_too_much(shapes, tmp_path, monkeypatch
     result = call("onnx", "demo", "-o", tmp_path / "x.onnx", *options)
     assert result.exit_code == 1
     assert "drops from 0.9000 to 0.5000; the largest allowed drop is 0.01" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_annotations_without_objects_are_refused_before_anything_is_converted(demo, folder_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(to_lower_precision, "export_onnx", lambda *_a, **_o: pytest.fail("it was converted"))
+    lower = LowerPrecision("int8", folder_of(12), annotated(pictures_of_folder(folder_of(6, "others"))))
+    with pytest.raises(DatasetError, match="none of its images has an object"):
+        export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS)
+
+
+def test_nothing_is_lowered_where_float32_finds_nothing(demo, shapes, tmp_path, monkeypatch, pytestconfig):
+    monkeypatch.setattr(to_lower_precision, "export_onnx", copy_of(pytestconfig.rootpath / "maskrcnn" / "demo.onnx"))
+    monkeypatch.setattr(to_lower_precision, "score_masks", lambda *_: {"AP": 0.0})
+    lower = LowerPrecision("fp16", shapes.parent / "images", open_dataset(shapes))
+    with pytest.raises(ConversionError, match="the float32 model finds none of the objects"):
+        export_lower_precision(demo, tmp_path / "x.onnx", lower, checkpoint=FACTS)
     assert list(tmp_path.iterdir()) == []
 
 

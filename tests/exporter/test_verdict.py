@@ -105,6 +105,12 @@ def test_lower_precision_may_lose_what_is_allowed_where_there_are_objects(found,
     assert gate.drop == pytest.approx(0.9 - found)
 
 
+@pytest.mark.parametrize("found", [0.0, 0.01, 0.5])
+@pytest.mark.parametrize(("reference", "allowed"), [(0.0, 0.0125), (0.0, 0.0), (0.01, 0.0125), (0.9, 1.0)])
+def test_a_reference_that_finding_nothing_would_equal_proves_nothing(reference, allowed, found):
+    assert not replace(GATE, reference=reference, allowed=allowed, found=found).passed
+
+
 def test_a_gate_as_json_is_what_is_read_back():
     values = GATE.to_dict()
     assert json.loads(json.dumps(values)) == values

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from export.benchmark.files import write_files
 from export.benchmark.worker import Worker
 from export.cli import app
 from export.console import comparison
+from export.verify.pictures import pictures_of_folder
 from maskrcnn.demo import demo_dataset
 from runtime.artifact_files.read import read_metadata
 from runtime.errors import ArtifactError, ArtifactVerdictError, EngineError, ImageError, InputError
@@ -183,6 +185,9 @@ def test_the_command_that_judges_the_best_is_named(capsys):
     found = Comparison([best], 0, [], 0.005, "annotations", 1, 1, 1, 1, {})
     comparison(found)
     assert "verify a.onnx --device openvino --precision bf16 --truth" in capsys.readouterr().out
+    comparison(replace(found, rows=[replace(best, artifact="my models/$a's.onnx")]))
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("after '").partition(" --device")[0]
+    assert shlex.split(command) == ["maskrcnn-export", "verify", "my models/$a's.onnx"]
     comparison(replace(found, rows=[replace(best, judged=True)]))
     assert "verify" not in capsys.readouterr().out
 
@@ -228,6 +233,15 @@ def test_arguments_are_artifacts_and_then_an_image(tmp_path):
     assert split_paths([ours, foreign]) == ([ours, foreign], None)
     assert split_paths([onnx, ours, pictures]) == ([onnx, ours], pictures)
     assert split_paths([onnx, Path("a.jpg")]) == ([onnx], Path("a.jpg"))
+    long = Path("a" * 300)
+    assert split_paths([onnx, long]) == ([onnx], long)
+    assert timed_pictures(long, None) == [long]
+    for arguments in ((long,), (long, "--all")):
+        result = call(*arguments)
+        assert result.exit_code == 4, result.exception
+        assert "File name too long" in result.output
+    with pytest.raises(ImageError, match="is not a folder"):
+        pictures_of_folder(long)
     assert timed_pictures(pictures, None) == [pictures / "a.png"]
     assert timed_pictures(None, demo_dataset()) == []
     assert timed_pictures(None, None) == [ROOT / "maskrcnn" / "demo.jpg"]

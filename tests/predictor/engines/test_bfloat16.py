@@ -1,11 +1,13 @@
 """bfloat16 in OpenVINO: products are computed in it, and nothing that decides or places; who refuses to do so."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from runtime import EngineOptions, Predictor
+from runtime import EngineOptions, Predictor, read_metadata
 from runtime.artifact import GRAPH_SHA256
 from runtime.artifact_files.read import graph_digest, judgement_path, require_judged
 from runtime.errors import ArtifactVerdictError, DeviceError
@@ -205,9 +207,6 @@ def test_a_processor_without_bfloat16_refuses(demo_onnx, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_only_float32_artifacts_can_be_computed_in_it(demo_onnx, precision):
-    from dataclasses import replace
-
-    from runtime import read_metadata
     from runtime.engines.choose import open_backend
 
     metadata = replace(read_metadata(demo_onnx), precision=precision)
@@ -256,6 +255,21 @@ def test_a_judgement_that_proves_nothing_is_refused(judged, change):
         require_judged(judged(**change), "bf16")
 
 
+@pytest.mark.parametrize("recorded", ["its own", "none"])
+@pytest.mark.parametrize("judged_graph", ["its own", "another", "none"])
+def test_an_artifact_that_is_not_read_is_compared_by_its_verdict(judged, monkeypatch, recorded, judged_graph):
+    path = judged(**({} if judged_graph == "its own" else {GRAPH_SHA256: {"another": "0" * 64}.get(judged_graph)}))
+    metadata = read_metadata(path, verify_digest=False)
+    assert metadata.verdict[GRAPH_SHA256] == graph_digest(path)
+    if recorded == "none":
+        metadata = replace(metadata, verdict={"passed": True})
+    monkeypatch.setattr("runtime.artifact_files.read.graph_digest", lambda _: pytest.fail("its bytes were read"))
+    refused = recorded == "its own" and judged_graph != "its own"
+    expected = pytest.raises(ArtifactVerdictError, match="not proven to be accurate") if refused else nullcontext()
+    with expected:
+        require_judged(path, "bf16", metadata)
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100000])
 def test_a_judgement_that_is_no_json_object_is_refused(judged, content):
     path = judged()
@@ -268,4 +282,6 @@ def test_a_judgement_that_is_no_json_object_is_refused(judged, content):
 def test_a_predictor_needs_the_judgement(demo_onnx, judged):
     with pytest.raises(ArtifactVerdictError, match="not proven to be accurate in bf16"):
         Predictor(demo_onnx, "openvino", engine=BF16)
+    with pytest.raises(ArtifactVerdictError, match="is about another graph"):
+        Predictor(judged(**{GRAPH_SHA256: "0" * 64}), "openvino", verify_digest=False, engine=BF16)
     assert Predictor(judged(), "openvino", engine=BF16).device == "openvino"

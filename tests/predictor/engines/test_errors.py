@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from maskrcnn.commands.exit_codes import exit_code
 from runtime import EngineError, EngineOptions, OutOfMemoryError, Predictor, read_metadata
+from runtime.engines.outputs import NotFiniteError
 from runtime.errors import DeviceError
 
 IMAGES, WINDOWS = np.zeros((1, 64, 64, 3), np.uint8), np.array([[0, 0, 64, 64]], np.float32)
@@ -287,4 +288,5 @@ def test_graph_that_returns_what_the_format_forbids(onnx_artifact, picture, tmp_
             use()
         message = str(found.value)
         assert message.startswith(f"{path} returned {expected}"), message
+        assert isinstance(found.value, NotFiniteError) is ("no numbers" in name or "without end" in name)
         assert message.endswith("export the checkpoint again")

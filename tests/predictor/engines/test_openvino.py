@@ -20,6 +20,7 @@ from runtime.artifact import OUTPUT_NAMES
 from runtime.artifact_files.onnx_file import seal
 from runtime.engines.choose import open_backend, openvino_device
 from runtime.engines.graph_cache import GraphCache
+from runtime.engines.opening import Opening
 from runtime.engines.probe_model import probe_model
 from runtime.engines.processors import usable_cores
 from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputError
@@ -251,6 +252,13 @@ def test_a_cache_that_cannot_be_written(opener, tmp_path):
 def test_a_savedmodel_is_refused(tmp_path, plain):
     with pytest.raises(DeviceError, match="device 'openvino' runs ONNX artifacts only: export the model with"):
         open_backend(tmp_path, replace(plain.metadata, format="savedmodel"), "openvino")
+
+
+@pytest.mark.parametrize("device", ["openvino", "openvino:GPU", "tensorrt"])
+def test_a_savedmodel_in_bfloat16_is_refused_for_its_format(tmp_path, plain, device):
+    opening = Opening(tmp_path, "", device, EngineOptions(precision="bf16"), True, True)
+    with pytest.raises(DeviceError, match="runs ONNX artifacts only"):
+        opening.open(replace(plain.metadata, format="savedmodel"))
 
 
 @pytest.mark.parametrize(
