@@ -16,7 +16,7 @@ import numpy.typing as npt
 from export.benchmark.artifact import machine
 from export.benchmark.configurations import Configuration, configurations, read_artifacts
 from export.benchmark.worker import Worker
-from export.precision.gate import ALLOWED, MOST_JUDGED, detected_dataset, score_masks
+from export.precision.gate import ALLOWED, MOST_JUDGED, detected_dataset, require_evidence, score_masks
 from export.verify.pictures import pictures_of_folder
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.data.records import Dataset, require_objects
@@ -137,7 +137,7 @@ def compare(
         DeviceError: No configuration runs on this machine.
         ImageError: An image cannot be used.
         DatasetError: `truth` has no objects, or a class that the model does not have.
-        ConversionError: Without `truth`, nothing is detected on any image.
+        ConversionError: Without `truth`, nothing is detected on any image; or a float32 artifact finds no object.
         MissingPackageError: pycocotools is not installed.
     """
     if runs < 1 or limit < 1:
@@ -156,7 +156,12 @@ def compare(
         if dataset is None:
             against = "float32 detections"
             dataset = _detected(groups, found, pictures[:limit], progress)
-        scores = [None if dataset is None else _score(group, dataset, progress) for group in groups]
+        scores: list[CocoSummary | None] = []
+        for group in groups:
+            score = None if dataset is None else _score(group, dataset, progress)
+            if score is not None and group[0].configuration.precision == "fp32":
+                require_evidence(score, 0)  # whatever drop is allowed
+            scores.append(score)
     rows = [
         entry.row(None if score is None else score["AP"])
         for group, score in zip(groups, scores, strict=True)

@@ -15,13 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from export.arguments import split_paths
-from export.benchmark import configurations as ways
+from export.benchmark import comparison as table, configurations as ways
 from export.benchmark.comparison import Comparison, Row, are_equal, compare, ranked, timed_pictures
 from export.benchmark.configurations import WAYS, Configuration, Way, configurations, read_artifacts
 from export.benchmark.files import write_files
 from export.benchmark.worker import Worker
 from export.cli import app
 from export.console import comparison
+from export.errors import ConversionError
 from export.verify.pictures import pictures_of_folder
 from maskrcnn.demo import demo_dataset
 from runtime.artifact_files.read import read_metadata
@@ -190,6 +191,16 @@ def test_the_command_that_judges_the_best_is_named(capsys):
     assert shlex.split(command) == ["maskrcnn-export", "verify", "my models/$a's.onnx"]
     comparison(replace(found, rows=[replace(best, judged=True)]))
     assert "verify" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("average_precision", [0.0, None])
+def test_nothing_is_recommended_where_float32_finds_nothing(monkeypatch, average_precision):
+    entry = table._Entry(Configuration(DEMO, "fp32", CPU, 1), object())
+    monkeypatch.setattr(table, "_opened", lambda *_: iter([[entry]]))
+    monkeypatch.setattr(table, "_take_turns", lambda *_: None)
+    monkeypatch.setattr(table, "_score", lambda *_: {"AP": average_precision})
+    with pytest.raises(ConversionError, match="finds none of the objects"):
+        compare([DEMO], [], demo_dataset(), max_drop=1)
 
 
 def test_an_artifact_without_a_verdict_is_refused(monkeypatch):
