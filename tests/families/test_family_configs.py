@@ -59,6 +59,7 @@ def test_the_resnext_of_the_zoo_agrees_with_its_preset():
         ("INPUT.MAX_SIZE_TEST", 1000, "resize.long_side", 1000),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [64], [128]], "model.anchor_scales", (8, 16, 32, 64, 128)),
         ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.25, 1, 4]], "model.anchor_ratios", (4.0, 1.0, 0.25)),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.25, 1, 4]] * 5, "model.anchor_ratios", (4.0, 1.0, 0.25)),
         ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 10, "model.mask_pool_size", 10),
         ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], "model.mean_pixel", (3.0, 2.0, 1.0)),
         ("MODEL.PIXEL_STD", [1.0, 2.0, 3.0], "model.pixel_std", (3.0, 2.0, 1.0)),
@@ -108,10 +109,19 @@ def test_roi_align_of_both_heads():
         ("MODEL.ANCHOR_GENERATOR.OFFSET", 0.5),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64, 128, 256, 512]]),
         ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0], [2.0], [1.0], [1.0], [1.0]]),
+        *(("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0, 2.0]] * levels) for levels in (2, 3, 4, 6)),
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"),
         ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
         ("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
         ("INPUT.FORMAT", "YUV-BT.601"),
+        ("TEST.AUG.ENABLED", True),
+        ("VERSION", 1),
+        ("MODEL.WEIGHT", "x.pkl"),
+        ("MODEL.RPN_HEAD.NAME", "StandardRPNHead"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH", 0.5),
+        ("MODEL.ROI_HEADS.NMS", 0.5),
+        ("TEST.DETECTIONS_PER_IMG", 50),
+        ("TEST.AUG_ON", False),
     ],
 )
 def test_other_networks_of_detectron2_are_refused(name, value):
@@ -333,8 +343,27 @@ def test_the_other_name_of_exchanged_channels():
         (with_step(VERSION_3, "Resize", gone=True), "test_pipeline has no step that resizes"),
         (with_step(VERSION_3, "Resize", type="FixScaleResize"), "has the step FixScaleResize: expected only"),
         (with_step(VERSION_3, "PackDetInputs", type="Pad"), "test_pipeline has the step Pad: expected only"),
-        (with_step(VERSION_3, "LoadImageFromFile", to_float32=True), "LoadImageFromFile: to_float32 is True"),
-        (with_step(VERSION_3, "LoadImageFromFile", color_type="grayscale"), "color_type is grayscale"),
+        *(
+            (with_step(values, "LoadImageFromFile", type=kind, **{name: value}), f"{kind}: {name} is {value}, expected")
+            for values in (VERSION_3, version_2())
+            for kind in ("LoadImageFromFile", "LoadImageFromNDArray", "LoadImageFromWebcam")
+            for name, value in (("to_float32", True), ("color_type", "grayscale"), ("channel_order", "rgb"))
+        ),
+        (with_step(version_2(), "Resize", ratio_range=(0.0, 0.0)), r"ratio_range is \(0.0, 0.0\), expected None"),
+        (with_step(VERSION_3, "Resize", ratio_range=(0.5, 2.0)), r"ratio_range is \(0.5, 2.0\), expected None"),
+        (with_step(VERSION_3, "Resize", scale=(-1, 800)), "Resize has the scale .*: expected two sides"),
+        (with_step(version_2(), "Resize", img_scale=(640, 640)), r"\(640, 640\), and the step around it \(1333, 800"),
+        (with_step(version_2(), "MultiScaleFlipAug", scale_factor=2.0), "MultiScaleFlipAug: scale_factor is 2.0"),
+        (changed(VERSION_3, "model.data_preprocessor.type", "BatchResize"), "type is BatchResize, expected 'DetData"),
+        (changed(VERSION_3, "model.data_preprocessor.bgr_to_rgb", "False"), "bgr_to_rgb is False, expected True or"),
+        (changed(VERSION_3, "model.data_preprocessor.rgb_to_bgr", 0), "rgb_to_bgr is 0, expected True or False"),
+        (changed(VERSION_3, "model.data_preprocessor.rgb_to_bgr", True), "and rgb_to_bgr too, expected one of them"),
+        (with_step(version_2(), "Normalize", to_rgb="False"), "to_rgb is False, expected True or False"),
+        (with_step(version_2(), "Normalize", mean=None), "does not say how images are normalized: .* a step Normalize"),
+        (
+            changed(with_step(version_2(), "Normalize", gone=True), "img_norm_cfg", {"mean": [1, 2], "std": [1, 1]}),
+            "pipeline has no step that normalizes",
+        ),
         (without(VERSION_3, "model.data_preprocessor.pad_size_divisor"), "pad_size_divisor is 1 by default"),
         (changed(VERSION_3, "model.data_preprocessor.pad_value", 114), "pad_value is 114, expected 0"),
         (
@@ -348,11 +377,125 @@ def test_the_other_name_of_exchanged_channels():
         (with_step(version_2(), "Pad", size_divisor=None), "Pad: size_divisor is nothing by default"),
         (with_step(version_2(), "Pad", pad_val={"img": 114}), "Pad: pad_val.img is 114"),
         (with_step(version_2(), "Pad", gone=True), "has no step that pads"),
+        (with_step(version_2(), "Pad", size=(1344, 1344)), "Pad: size is"),
+        (with_step(version_2(), "Pad", pad_to_square=True), "Pad: pad_to_square is True"),
     ],
 )  # fmt: skip
 def test_images_that_are_prepared_otherwise_are_refused(values, problem):
     with pytest.raises(ConfigError, match=problem):
         mmdetection(values)
+
+
+def flat():
+    """The steps of version 2 without one around others."""
+    load, outer = version_2()["data"]["test"]["pipeline"]
+    steps = [load, *outer["transforms"]]
+    return {step["type"]: step | ({"img_scale": (1333, 800)} if step["type"] == "Resize" else {}) for step in steps}
+
+
+def with_pipeline(values, place, pipeline):
+    """A copy of a configuration with only this pipeline for inference."""
+    values = copy.deepcopy(values)
+    for name in ("test_pipeline", "data"):
+        values.pop(name, None)
+    return changed(values, place, pipeline)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("Resize", "Pad", "Normalize"),
+        ("Normalize", "Resize", "Pad"),
+        ("Pad", "Resize", "Normalize"),
+        ("Normalize", "Pad", "Resize"),
+        ("Pad", "Normalize", "Resize"),
+        ("Resize", "LoadImageFromFile", "Normalize", "Pad"),
+        ("Resize", "Normalize", "Collect", "Pad"),
+        ("LoadImageFromFile", "Resize", "Resize", "Normalize", "Pad"),
+        ("LoadImageFromFile", "Resize", "Normalize", "Normalize", "Pad"),
+        ("LoadImageFromFile", "Resize", "Normalize", "Pad", "Pad"),
+        ("LoadImageFromFile", "Resize", "LoadImageFromFile", "Normalize", "Pad"),
+    ],
+)
+def test_steps_in_another_order_or_twice_are_refused(order):
+    steps, outer = flat(), {"type": "MultiScaleFlipAug", "img_scale": (1333, 800), "flip": False}
+    plain = mmdetection(with_pipeline(version_2(), "data.test.pipeline", list(steps.values()))).settings
+    assert plain == mmdetection(version_2()).settings
+    for pipeline in ([steps[kind] for kind in order], [{**outer, "transforms": [steps[kind] for kind in order]}]):
+        with pytest.raises(ConfigError, match=r"has the step \w+ twice|has the steps .*, in this order"):
+            mmdetection(with_pipeline(version_2(), "data.test.pipeline", pipeline))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [*VERSION_3["test_pipeline"][:2], *VERSION_3["test_pipeline"][1:]],
+        [{"type": "PackDetInputs"}, VERSION_3["test_pipeline"][1]],
+        [{"type": "LoadImageFromNDArray"}, *VERSION_3["test_pipeline"]],
+    ],
+)
+def test_so_are_those_of_version_3(steps):
+    with pytest.raises(ConfigError, match=r"test_pipeline has the (step \w+ twice|steps .*, in this)"):
+        mmdetection(changed(VERSION_3, "test_pipeline", steps))
+
+
+@pytest.mark.parametrize(("name", "value"), [("flip_ratio", 1.0), ("flip_ratio", [0.3, 0.2]), ("prob", 0.5)])
+def test_images_that_are_flipped_are_refused(name, value):
+    def read(value):
+        steps = flat()
+        steps["RandomFlip"] = {"type": "RandomFlip", name: value}
+        return mmdetection(with_pipeline(version_2(), "data.test.pipeline", list(steps.values())))
+
+    with pytest.raises(ConfigError, match=f"RandomFlip: {name} is .*, expected 0"):
+        read(value)
+    assert read(0).settings == read(None).settings
+    # Where a step around it says that nothing is flipped, it is not.
+    assert mmdetection(with_step(version_2(), "RandomFlip", **{name: value})) == mmdetection(version_2())
+
+
+@pytest.mark.parametrize("inner", [(1333, 800), (800, 1333), [(1333, 800)]])
+def test_the_sides_may_be_there_twice_if_they_agree(inner):
+    assert mmdetection(with_step(version_2(), "Resize", img_scale=inner)) == mmdetection(version_2())
+
+
+@pytest.mark.parametrize("place", ["test_dataloader.dataset", "data.test"])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda pipeline: {"pipeline": pipeline},
+        lambda pipeline: {"type": "RepeatDataset", "dataset": {"pipeline": pipeline}},
+        lambda pipeline: {"type": "ConcatDataset", "datasets": [{"pipeline": pipeline}, {"pipeline": []}]},
+        lambda pipeline: {"dataset": {"datasets": [{"dataset": {"pipeline": pipeline}}]}},
+        lambda pipeline: {"pipeline": pipeline, "dataset": {"pipeline": []}},
+        lambda pipeline: [{"pipeline": pipeline}, {"dataset": {"pipeline": pipeline}}],
+    ],
+)
+def test_pipelines_inside_lists_and_wrappers_are_found(place, wrapped):
+    steps = with_step(VERSION_3, "Resize", scale=(640, 512))["test_pipeline"]
+    read = mmdetection(with_pipeline(VERSION_3, place, wrapped(steps))).settings
+    assert (read["resize.short_side"], read["resize.long_side"]) == (512, 640)
+    with pytest.raises(ConfigError, match=r"test_pipeline and .* differ"):
+        mmdetection(changed(VERSION_3, place, wrapped(steps)))
+    with pytest.raises(ConfigError, match="Resize: keep_ratio is False by default"):
+        mmdetection(with_pipeline(VERSION_3, place, wrapped([{"type": "Resize", "scale": (640, 512)}])))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("val_dataloader.dataset.pipeline", VERSION_3["test_pipeline"]),
+        ("train_pipeline", VERSION_3["test_pipeline"]),
+        ("data.val.pipeline", VERSION_3["test_pipeline"]),
+        ("test_dataloader.dataset", {"dataset": {"type": "CocoDataset"}}),
+        ("test_dataloader.dataset", {"datasets": []}),
+        ("data.test", []),
+        ("img_norm_cfg", {"mean": [1, 2, 3], "std": [1, 1, 1]}),
+    ],
+)
+@pytest.mark.parametrize("values", [VERSION_3, version_2()], ids=["3", "2"])
+def test_a_configuration_without_a_pipeline_for_inference_is_refused(values, place, value):
+    with pytest.raises(ConfigError, match=r"x\.py does not say how images are resized: .* with --config FILE\.py"):
+        mmdetection(with_pipeline(values, place, value))
 
 
 def test_the_pipelines_of_a_complete_file_are_equal():
@@ -395,6 +538,9 @@ def test_values_of_mmdetection_become_settings(name, value, setting, ours):
 def test_class_names_of_the_dataset():
     assert mmdetection(changed(VERSION_3, "metainfo", {"classes": ("a", "b")})).class_names == ("a", "b")
     assert mmdetection(changed(VERSION_3, "classes", ["a", "b"])).class_names == ("a", "b")
+    for name in ("classes", "metainfo.classes", "metainfo.CLASSES", "data.train.classes"):
+        read = mmdetection(changed(VERSION_3, name, "classes.txt"))
+        assert (read.class_names, read.class_file) == ((), "classes.txt")
 
 
 @pytest.mark.parametrize(
@@ -409,6 +555,22 @@ def test_class_names_of_the_dataset():
         ("model.backbone.norm_cfg", {"type": "GN"}),
         ("model.neck.type", "PAFPN"),
         ("model.neck.norm_cfg", {"type": "BN"}),
+        ("model.neck.act_cfg", {"type": "ReLU"}),
+        ("model.neck.start_level", 1),
+        ("model.neck.end_level", 2),
+        ("model.neck.upsample_cfg", {"mode": "bilinear"}),
+        ("model.neck.upsample_cfg", {"mode": "nearest", "scale_factor": 2}),
+        ("model.backbone.out_indices", [1, 2, 3]),
+        *(
+            (f"model.{part}.conv_cfg", conv)
+            for part in ("backbone", "neck", "rpn_head", "roi_head.bbox_head", "roi_head.mask_head")
+            for conv in ({"type": "ConvWS"}, {"type": "Conv2d", "padding_mode": "reflect"})
+        ),
+        ("model.roi_head.bbox_head.cls_predictor_cfg", {"type": "NormedLinear"}),
+        ("model.roi_head.bbox_head.reg_predictor_cfg", {"type": "NormedLinear"}),
+        ("model.roi_head.mask_head.predictor_cfg", {"type": "NormedConv2d"}),
+        ("model.roi_head.mask_head.norm_cfg", {"type": "IN"}),
+        ("model.roi_head.mask_head.upsample_cfg", {"type": "carafe", "scale_factor": 2}),
         ("model.rpn_head.anchor_generator.center_offset", 0.5),
         ("model.rpn_head.anchor_generator.scales", [8, 16]),
         ("model.rpn_head.anchor_generator.base_sizes", [8, 16, 32, 64, 128]),
@@ -428,6 +590,22 @@ def test_class_names_of_the_dataset():
 def test_other_networks_of_mmdetection_are_refused(name, value):
     with pytest.raises(ConfigError, match=r"x\.py: .*expected .*supported are"):
         mmdetection(changed(VERSION_3, name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model.neck.upsample_cfg", {"mode": "nearest"}),
+        ("model.backbone.conv_cfg", {"type": "Conv2d"}),
+        ("model.roi_head.mask_head.conv_cfg", {"type": "Conv"}),
+        ("model.roi_head.mask_head.upsample_cfg", {"type": "deconv", "scale_factor": 2}),
+        ("model.roi_head.mask_head.predictor_cfg", {"type": "Conv"}),
+        ("model.backbone.out_indices", [0, 1, 2, 3]),
+        ("model.neck.end_level", -1),
+    ],
+)
+def test_defaults_of_mmdetection_may_be_written_out(name, value):
+    assert mmdetection(changed(VERSION_3, name, value)) == mmdetection(VERSION_3)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,15 @@ def test_mmdetection_needs_its_configuration(folder, monkeypatch):
         assert file.origins["model.class_names"] == "the meta of mmdetection.pth"
 
 
+def test_a_file_of_class_names_in_a_configuration_is_not_a_class(folder, tmp_path):
+    path = tmp_path / "mm.py"
+    path.write_text(PYTHON.replace("classes=('square', 'circle')", "classes='classes.txt'"))
+    with pytest.raises(ConfigError, match=r"mm\.py has the class names 'classes\.txt', .* with --classes"):
+        opened(folder / "mmdetection.pth", config=path)
+    named = opened(folder / "mmdetection.pth", config=path, classes="a,b")
+    assert named.config.model.class_names == ("BG", "a", "b")
+
+
 def test_a_complete_configuration_of_ours_replaces_the_preset(folder, tmp_path):
     config = opened(folder / "torchvision.pth", classes="a,b", settings=["resize.short_side=256"]).config
     (tmp_path / "ours.json").write_text(config.to_json())

@@ -16,12 +16,14 @@ class FamilyConfig:
         settings: By the dotted names of `Config`.
         bgr: Whether the network takes blue first; None: it is not said.
         class_names: Without the background; empty: they are not said.
+        class_file: The file in which they are instead, which is not read; empty: none.
         coco: Whether the model was trained on COCO, whose class names are known.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     bgr: bool | None = None
     class_names: tuple[str, ...] = ()
+    class_file: str = ""
     coco: bool = False
 
 

@@ -95,7 +95,13 @@ _EXPECTED: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
     "INPUT.FORMAT": ("BGR", "RGB"),
+    "TEST.AUG.ENABLED": (False,),
 }
+# By which configurations of version 1 are recognized, whose names Detectron2 translates.
+_NAMES_OF_VERSION_1 = (
+    *("MODEL.WEIGHT", "MODEL.RPN_HEAD.NAME", "MODEL.ROI_HEADS.SCORE_THRESH", "MODEL.ROI_HEADS.NMS"),
+    *("TEST.DETECTIONS_PER_IMG", "TEST.AUG_ON"),
+)
 
 
 def detectron2_settings(values: Mapping[str, Any], source: str, found: Recognized) -> FamilyConfig:
@@ -112,6 +118,10 @@ def detectron2_settings(values: Mapping[str, Any], source: str, found: Recognize
     if not any(name in values for name in ("MODEL", "INPUT", "TEST", "DATASETS", "_BASE_")):
         raise ConfigError(f"{source} is no configuration of Detectron2: it has no MODEL")
     given = Values(values, source, _DEFAULTS)
+    given.expect("VERSION", 2)
+    for name in _NAMES_OF_VERSION_1:
+        if given.get(name) is not None:
+            given.refuse(name, "a name of version 1 of these configurations, expected those of version 2")
     for name, allowed in _EXPECTED.items():
         given.expect(name, *allowed)
     given.expect_nothing("MODEL.RESNETS.DEFORM_ON_PER_STAGE")
@@ -162,8 +172,8 @@ def _anchors(given: Values) -> dict[str, Any]:
     if not _nested(sizes) or len(sizes) != 5 or any(len(level) != 1 for level in sizes):
         given.refuse("MODEL.ANCHOR_GENERATOR.SIZES", "expected one size for each of five levels")
     ratios = given.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
-    if not _nested(ratios) or any(level != ratios[0] for level in ratios):
-        given.refuse("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "expected the same for all levels")
+    if not _nested(ratios) or len(ratios) not in (1, 5) or any(level != ratios[0] for level in ratios):
+        given.refuse("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "expected one list, or the same for each of five levels")
     return {
         "model.anchor_scales": tuple(level[0] for level in sizes),
         "model.anchor_ratios": inverses(ratios[0], f"{given.source}: ASPECT_RATIOS"),

@@ -203,6 +203,11 @@ def _class_names(
     listed = (data.get("classes") or data.get("CLASSES")) if isinstance(data, Mapping) else data
     if found.family == "mmdetection" and isinstance(listed, list | tuple) and len(listed) == found.classes:
         return (BACKGROUND, *map(str, listed)), f"the meta of {path.name}"
+    if own.class_file:
+        raise ConfigError(
+            f"{where} has the class names {own.class_file[:80]!r}, which MMDetection takes for a file: give this file, "
+            "or the names, with --classes"
+        )
     if own.class_names:
         if len(own.class_names) != found.classes:
             raise ConfigError(

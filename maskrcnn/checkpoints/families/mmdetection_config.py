@@ -41,9 +41,13 @@ _EXPECTED: dict[str, tuple[Any, ...]] = {
     "model.backbone.avg_down": (False,),
     "model.backbone.strides": ((1, 2, 2, 2),),
     "model.backbone.dilations": ((1, 1, 1, 1),),
+    "model.backbone.out_indices": ((0, 1, 2, 3),),
     "model.neck.type": ("FPN",),
     "model.neck.num_outs": (5,),
+    "model.neck.start_level": (0,),
+    "model.neck.end_level": (-1, 3),
     "model.neck.add_extra_convs": (False,),
+    "model.neck.upsample_cfg": ({"mode": "nearest"},),
     "model.rpn_head.type": ("RPNHead",),
     "model.rpn_head.num_convs": (1,),
     "model.rpn_head.anchor_generator.type": ("AnchorGenerator",),
@@ -63,8 +67,23 @@ _EXPECTED: dict[str, tuple[Any, ...]] = {
     "model.roi_head.bbox_head.bbox_coder.add_ctr_clamp": (False,),
     "model.roi_head.bbox_head.bbox_coder.clip_border": (True,),
     "model.roi_head.bbox_head.loss_cls.use_sigmoid": (False,),
+    "model.roi_head.bbox_head.cls_predictor_cfg.type": ("Linear",),
+    "model.roi_head.bbox_head.reg_predictor_cfg.type": ("Linear",),
     "model.roi_head.mask_head.type": ("FCNMaskHead",),
+    "model.roi_head.mask_head.upsample_cfg": ({"type": "deconv", "scale_factor": 2},),
+    "model.roi_head.mask_head.predictor_cfg.type": ("Conv", "Conv2d"),
+} | {
+    f"model.{part}.conv_cfg": ({"type": "Conv2d"}, {"type": "Conv"})
+    for part in ("backbone", "neck", "rpn_head", "roi_head.bbox_head", "roi_head.mask_head")
 }
+_NOTHING = (
+    "model.backbone.dcn",
+    "model.backbone.plugins",
+    "model.neck.norm_cfg",
+    "model.neck.act_cfg",
+    "model.roi_head.shared_head",
+    "model.roi_head.mask_head.norm_cfg",
+)
 _EXTRACTORS = {
     "type": ("SingleRoIExtractor",),
     "finest_scale": (56,),
@@ -75,14 +94,20 @@ _EXTRACTORS = {
 _PLAIN_COCO = "CocoDataset"
 # The steps that pipelines for inference may have, with what they do by default, by the version of MMDetection.
 _LOAD: dict[str, dict[str, Any]] = {
-    name: {} for name in ("LoadImageFromFile", "LoadImageFromNDArray", "LoadImageFromWebcam", "LoadAnnotations")
+    name: {} for name in ("LoadImageFromFile", "LoadImageFromNDArray", "LoadImageFromWebcam")
 }
 _STEPS: dict[int, dict[str, dict[str, Any]]] = {
-    3: _LOAD | {"Resize": {"keep_ratio": False}, "PackDetInputs": {}},
+    3: _LOAD | {"LoadAnnotations": {}, "Resize": {"keep_ratio": False}, "PackDetInputs": {}},
     2: _LOAD
-    | {name: {} for name in ("MultiScaleFlipAug", "Resize", "RandomFlip", "Normalize", "ImageToTensor", "Collect")}
-    | {"Pad": {"size_divisor": "nothing"}, "DefaultFormatBundle": {}},
+    | {name: {} for name in ("LoadAnnotations", "MultiScaleFlipAug", "Resize", "RandomFlip", "Normalize")}
+    | {"Pad": {"size_divisor": "nothing"}, "ImageToTensor": {}, "DefaultFormatBundle": {}, "Collect": {}},
 }
+# Those that change the image, in their order, between loading and formatting; others may be anywhere.
+_CHANGES: dict[int, dict[str, str]] = {
+    3: {"Resize": "resizes"},
+    2: {"Resize": "resizes", "Normalize": "normalizes", "Pad": "pads"},
+}
+_FORMAT = ("PackDetInputs", "ImageToTensor", "DefaultFormatBundle", "Collect")
 _PREPROCESSOR = {"pad_size_divisor": 1}
 
 
@@ -104,7 +129,7 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
     _refuse_version_1(given)
     for name, allowed in _EXPECTED.items():
         given.expect(name, *allowed)
-    for name in ("model.backbone.dcn", "model.backbone.plugins", "model.neck.norm_cfg", "model.roi_head.shared_head"):
+    for name in _NOTHING:
         given.expect_nothing(name)
     for part in _TEST:
         given.expect(f"{part}.rcnn.mask_thr_binary", 0.5)
@@ -122,10 +147,13 @@ def mmdetection_settings(values: Mapping[str, Any], source: str, found: Recogniz
     images = _images(given)
     bgr = images.pop("bgr")
     settings |= images
+    classes = ("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes")
+    named = given.get(*classes)
     return FamilyConfig(
         {name: value for name, value in settings.items() if value is not None},
         bgr,
-        given.texts("metainfo.classes", "metainfo.CLASSES", "classes", "data.train.classes"),
+        () if isinstance(named, str) else given.texts(*classes),
+        named if isinstance(named, str) else "",
         coco=given.get("dataset_type", "data.train.type", "train_dataloader.dataset.type") == _PLAIN_COCO,
     )
 
@@ -192,9 +220,13 @@ def _anchors(given: Values) -> dict[str, Any]:
 def _images(given: Values) -> dict[str, Any]:
     """Return how images are normalized and resized, with "bgr": whether the network takes blue first."""
     preprocessor = given.get("model.data_preprocessor", "data_preprocessor")
-    places = ("test_pipeline", "test_dataloader.dataset.pipeline", "data.test.pipeline")
-    pipelines = {place: list(_steps(given.get(place))) for place in places if given.get(place) is not None}
-    packed = any(kind == "PackDetInputs" for steps in pipelines.values() for kind, _ in steps)
+    pipelines = {place: list(_steps(pipeline)) for place, pipeline in _pipelines(given)}
+    if not pipelines:
+        raise ConfigError(
+            f"{given.source} does not say how images are resized: expected a pipeline in test_pipeline, "
+            "test_dataloader.dataset or data.test: give a complete configuration with --config FILE.py"
+        )
+    packed = any(kind == "PackDetInputs" for steps in pipelines.values() for kind, *_ in steps)
     version = 2 if preprocessor is None and not packed else 3
     read = {place: _pipeline(f"{given.source}: {place}", steps, version) for place, steps in pipelines.items()}
     if any(steps != next(iter(read.values())) for steps in read.values()):
@@ -202,74 +234,135 @@ def _images(given: Values) -> dict[str, Any]:
             f"{given.source}: {' and '.join(read)} differ: expected the same, or only that with which the model is "
             "tested"
         )
-    normalize, resize = next(iter(read.values()), ({}, {}))
-    place = preprocessor or normalize or given.get("img_norm_cfg")
+    normalize, resize = next(iter(read.values()))
+    place = normalize if version == 2 else preprocessor
     if not isinstance(place, Mapping) or place.get("mean") is None or place.get("std") is None:
-        raise ConfigError(f"{given.source} does not say how images are normalized: expected a data_preprocessor")
+        needed = "a step Normalize" if version == 2 else "a data_preprocessor"
+        raise ConfigError(f"{given.source} does not say how images are normalized: expected {needed} with mean and std")
     part = Values(place, f"{given.source}: normalization", _PREPROCESSOR if version == 3 else {"to_rgb": True})
     if version == 3:
+        part.expect("type", "DetDataPreprocessor")
         part.expect("pad_size_divisor", 32)
         part.expect("pad_value", 0)
     mean, deviation = part.numbers("mean") or (), part.numbers("std") or ()
-    # Images are read with blue first, and either of the first two exchanges the channels.
-    bgr = not any(part.get(name) for name in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
+    # Images are read with blue first, and either of the two of version 3 exchanges the channels.
+    names = ("to_rgb",) if version == 2 else ("bgr_to_rgb", "rgb_to_bgr")
+    for name in names:
+        if not isinstance(part.get(name), bool | None):
+            part.refuse(name, "expected True or False")
+    exchanges = [name for name in names if part.get(name)]
+    if len(exchanges) > 1:
+        part.refuse(exchanges[0], f"and {exchanges[1]} too, expected one of them")
+    bgr = not exchanges
     if bgr:
         mean, deviation = mean[::-1], deviation[::-1]
     pixels = {"model.mean_pixel": mean, "model.pixel_std": () if set(deviation) == {1} else deviation}
     return pixels | resize | {"bgr": bgr}
 
 
+def _pipelines(given: Values) -> Iterator[tuple[str, Any]]:
+    """Yield place and value of the pipelines for inference, also those inside lists and wrappers of datasets."""
+    if given.get("test_pipeline") is not None:
+        yield "test_pipeline", given.get("test_pipeline")
+    pending = [(place, given.get(place)) for place in ("test_dataloader.dataset", "data.test")]
+    while pending:
+        place, dataset = pending.pop(0)
+        if isinstance(dataset, list | tuple):
+            pending = [*((f"{place}[{index}]", one) for index, one in enumerate(dataset)), *pending]
+        elif isinstance(dataset, Mapping):
+            inner = dataset.get("datasets")
+            if dataset.get("pipeline") is not None:
+                yield f"{place}.pipeline", dataset["pipeline"]
+            elif dataset.get("dataset") is not None:
+                pending.insert(0, (f"{place}.dataset", dataset["dataset"]))
+            elif isinstance(inner, list | tuple):  # of several, MMDetection takes the first
+                pending.insert(0, (f"{place}.datasets", inner[:1]))
+
+
 def _pipeline(
-    where: str, steps: Sequence[tuple[str, Mapping[str, Any]]], version: int
+    where: str, steps: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], version: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the step that normalizes, of version 2, and the settings of resizing, of a pipeline for inference."""
     normalize: dict[str, Any] = {}
-    resize, padded = None, version == 3
-    for kind, values in steps:
+    resize: dict[str, Any] = {}
+    for kind, values, outer in steps:
         if kind not in _STEPS[version]:
             raise ConfigError(f"{where} has the step {kind[:80]}: expected only {', '.join(_STEPS[version])}")
         step = Values(values, f"{where}: {kind}", _STEPS[version][kind])
         match kind:
-            case "LoadImageFromFile":
-                step.expect("to_float32", False)
-                step.expect("color_type", "color", "color_ignore_orientation")
             case "MultiScaleFlipAug":
                 step.expect("flip", False)
+                step.expect("scale_factor", None)
+            case "RandomFlip" if (
+                outer.get("type") != "MultiScaleFlipAug"
+            ):  # which says itself whether images are flipped
+                step.expect("flip_ratio", 0)
+                step.expect("prob", 0)
             case "Normalize":
                 normalize = {name: step.get(name) for name in ("mean", "std", "to_rgb")}
             case "Pad":
                 step.expect("size_divisor", 32)
+                step.expect("size", None)
+                step.expect("pad_to_square", False)
                 step.expect("pad_val.img" if isinstance(step.get("pad_val"), Mapping) else "pad_val", 0)
-                padded = True
             case "Resize":
-                for name, allowed in (("keep_ratio", True), ("backend", "cv2"), ("interpolation", "bilinear")):
-                    step.expect(name, allowed)
-                resize = _sides(step, "scale" if version == 3 else "img_scale")
-    if resize is None or not padded:
-        what = "resizes" if resize is None else "pads"
-        raise ConfigError(f"{where} has no step that {what} images: {SUPPORTED}")
+                resize = _resize(step, outer.get("img_scale"), "scale" if version == 3 else "img_scale")
+            case _ if kind in _LOAD:
+                step.expect("to_float32", False)
+                step.expect("color_type", "color", "color_ignore_orientation")
+                step.expect("channel_order", "bgr")
+    _require_order(where, [kind for kind, *_ in steps], version)
     return normalize, resize
 
 
-def _steps(pipeline: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield kind and values of the steps of a pipeline, also those inside others, which have the outer `img_scale`."""
+def _require_order(where: str, kinds: Sequence[str], version: int) -> None:
+    """Refuse steps that are missing, are there twice or come in another order, all of which give another image."""
+    for kind, what in _CHANGES[version].items():
+        if kind not in kinds:
+            raise ConfigError(f"{where} has no step that {what} images: {SUPPORTED}")
+    twice = [kind for kind in kinds if kinds.count(kind) > 1]
+    if twice:
+        raise ConfigError(f"{where} has the step {twice[0]} twice: expected it once")
+    found = [kind for kind in kinds if kind in (*_LOAD, *_CHANGES[version], *_FORMAT)]
+    loading, last = ([kind for kind in found if kind in group] for group in (_LOAD, _FORMAT))
+    expected = [*loading[:1], *_CHANGES[version], *last]
+    if found != expected:
+        raise ConfigError(f"{where} has the steps {', '.join(found)}: expected {', '.join(expected)}, in this order")
+
+
+def _steps(pipeline: Any) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield kind and values of the steps of a pipeline, also of those inside others, and the values around them."""
     pending: list[tuple[Any, Mapping[str, Any]]] = [(pipeline, {})]
     while pending:
         step, outer = pending.pop(0)
         if isinstance(step, list | tuple):
             pending = [*((inner, outer) for inner in step), *pending]
             continue
-        values = {**outer, **step} if isinstance(step, Mapping) else {"type": step}
-        yield str(values.get("type")), values
-        pending = [(values.pop("transforms", ()), {"img_scale": values.get("img_scale")}), *pending]
+        values = step if isinstance(step, Mapping) else {"type": step}
+        yield str(values.get("type")), values, outer
+        pending.insert(0, (values.get("transforms", ()), values))
 
 
-def _sides(step: Values, name: str) -> dict[str, Any]:
-    scale = step.get(name)
+def _resize(step: Values, outer: Any, name: str) -> dict[str, Any]:
+    """Return the settings of a step that resizes, where the step around it may have the sides (`outer`)."""
+    required = {"keep_ratio": True, "backend": "cv2", "interpolation": "bilinear", "ratio_range": None}
+    for key, allowed in required.items():
+        step.expect(key, allowed)
+    inner = step.get(name)
+    sides = _sides(step, name, inner if outer is None else outer)
+    if inner is not None and _sides(step, name, inner) != sides:
+        raise ConfigError(
+            f"{step.source} has the {name} {str(inner)[:80]}, and the step around it {str(outer)[:80]}: expected the "
+            "same"
+        )
+    return sides
+
+
+def _sides(step: Values, name: str, scale: Any) -> dict[str, Any]:
     while isinstance(scale, list | tuple) and len(scale) == 1:
         scale = scale[0]  # a single scale of several that could be tested
     sides = (scale, scale) if isinstance(scale, int) else scale
     whole = isinstance(sides, list | tuple) and len(sides) == 2
-    if not whole or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+    if not whole or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
         raise ConfigError(f"{step.source} has the {name} {str(scale)[:80]}: expected two sides")
     return {"resize.short_side": min(sides), "resize.long_side": max(sides)}
