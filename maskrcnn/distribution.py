@@ -18,6 +18,7 @@ EXTRAS = {
     "matplotlib": ("inspect",),
     "onnx": ("export",),
     "onnxruntime": ("onnx", "predict", "export"),
+    "openvino": ("openvino",),
     "packaging": _COMMAND_LINE,
     "pycocotools": ("train", "inspect"),
     "rich": _COMMAND_LINE,
