@@ -384,6 +384,8 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
         for path in (output, chart):
             if path is not None:
                 check_output(path, overwrite=force)
+        if chart is not None:
+            from maskrcnn.inspection.charts import bar_chart  # noqa: PLC0415
         source = demo_picture() if image is None else image
         found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=progress)
         console.benchmark(found)
@@ -392,8 +394,6 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
                 path.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
             written(output)
         if chart is not None:
-            from maskrcnn.inspection.charts import bar_chart  # noqa: PLC0415
-
             figure = bar_chart(found.operators, f"{artifact.name}: time by operator type", "milliseconds")
             with atomic_write(chart, overwrite=force) as path:
                 figure.savefig(path, format=chart.suffix.lstrip("."), dpi=144)

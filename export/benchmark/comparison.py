@@ -133,7 +133,7 @@ def compare(
 
     Raises:
         ArtifactError: An artifact cannot be used, is not proven, is given twice, or comes from another checkpoint.
-        InputError: `runs` or `limit` is below 1, or there is nothing to time.
+        InputError: `runs` or `limit` is below 1, `max_drop` is out of range, or there is nothing to time.
         DeviceError: No configuration runs on this machine.
         ImageError: An image cannot be used.
         DatasetError: `truth` has no objects, or a class that the model does not have.
@@ -142,6 +142,8 @@ def compare(
     """
     if runs < 1 or limit < 1:
         raise InputError(f"runs is {runs} and limit is {limit}: expected numbers of at least 1")
+    if max_drop is not None and not 0 <= max_drop <= 1:  # nor NaN
+        raise InputError(f"max_drop is {max_drop}: expected a number from 0 to 1")
     check_coco(MAX_DETECTIONS)
     found = read_artifacts(map(Path, artifacts))
     if truth is not None:
@@ -162,6 +164,7 @@ def compare(
             if score is not None and group[0].configuration.precision == "fp32":
                 require_evidence(score, 0)  # whatever drop is allowed
             scores.append(score)
+        _running(groups)
     rows = [
         entry.row(None if score is None else score["AP"])
         for group, score in zip(groups, scores, strict=True)
@@ -194,8 +197,10 @@ class _Entry:
         self.turns: list[npt.NDArray[np.float64]] = []  # milliseconds by step
 
     def fail(self, error: Exception) -> None:
-        """Leave it out from now on."""
-        self.worker, self.reason = None, str(error)
+        """Leave it out from now on, and end its process, which may still compute; a reason it already has stays."""
+        if self.worker is not None:
+            self.worker.close()
+            self.worker, self.reason = None, str(error)
 
     def row(self, average_precision: float | None) -> Row:
         """Return what was measured."""
@@ -294,28 +299,40 @@ def _take_turns(entries: Sequence[_Entry], images: Sequence[ImageSource], runs: 
 def _detected(
     groups: Sequence[Sequence[_Entry]], artifacts: Mapping[Path, Metadata], pictures: Sequence[Path], progress: Say
 ) -> Dataset | None:
-    """Return what the first float32 artifact detects as if it were annotations; None without such an artifact."""
+    """Return what the first float32 artifact that runs detects as if it were annotations; None without one."""
     for group in groups:
-        first = group[0]
-        if first.worker is not None and first.configuration.precision == "fp32":
-            progress(f"average precision: {len(pictures)} images, as {first.configuration} sees them")
-            threshold = artifacts[first.configuration.artifact].score_threshold
-            return detected_dataset(first.worker, pictures, threshold)
+        entry = _first_running(group)
+        if entry is not None and entry.worker is not None and entry.configuration.precision == "fp32":
+            progress(f"average precision: {len(pictures)} images, as {entry.configuration} sees them")
+            threshold = artifacts[entry.configuration.artifact].score_threshold
+            try:
+                return detected_dataset(entry.worker, pictures, threshold)
+            except EngineError as error:
+                _fail(group, error)
     return None
 
 
 def _score(group: Sequence[_Entry], dataset: Dataset, progress: Say) -> CocoSummary | None:
     """Return COCO's scores for the masks of a group; None if it does not run."""
-    entry = next((entry for entry in group if entry.worker is not None), None)
+    entry = _first_running(group)
     if entry is None or entry.worker is None:
         return None
     progress(f"average precision of {entry.configuration}, {len(dataset)} images")
     try:
         return score_masks(entry.worker, dataset)
     except EngineError as error:
-        for each in group:
-            each.fail(error)
+        _fail(group, error)
         return None
+
+
+def _first_running(group: Sequence[_Entry]) -> _Entry | None:
+    return next((entry for entry in group if entry.worker is not None), None)
+
+
+def _fail(group: Sequence[_Entry], error: EngineError) -> None:
+    """Leave out a group, whose entries differ in nothing but the number of threads."""
+    for each in group:
+        each.fail(error)
 
 
 def _objects(summary: CocoSummary) -> int:

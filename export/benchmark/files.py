@@ -32,7 +32,7 @@ def write_files(found: Comparison, folder: Path, *, overwrite: bool) -> list[Pat
 def _figure(found: Comparison) -> Any:
     """Draw accuracy against latency or, without accuracy, only latency."""
     ran = [row for row in found.rows if row.rounds]
-    if not found.against:
+    if not found.against or all(row.average_precision is None for row in ran):
         return bar_chart(
             {f"{_name(found, row)}, {row.threads}": row.milliseconds[TOTAL] for row in ran}, "", "milliseconds"
         )

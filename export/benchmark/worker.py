@@ -37,7 +37,7 @@ class Worker:
         theirs.close()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; may be called again."""
         self._process.kill()
         self._process.join()
         self._connection.close()
@@ -68,9 +68,9 @@ class Worker:
         return self._answer()
 
     def _answer(self) -> Any:
-        if not self._connection.poll(_PATIENCE):
-            raise EngineError(f"no answer within {_PATIENCE // 60} minutes")
         try:
+            if not self._connection.poll(_PATIENCE):
+                raise EngineError(f"no answer within {_PATIENCE // 60} minutes")
             error, value = self._connection.recv()
         except (EOFError, OSError):
             self._process.join()

@@ -171,7 +171,7 @@ def trade_off_chart(
         heights = [point.y for points in series.values() for point in points] + [floor]
         room = max(0.15 * (max(heights) - min(heights)), 0.001)
         axes.set_ylim(min(heights) - room, max(heights) + 2 * room)
-        axes.set_xlim(0, 1.08 * max(point.x for points in series.values() for point in points))
+        axes.set_xlim(0, 1.08 * max([best.x, *(point.x for points in series.values() for point in points)]))
         figure.legend(loc="outside lower left", ncols=2, fontsize=8)
     return figure
 

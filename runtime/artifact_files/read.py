@@ -116,6 +116,21 @@ def recorded_digest(path: Path) -> str:
     return recorded_folder_digest(path) if path.is_dir() else recorded_file_digest(path)
 
 
+def require_same(path: Path, digest: str) -> None:
+    """Raise ArtifactError unless the artifact at a path still records a digest: an export may have replaced it."""
+    with _reading(path):
+        if path.is_dir():
+            read_sealed_folder(path, verify_digest=False)
+        else:
+            read_sealed(path, verify_digest=False)
+        found = recorded_digest(path)
+    if found != digest:
+        raise ArtifactError(
+            f"{path} is no longer the artifact that was opened (SHA-256 {found[:12]}, it was {digest[:12]}): open a "
+            "new Predictor"
+        )
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Translate the system's errors."""

@@ -11,6 +11,7 @@ who can write here can write anything.
 """
 
 import hashlib
+import inspect
 import json
 import logging
 import platform
@@ -20,6 +21,8 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runtime.errors import OutputError
@@ -95,6 +98,20 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         described += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:32]
+
+
+def source_digest(*modules: str) -> str:
+    """Return a digest of our modules that change a graph before an engine optimizes it, and of our version.
+
+    After an upgrade, an entry that older ones made is not used.
+    """
+    digest = hashlib.sha256()
+    with suppress(PackageNotFoundError):  # a checkout that is not installed
+        digest.update(version("maskrcnn-export").encode())
+    for name in modules:
+        with suppress(OSError):  # a program packed without sources
+            digest.update(inspect.getsource(import_module(name)).encode())
+    return digest.hexdigest()[:32]
 
 
 def _describe(folder: Path) -> dict[str, list[int]]:

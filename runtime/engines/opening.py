@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.artifact import Metadata
-from runtime.artifact_files.read import read_metadata, recorded_digest, require_judged
+from runtime.artifact_files.read import read_metadata, recorded_digest, require_judged, require_same
 from runtime.engines.choose import check_device, open_backend
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Backend
-from runtime.errors import ArtifactError
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,7 @@ class Opening:
     def check(self) -> None:
         """Raise ArtifactError unless the same artifact is still at the path."""
         read_metadata(self.path, verify_digest=False)
-        found = recorded_digest(self.path)
-        if found != self.digest:
-            raise ArtifactError(
-                f"{self.path} is no longer the artifact that was opened (SHA-256 {found[:12]}, it was "
-                f"{self.digest[:12]}): open a new Predictor"
-            )
+        require_same(self.path, self.digest)
 
     def open(self, metadata: Metadata) -> Backend:
         """Open the engine of an artifact that has just been checked.

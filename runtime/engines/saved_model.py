@@ -22,6 +22,7 @@ from runtime.artifact import (
     Metadata,
 )
 from runtime.artifact_files.gpu_kernels import without_gpu_kernel
+from runtime.artifact_files.read import recorded_digest, require_same
 from runtime.artifact_files.savedmodel_scan import check_savedmodel
 from runtime.engines.errors import is_engines_own
 from runtime.engines.inputs import check_graph_inputs
@@ -57,7 +58,7 @@ class SavedModelBackend:
     def __init__(self, path: Path, metadata: Metadata, kind: str, index: int, options: EngineOptions) -> None:
         check_engine(path, "tensorflow", tf.__version__, metadata.engine_minimum.get("tensorflow"))
         options.refuse(("cache", "cuda_graph"), f"which is for ONNX artifacts, but {path} is a SavedModel")
-        self._path, self._metadata = path, metadata
+        self._path, self._metadata, self._digest = path, metadata, recorded_digest(path)
         description = _description(path)
         check_savedmodel(description, path)
         _set_threads(options.threads)
@@ -81,6 +82,7 @@ class SavedModelBackend:
 
     def explain(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Placement:
         """Run twice in a session of its own and report the second run, which is traced."""
+        require_same(self._path, self._digest)
         # Only sessions have a public interface for where the nodes of a function ran, and for how long.
         v1 = tf.compat.v1
         options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from runtime.artifact import NMS_FIRST, NMS_LAST, NUM_DETECTIONS, OUTPUT_NAMES, Metadata
 from runtime.artifact_files.onnx_scan import check_onnx
+from runtime.artifact_files.read import recorded_digest
 from runtime.engines.cut_stages import CutStages
 from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.openvino.devices import CPU, properties_of, require_device
@@ -35,7 +36,8 @@ class OpenvinoBackend:
         self._path, self._metadata = path, metadata
         require_device(device)
         properties = properties_of(device, options)
-        self._opener = GraphOpener(path, device, properties, options.cache, verified, options.precision)
+        digest = recorded_digest(path)
+        self._opener = GraphOpener(path, device, properties, options.cache, verified, options.precision, digest)
         self._finishing = threading.Lock()
         self._finisher: CutStages | None = None
         self._graph = self._opener.open()
@@ -72,4 +74,4 @@ class OpenvinoBackend:
             return continue_suppression(self._finisher, inputs, self._path)
 
     def _stages(self, places: Mapping[str, Any]) -> CutStages:
-        return CutStages(self._path.read_bytes(), places, self._opener.open_part)
+        return CutStages(self._opener.read(), places, self._opener.open_part)

@@ -131,8 +131,8 @@ def _cast(graph: _Graph, lowered: Collection[str]) -> None:
         if key not in casts:
             to = openvino.Type.bf16 if inside else openvino.Type.f32
             casts[key] = openvino.opset13.convert(value, to).output(0)
-        if port.get_node().get_type_name() == "Result":
-            names = value.get_names()
+        names = value.get_names() if port.get_node().get_type_name() == "Result" else ()
+        if names:  # the first of several results has moved them
             value.set_names(set())
             casts[key].set_names(names)
         port.replace_source_output(casts[key])

@@ -15,7 +15,10 @@ def require_device(device: str) -> None:
     if device == CPU:  # to list devices, OpenVINO loads the drivers of all
         return
     found = core().available_devices
-    if device not in found and not any(name.partition(".")[0] == device for name in found):
+    known = {*found, *(name.partition(".")[0] for name in found)}
+    if "GPU" in found:
+        known.add("GPU.0")  # the same; a single one is listed without its number
+    if device not in known:
         raise DeviceError(
             f"device 'openvino:{device}' was requested, but OpenVINO finds only {', '.join(found) or 'none'} on this "
             "machine: install the driver of the device, or use one of these; see 'maskrcnn-export doctor'"

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.artifact_files.onnx_file import content_digest
+from runtime.artifact_files.read import require_same
 from runtime.engines.errors import is_engines_own, is_out_of_memory, reason_of
 from runtime.engines.forked import keep_in_children
-from runtime.engines.graph_cache import GraphCache, processor
+from runtime.engines.graph_cache import GraphCache, processor, source_digest
 from runtime.engines.openvino.bfloat16 import compute_in_bfloat16
 from runtime.engines.openvino.devices import CPU
 from runtime.engines.openvino.library import VERSION, core, openvino
@@ -23,6 +24,13 @@ from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputE
 from runtime.one_line import utf8_path
 
 _BLOB = "graph.blob"  # in the cache
+# What changes a graph before OpenVINO compiles it.
+_CHANGES = (
+    "runtime.artifact_files.onnx_cut",
+    "runtime.engines.openvino.bfloat16",
+    "runtime.engines.openvino.graph",
+    "runtime.engines.openvino.read",
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -92,6 +100,7 @@ class GraphOpener:
         cache: A folder, or None.
         verified: As for `open_backend`.
         precision: As in `EngineOptions`.
+        digest: The recorded digest that the file must have whenever it is read; None if it does not matter.
     """
 
     path: Path
@@ -100,6 +109,7 @@ class GraphOpener:
     cache: str | Path | None = None
     verified: bool = True
     precision: str | None = None
+    digest: str | None = None
 
     def open(self) -> CompiledGraph:
         """Return the compiled graph, from the cache if it is there.
@@ -115,17 +125,14 @@ class GraphOpener:
         entry = self._entry(self.cache)
         blob = entry.find()
         if blob is not None:
-            try:
-                return CompiledGraph(core().import_model(blob.read_bytes(), self.device, dict(self.properties)))
-            except Exception as error:  # compiling the artifact itself shows whether it is sound
-                if not is_engines_own(error):
-                    raise
-                _logger.warning("openvino refuses the cached graph %s: %s", blob, reason_of(error))
-                return self._compile()
+            return self._import(blob) or self._compile()
         with entry.draft() as draft:
             graph = self._compile()
+            content = self._serialize(graph)
+            if content is None:
+                return graph
             try:
-                (draft / _BLOB).write_bytes(graph.serialized())
+                (draft / _BLOB).write_bytes(content)
             except OSError as error:
                 raise OutputError(f"cannot write to the cache {self.cache}: {error.strerror}") from error
             entry.publish(draft)
@@ -139,7 +146,45 @@ class GraphOpener:
         """Return a compiled graph that keeps a record of its nodes; errors are those of `open`."""
         return self._compile(more={"PERF_COUNT": True})
 
+    def read(self) -> bytes:
+        """Return the file; raise ArtifactError if it is no longer the one that was opened."""
+        self._check()
+        return self.path.read_bytes()
+
+    def _check(self) -> None:
+        if self.digest is not None:
+            require_same(self.path, self.digest)
+
+    def _import(self, blob: Path) -> CompiledGraph | None:
+        """Return a graph of the cache; None if it cannot be used, which is logged."""
+        try:
+            content = blob.read_bytes()
+        except OSError as error:  # another process removed it in the meantime
+            _logger.warning("cannot read the cached graph %s: %s", blob, error.strerror)
+            return None
+        try:
+            return CompiledGraph(core().import_model(content, self.device, dict(self.properties)))
+        except Exception as error:  # compiling the artifact itself shows whether it is sound
+            if not is_engines_own(error):
+                raise
+            _logger.warning("openvino refuses the cached graph %s: %s", blob, reason_of(error))
+            return None
+
+    def _serialize(self, graph: CompiledGraph) -> bytes | None:
+        """Return a graph for the cache; None if the device cannot export it, which is logged."""
+        try:
+            return graph.serialized()
+        except Exception as error:
+            if not is_engines_own(error):
+                raise
+            if is_out_of_memory(error):
+                self._raise_of(error)
+            _logger.warning("openvino cannot put the graph of %s into the cache: %s", self.path, reason_of(error))
+            return None
+
     def _compile(self, content: bytes | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> CompiledGraph:
+        if content is None:
+            self._check()
         source = content or utf8_path(self.path) or self.path.read_bytes()
         try:
             model = read_model(source)
@@ -155,12 +200,31 @@ class GraphOpener:
         key = {
             "artifact": content_digest(self.path, self.verified),
             "openvino": openvino.__version__,
-            "device": [self.device, str(core().get_property(self.device, "FULL_DEVICE_NAME"))],
+            "changes": source_digest(*_CHANGES),
+            "device": [self.device, *self._describe_device()],
             "properties": dict(self.properties),
             "precision": self.precision,
             "processor": processor(),
         }
         return GraphCache(Path(folder), key, _BLOB)
+
+    def _describe_device(self) -> list[str]:
+        """Return the name of the device and, except for the CPU, the versions of its driver that OpenVINO tells."""
+        try:
+            found = [str(core().get_property(self.device, "FULL_DEVICE_NAME"))]
+            names = [] if self.device == CPU else core().get_property(self.device, "SUPPORTED_PROPERTIES")
+        except Exception as error:
+            if not is_engines_own(error):
+                raise
+            self._raise_of(error)
+        for name in sorted(str(name) for name in names):
+            if name.endswith("_VERSION"):
+                try:
+                    found.append(f"{name} {core().get_property(self.device, name)}")
+                except Exception as error:  # this driver does not tell it
+                    if not is_engines_own(error):
+                        raise
+        return found
 
     def _raise_of(self, error: Exception) -> NoReturn:
         """Raise our error for one of OpenVINO's."""

@@ -44,10 +44,19 @@ def _suppress_above_threshold(node: Any) -> None:
 
 
 def _own_bias(node: Any) -> None:
-    """Give an addition behind a convolution a bias of its own: OpenVINO does not fuse one that levels share."""
+    """Give an addition behind a convolution a bias of its own: OpenVINO does not fuse one that levels share.
+
+    Only one number for each channel is a bias.
+    """
     for product, port in ((node.input_value(0), node.input(1)), (node.input_value(1), node.input(0))):
         shaped = port.get_source_output().get_node()
         if product.get_node().get_type_name() == "Convolution" and shaped.get_type_name() == "Reshape":
             bias = shaped.input_value(0).get_node()
-            if bias.get_type_name() == "Constant":
+            if bias.get_type_name() == "Constant" and _is_of_channels(shaped.output(0), product):
                 port.replace_source_output(openvino.opset13.constant(bias.data.reshape(1, -1, 1, 1)).output(0))
+
+
+def _is_of_channels(value: Any, product: Any) -> bool:
+    """Return whether a value is [1, C, 1, 1] for the C channels of a convolution."""
+    shape, channels = value.get_partial_shape(), product.get_partial_shape()[1]
+    return bool(shape.is_static and channels.is_static and list(shape.to_shape()) == [1, channels.get_length(), 1, 1])

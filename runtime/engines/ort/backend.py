@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from runtime.artifact import IMAGES, NMS_FIRST, NMS_LAST, NUM_DETECTIONS, OUTPUT_NAMES, Metadata
 from runtime.artifact_files.onnx_scan import check_onnx
+from runtime.artifact_files.read import recorded_digest
 from runtime.engines.inputs import check_graph_inputs
 from runtime.engines.options import EngineOptions
 from runtime.engines.ort.cache import ArtifactCache
@@ -47,7 +48,7 @@ class OrtBackend:
         check_onnx(path)
         self._path, self._metadata, self._options = path, metadata, options
         self._cache = ArtifactCache(options.cache, path, verified=verified) if options.cache is not None else None
-        self._opener = SessionOpener(path, options.threads or usable_cores(), self._cache)
+        self._opener = SessionOpener(path, options.threads or usable_cores(), self._cache, recorded_digest(path))
         self._finishing = threading.Lock()
         self._finisher: Held[OnnxStages] | None = None
         self._providers = self._choose(kind, index)
@@ -97,9 +98,7 @@ class OrtBackend:
 
     def _stages(self, places: Mapping[str, Any]) -> OnnxStages:
         opener = replace(self._opener, cache=None)
-        return OnnxStages(
-            self._path.read_bytes(), places, lambda content: opener.open(self._providers, content=content)
-        )
+        return OnnxStages(opener.read(), places, lambda content: opener.open(self._providers, content=content))
 
     def _work(self) -> AbstractContextManager[None]:
         return nullcontext() if self.device == "cpu" else cuda_work()

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from runtime.artifact_files.onnx_file import content_digest
-from runtime.engines.graph_cache import GraphCache, processor
+from runtime.engines.graph_cache import GraphCache, processor, source_digest
 from runtime.engines.ort.library import ort
 from runtime.engines.ort.providers import Providers
 from runtime.errors import OutputError
+
+# What decides where a graph is cut into parts.
+_CUTTERS = ("runtime.artifact_files.onnx_cut", "runtime.engines.ort.cuda_graph", "runtime.engines.ort.gpu_sessions")
 
 
 class ArtifactCache:
@@ -29,7 +32,9 @@ class ArtifactCache:
             part: Name of a part of a cut graph; "" for the whole.
             sides: The axes of its inputs that are fixed.
         """
-        key = {"providers": [name for name, _ in providers], "part": part, "sides": dict(sides)}
+        key: dict[str, Any] = {"providers": [name for name, _ in providers], "part": part, "sides": dict(sides)}
+        if part:
+            key["changes"] = source_digest(*_CUTTERS)
         return GraphCache(self._folder, self._key | key | {"processor": processor()})
 
     def engines(self) -> Path:

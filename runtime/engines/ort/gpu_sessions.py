@@ -85,7 +85,7 @@ class GpuSessions:
     def _open_recorded(self, sides: dict[str, int]) -> RecordedSession:
         """Open the graph in two parts, or in three; see `runtime.engines.ort.cuda_graph`."""
         tensors = {name: str(place["tensor"]) for name, place in self._metadata.borders.items()}
-        model = CutModel(self._opener.path.read_bytes())
+        model = CutModel(self._opener.read())
         points = model.cut_points({tensors[name] for name in TRUNK_ENDS if name in tensors})
         stream = Stream(self._device[1]) if self._device[0] == "cuda" else None
         trunk = self._open_part("trunk", sides, model.part({}, points), stream, recorded=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.artifact import INPUT_NAMES
+from runtime.artifact_files.read import require_same
 from runtime.engines.errors import first_line, is_engines_own, is_out_of_memory
 from runtime.engines.forked import keep_in_children
 from runtime.engines.graph_cache import GRAPH, WEIGHTS
@@ -37,11 +38,21 @@ _PROVIDERS = {CUDA: ("cuda", "CUDA"), TENSORRT: ("tensorrt", "TensorRT")}
 
 @dataclass(frozen=True)
 class SessionOpener:
-    """Opens sessions of one `.onnx` file, with a number of threads that compute one operator."""
+    """Opens sessions of one `.onnx` file, with a number of threads that compute one operator.
+
+    Attributes:
+        digest: The recorded digest that the file must have whenever it is read; None if it does not matter.
+    """
 
     path: Path
     threads: int
     cache: ArtifactCache | None = None
+    digest: str | None = None
+
+    def read(self) -> bytes:
+        """Return the file; raise ArtifactError if it is no longer the one that was opened."""
+        self._source(None)
+        return self.path.read_bytes()
 
     def open(
         self, providers: Providers, sides: Mapping[str, int] = _FREE, part: str = "", content: bytes | None = None
@@ -57,7 +68,7 @@ class SessionOpener:
         Raises:
             DeviceError: The device of the first provider cannot be used.
             OutOfMemoryError: There is too little memory.
-            ArtifactError: ONNX Runtime refuses the file.
+            ArtifactError: ONNX Runtime refuses the file, or it is no longer the one that was opened.
             OutputError: The cache cannot be written.
         """
         # A session with TensorRT cannot be saved as a graph; TensorRT caches its engines itself.
@@ -79,13 +90,13 @@ class SessionOpener:
             name = utf8_path(draft / GRAPH)
             if name is None:
                 raise OutputError(f"cannot write to the cache {cache.path.parent}: its name is not UTF-8; rename it")
-            options = self._options(sides)
+            source, options = self._source(content), self._options(sides)
             options.optimized_model_filepath = name
             prefix = "session.optimized_model_external_initializers"
             options.add_session_config_entry(f"{prefix}_file_name", WEIGHTS)
             options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_SMALLEST_IN_FILE))
             try:
-                session = _create(content or self.path, options, providers)
+                session = _create(source, options, providers)
             except Exception as error:
                 if not is_engines_own(error):
                     raise
@@ -137,9 +148,15 @@ class SessionOpener:
             options.add_free_dimension_override_by_name(name, side)
         return options
 
+    def _source(self, content: bytes | None) -> Path | bytes:
+        if content is None and self.digest is not None:
+            require_same(self.path, self.digest)
+        return content or self.path
+
     def _open(self, providers: Providers, options: Any, content: bytes | None = None) -> Any:
+        source = self._source(content)
         try:
-            return _create(content or self.path, options, providers)
+            return _create(source, options, providers)
         except DeviceError:
             raise
         except Exception as error:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from export.arguments import split_paths
-from export.benchmark import comparison as table, configurations as ways
+from export.benchmark import artifact, comparison as table, configurations as ways
 from export.benchmark.comparison import Comparison, Row, are_equal, compare, ranked, timed_pictures
 from export.benchmark.configurations import WAYS, Configuration, Way, configurations, read_artifacts
 from export.benchmark.files import write_files
@@ -25,8 +25,9 @@ from export.console import comparison
 from export.errors import ConversionError
 from export.verify.pictures import pictures_of_folder
 from maskrcnn.demo import demo_dataset
+from maskrcnn.inspection.charts import Point, trade_off_chart
 from runtime.artifact_files.read import read_metadata
-from runtime.errors import ArtifactError, ArtifactVerdictError, EngineError, ImageError, InputError
+from runtime.errors import ArtifactError, ArtifactVerdictError, DeviceError, EngineError, ImageError, InputError
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "maskrcnn" / "demo.onnx"
@@ -114,6 +115,117 @@ def test_a_process_that_ends_is_an_error_and_an_image_is_not_the_engines(picture
         os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="ended with -9"):
             worker(picture)
+
+
+def test_a_dead_process_breaks_the_pipe_on_windows_when_it_is_polled():
+    class Broken:
+        def poll(self, seconds):
+            assert seconds > 0
+            raise BrokenPipeError(109, "The pipe has been ended")
+
+        def close(self):
+            pass
+
+    with contextlib.closing(Worker(Configuration(DEMO, "fp32", CPU, 1), ("BG",))) as worker:
+        worker._process.kill()
+        worker._connection.close()
+        worker._connection = Broken()
+        with pytest.raises(EngineError, match="its process ended with -9"):
+            worker.open()
+
+
+class Fake:
+    """Stands for `Worker`: named tasks fail for artifacts of some names."""
+
+    failing, made = {}, []
+
+    def __init__(self, configuration, class_names):
+        self.name, self.class_names, self.closed = configuration.artifact.name, class_names, 0
+        self.made.append(self)
+
+    def close(self):
+        self.closed += 1
+
+    def _answer(self, task, answer):
+        assert not self.closed
+        if self.name in self.failing.get(task, ()):
+            raise EngineError(f"{self.name} cannot {task}")
+        return answer
+
+    def open(self):
+        self._answer("open", None)
+
+    def time(self, images):
+        return self._answer("time", [dict.fromkeys(("pre", "model", "post", "total"), 5.0)] * len(images))
+
+    def memory(self):
+        return self._answer("memory", 100.0)
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Function that compares a.onnx and b.onnx, of which the workers and the scores are made up."""
+    fp32 = read_metadata(DEMO)
+
+    def run(truth=None, **failing):
+        monkeypatch.setattr(Fake, "failing", failing)
+        monkeypatch.setattr(Fake, "made", [])
+        return compare([Path("a.onnx"), Path("b.onnx")], [ROOT / "maskrcnn" / "demo.jpg"], truth, runs=1)
+
+    monkeypatch.setattr(ways, "WAYS", (CPU,))
+    monkeypatch.setattr(ways, "usable_cores", lambda: 1)
+    monkeypatch.setattr(table, "read_artifacts", lambda paths: dict.fromkeys(paths, fp32))
+    monkeypatch.setattr(table, "Worker", Fake)
+    monkeypatch.setattr(table, "_megabytes", lambda path: 1.0)
+    monkeypatch.setattr(table, "score_masks", lambda worker, _: worker._answer("score", {"AP": 0.5}))
+    monkeypatch.setattr(table, "require_evidence", lambda *_: None)
+    monkeypatch.setattr(table, "_objects", lambda score: 7)
+    monkeypatch.setattr(table, "detected_dataset", lambda worker, *_: worker._answer("detect", demo_dataset()))
+    return run
+
+
+def test_a_failure_of_every_score_is_an_error_with_the_reasons(faked):
+    with pytest.raises(DeviceError, match=r"no configuration runs .*a.onnx cannot score; .*b.onnx cannot score"):
+        faked(demo_dataset(), score=["a.onnx", "b.onnx"])
+
+
+def test_another_float32_artifact_stands_for_one_that_fails(faked):
+    found = faked(detect=["a.onnx"])
+    assert [(row.artifact, row.reason) for row in found.rows] == [("b.onnx", ""), ("a.onnx", "a.onnx cannot detect")]
+    assert (found.against, found.pictures) == ("float32 detections", 1)
+
+
+@pytest.mark.parametrize("task", ["open", "time", "memory", "detect", "score"])
+def test_a_worker_that_fails_is_ended_at_once_and_keeps_its_reason(faked, task):
+    found = faked(**{"score": ["a.onnx"], task: ["a.onnx"]})
+    assert [each.closed for each in Fake.made] == [2, 1]
+    assert found.rows[-1].reason == f"a.onnx cannot {task}"
+
+
+def test_a_worker_can_be_closed_twice():
+    worker = Worker(Configuration(DEMO, "fp32", CPU, 1), ("BG",))
+    for _ in range(2):
+        worker.close()
+    assert not worker._process.is_alive()
+
+
+def test_a_chart_where_no_accuracy_is_known(tmp_path):
+    rows = [replace(row([5.0], None), milliseconds={"total": 5.0})]
+    found = Comparison(rows, 0, [], 0.005, "annotations", 1, 0, 1, 1, {})
+    assert "<svg" in write_files(found, tmp_path, overwrite=False)[1].read_text()
+    assert trade_off_chart({}, Point(5.0, 0.0, ""), 0.0, ("x", "y"), "title").axes
+
+
+@pytest.mark.parametrize("arguments", [("--all", "-o"), ("--chart",)], ids=str)
+def test_a_missing_matplotlib_is_noticed_before_anything_is_measured(arguments, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(artifact, "benchmark", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(table, "compare", lambda *_, **__: pytest.fail("measured"))
+    for module in ("maskrcnn.inspection.charts", "export.benchmark.files"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    result = call("demo", *arguments, tmp_path / "a.png")
+    assert result.exit_code == 3, result.output
+    assert "pip install 'maskrcnn-export[inspect]'" in result.output
 
 
 def test_the_best_is_the_fastest_within_the_allowed_drop():
@@ -280,5 +392,8 @@ def test_numbers_out_of_range():
     for wrong in ({"runs": 0}, {"limit": 0}):
         with pytest.raises(InputError, match="at least 1"):
             compare([DEMO], [], demo_dataset(), **wrong)
+    for wrong in (-0.001, 1.5, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"max_drop is {wrong}: expected a number from 0 to 1"):
+            compare([DEMO], [], demo_dataset(), max_drop=wrong)
     with pytest.raises(InputError, match="nothing to time"):
         compare([DEMO], [])

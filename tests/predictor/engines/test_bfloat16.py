@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from runtime import EngineOptions, Predictor, read_metadata
 from runtime.artifact import GRAPH_SHA256
@@ -134,6 +135,55 @@ def test_a_product_that_is_an_output_keeps_its_name():
     compute_in_bfloat16(model)
     assert model.outputs[0].any_name == "raw"
     assert [port.get_element_type() for port in model.outputs] == [f32, f32]
+
+
+def test_a_product_that_is_two_outputs_keeps_its_name():
+    image = features()
+    product = convolution(image)
+    product.output(0).set_names({"raw"})
+    model = library.openvino.Model([ops.result(product), ops.result(product), ops.result(ops.relu(product))], [image])
+    compute_in_bfloat16(model)
+    assert [port.names for port in model.outputs[:2]] == [{"raw"}] * 2
+    assert [port.get_element_type() for port in model.outputs] == [f32] * 3
+
+
+def added(addend, shape):
+    """A convolution to 4 channels, 4 wide, plus a constant behind a Reshape, as OpenVINO reads it; and as it is."""
+    shapes = {"x": [1, 2, 4, 4]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in shapes.items()]
+    kernel = generator.normal(size=(4, 2, 1, 1)).astype(np.float32)
+    values = {"kernel": kernel, "addend": addend, "shape": np.int64(shape)}
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["y"]),
+        helper.make_node("Reshape", ["addend", "shape"], ["b"]),
+        helper.make_node("Add", ["y", "b"], ["z"]),
+    ]
+    outputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+    initial = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initial)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    read = read_model(model.SerializeToString())
+    (add,) = (node for node in read.get_ops() if node.get_type_name() == "Add")
+    image = generator.normal(size=shapes["x"]).astype(np.float32)
+    compiled = library.core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = np.einsum("oc,nchw->nohw", kernel[:, :, 0, 0], image) + addend.reshape(shape)
+    kinds = {value.get_node().get_type_name() for value in add.input_values()}
+    return kinds, np.abs(compiled({"x": image})[0] - expected).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ([1, 4, 1, 1], "Constant"),
+        ([1, 1, 1, 4], "Reshape"),
+        ([1, 1, 4, 1], "Reshape"),
+        ([4, 1, 1, 1], "Reshape"),
+    ],
+)
+def test_only_one_number_for_each_channel_is_a_bias(shape, kind):
+    kinds, difference = added(np.float32([10, 20, 30, 40]), shape)
+    assert kinds == {"Convolution", kind}
+    assert difference < 1e-4
 
 
 def test_a_bias_that_levels_share_is_read_as_one_of_each(demo_onnx):

@@ -1,5 +1,6 @@
 """The cache of optimised graphs: used, made again when damaged, never another artifact's, never half written."""
 
+import inspect
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail as EngineFailure
 from runtime import EngineOptions, Predictor
 from runtime.artifact_files.onnx_file import metadata_entry
 from runtime.engines.graph_cache import GRAPH, GraphCache
+from runtime.engines.ort.cache import ArtifactCache
 from runtime.errors import DeviceError, OutputError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -145,6 +147,17 @@ def test_another_engine_or_processor_has_another_entry(start, cache, monkeypatch
     monkeypatch.setattr("runtime.engines.ort.cache.processor", lambda: "another")
     start()
     assert len(entries(cache)) == 3
+
+
+def test_parts_that_an_older_version_of_ours_cut_are_not_used(onnx_artifact, tmp_path, monkeypatch):
+    def entry(part):
+        return ArtifactCache(tmp_path, onnx_artifact, verified=True).graph([(CUDA, {})], part, {}).path
+
+    whole, trunk = entry(""), entry("trunk")
+    real = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda module: real(module) + "# changed")
+    assert entry("") == whole  # ONNX Runtime gets the artifact as it is
+    assert entry("trunk") != trunk
 
 
 def test_many_at_once_leave_one_entry(start, cache):

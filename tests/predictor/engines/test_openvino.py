@@ -1,7 +1,10 @@
 """OpenVINO behind the same predictor: equal results, its cache, what it refuses, what its library must not do."""
 
 import gc
+import inspect
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 import weakref
@@ -17,10 +20,12 @@ from export.verify import tolerances
 from export.verify.compare import compare_rows
 from runtime import EngineOptions, Predictor
 from runtime.artifact import OUTPUT_NAMES
-from runtime.artifact_files.onnx_file import seal
+from runtime.artifact_files.onnx_file import read_model as read_model_of, seal
 from runtime.engines.choose import open_backend, openvino_device
 from runtime.engines.graph_cache import GraphCache
 from runtime.engines.opening import Opening
+from runtime.engines.ort.cache import ArtifactCache
+from runtime.engines.ort.session import SessionOpener
 from runtime.engines.probe_model import probe_model
 from runtime.engines.processors import usable_cores
 from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputError
@@ -28,8 +33,8 @@ from runtime.errors import ArtifactError, DeviceError, OutOfMemoryError, OutputE
 library = pytest.importorskip(
     "runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError
 )
-from runtime.engines.openvino.devices import properties_of  # noqa: E402
-from runtime.engines.openvino.graph import GraphOpener  # noqa: E402
+from runtime.engines.openvino.devices import properties_of, require_device  # noqa: E402
+from runtime.engines.openvino.graph import CompiledGraph, GraphOpener  # noqa: E402
 from runtime.engines.openvino.read import read_model  # noqa: E402
 
 
@@ -240,6 +245,111 @@ def test_an_entry_that_openvino_refuses_is_not_used(opener, compiled, tmp_path, 
     assert len(compiled) == 2
 
 
+@pytest.mark.parametrize("module", ["onnx_cut", "bfloat16", "graph", "read"])
+def test_a_graph_that_an_older_version_of_ours_changed_is_not_used(opener, compiled, tmp_path, monkeypatch, module):
+    real = inspect.getsource
+    for source, entries in (("", 1), ("", 1), ("# changed", 2)):
+        monkeypatch.setattr(
+            inspect, "getsource", lambda of, new=source: real(of) + new * (of.__name__.rpartition(".")[2] == module)
+        )
+        assert computed(opener()) == -3
+        assert len(compiled) == len(list((tmp_path / "cache").iterdir())) == entries
+
+
+def test_an_entry_that_vanishes_before_it_is_read_is_not_used(opener, compiled, monkeypatch, caplog):
+    opener().open()
+
+    def find(entry):
+        shutil.rmtree(entry.path)
+        return entry.path / "graph.blob"
+
+    monkeypatch.setattr(GraphCache, "find", find)
+    assert computed(opener()) == -3
+    assert "cannot read the cached graph" in caplog.text
+    assert len(compiled) == 2
+
+
+def raising(text, kind=RuntimeError):
+    """A function that raises an error as OpenVINO does."""
+    code = {"__name__": "openvino._ov_api", "error": kind(text)}
+    exec("def fail(*_): raise error", code)
+    return code["fail"]
+
+
+def test_a_graph_that_the_device_cannot_export_is_used_but_not_cached(opener, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(CompiledGraph, "serialized", raising("export_model is not implemented"))
+    assert computed(opener()) == -3
+    assert "openvino cannot put the graph of" in caplog.text
+    assert list((tmp_path / "cache").iterdir()) == []
+    monkeypatch.setattr(CompiledGraph, "serialized", raising("std::bad_alloc", MemoryError))
+    with pytest.raises(OutOfMemoryError, match="openvino ran out of memory with"):
+        opener().open()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+class Devices:
+    """OpenVINO's core on a machine with a GPU, of which some properties cannot be read."""
+
+    available_devices = ("CPU", "GPU")
+    driver, name = "24.1", "Arc"
+
+    def get_property(self, device, name):
+        assert device == "GPU"
+        if name == "SUPPORTED_PROPERTIES":
+            return {"PERF_COUNT": "RW", "NPU_DRIVER_VERSION": "RO", "GPU_DRIVER_VERSION": "RO"}
+        if name == "NPU_DRIVER_VERSION" or self.name is None:
+            raising("Cannot get unsupported property")()
+        return {"FULL_DEVICE_NAME": self.name, "GPU_DRIVER_VERSION": self.driver}[name]
+
+
+def test_another_driver_is_another_entry(opener, tmp_path, monkeypatch):
+    monkeypatch.setattr("runtime.engines.openvino.graph.core", Devices)
+    on_gpu = replace(opener(), device="GPU", properties={})
+    entries = {on_gpu._entry(tmp_path).path}
+    assert on_gpu._entry(tmp_path).path in entries
+    monkeypatch.setattr(Devices, "driver", "24.2")
+    assert on_gpu._entry(tmp_path).path not in entries
+    monkeypatch.setattr(Devices, "name", None)
+    with pytest.raises(DeviceError, match=r"device 'openvino:GPU' cannot run .*: Cannot get unsupported property"):
+        on_gpu.open()
+
+
+def test_an_artifact_that_was_replaced_is_not_read_again(demo_onnx, picture, tmp_path):
+    """Another model's stages would continue the suppression of the one that was opened."""
+    path = tmp_path / "a.onnx"
+    content = demo_onnx.read_bytes()
+    for device in ("openvino", "cpu"):
+        path.write_bytes(content)
+        with Predictor(path, device) as predictor:
+            letterbox, prepared = predictor.prepare(picture)
+            inputs = {"images": prepared[None], "windows": np.float32([letterbox.window])}
+            again = {
+                "borders": lambda predictor=predictor, inputs=inputs: predictor.borders(*inputs.values()),
+                "explain": lambda predictor=predictor: predictor.explain(picture),
+                "finish": lambda predictor=predictor, inputs=inputs: predictor._engine._backend._finish(inputs),
+            }
+            new = tmp_path / "new.onnx"
+            new.write_bytes(seal(read_model_of(path), json.dumps({"another": 1})))
+            new.replace(path)
+            for run in again.values():
+                with pytest.raises(ArtifactError, match="is no longer the artifact that was opened"):
+                    run()
+            path.unlink()
+            for run in again.values():
+                with pytest.raises(ArtifactError, match="cannot read the artifact at"):
+                    run()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_session_that_is_opened_later_is_of_the_same_artifact(demo_onnx, tmp_path, cached):
+    """As for each new size of images on a GPU."""
+    cache = ArtifactCache(tmp_path / "cache", demo_onnx, verified=True) if cached else None
+    opener = SessionOpener(demo_onnx, 1, cache, digest="0" * 64)
+    with pytest.raises(ArtifactError, match="is no longer the artifact that was opened"):
+        opener.open([("CPUExecutionProvider", {})])
+    assert not list((tmp_path / "cache").glob("*"))
+
+
 def test_a_cache_that_cannot_be_written(opener, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match="cannot write to the cache"):
@@ -305,6 +415,24 @@ def test_a_device_that_is_not_there_is_refused_with_what_there_is(demo_onnx, dev
     monkeypatch.setattr(devices, "core", Machine)
     with pytest.raises(DeviceError, match=f"device '{device}' was requested, but OpenVINO finds only CPU, GNA on"):
         Predictor(demo_onnx, device)
+
+
+@pytest.mark.parametrize(
+    ("found", "there", "absent"),
+    [
+        (("CPU", "GPU"), ("GPU", "GPU.0"), ("GPU.1", "NPU", "NPU.0")),
+        (("CPU", "GPU.0", "GPU.1"), ("GPU", "GPU.0", "GPU.1"), ("GPU.2",)),
+        (("CPU", "NPU"), ("NPU",), ("GPU", "GPU.0", "NPU.0")),
+    ],
+)
+def test_a_single_gpu_also_has_a_number(found, there, absent, monkeypatch):
+    monkeypatch.setattr(Devices, "available_devices", found)
+    monkeypatch.setattr("runtime.engines.openvino.devices.core", Devices)
+    for device in there:
+        require_device(device)
+    for device in absent:
+        with pytest.raises(DeviceError, match="was requested, but OpenVINO finds only"):
+            require_device(device)
 
 
 @pytest.mark.parametrize(

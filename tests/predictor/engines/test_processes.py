@@ -182,14 +182,17 @@ def test_options_travel(onnx_artifact, tmp_path, monkeypatch):
     assert copy._engine.opening.verify_digest is False
 
 
-def test_another_artifact_at_the_path_is_refused(artifact, doctored):
+def test_another_artifact_at_the_path_is_refused(artifact, doctored, picture):
     path = doctored()
-    pickled = pickle.dumps(Predictor(path, "cpu"))
+    predictor = Predictor(path, "cpu")
+    pickled = pickle.dumps(predictor)
     assert pickle.loads(pickled).class_names[1] == "square"
     doctored(class_names=["BG", "a", "b", "c"])
     with pytest.raises(ArtifactError, match="is no longer the artifact that was opened") as refused:
         pickle.loads(pickled)
     assert "\n" not in str(refused.value)
+    with pytest.raises(ArtifactError, match="is no longer the artifact that was opened"):
+        predictor.explain(picture)  # reads the file again
     if path.is_dir():
         shutil.rmtree(path)
     else:
