@@ -10,6 +10,10 @@ from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
 from runtime.one_line import one_line
 
+_NOTHING_COMPARED = (
+    "no image has a detection of both it and the artifact, so nothing was compared with it and the Keras model was the "
+    "reference: give images with the model's objects (--verify-images DIR)"
+)
 _KINDS = {"inputs": "inputs, set by every run", "constants": "constants; higher scores can be asked for"}
 
 if TYPE_CHECKING:
@@ -64,7 +68,19 @@ def _source_lines(source: Mapping[str, Any]) -> list[str]:
             f"  {case['image']}: {case['matched']} of {case['expected']}, {values}, {alone} without counterpart  "
             f"{_mark(case['passed'])}"
         )
+    if source["passed"] is None:
+        lines.append(f"source: {_source_outcome(source)}")
     return lines
+
+
+def _source_outcome(source: Mapping[str, Any]) -> str:
+    """Return in one line what the comparison with the genuine model came to."""
+    if not source["ran"]:
+        return f"{source['package']} was not run: {source['reason']}"
+    if source["passed"] is None:
+        return f"{source['package']}: {_NOTHING_COMPARED}"
+    pairs = sum(case["matched"] for case in source["cases"])
+    return f"{'passed' if source['passed'] else 'FAILED'}: {source['package']}, {pairs} detections compared"
 
 
 def _outcome(passed: bool, float32: bool) -> str:
@@ -135,6 +151,8 @@ def _verdict_lines(found: Metadata, flaw: str) -> list[str]:
     lines = [f"  edited      {note}" for note in found.edits]
     lines.append(f"  verdict     {outcome}: {verdict.get('engine')} against {verdict.get('reference')}")
     lines.append(f"  proven      {f'no: {flaw}' if flaw else 'yes: the verdict is about this very graph'}")
+    if verdict.get("source"):
+        lines.append(f"  source      {_source_outcome(verdict['source'])}")
     if verdict.get("precision"):
         lines += [f"  {line}" for line in _precision_lines(verdict["precision"])]
     return lines

@@ -32,10 +32,13 @@ class _Chosen:
     class_ids: Array
 
 
-def explain_scores(reference: Mapping[str, Array], other: Mapping[str, Array]) -> list[str]:
+def explain_scores(
+    reference: Mapping[str, Array], other: Mapping[str, Array], on_its_boxes: Mapping[str, Array]
+) -> list[str]:
     """Return why scores of equal boxes differ by more than the box head rounds: rounding of the boxes, amplified.
 
-    Empty unless that explains all of them. Arguments are those of `explain_masks`.
+    Empty unless that explains all of them: on the artifact's proposals, the model has the artifact's scores. Arguments
+    are those of `explain_masks`.
     """
     sides = [_detections(run) for run in (reference, other)]
     distance = np.abs(sides[0].boxes[:, None] - sides[1].boxes[None]).max(axis=-1, initial=0)
@@ -45,9 +48,15 @@ def explain_scores(reference: Mapping[str, Array], other: Mapping[str, Array]) -
     partners = distance.argmin(axis=1)
     boxes = distance[np.arange(len(partners)), partners]
     scores = np.abs(sides[0].scores - sides[1].scores[partners])
-    rows = np.flatnonzero((scores > STAGES["class_probs"].bound) & (boxes <= _SAME_BOX))
-    if not all(0 < boxes[row] < DECISION_MARGIN for row in rows):
-        return []
+    bound = STAGES["class_probs"].bound
+    rows = np.flatnonzero((scores > bound) & (boxes <= _SAME_BOX))
+    for row in rows:
+        class_id, score = sides[1].class_ids[partners[row]], sides[1].scores[partners[row]]
+        distances = np.abs(other["class_probs"][:, class_id] - score)
+        proposals = distances == distances.min()  # that of the row; several if the score is 1
+        left = np.abs(on_its_boxes["class_probs"][proposals, class_id] - score).max()
+        if not (boxes[row] < DECISION_MARGIN and left <= bound):
+            return []
     return [
         f"box head: the score of row {row} differs by {scores[row]:.1e}, its box by {boxes[row]:.1e} of the image"
         for row in rows
@@ -57,16 +66,25 @@ def explain_scores(reference: Mapping[str, Array], other: Mapping[str, Array]) -
 def explain_masks(
     reference: Mapping[str, Array],
     other: Mapping[str, Array],
+    on_its_boxes: Mapping[str, Array],
     image_size: Sequence[int],
     rounding: RoiLevel = "nearest",
 ) -> list[str]:
     """Return why masks of equal boxes differ: a box between two levels, or rounding amplified by the mask head.
 
-    `reference` and `other` are the stage boundary tensors of the model's and the artifact's own run, without the batch
-    axis, with boxes relative to the input; `image_size` is height and width of the network's input, `rounding` how
-    levels are rounded.
+    Empty unless the boxes are the reason: on the artifact's boxes, the model has the artifact's masks.
+
+    Args:
+        reference: Stage boundary tensors of the model's own run, without the batch axis, with boxes relative to the
+            input; `other` likewise of the artifact.
+        on_its_boxes: `class_probs` and `masks` of the model, cropped from its own levels at the boxes of `other`.
+        image_size: Height and width of the network's input.
+        rounding: How levels are rounded.
     """
     found = [_detections(run) for run in (reference, other)]
+    count = len(found[1].boxes)
+    if not np.abs(on_its_boxes["masks"][:count] - other["masks"][:count]).max(initial=0) <= MASKS.bound:
+        return []
     return _levels(found, image_size, rounding) + _amplified(reference, other)
 
 
@@ -219,7 +237,7 @@ def _amplified(reference: Mapping[str, Array], other: Mapping[str, Array]) -> li
     count = min(int(reference["num_detections"]), int(other["num_detections"]))
     boxes = np.abs(reference["detected_boxes"][:count] - other["detected_boxes"][:count]).max(axis=1)
     masks = np.abs(reference["masks"][:count] - other["masks"][:count]).max(axis=(1, 2))
-    rows = np.flatnonzero((masks > MASKS.bound) & (boxes > 0) & (boxes < DECISION_MARGIN))
+    rows = np.flatnonzero((masks > MASKS.bound) & (boxes < DECISION_MARGIN))
     return [
         f"mask head: the mask of row {row} differs by {masks[row]:.1e}, its box by {boxes[row]:.1e} of the picture"
         for row in rows

@@ -76,13 +76,13 @@ class Difference:
     """
 
     def __init__(self, reference: Reference, stages: StageCutter, feeds: Arrays, borders: Arrays) -> None:
-        self._model, self._feeds = reference.model, feeds
+        self._model, self._stages, self._feeds = reference.model, reference.stages, feeds
         self._borders, self._other = borders, stages.run(feeds, Stages._fields)
         first, *rest = STAGES  # the first stage takes only images, so both runs have computed it
         model = reference.model.config.model
         compared = [("equal", _compare_stage(first, borders, self._other, model))]
         compared.append(("the model's", compare_stages(stages, borders | feeds, borders, model, rest)))
-        of_model = compare_stages(reference.stages, self._other | feeds, self._other, model, rest)
+        of_model = compare_stages(self._stages, self._other | feeds, self._other, model, rest)
         compared.append(("the artifact's", of_model))
         self.objections = [
             f"given {whose} tensors, stage {r.stage!r} differs in {r.tensor} by {r.worst:.1e}"
@@ -101,12 +101,20 @@ class Difference:
         foreign = not compare_rows(examined, found).identical
         return self.objections + ["the artifact's outputs do not follow from its own tensors between stages"] * foreign
 
+    @cached_property
+    def _on_its_boxes(self) -> Arrays:
+        """Classify and segment with the model, on its own levels but at the artifact's boxes."""
+        levels = {name: self._borders[name] for name in ("p2", "p3", "p4", "p5")}
+        chosen = ("proposals", "detected_boxes", "class_ids", "num_detections")
+        given = self._feeds | levels | {name: self._other[name] for name in chosen}
+        return self._stages.run(given, ("class_probs", "masks"))
+
     def decisions(self, row: int, rows: RowDifferences) -> list[str]:
         """Return the close decisions behind the differences in image `row`; empty unless they explain all of them."""
         # The first axis of crops is RoIs, not images, and no decision is made on crops.
-        model, other = (
+        model, other, on_its_boxes = (
             {name: tensor[row] for name, tensor in side.items() if not name.endswith("rois")}
-            for side in (self._borders, self._other)
+            for side in (self._borders, self._other, self._on_its_boxes)
         )
         size, config = self._feeds[names.IMAGES].shape[1:3], self._model.config
         scale = np.tile(np.array(size, np.float32), 2)  # decisions are explained relative to the input
@@ -118,9 +126,9 @@ class Difference:
             )
         reasons: list[list[str]] = []
         if not rows.scores_within:
-            reasons.append(_explain_scores(rows) or explain_scores(model, other))
+            reasons.append(_explain_scores(rows) or explain_scores(model, other, on_its_boxes))
         if not rows.masks_within:
-            reasons.append(explain_masks(model, other, size, config.model.roi_level))
+            reasons.append(explain_masks(model, other, on_its_boxes, size, config.model.roi_level))
         if rows.unmatched or rows.swapped:
             levels = [level.numpy() for level in model_anchors(tf.constant(size), config.model)]
             anchors = np.concatenate(levels) / (scale if continuous else 1)

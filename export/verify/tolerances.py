@@ -30,6 +30,7 @@ SOURCE_BOX = 0.1  # image pixels
 SOURCE_MARGIN = 1e-3  # of scores, and of what a decision depends on
 SOURCE_MASK = 1e-3  # of the mask's area
 SOURCE_MASK_PIXELS = 2  # of any mask
+SOURCE_MASK_NEAR = 0.05  # of its area, where probabilities are near 0.5; correct masks differed by up to 0.01
 SOURCE_NEAR = (
     0.02  # of the rows of both may be without counterpart, if their scores are below 0.5 or a decision is near
 )

@@ -61,7 +61,7 @@ def test_equal_runs_have_no_decision():
     assert rows_of(proposal_run([0, 1, 2, 3]), proposal_run([0, 1, 2, 3])) == []
     run = detection_run(APART[:3], [0.9, 0.8, 0.7], [1, 2, 1])
     assert rows_of(run, run) == []
-    assert explain_masks(run, run, IMAGE_SIZE) == []
+    assert explain_masks(run, run, run, IMAGE_SIZE) == []
 
 
 def test_other_proposals_without_a_near_decision_are_not_explained():
@@ -100,7 +100,7 @@ def test_the_decision_is_told_with_its_numbers():
     other = {name: np.array(value) for name, value in run.items()}
     other["detected_boxes"][1, 3] += 2.0**-18
     other["masks"][1, 3, 0] += 0.125
-    assert explain_masks(run, other, IMAGE_SIZE) == [
+    assert explain_masks(run, other, other, IMAGE_SIZE) == [
         "mask head: the mask of row 1 differs by 1.2e-01, its box by 3.8e-06 of the picture"
     ]
 
@@ -111,9 +111,9 @@ def test_a_mask_as_far_off_as_is_allowed_needs_no_reason():
     other = {name: np.array(value) for name, value in reference.items()}
     other["detected_boxes"][0, 0] += NEAR
     other["masks"][0, 1, 1] = np.float32(MASKS.bound)
-    assert explain_masks(reference, other, IMAGE_SIZE) == []
+    assert explain_masks(reference, other, other, IMAGE_SIZE) == []
     other["masks"][0, 1, 1] = np.nextafter(np.float32(MASKS.bound), np.float32(1))
-    assert len(explain_masks(reference, other, IMAGE_SIZE)) == 1
+    assert len(explain_masks(reference, other, other, IMAGE_SIZE)) == 1
 
 
 def test_no_anchor_is_cut_where_all_enter():
@@ -244,7 +244,7 @@ def box_of_level(level):
 @pytest.mark.parametrize(("distance", "named"), [(NEAR, True), (FAR, False)], ids=["near", "far"])
 def test_box_between_two_levels(distance, named, sign, border):
     run = detection_run(box_of_level(border + sign * distance), [0.9], [1])
-    reasons = explain_masks(run, run, IMAGE_SIZE)
+    reasons = explain_masks(run, run, run, IMAGE_SIZE)
     assert any("octaves from the border of two levels" in reason for reason in reasons) is named
     assert bool(reasons) is named
 
@@ -252,58 +252,83 @@ def test_box_between_two_levels(distance, named, sign, border):
 @pytest.mark.parametrize("level", [1.5, 2.0, 3.0, 4.0, 5.0, 5.5])
 def test_box_where_no_two_levels_meet(level):
     run = detection_run(box_of_level(level), [0.9], [1])
-    assert explain_masks(run, run, IMAGE_SIZE) == []
+    assert explain_masks(run, run, run, IMAGE_SIZE) == []
 
 
 def test_box_without_area_lies_on_one_level():
     run = detection_run(np.zeros((1, 4), np.float32), [0.9], [1])
-    assert explain_masks(run, run, IMAGE_SIZE) == []
+    assert explain_masks(run, run, run, IMAGE_SIZE) == []
 
 
 @pytest.mark.parametrize(
-    ("box", "mask", "named"),
+    ("box", "mask", "left", "named"),
     [
-        (NEAR, 2 * MASKS.bound, True),
-        (FAR, 2 * MASKS.bound, False),
-        (0.0, 2 * MASKS.bound, False),
-        (NEAR, 0.5 * MASKS.bound, False),
+        (NEAR, 2 * MASKS.bound, 0.0, True),
+        (0.0, 2 * MASKS.bound, 0.0, True),  # clipped on all sides
+        (FAR, 2 * MASKS.bound, 0.0, False),
+        (NEAR, 2 * MASKS.bound, 1.5 * MASKS.bound, False),
+        (NEAR, 0.5, 2 * MASKS.bound, False),
+        (NEAR, 2 * MASKS.bound, np.nan, False),
+        (NEAR, 0.5 * MASKS.bound, 0.0, False),
     ],
-    ids=["near", "far", "equal boxes", "equal masks"],
+    ids=["near", "clipped", "far", "another cause", "mostly the box", "not a number", "equal masks"],
 )
-def test_amplified_mask(box, mask, named):
+def test_amplified_mask(box, mask, left, named):
+    """`left` is what remains of the difference if the model takes the artifact's boxes."""
     boxes = np.float32([[0, 0, 0.1, 0.1], [0.0, 0.0, 0.4, 0.3]])
     reference = detection_run(boxes, [0.9, 0.8], [1, 1])
     other = {name: np.array(value) for name, value in reference.items()}
     other["detected_boxes"][1, 0] += box
     other["masks"][1, 2, 3] += mask
-    reasons = explain_masks(reference, other, IMAGE_SIZE)
+    on_its_boxes = {"masks": other["masks"].copy()}
+    on_its_boxes["masks"][1, 2, 3] += left
+    reasons = explain_masks(reference, other, on_its_boxes, IMAGE_SIZE)
     assert any(reason.startswith("mask head: the mask of row 1 differs") for reason in reasons) is named
     assert bool(reasons) is named
 
 
 @pytest.mark.parametrize(
-    ("box", "score", "named"),
+    ("box", "score", "left", "named"),
     [
-        (NEAR, 1e-4, True),
-        (NEAR, 2e-5, False),  # the head rounds as much on equal crops
-        (0, 1e-4, False),
-        (5e-5, 1e-4, False),  # farther than rounding moves a box
+        (NEAR, 1e-4, 0, True),
+        (0, 1e-4, 0, True),  # clipped on all sides: only the proposal shows that it moved
+        (NEAR, 1e-4, 2e-5, True),  # the head rounds as much on equal crops
+        (NEAR, 2e-5, 0, False),
+        (NEAR, 1e-4, 5e-5, False),  # the boxes are not the whole reason
+        (NEAR, -0.4, -0.4, False),
+        (NEAR, 1e-4, np.nan, False),
+        (5e-5, 1e-4, 0, False),  # farther than rounding moves a box
     ],
 )
-def test_amplified_scores(box, score, named):
-    reference = detection_run(np.float32([[0, 0, 0.1, 0.1], [0.0, 0.0, 0.4, 0.3]]), [0.9, 0.8], [1, 1])
+def test_amplified_scores(box, score, left, named):
+    """`left` is what remains of the difference if the model takes the artifact's proposals."""
+    probs = np.float32([[0.04, 0.9, 0.06], [0.15, 0.8, 0.05], [1, 0, 0]])
+    reference = detection_run(np.float32([[0, 0, 0.1, 0.1], [0.0, 0.0, 0.4, 0.3]]), [0.9, 0.8], [1, 1], probs)
     other = {name: np.array(value) for name, value in reference.items()}
     other["detected_boxes"][1, 0] += np.float32(box)
     other["scores"][1] += np.float32(score)
-    reasons = explain_scores(reference, other)
+    other["class_probs"][1, 1] = other["scores"][1]
+    on_its_boxes = {"class_probs": other["class_probs"].copy()}
+    on_its_boxes["class_probs"][1, 1] -= np.float32(left)
+    reasons = explain_scores(reference, other, on_its_boxes)
     assert [reason.startswith("box head: the score of row 1 differs by") for reason in reasons] == [True] * named
     if named:  # also where rows are in another order, but not where another score has no reason
         swapped = other | {name: other[name][[1, 0, 2, 3]] for name in ("detected_boxes", "scores", "class_ids")}
-        assert explain_scores(reference, swapped) == reasons
+        assert explain_scores(reference, swapped, on_its_boxes) == reasons
         other["scores"][0] += np.float32(score)
-        assert explain_scores(reference, other) == []
+        other["class_probs"][0, 1] = other["scores"][0]
+        assert explain_scores(reference, other, on_its_boxes) == []
+
+
+def test_proposals_of_equal_probability_must_all_be_explained():
+    """With scores of exactly 1, any of them may be the row's."""
+    boxes = np.float32([[0, 0, 0.1, 0.1]])
+    reference = detection_run(boxes, [1 - 1e-4], [1], [[1e-4, 1 - 1e-4], [0, 1]])
+    other = detection_run(boxes + np.float32(NEAR), [1], [1], [[0, 1], [0, 1]])
+    assert explain_scores(reference, other, other)
+    assert explain_scores(reference, other, reference) == []
 
 
 def test_no_detections_have_no_scores_to_explain():
     run = detection_run(np.zeros((0, 4), np.float32), [], [])
-    assert explain_scores(run, run) == []
+    assert explain_scores(run, run, run) == []

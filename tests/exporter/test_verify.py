@@ -17,14 +17,17 @@ from export.errors import ParityError
 from export.target import Target
 from export.verify.pictures import MAX_PICTURES, verification_pictures
 from export.verify.reference import Difference, Reference
+from export.verify.tolerances import STAGES
 from export.verify.verify import NOTHING_NEAR, compare_run, make_feeds
 from export.verify.written import stages_of
 from maskrcnn import demo_model
 from maskrcnn.configuration.model import Config
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
+from runtime.artifact import OUTPUT_NAMES
 from runtime.artifact_files.read import read_metadata
 from runtime.engines.choose import open_backend
+from runtime.engines.saved_model import FunctionStages
 from runtime.errors import ImageError, OutputError
 
 FACTS = {"name": "a checkpoint"}
@@ -111,6 +114,57 @@ def test_another_value_range_is_refused(onnx_artifact, demo):
     other = MaskRCNN(replace(demo.config, pixels=replace(demo.config.pixels, value_range=(0, 4095))))
     with pytest.raises(CheckpointMismatchError, match="they differ in pixels"):
         verify_artifact(onnx_artifact, other)
+
+
+# A steep head, which amplifies whatever reaches it
+
+
+@pytest.fixture(scope="module")
+def steep():
+    """A model with ten times its class logits, of which the last detection is undecided, and the demo image."""
+    model = demo_model()
+    pictures = verification_pictures(None, 3, model.config.resize)[:1]
+    feeds = make_feeds(pictures, (0.0, model.config.detection.nms_threshold))
+    reference = Reference(model)
+    found = {name: array[0] for name, array in reference.run(feeds)[1].items() if not name.endswith("rois")}
+    last = found["num_detections"] - 1
+    class_id, probs = found["class_ids"][last], found["class_probs"].astype(np.float64)
+    proposal = np.abs(probs[:, class_id] - found["scores"][last]).argmin()
+    for weight in model.weights:
+        if "mrcnn_class_logits" in weight.path:
+            value = weight.numpy() * np.float32(10)
+            if "bias" in weight.path:
+                value[0] += 10 * np.log(probs[proposal, class_id] / probs[proposal, 0]) - 1
+            weight.assign(value)
+    return reference, feeds, pictures
+
+
+def verified_with(steep, factor, part):
+    """Compare with an artifact of which some kernels are wrong by a factor."""
+    reference, feeds, pictures = steep
+    kernels = [weight for weight in reference.model.weights if "kernel" in weight.path and part(weight.path)]
+    before = [kernel.numpy() for kernel in kernels]
+    for kernel in kernels:
+        kernel.assign(kernel.numpy() * np.float32(factor))
+    artifact = FunctionStages(reference._function.get_concrete_function())  # its weights are now constants
+    for kernel, value in zip(kernels, before, strict=True):
+        kernel.assign(value)
+    (case,) = compare_run(reference, lambda given: artifact.run(given, OUTPUT_NAMES), artifact, feeds, "x", pictures)
+    return case
+
+
+def test_scores_that_only_boxes_moved_are_explained(steep):
+    case = verified_with(steep, 1 + 9e-5, lambda path: "rpn_bbox" in path)
+    assert case.scores > STAGES["class_probs"].bound
+    assert case.passed, case.objections
+    assert any(decision.startswith("box head: the score of row") for decision in case.decisions)
+
+
+def test_scores_that_wrong_features_moved_are_not_excused_by_a_moved_box(steep):
+    case = verified_with(steep, 1 + 9e-5, lambda path: any(f"fpn_p{level}" in path for level in range(2, 6)))
+    assert case.scores > STAGES["class_probs"].bound
+    assert not case.passed
+    assert case.objections == (NOTHING_NEAR,)
 
 
 # Outputs changed between the engine and the comparison

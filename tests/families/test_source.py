@@ -18,7 +18,7 @@ from export.publish import write_onnx
 from export.verify import source
 from export.verify.source import PYTHON, SourceRows, compare_image, compare_with_source
 from export.verify.source_worker import packed
-from export.verify.verdict import Verdict
+from export.verify.verdict import CaseResult, Verdict
 from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.checkpoints.families.family_file import read_family
 from maskrcnn.checkpoints.pytorch.torch_write import write_state
@@ -84,9 +84,19 @@ def test_masks_agree_but_for_two_pixels(pixels, passed):
 @pytest.mark.parametrize(("ours", "theirs"), [(0.5005, 0.4), (0.4995, 0.6), (0.502, 0.4), (0.498, 0.6)])
 def test_pixels_near_the_threshold_may_differ(ours, theirs):
     masks = np.repeat(OURS.mask_probabilities[None], 2, axis=0)
-    masks[:, 1, 10:20, 10:20] = np.float32([[[ours]], [[theirs]]])  # about 50 pixels
+    masks[:, 1, 10:15, 10:15] = np.float32([[[ours]], [[theirs]]])  # about 13 of 400 pixels
     ours_found, theirs_found = (replace(OURS, mask_probabilities=array) for array in masks)
     assert compared(rows(theirs_found), ours_found).passed == (abs(ours - 0.5) < 0.001)
+
+
+@pytest.mark.parametrize(("columns", "passed"), [(1, True), (2, False), (20, False)])  # 20 of 400 pixels each
+def test_only_few_pixels_near_the_threshold_may_differ(columns, passed):
+    ours = replace(OURS, mask_probabilities=np.full((3, 28, 28), 0.5005, np.float32))
+    theirs = rows(ours)
+    theirs.masks[1, :, 30 : 30 + columns] = False
+    case = compared(theirs, ours)
+    assert case.masks == pytest.approx(columns / 20)
+    assert (case.masks_within, case.passed) == (passed, passed)
 
 
 def test_a_sure_detection_must_be_found():
@@ -168,6 +178,15 @@ np.savez(folder / "found.npz", boxes0=np.float32([[5, 5, 25, 25], [30, 5, 50, 25
 """
 
 
+NOTHING = """
+images = len(np.load(folder / "images.npz").files)
+empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "class_ids": np.zeros(0)}
+empty["masks"] = np.zeros((0, 1), np.uint8)
+np.savez(folder / "found.npz", **{f"{name}{n}": array for n in range(images) for name, array in empty.items()})
+(folder / "facts.json").write_text(json.dumps({"package": "torchvision 9", "weights": "a copy"}))
+"""
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     """A checkpoint that torchvision could build: only its names and sizes are looked at here."""
@@ -203,6 +222,37 @@ def test_the_verdict_has_what_the_genuine_model_found(file, tmp_path, monkeypatc
     assert json.loads(json.dumps(found)) == found
     console.verdict_table(verdict(found))
     assert "torchvision 9 from image to masks (weights read by torch.load)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("found_here", [OURS[:0], OURS[[2]]], ids=["no rows", "no pair"])
+def test_nothing_to_compare_is_no_pass(file, tmp_path, monkeypatch, capsys, found_here):
+    found = compare(file, tmp_path, monkeypatch, NOTHING, lambda: [found_here])
+    assert (found["ran"], found["passed"]) == (True, None)
+    assert verdict(found).failures() == verdict({}).failures()
+    console.verdict_table(verdict(found))
+    assert "nothing was compared" in capsys.readouterr().out
+    compared = CaseResult("x.jpg", 3, 3, 0, 0, 0, passed=True)
+    assert replace(verdict(found), cases=[compared]).passed  # the Keras model is still a reference
+
+
+@pytest.mark.parametrize("answer", [GOOD, NOTHING, "sys.exit(3)"], ids=["compared", "nothing compared", "not run"])
+def test_inspect_says_what_came_of_the_source(file, tmp_path, monkeypatch, capsys, answer):
+    found = compare(file, tmp_path, monkeypatch, answer, lambda: [OURS if answer == GOOD else OURS[:0]])
+    packaged = read_metadata(Path(maskrcnn.__file__).with_name("demo.onnx"))
+    console.metadata(Path("x.onnx"), replace(packaged, verdict={**packaged.verdict, "source": found}), "")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  source "))
+    said = {GOOD: "passed: torchvision 9, 3 detections", NOTHING: "nothing was compared", "sys.exit(3)": "was not run"}
+    assert said[answer] in line
+    assert ("passed" in line) == (answer == GOOD)
+
+
+def test_a_mask_that_fails_is_said_to(file, tmp_path, monkeypatch):
+    faint = replace(OURS, mask_probabilities=np.full((3, 28, 28), 0.4995, np.float32))
+    found = compare(file, tmp_path, monkeypatch, GOOD, lambda: [faint])
+    assert (
+        "100.00% of a mask (0.1% may differ, or 5% where probabilities are within 0.001 of 0.5)"
+        in (verdict(found).failures()[0])
+    )
 
 
 def test_a_difference_fails_the_verdict(file, tmp_path, monkeypatch):
@@ -247,15 +297,6 @@ def test_a_network_that_the_package_does_not_build_is_not_run(file, monkeypatch)
 def test_what_goes_wrong_in_the_process_is_an_error(file, tmp_path, monkeypatch, body, problem):
     with pytest.raises(SourceError, match=problem):
         compare(file, tmp_path, monkeypatch, body)
-
-
-NOTHING = """
-images = len(np.load(folder / "images.npz").files)
-empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "class_ids": np.zeros(0)}
-empty["masks"] = np.zeros((0, 1), np.uint8)
-np.savez(folder / "found.npz", **{f"{name}{n}": array for n in range(images) for name, array in empty.items()})
-(folder / "facts.json").write_text(json.dumps({"package": "torchvision 9", "weights": "a copy"}))
-"""
 
 
 def test_an_artifact_without_a_verdict_is_compared(file, tmp_path, monkeypatch):
