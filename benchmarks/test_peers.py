@@ -1,7 +1,8 @@
 """ResNet-50-FPN at 1024 x 1024 on the CPU against named peers, all in turns in one process on the same threads.
 
 Every network has random weights that give 1000 proposals and 100 detections, which is asserted. "network" is from
-pixels to masks of 28 x 28; "picture to run lengths" from a JPEG file to COCO run lengths of full-size masks.
+pixels to masks of 28 x 28. "picture to run lengths" is from a JPEG file to COCO run lengths of full-size masks, with
+torchvision's model and our export of its state dict.
 Peers that are not installed are skipped by name. Rounds: MASKRCNN_BENCHMARK_ROUNDS.
 """
 
@@ -15,10 +16,11 @@ import pytest
 from benchmarks import ours, products
 from benchmarks.calibration import SCORE
 from benchmarks.flops import count_flops
-from benchmarks.turns import ROUNDS, Call, Replay, take_turns
+from benchmarks.turns import ROUNDS, Call, Clock, Replay, take_turns
 from export.convert import to_onnx_graph as onnx_convert
 from export.convert.to_onnx_graph import Converted
 from maskrcnn import MaskRCNN, load_checkpoint
+from runtime import Predictor
 from runtime.pictures.read import read_image
 
 if TYPE_CHECKING:
@@ -41,13 +43,7 @@ GARDEN, GARDEN_BATCHED = "Model Garden frozen", "Model Garden frozen, TensorFlow
 LOWER = {precision: f"ours, ONNX Runtime {precision}" for precision in ours.LOWER}
 
 OPENVINOS = (OPENVINO, OPENVINO_BF16, OPENVINO_INT8)
-EVERY_ENGINE = (ORT, *LOWER.values(), *OPENVINOS)
 TORCHES = (TORCH_EAGER, TORCH_BF16, TORCH_COMPILED, TORCH_COMPILED_BF16)
-
-
-def same_weights(name: str) -> str:
-    """The name of one of our cases with torchvision's weights instead of our own."""
-    return name.replace("ours", "ours, torchvision's weights")
 
 
 # What a case needs beside our own dependencies: the module, and what to install.
@@ -61,8 +57,7 @@ CASES = [
     *[(NETWORK, name) for name in (ORT, ORT_FEW, ORT_CONVERTED, *LOWER.values(), *OPENVINOS)],
     *[(NETWORK, name) for name in (SAVEDMODEL, FUNCTION, KERAS)],
     *[(NETWORK, name) for name in (TORCH_ORT, TORCH_OPENVINO, TORCH_OPENVINO_F32, *TORCHES, GARDEN_BATCHED, GARDEN)],
-    *[(PICTURE, name) for name in EVERY_ENGINE],
-    *[(PICTURE, same_weights(name)) for name in EVERY_ENGINE],
+    *[(PICTURE, name) for name in (ORT, *LOWER.values(), *OPENVINOS)],
     *[(PICTURE, name) for name in (TORCH_ORT, TORCH_ORT_PASTED, *TORCHES)],
     *[(PRODUCT, name) for name in (products.NUMPY, products.ORT)],
 ]
@@ -76,6 +71,7 @@ class Case(NamedTuple):
 
 
 Cases = dict[tuple[str, str], Case]
+Engines = dict[str, tuple[Predictor, dict[str, float]]]
 
 
 def missing(name: str) -> str | None:
@@ -91,9 +87,10 @@ def checked(proposals: int, detections: int, wanted: int = DETECTIONS) -> dict[s
 
 def onnx_cases(model: MaskRCNN, picture: bytes, folder: Path, patch: pytest.MonkeyPatch) -> Cases:
     converted = onnx_convert.convert(model)
-    cases = engine_cases(model, converted, picture, folder)
+    engines = engines_of(model, converted, picture, folder)
+    feeds = ours.feeds_of(engines[ORT][0], picture)
+    cases = {(NETWORK, name): Case(ours.run_call(engine, feeds), facts) for name, (engine, facts) in engines.items()}
     predictor = ours.onnx_predictor(model, converted.artifact, folder / "few.onnx", converted.borders)
-    feeds = ours.feeds_of(predictor, picture)
     predictor.score_threshold = ours.threshold_for(predictor, feeds, FEW)
     cases[NETWORK, ORT_FEW] = Case(ours.run_call(predictor, feeds), {"detections": FEW})
     with patch.context() as patched:
@@ -103,8 +100,8 @@ def onnx_cases(model: MaskRCNN, picture: bytes, folder: Path, patch: pytest.Monk
     return cases
 
 
-def engine_cases(model: MaskRCNN, converted: Converted, picture: bytes, folder: Path) -> Cases:
-    """A model in every engine and precision for processors."""
+def engines_of(model: MaskRCNN, converted: Converted, picture: bytes, folder: Path) -> Engines:
+    """A model in every engine and precision for processors, and facts about each, by the name of its case."""
     path = folder / "fp32.onnx"
     predictor = ours.onnx_predictor(model, converted.artifact, path, converted.borders)
     feeds = ours.feeds_of(predictor, picture)
@@ -119,12 +116,10 @@ def engine_cases(model: MaskRCNN, converted: Converted, picture: bytes, folder: 
         predictors[OPENVINO] = ours.openvino_predictor(path)
         predictors[OPENVINO_BF16] = ours.openvino_predictor(path, precision="bf16")
         predictors[OPENVINO_INT8] = ours.openvino_predictor(folder / "int8.onnx")
-    cases = {}
-    for name, engine in predictors.items():
-        measured = checked(*ours.counts(engine, feeds)) | facts.get(name, {})
-        cases[NETWORK, name] = Case(ours.run_call(engine, feeds), measured)
-        cases[PICTURE, name] = Case(ours.picture_call(engine, picture), measured)
-    return cases
+    return {
+        name: (engine, checked(*ours.counts(engine, feeds)) | facts.get(name, {}))
+        for name, engine in predictors.items()
+    }
 
 
 def tensorflow_cases(model: MaskRCNN, picture: bytes, folder: Path) -> Cases:
@@ -138,7 +133,29 @@ def tensorflow_cases(model: MaskRCNN, picture: bytes, folder: Path) -> Cases:
     return {(NETWORK, name): Case(call, {"detections": found(call)}) for name, call in calls.items()}
 
 
-def torchvision_cases(picture: bytes, folder: Path) -> Cases:
+def torchvision_network_cases(picture: bytes, folder: Path) -> Cases:
+    from benchmarks.torchvision_peer import TorchvisionPeer  # noqa: PLC0415  (imports torchvision)
+
+    peer = TorchvisionPeer(picture, CLASSES)
+    facts = checked(peer.proposals, peer.detections)
+    path = folder / "torchvision.onnx"
+    peer.export(path, pasted=False)
+    flops = {"GFLOP": sum(count_flops(onnx.load(path), peer.feeds).values()) / 1e9}
+    cases = {(NETWORK, TORCH_ORT): Case(peer.onnx_runtime_network(path), facts | flops)}
+    if missing(OPENVINO) is None:
+        cases[NETWORK, TORCH_OPENVINO] = Case(peer.openvino_network(path, None), facts)
+        cases[NETWORK, TORCH_OPENVINO_F32] = Case(peer.openvino_network(path, "f32"), facts)
+    return cases | {(NETWORK, name): Case(call, facts) for name, call in torch_calls(peer, peer.network).items()}
+
+
+def torch_calls(peer: "TorchvisionPeer", call: Call) -> dict[str, Call]:
+    """A call of the peer in PyTorch: as it comes, under autocast, and with the backbone compiled."""
+    compiled = peer.with_compiled_backbone(call)
+    return dict(zip(TORCHES, (call, peer.in_bfloat16(call), compiled, peer.in_bfloat16(compiled)), strict=True))
+
+
+def picture_cases(picture: bytes, folder: Path) -> Cases:
+    """Torchvision, and our export of its state dict."""
     from benchmarks.torchvision_peer import TorchvisionPeer  # noqa: PLC0415  (imports torchvision)
 
     peer = TorchvisionPeer(picture, CLASSES)
@@ -146,31 +163,18 @@ def torchvision_cases(picture: bytes, folder: Path) -> Cases:
     plain, pasted = folder / "torchvision.onnx", folder / "torchvision-pasted.onnx"
     peer.export(plain, pasted=False)
     peer.export(pasted, pasted=True)
-    flops = {"GFLOP": sum(count_flops(onnx.load(plain), peer.feeds).values()) / 1e9}
-    cases = {
-        (NETWORK, TORCH_ORT): Case(peer.onnx_runtime_network(plain), facts | flops),
-        (PICTURE, TORCH_ORT): Case(peer.onnx_runtime_run_lengths(plain, pasted=False), facts),
-        (PICTURE, TORCH_ORT_PASTED): Case(peer.onnx_runtime_run_lengths(pasted, pasted=True), facts),
-    }
-    for group, call in ((NETWORK, peer.network), (PICTURE, peer.run_lengths)):
-        compiled = peer.with_compiled_backbone(call)
-        calls = (call, peer.in_bfloat16(call), compiled, peer.in_bfloat16(compiled))
-        cases |= {(group, name): Case(one, facts) for name, one in zip(TORCHES, calls, strict=True)}
-    if missing(OPENVINO) is None:
-        cases[NETWORK, TORCH_OPENVINO] = Case(peer.openvino_network(plain, None), facts)
-        cases[NETWORK, TORCH_OPENVINO_F32] = Case(peer.openvino_network(plain, "f32"), facts)
-    return cases | same_weights_cases(peer, picture, folder)
-
-
-def same_weights_cases(peer: "TorchvisionPeer", picture: bytes, folder: Path) -> Cases:
-    """Our export of torchvision's state dict, from picture to run lengths."""
-    folder = folder / "same weights"
-    folder.mkdir()
-    peer.save(folder / "torchvision.pth")
+    weights = folder / "torchvision.pth"
+    peer.save(weights)
     settings = [f"resize.{name}={ours.SIDE}" for name in ("short_side", "long_side")]
-    model, _ = load_checkpoint(folder / "torchvision.pth", settings=[*settings, f"detection.min_score={SCORE}"])
-    cases = engine_cases(model, onnx_convert.convert(model), picture, folder)
-    return {(PICTURE, same_weights(name)): case for (group, name), case in cases.items() if group == PICTURE}
+    model, _ = load_checkpoint(weights, settings=[*settings, f"detection.min_score={SCORE}"])
+    engines = engines_of(model, onnx_convert.convert(model), picture, folder)
+    calls = {name: Case(ours.picture_call(engine, picture), counted) for name, (engine, counted) in engines.items()}
+    calls |= {
+        TORCH_ORT: Case(peer.onnx_runtime_run_lengths(plain, pasted=False), facts),
+        TORCH_ORT_PASTED: Case(peer.onnx_runtime_run_lengths(pasted, pasted=True), facts),
+    }
+    calls |= {name: Case(call, facts) for name, call in torch_calls(peer, peer.run_lengths).items()}
+    return {(PICTURE, name): case for name, case in calls.items()}
 
 
 def garden_cases(model: MaskRCNN, picture: bytes) -> Cases:
@@ -190,18 +194,31 @@ def found(call: Call) -> int:
 
 
 @pytest.fixture(scope="module")
-def turns(tmp_path_factory):
-    """Clocks and facts of every case that can run."""
-    folder, picture = tmp_path_factory.mktemp("peers"), ours.jpeg()
+def network_turns(tmp_path_factory):
+    """Clocks and facts of every case that can run, without pictures' files."""
+    folder, picture = tmp_path_factory.mktemp("networks"), ours.jpeg()
     names = ("BG", *(f"class {number}" for number in range(1, CLASSES)))
     model = ours.network(backbone="resnet50", rpn_channels=256, class_names=names)
     with pytest.MonkeyPatch.context() as patch:
         cases = onnx_cases(model, picture, folder, patch)
     cases |= tensorflow_cases(model, picture, folder)
-    cases |= torchvision_cases(picture, folder) if missing(TORCH_EAGER) is None else {}
+    cases |= torchvision_network_cases(picture, folder) if missing(TORCH_EAGER) is None else {}
     cases |= garden_cases(model, picture) if missing(GARDEN) is None else {}
     cases |= {(PRODUCT, name): Case(call, {"GFLOP": products.GFLOP}) for name, call in products.product_calls().items()}
+    return timed(cases)
+
+
+@pytest.fixture(scope="module")
+def picture_turns(tmp_path_factory):
+    """Clocks and facts of the cases that begin with a file, in turns of their own: all at once need too much memory."""
+    return timed(picture_cases(ours.jpeg(), tmp_path_factory.mktemp("pictures")))
+
+
+def timed(cases: Cases) -> dict[tuple[str, str], tuple[Clock, dict[str, float]]]:
+    """Take turns, and leave the memory to the next ones."""
     clocks = take_turns({key: case.call for key, case in cases.items()}, ROUNDS)
+    for clock in clocks.values():
+        clock.release()
     return {key: (clocks[key], case.facts) for key, case in cases.items()}
 
 
@@ -209,9 +226,10 @@ def turns(tmp_path_factory):
 @pytest.mark.benchmark(timer=REPLAY.timer)
 @pytest.mark.parametrize(("group", "name"), CASES)
 def test_case(benchmark, group, name, request):
-    if (package := missing(name)) is not None:
+    if (package := missing(name) or (group == PICTURE and missing(TORCH_EAGER))) is not None:
         pytest.skip(f"{package} is not installed: see benchmarks/README.md")
-    clock, facts = request.getfixturevalue("turns")[group, name]  # after the skip: it takes minutes
+    turns = "picture_turns" if group == PICTURE else "network_turns"
+    clock, facts = request.getfixturevalue(turns)[group, name]  # after the skip: it takes minutes
     benchmark.group = f"ResNet-50, 1024 x 1024: {group}"
     benchmark.extra_info |= {"case": name} | facts
     REPLAY.report(benchmark, clock)

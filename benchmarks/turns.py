@@ -34,6 +34,10 @@ class Clock:
         self.wall.append(time.perf_counter() - wall)
         self.cpu.append(time.process_time() - cpu)
 
+    def release(self) -> None:
+        """Forget the call, and with it the network and the memory that it holds."""
+        self.call = lambda: None
+
 
 def take_turns(calls: Mapping[Name, Call], rounds: int) -> dict[Name, Clock]:
     """Time each call once per round, in their order, after rounds that do not count.
