@@ -13,7 +13,9 @@ from runtime.artifact import GRAPH_SHA256
 from runtime.artifact_files.read import graph_digest, judgement_path, require_judged
 from runtime.errors import ArtifactVerdictError, DeviceError
 
-library = pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed")
+library = pytest.importorskip(
+    "runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError
+)
 from runtime.engines.openvino import devices  # noqa: E402
 from runtime.engines.openvino.bfloat16 import compute_in_bfloat16  # noqa: E402
 from runtime.engines.openvino.read import read_model  # noqa: E402
