@@ -52,7 +52,8 @@ def group_chart(group: Group, floor: float | None = None) -> str:
     rows = group.rows
     unit, size = unit_of(max(row.median for row in rows))
     with mpl.rc_context(_STYLE):
-        figure = Figure((6.4, 1.1 + 0.27 * len(rows)), layout="constrained")
+        longest = max(len(row.name) for row in rows)  # its label leaves room for title and setting beside it
+        figure = Figure((6.4 + 0.08 * max(0, longest - 30), 1.1 + 0.27 * len(rows)), layout="constrained")
         axes = figure.add_subplot(xlabel=f"{unit} ({group.setting})", title=group.name)
         for place, row in enumerate(rows):
             whisker = {"xerr": row.spread / size / 2, "ecolor": _INK[0], "error_kw": {"linewidth": 0.8}}
