@@ -226,7 +226,7 @@ def timed(cases: Cases) -> dict[tuple[str, str], tuple[Clock, dict[str, float]]]
 @pytest.mark.benchmark(timer=REPLAY.timer)
 @pytest.mark.parametrize(("group", "name"), CASES)
 def test_case(benchmark, group, name, request):
-    if (package := missing(name) or (group == PICTURE and missing(TORCH_EAGER))) is not None:
+    if package := missing(name) or (missing(TORCH_EAGER) if group == PICTURE else None):
         pytest.skip(f"{package} is not installed: see benchmarks/README.md")
     turns = "picture_turns" if group == PICTURE else "network_turns"
     clock, facts = request.getfixturevalue(turns)[group, name]  # after the skip: it takes minutes
