@@ -74,11 +74,9 @@ def _rows(entry: Mapping[str, Any]) -> Iterator[Row]:
             yield Row(name.replace("_", " "), seconds, 0.0, {}, _kind(name))
     else:
         name = facts.get("case") or entry["name"].removeprefix("test_").replace("_", " ")
-        yield Row(name, stats["median"], stats["iqr"], facts, _kind(facts.get("case") or entry["name"]))
+        yield Row(name, stats["median"], stats["iqr"], facts, _kind(entry["name"] + name))
 
 
 def _kind(name: str) -> str:
     name = name.lower().replace("model garden", "garden")
-    if name.startswith("ours"):  # such as ours with torchvision's weights
-        return "ours"
     return _PRODUCT if _PRODUCT in name else "other" if any(word in name for word in _OTHERS) else "ours"

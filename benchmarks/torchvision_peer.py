@@ -24,7 +24,6 @@ from torchvision.transforms.functional import to_tensor
 
 from benchmarks import calibration
 from benchmarks.turns import THREADS, Call
-from runtime.engines.openvino.library import openvino
 
 _OPSET = 17
 _IMAGE = "image"
@@ -141,6 +140,8 @@ class TorchvisionPeer:
 
     def openvino_network(self, path: Path, hint: str | None) -> Call:
         """Its graph in OpenVINO, on the decoded picture, with a precision hint, or with the default of the engine."""
+        from runtime.engines.openvino.library import openvino  # noqa: PLC0415  (not installed everywhere)
+
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": THREADS}
         if hint is not None:
             settings["INFERENCE_PRECISION_HINT"] = hint

@@ -23,7 +23,7 @@ from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.data.records import Dataset, require_objects
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from runtime.artifact import GRAPH_SHA256
-from runtime.artifact_files.read import graph_digest, judgement_path
+from runtime.artifact_files.read import graph_digest, judgement_path, recorded_digest, require_same
 from runtime.atomic import atomic_write, check_output
 from runtime.engines.options import EngineOptions
 from runtime.engines.versions import engine_of
@@ -63,7 +63,7 @@ def verify_precision(
         ConversionError: There are fewer than 6 images, nothing is detected on them, or in float32 the artifact finds
             no more of the objects than `max_drop` allows to lose.
         DatasetError: The annotations have no objects.
-        ArtifactError: The artifact cannot be used, or is not proven to equal its model.
+        ArtifactError: The artifact cannot be used, is not proven to equal its model, or was replaced meanwhile.
         DeviceError: The device cannot compute the artifact in this precision.
         EngineError: A run failed.
         ImageError: An image cannot be used.
@@ -76,6 +76,7 @@ def verify_precision(
     check_coco(MAX_DETECTIONS)
     judged = _judged(images)
     whole = Predictor(path, device)
+    digest = recorded_digest(path)
     lowest = max(whole.metadata.lowest_score, min(EVALUATION_SCORE_THRESHOLD, whole.score_threshold))
     lower = Predictor(
         path,
@@ -98,6 +99,7 @@ def verify_precision(
     gate = replace(gate, left_in_float=("everything but convolutions, matrix products and what is between them",))
     if not gate.passed:
         raise PrecisionError(gate)
+    require_same(path, digest)
     package, version = engine_of("onnx", lower.device)
     record = {**gate.to_dict(), "engine": f"{package} {version} on {lower.device}", GRAPH_SHA256: graph_digest(path)}
     with atomic_write(beside, overwrite=overwrite) as temporary:

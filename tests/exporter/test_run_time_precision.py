@@ -18,13 +18,16 @@ from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.synthetic.shapes import write_shapes
 from maskrcnn.evaluation.coco_ap import CocoSummary
 from runtime import EngineOptions, Predictor
+from runtime.artifact_files.onnx_file import read_model, seal
 from runtime.artifact_files.read import graph_digest, judgement_path, read_metadata
 from runtime.artifact_files.savedmodel_folder import seal_folder
 from runtime.detections import Detections
 from runtime.engines.outputs import NotFiniteError
-from runtime.errors import EngineError, ImageError, InputError, OutOfMemoryError
+from runtime.errors import ArtifactError, EngineError, ImageError, InputError, OutOfMemoryError
 
-library = pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed")
+library = pytest.importorskip(
+    "runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError
+)
 CAPABILITIES = library.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bfloat16 = pytest.mark.skipif("BF16" not in CAPABILITIES, reason="the processor has no bfloat16")
 JUDGE = ("--device", "openvino", "--precision", "bf16")
@@ -68,6 +71,19 @@ def test_an_accepted_precision_is_recorded_beside_the_artifact(artifact, shapes,
     inspected = CliRunner().invoke(app, ["inspect", str(artifact)]).output
     assert "bf16        accepted: see demo.onnx.bf16.verdict.json" in inspected
     assert "already exists" in verify(6, artifact, *JUDGE, *images)
+
+
+@needs_bfloat16
+def test_an_artifact_that_is_replaced_while_it_is_judged_is_not_recorded(artifact, shapes):
+    other = seal(read_model(artifact), replace(read_metadata(artifact), name="other").to_json())
+
+    def export(step):
+        if step.startswith("bf16"):
+            artifact.write_bytes(other)
+
+    with pytest.raises(ArtifactError, match="is no longer the artifact that was opened"):
+        run_time.verify_precision(artifact, "bf16", open_dataset(shapes), progress=export)
+    assert not judgement_path(artifact, "bf16").exists()
 
 
 @needs_bfloat16

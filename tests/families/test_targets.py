@@ -174,7 +174,7 @@ def test_every_large_layer_becomes_one_of_8_bits(exported, tmp_path):
 
 @pytest.mark.parametrize("engine", ["cpu", "cuda"])
 def test_openvino_finds_the_same(exported, family, engine):
-    pytest.importorskip("openvino", reason="openvino is not installed: pip install --group dev")
+    pytest.importorskip("runtime.engines.openvino.library", reason="openvino is not installed", exc_type=ImportError)
     path = exported(family, engine)
     with Predictor(path, "cpu") as here, Predictor(path, "openvino") as there:
         compared = compare_rows(*(rows(each, SIZES[0]) for each in (here, there)))
