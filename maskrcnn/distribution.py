@@ -20,14 +20,18 @@ EXTRAS = {
     "onnxruntime": ("onnx", "predict", "export"),
     "openvino": ("openvino",),
     "packaging": _COMMAND_LINE,
+    "prometheus_client": ("serve",),
     "pycocotools": ("train", "inspect"),
+    "ray": ("batch",),
     "rich": _COMMAND_LINE,
     "safetensors": _TENSORFLOW,
+    "starlette": ("serve",),
     "supervision": ("supervision",),
     "tensorboard": ("train", "inspect"),
     "tensorflow": _TENSORFLOW,
     "tf2onnx": ("export",),
     "typer": _COMMAND_LINE,
+    "uvicorn": ("serve",),
     "yaml": _TENSORFLOW,
 }
 

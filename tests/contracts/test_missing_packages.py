@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 MISSING = 3
 # Import names that differ from the distribution, and packages that come with another one.
-IMPORTED_AS = {"onnxruntime-gpu": "onnxruntime", "pyyaml": "yaml"}
+IMPORTED_AS = {"onnxruntime-gpu": "onnxruntime", "prometheus-client": "prometheus_client", "pyyaml": "yaml"}
 COMES_WITH = {"rich": "typer"}
 
 
