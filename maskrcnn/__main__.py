@@ -16,8 +16,8 @@ def _start() -> None:
     except ModuleNotFoundError as error:
         from maskrcnn.distribution import missing_package  # noqa: PLC0415
 
-        command = "".join(sys.argv[1:2])
-        missing = missing_package(error, command if command in ("predict", "inspect") else "train", "maskrcnn")
+        extra = {"predict": "predict", "serve": "predict", "inspect": "inspect"}.get("".join(sys.argv[1:2]), "train")
+        missing = missing_package(error, extra, "maskrcnn")
         if missing is None:
             raise
         sys.stderr.write(f"error: {missing}\n")

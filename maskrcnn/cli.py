@@ -12,6 +12,7 @@ from maskrcnn.commands import config, data, weights
 from maskrcnn.commands.evaluate import evaluate
 from maskrcnn.commands.inspect import inspect
 from maskrcnn.commands.predict import predict
+from maskrcnn.commands.serve import serve
 from maskrcnn.commands.shared import Version
 from maskrcnn.commands.train import train
 
@@ -20,10 +21,10 @@ app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_compl
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Train, evaluate, run and inspect a Mask R-CNN."""
+    """Train, evaluate, run, serve and inspect a Mask R-CNN."""
 
 
-for _command in (train, evaluate, predict, inspect):
+for _command in (train, evaluate, predict, serve, inspect):
     app.command()(_command)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

@@ -1,0 +1,77 @@
+"""uvicorn around the application: one socket, one line when it is open, and an end that answers what is in hand."""
+
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from maskrcnn.errors import ArgumentError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind a socket; port 0 takes a free one.
+
+    Raises:
+        ArgumentError: The address cannot be used.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        bound = socket.socket(family, kind)
+    except OSError as error:
+        raise ArgumentError(f"--host {host}: {error.strerror}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ArgumentError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
+    return bound
+
+
+def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -> None:
+    """Serve the application until SIGTERM or Ctrl-C; return when all requests in hand are answered.
+
+    Args:
+        app: Of `build_app`.
+        bound: A socket, which is closed in the end.
+        opened: Is told the URL when requests are answered.
+    """
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",  # malformed requests are the client's fault
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(app.state.service.options.timeout) + 5,
+    )
+    server = _Server(config, bound, opened)
+    # uvicorn raises the signal again when it has ended: then it asks for an end that there has been already.
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        server.run([bound])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, bound: socket.socket, opened: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._bound, self._opened = bound, opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self._bound.getsockname()[:2]
+        self._opened(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.service.batcher.draining = True
+        super().handle_exit(sig, frame)
