@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 from functools import cache
 from importlib import import_module, metadata
@@ -34,6 +35,16 @@ _LONGEST = (
     "test_train.py",
     "test_saved_model.py",
     "test_predictor.py",
+)
+# Of Chromium, without what asks for addresses of its own.
+_BROWSER_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 # A demo artifact exported elsewhere, for an environment without TensorFlow.
 _DEMO_ONNX = os.environ.get("MASKRCNN_DEMO_ONNX")
@@ -126,6 +137,43 @@ def collect():
     gc.freeze()
     yield gc.collect
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium: Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM."""
+    chromium = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no browser: install chromium, or name one in MASKRCNN_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Function that opens a page; `complaints` has its console messages, `requests` the addresses that it asks for."""
+    opened = []
+
+    def open_page(address, size=(1400, 900), scheme="light"):
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        opened.append(context)
+        page = context.new_page()
+        page.complaints, page.requests = [], []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(address)
+        page.wait_for_load_state()
+        return page
+
+    yield open_page
+    for context in opened:
+        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import numpy as np
 
 from tools.environments import ROOT, new_environment, run
 
-_KINDS = {".py", ".typed", ".json", ".jinja", ".css", ".js", ".h5", ".onnx", ".jpg"}  # of files in the packages
+_KINDS = {".py", ".typed", ".json", ".jinja", ".html", ".css", ".js", ".h5", ".onnx", ".jpg"}  # in the packages
 _METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
 _NOT_FOR_ONNX = {"tensorflow", "keras", "h5py", "onnx", "tf2onnx", "typer"}  # what other extras bring
 _PIXELS, _SCORE = 0.01, 0.001  # largest differences between the two environments

@@ -1,61 +1,16 @@
-"""The page in a real browser: no errors, nothing loaded, and all controls work.
-
-Needs Chromium (Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM).
-"""
+"""The page in a real browser: no errors, nothing loaded, and all controls work."""
 
 import json
-import os
-import shutil
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
-CHROMIUM = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("no browser: install chromium, or name one in MASKRCNN_CHROMIUM", allow_module_level=True)
-
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SIZES = [(1400, 900), (420, 860)]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
-
-
 @pytest.fixture
-def visit(browser):
-    """Open a page; `complaints` has the console messages, `requests` the addresses that the page asks for."""
-    opened = []
-
-    def go(folder, size=SIZES[0], scheme="light"):
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-        opened.append(context)
-        page = context.new_page()
-        page.complaints, page.requests = [], []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto((folder / "index.html").as_uri())
-        page.wait_for_load_state()
-        return page
-
-    yield go
-    for context in opened:
-        context.close()
+def visit(open_page):
+    return lambda folder, *how: open_page((folder / "index.html").as_uri(), *how)
 
 
 def number(page, selector):
