@@ -13,6 +13,9 @@ from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
 from maskrcnn.runs.folder_lock import locked
 from maskrcnn.tensorflow_import import import_tensorflow
+from maskrcnn.training.cluster import TF_CONFIG, ClusterKind, join_cluster
+
+_MACHINES = "Several machines"
 
 
 def train(  # noqa: PLR0913  (one argument per option)
@@ -57,6 +60,15 @@ def train(  # noqa: PLR0913  (one argument per option)
     family: shared.PyTorchFamily = None,
     class_names: shared.ClassNames = None,
     resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder if there is one.")] = False,
+    cluster: Annotated[
+        ClusterKind | None,
+        Option(
+            metavar="auto",
+            help="Train together with the workers in TF_CONFIG, else with the other tasks of this Slurm job step.",
+            show_default="TF_CONFIG alone",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         Option(
@@ -91,7 +103,10 @@ def train(  # noqa: PLR0913  (one argument per option)
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
     with failures("train", "maskrcnn train"):
-        several = "TF_CONFIG" in os.environ  # then nothing is refused before they are connected, so that all hear of it
+        if cluster is not None:
+            join_cluster(os.environ)
+        several = bool(os.environ.get(TF_CONFIG))
+        # With several workers, nothing is refused before they are connected, so that all hear of it.
         if not several and output.is_dir():
             with locked(output, "train"):  # a folder in use is refused at once, not after the data is read
                 pass

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -18,13 +19,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from maskrcnn.distribution import NAME, own_version
 from maskrcnn.errors import ArgumentError
 from maskrcnn.serving.batcher import STAGES, Answer, Batcher
 from maskrcnn.serving.errors import BusyError, RequestError, message_of, status_of
+from maskrcnn.serving.metrics import Metrics
 from maskrcnn.serving.page import page_route
+from maskrcnn.serving.protocol import (
+    ERROR,
+    HEADER_LENGTH,
+    failed_tensors,
+    image_tensors,
+    read_request,
+    tensors,
+    write_response,
+)
+from runtime.artifact_files.read import recorded_digest
 from runtime.detections import Detections
 from runtime.engines.options import EngineOptions
+from runtime.errors import ImageError
+from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
+
+_VERSION = "1"  # of the model, of which there is one
+_READ = "maskrcnn.read"  # in the scope of a request whose body has arrived
+_PROBE_SIZE = (512, 640)  # sides that an artifact takes, too, that does not resize
+R = TypeVar("R")
 
 _logger = logging.getLogger(__name__)
 
@@ -38,10 +58,13 @@ class ServeOptions:
         threads: Threads that compute one operator, as in `runtime.EngineOptions`.
         max_body: Most bytes of the body of a request.
         max_waiting: Most images in hand; further ones are refused with status 503.
-        timeout: Seconds from the first byte of a request after which it is answered with status 504.
+        timeout: Seconds after which a request is answered with status 504.
         batch_size: Most images of one input size that run together; None: 1 on processors, 4 elsewhere.
         max_delay: Milliseconds that an image waits for others of its input size; None: 0 on processors, 5 elsewhere.
         partial: Answer requests with images that cannot be used, with an output `error`, instead of refusing them.
+
+    Raises:
+        ArgumentError: A number is too small, or not finite.
     """
 
     device: str = "auto"
@@ -54,34 +77,35 @@ class ServeOptions:
     partial: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("max_body", 1),
-            ("max_waiting", 1),
-            ("timeout", 0.001),
-            ("batch_size", 1),
-            ("max_delay", 0),
-        ):
+        least = {"max_body": 1, "max_waiting": 1, "timeout": 0.001, "batch_size": 1, "max_delay": 0}
+        for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise ArgumentError(f"{name} is {value!r}: expected a number of at least {least}")
+            if value is not None and not low <= value < float("inf"):
+                raise ArgumentError(f"{name} is {value!r}: expected a number of at least {low}")
 
 
 _DEFAULTS = ServeOptions()
 
 
 class Service:
-    """What the routes share: the predictor, its queue, and the limits. It is `app.state.service`."""
+    """What the routes share: the predictor, its queue, metrics and limits. It is `app.state.service`."""
 
     def __init__(self, model: str | Path, options: ServeOptions) -> None:
-        self.options = options
+        self.options, self.name = options, Path(model).stem
+        self._reading = 0  # bodies that arrive
         self.predictor = Predictor(model, options.device, engine=EngineOptions(threads=options.threads))
-        self.name = Path(model).stem
-        processor = self.predictor.device in ("cpu", "openvino")
-        batch_size = options.batch_size or (1 if processor else 4)
-        delay = (0.0 if processor else 5.0) if options.max_delay is None else options.max_delay
-        self.batcher = Batcher(self.predictor, batch_size, delay / 1000, options.max_waiting)
-        # Sides that an artifact takes, too, that does not resize.
-        self.batcher.warm_up(np.zeros((512, 640, self.predictor.metadata.image_channels), np.uint8))
+        self.digest = recorded_digest(self.predictor.path)
+        device = self.predictor.device
+        processor = device in ("cpu", "openvino")
+        self.metrics = Metrics(STAGES, {"model": self.name, "sha256": self.digest, "device": device})
+        self.batcher = Batcher(
+            self.predictor,
+            options.batch_size or (1 if processor else 4),
+            (0.0 if processor else 0.005) if options.max_delay is None else options.max_delay / 1000,
+            options.max_waiting,
+            self.metrics.ran,
+        )
+        self.batcher.warm_up(np.zeros((*_PROBE_SIZE, self.predictor.metadata.image_channels), np.uint8))
 
     def facts(self) -> dict[str, Any]:
         """Return what the page shows about the model, and the limits that it keeps."""
@@ -102,10 +126,10 @@ class Service:
         """Return the lowest score that a request asks for.
 
         Raises:
-            RequestError: It is no number of the range, or lower than the artifact's.
+            RequestError: It is no number of the range, or lower than the model's.
         """
         lowest = self.predictor.score_threshold
-        if value is None or lowest <= value <= 1:
+        if value is None or np.float32(lowest) <= value <= 1:  # what arrives as float32 may be a little lower
             return value
         raise RequestError(f"score_threshold: expected a number from {lowest:g}, that of the model, to 1")
 
@@ -113,10 +137,21 @@ class Service:
         """Return the body of a request; refuse it before it is read if there is no room, and once it is too large.
 
         Raises:
-            RequestError: It is too large.
+            RequestError: It is too large, or compressed.
             BusyError: There are too many images already.
         """
         self.batcher.require_room()
+        if self._reading >= self.options.max_waiting:
+            raise BusyError(f"{self._reading} requests are being read: try again later", 1)
+        self._reading += 1
+        try:
+            content = await self._read(request)
+        finally:
+            self._reading -= 1
+        request.scope[_READ] = True
+        return content
+
+    async def _read(self, request: Request) -> bytearray:
         most, content = self.options.max_body, bytearray()
         too_large = RequestError(f"the body has more than {most} bytes", 413)
         length = request.headers.get("content-length", "")
@@ -129,6 +164,25 @@ class Service:
                 raise too_large
             content += chunk
         return content
+
+    async def predict(
+        self, request: Request, images: Sequence[ImageSource], make: Callable[[Detections], R]
+    ) -> list[Answer[R]]:
+        """Predict the images of a request as `Batcher.predict` does, unless its client has gone, and observe it."""
+        work = asyncio.ensure_future(self.batcher.predict(images, make))
+        gone = asyncio.ensure_future(request.receive())  # after the body, the only message
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            answers = work.result()
+        finally:
+            work.cancel()
+            gone.cancel()
+        for answer in answers:
+            if not isinstance(answer.result, Exception):
+                self.metrics.took(answer.seconds)
+        return answers
 
 
 def build_app(model: str | Path, options: ServeOptions = _DEFAULTS) -> Starlette:
@@ -158,13 +212,25 @@ def build_app(model: str | Path, options: ServeOptions = _DEFAULTS) -> Starlette
         routes=[
             page_route(service.facts()),
             Route("/predict", _predict, methods=["POST"]),
+            Route("/metrics", _metrics),
+            Route("/v2", _server_metadata),
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", _ready),
+            *(
+                Route(f"/v2/models/{{model}}{version}{path}", endpoint, methods=[method])
+                for version in ("", "/versions/{version}")
+                for path, endpoint, method in (
+                    ("", _model_metadata, "GET"),
+                    ("/ready", _model_ready, "GET"),
+                    ("/infer", _infer, "POST"),
+                )
+            ),
         ],
         middleware=[Middleware(_Answers)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.service = service
     return app
 
@@ -182,21 +248,98 @@ async def _ready(request: Request) -> Response:
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
 
+async def _metrics(request: Request) -> Response:
+    service = _service(request)
+    return Response(service.metrics.text(service.batcher.waiting), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _server_metadata(_request: Request) -> Response:
+    return JSONResponse({"name": NAME, "version": own_version(), "extensions": ["binary_tensor_data"]})
+
+
+def _require_model(request: Request) -> Service:
+    """Return the service of the model that the path names.
+
+    Raises:
+        RequestError: It names another one.
+    """
+    service, named = _service(request), request.path_params
+    if named["model"] != service.name or named.get("version", _VERSION) != _VERSION:
+        raise RequestError(f"there is no such model: expected {service.name}, version {_VERSION}", 404)
+    return service
+
+
+async def _model_ready(request: Request) -> Response:
+    ready = _require_model(request).batcher.is_ready
+    return JSONResponse({"name": _service(request).name, "ready": ready}, 200 if ready else 503)
+
+
+async def _model_metadata(request: Request) -> Response:
+    service = _require_model(request)
+    predictor = service.predictor
+    return JSONResponse(
+        {
+            "name": service.name,
+            "versions": [_VERSION],
+            "platform": f"maskrcnn_{predictor.metadata.format}",
+            **tensors(partial=service.options.partial),
+            "parameters": {
+                "sha256": service.digest,
+                "device": predictor.device,
+                "score_threshold": predictor.score_threshold,
+                "class_names": list(predictor.class_names),
+            },
+        }
+    )
+
+
+async def _infer(request: Request) -> Response:
+    """Answer a request of the Open Inference Protocol."""
+    service = _require_model(request)
+    options = service.options
+    asked = read_request(
+        await service.body(request),
+        request.headers.get(HEADER_LENGTH),
+        most_images=options.max_waiting,
+        partial=options.partial,
+    )
+    threshold = service.threshold(asked.score_threshold)
+    answers = await service.predict(
+        request, asked.images, lambda found: image_tensors(found.filter(threshold), asked.outputs)
+    )
+    parts = []
+    for place, answer in enumerate(answers):
+        result = answer.result
+        if isinstance(result, ImageError):
+            if ERROR not in asked.outputs:
+                raise RequestError(f"images[{place}]: {result}")
+            result = failed_tensors(str(result))
+        if isinstance(result, Exception):
+            raise result
+        service.metrics.detected(len(result["scores"]))
+        parts.append(result)
+    head = {"model_name": service.name, "model_version": _VERSION}
+    body, headers = write_response(parts, asked.outputs, head if asked.id is None else head | {"id": asked.id})
+    return Response(body, headers=headers | _timing(answers))
+
+
 async def _predict(request: Request) -> Response:
     """Answer an image with the JSON of `Detections.to_json`."""
     service = _service(request)
     threshold = service.threshold(_number(request.query_params.get("score_threshold")))
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise RequestError("expected the image as the body, as of curl --data-binary @photo.jpg, and no form")
-    image = await service.body(request)
 
-    def make(found: Detections) -> bytes:
-        return found.filter(threshold).to_json().encode("utf-8", "backslashreplace")
+    def make(found: Detections) -> tuple[bytes, int]:
+        kept = found.filter(threshold)
+        return kept.to_json().encode("utf-8", "backslashreplace"), len(kept)
 
-    (answer,) = await service.batcher.predict([image], make)
+    (answer,) = await service.predict(request, [await service.body(request)], make)
     if isinstance(answer.result, Exception):
         raise answer.result
-    return Response(answer.result, headers=_timing([answer]), media_type="application/json")
+    text, count = answer.result
+    service.metrics.detected(count)
+    return Response(text, headers=_timing([answer]), media_type="application/json")
 
 
 def _number(text: str | None) -> float | None:
@@ -222,37 +365,45 @@ class _Answers:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        service, begun = scope["app"].state.service, False
 
         async def checked(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
+                if scope["method"] == "POST":
+                    service.metrics.answered(message["status"])
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 if headers.get("content-type", "").startswith("text/html"):
                     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
             await send(message)
 
-        timeout = scope["app"].state.service.options.timeout
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(service.options.timeout):
                 await self._app(scope, receive, checked)
         except ClientDisconnect:
             return
         except Exception as error:
             if begun:
                 raise
-            if isinstance(error, TimeoutError):
-                error = RequestError(f"there was no result within {timeout:g} s", 504)
-            await _error_response(error)(scope, receive, checked)
+            await _answer_to(error, scope)(scope, receive, checked)
 
 
-def _error_response(error: Exception) -> Response:
+def _answer_to(error: Exception, scope: Scope) -> Response:
+    headers = {}
+    if isinstance(error, TimeoutError):
+        timeout = scope["app"].state.service.options.timeout
+        if scope.get(_READ):
+            error = RequestError(f"there was no result within {timeout:g} s", 504)
+        else:
+            error = RequestError(f"the body did not arrive within {timeout:g} s", 408)
+            headers["Connection"] = "close"  # else the server would wait for the rest of it
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(error.seconds)
     status = status_of(error)
     if status == 500:
         _logger.error("a request failed", exc_info=error)
-    headers = {"Retry-After": str(error.seconds)} if isinstance(error, BusyError) else None
     return JSONResponse({"error": message_of(error)}, status, headers)
 
 

@@ -10,8 +10,7 @@ from maskrcnn.configuration.dataclass_json import parse_object
 from maskrcnn.configuration.require import require
 from maskrcnn.data.batches import ALONE, Share
 from maskrcnn.errors import WorkerLostError
-
-_CLUSTER = "TF_CONFIG"  # TensorFlow's own variable: all machines of the cluster, and which one this is
+from maskrcnn.training.cluster import TF_CONFIG
 
 
 def find_strategy() -> tf.distribute.Strategy:
@@ -23,13 +22,13 @@ def find_strategy() -> tf.distribute.Strategy:
         ConfigError: `TF_CONFIG` does not describe a cluster and the task of this machine.
         WorkerLostError: Another machine cannot be reached.
     """
-    if os.environ.get(_CLUSTER):
-        _check_cluster(os.environ[_CLUSTER])
+    if os.environ.get(TF_CONFIG):
+        _check_cluster(os.environ[TF_CONFIG])
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise WorkerLostError(
-                f"the machines of {_CLUSTER} cannot be connected ({error.message}): check that each runs and that "
+                f"the machines of {TF_CONFIG} cannot be connected ({error.message}): check that each runs and that "
                 "they reach each other"
             ) from error
     if len(tf.config.list_logical_devices("GPU")) > 1:
@@ -38,7 +37,7 @@ def find_strategy() -> tf.distribute.Strategy:
 
 
 def _check_cluster(text: str) -> None:
-    values = parse_object(text, f"the environment variable {_CLUSTER}")
+    values = parse_object(text, f"the environment variable {TF_CONFIG}")
     try:
         cluster, task = values["cluster"], values["task"]
         is_known = isinstance(cluster[task["type"]][int(task["index"])], str)
@@ -46,7 +45,7 @@ def _check_cluster(text: str) -> None:
         is_known = False
     require(
         is_known,
-        f"the environment variable {_CLUSTER} is {brief(text)}: expected "
+        f"the environment variable {TF_CONFIG} is {brief(text)}: expected "
         '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
     )
 

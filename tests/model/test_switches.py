@@ -1,5 +1,6 @@
 """The settings for networks of other frameworks, against NumPy in float64 that computes as those frameworks do."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,12 +157,12 @@ def test_groups_have_the_published_sizes():
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_grouped_convolutions_train_on_the_cpu(precision):
     config = ModelConfig(**TORCH | BACKBONES["resnext"])
-    before = tf.keras.config.dtype_policy()
-    tf.keras.config.set_dtype_policy(precision)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
     try:
         model = build_backbone(config)
     finally:
-        tf.keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(before)
     weights = fill(model)
     layer = model.get_layer("res3a_branch2b")  # strided
     x = np.random.default_rng(1).normal(size=(2, 9, 9, layer.kernel.shape[2] * 4)).astype(np.float32)
