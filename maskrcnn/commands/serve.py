@@ -8,6 +8,7 @@ from typer import Argument, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
+from maskrcnn.errors import ArgumentError
 
 
 def serve(  # noqa: PLR0913  (one argument per option)
@@ -52,6 +53,9 @@ def serve(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.serving import server  # noqa: PLC0415
         from maskrcnn.serving.app import ServeOptions, build_app  # noqa: PLC0415
 
+        artifact = shared.find_artifact(model)
+        if shared.is_checkpoint(artifact):
+            raise ArgumentError(f"{model} is a checkpoint: export it first, as with maskrcnn-export onnx {model}")
         options = ServeOptions(
             device=device,
             threads=threads,
@@ -63,7 +67,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
             partial=partial,
         )
         with server.bind(host, port) as bound:
-            app = build_app(shared.find_artifact(model), options)
+            app = build_app(artifact, options)
             device = app.state.service.predictor.device
             server.serve(
                 app, bound, lambda url: console.show([f"serving {app.state.service.name} on {url} ({device})"])
