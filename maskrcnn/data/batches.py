@@ -33,6 +33,7 @@ _DTYPES = {
     "windows": tf.float32,
     "seeds": tf.int32,
     "proposals": tf.float32,  # only if the heads train without the RPN
+    "used": tf.float32,  # only in validation
 }
 
 # Second word of the seed, so that the random streams of order and images differ.
@@ -97,15 +98,19 @@ def make_batch(
 ) -> Batch:
     """Return the arrays of one step for one device: those of `sample_arrays` with a leading axis B, and `seeds`.
 
-    `seeds` is int32 [B, 2]. Whole masks have fewer rows than the other arrays if no image has more objects. The number
-    of devices must divide the plan's batch size; each device gets an equal part of the step's images. Images are
+    `seeds` is int32 [B, 2]. Whole masks have fewer rows than the other arrays if no image has more objects. Images are
     augmented only if `training`.
+
+    Each device gets an equal part of the step's images, in order. In validation, the last devices may get fewer; one
+    without any gets an image of another one. Then `used` float32 [B] is 0, otherwise 1.
     """
-    size = plan.batch_size // devices
-    first = step * plan.batch_size + device * size
+    size = -(-plan.batch_size // devices)
+    place = device * size
+    used = place < plan.batch_size
+    size, place = min(size, plan.batch_size - place) if used else 1, place if used else 0
+    first = step * plan.batch_size + place
     rngs = [np.random.default_rng([plan.seed, _PICTURE, first + i]) for i in range(size)]
-    rows_of_step = plan.rows(step)[device * size : (device + 1) * size]
-    records = [plan.dataset.records[row] for row in rows_of_step]
+    records = [plan.dataset.records[row] for row in plan.rows(step)[place : place + size]]
     samples = [load_sample(record, config, rng, training) for record, rng in zip(records, rngs, strict=True)]
     height = max(sample.image.shape[0] for sample in samples)
     width = max(sample.image.shape[1] for sample in samples)
@@ -114,6 +119,8 @@ def make_batch(
     if config.training.mini_mask_size is None:
         # As many as the image with the most objects has: whole masks are large.
         batch["masks"] = batch["masks"][:, : max(1, np.count_nonzero(batch["class_ids"], axis=1).max())]
+    if not training:
+        batch["used"] = np.full(size, used, np.float32)
     places = np.arange(first, first + size)
     batch["seeds"] = np.stack([np.full(len(places), plan.seed), places % (2**31)], axis=1).astype(np.int32)
     return batch
@@ -131,8 +138,7 @@ def validation_batches(
 ) -> tf.data.Dataset:
     """Return batches with each image once, in order, without augmentation; an incomplete last batch is dropped.
 
-    With several devices, `batch_size` must be a multiple of their number and at most the number of images. `errors`
-    collects the errors of `make_batch`.
+    `errors` collects the errors of `make_batch`.
     """
     plan = BatchPlan(dataset, min(batch_size, len(dataset)), shuffle=False)
     steps = tf.data.Dataset.range(len(dataset) // plan.batch_size)
@@ -147,7 +153,8 @@ def _batches(
     errors: BatchErrors | None,
     training: bool,
 ) -> tf.data.Dataset:
-    errors, shapes = errors or BatchErrors(), dict(_shapes(config, plan.batch_size // share.devices))
+    size, rest = divmod(plan.batch_size, share.devices)
+    errors, shapes = errors or BatchErrors(), dict(_shapes(config, None if rest else size, training))
     names, dtypes = tuple(shapes), _DTYPES | {"images": tf.as_dtype(training_resize(config).image_dtype)}
 
     def load(step: npt.NDArray[np.int64], device: npt.NDArray[np.int64]) -> list[npt.NDArray[np.generic]]:
@@ -170,20 +177,22 @@ def _batches(
     return parts.map(to_tensors, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(_PARALLEL_BATCHES)
 
 
-def _shapes(config: Config, batch_size: int) -> Iterator[tuple[str, list[int | None]]]:
-    model, training = config.model, config.training
+def _shapes(config: Config, batch_size: int | None, training: bool) -> Iterator[tuple[str, list[int | None]]]:
+    model, settings = config.model, config.training
     policy = training_resize(config)
     side = policy.max_dim if policy.mode == "square" else policy.min_dim if policy.mode == "crop" else None
-    masks = list(training.mini_mask_size) if training.mini_mask_size else [side, side]
-    rows = training.max_instances
+    masks = list(settings.mini_mask_size) if settings.mini_mask_size else [side, side]
+    rows = settings.max_instances
     yield "images", [batch_size, side, side, model.image_channels]
     yield "rpn_match", [batch_size, None]
-    yield "rpn_bbox", [batch_size, training.anchors_per_image, 4]
+    yield "rpn_bbox", [batch_size, settings.anchors_per_image, 4]
     yield "class_ids", [batch_size, rows]
     yield "boxes", [batch_size, rows, 4]
-    yield "masks", [batch_size, rows if training.mini_mask_size else None, *masks]
+    yield "masks", [batch_size, rows if settings.mini_mask_size else None, *masks]
     yield "active", [batch_size, model.num_classes]
     yield "windows", [batch_size, 4]
     yield "seeds", [batch_size, 2]
-    if not training.use_rpn_proposals:
+    if not settings.use_rpn_proposals:
         yield "proposals", [batch_size, config.proposals.post_nms_training, 4]
+    if not training:
+        yield "used", [batch_size]

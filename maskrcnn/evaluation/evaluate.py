@@ -133,7 +133,7 @@ def evaluate(
     used = replace(dataset, records=dataset.records[:limit])
     if not len(used):
         raise DatasetError(f"{dataset.name} has no images to evaluate: expected at least one")
-    results, speed = _predict(predictor, used, progress)
+    results, speed = predict_dataset(predictor, used, progress)
     summaries = coco_average_precision(used, results, max_detections)
     return Evaluation(
         dataset=used,
@@ -147,9 +147,10 @@ def evaluate(
     )
 
 
-def _predict(
-    predictor: PicturePredictor, dataset: Dataset, progress: Callable[[int, int], None] | None
+def predict_dataset(
+    predictor: PicturePredictor, dataset: Dataset, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[Result], Speed]:
+    """Predict every image of a dataset, one at a time; return all predictions and the speed."""
     classes, categories = match_classes(predictor.class_names, dataset), category_ids(dataset)
     results: list[Result] = []
     times = []

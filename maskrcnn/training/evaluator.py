@@ -1,17 +1,21 @@
 """Evaluate the network as it is at the moment: COCO scores, drawn detections, activations."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.checkpoint_predictor import CheckpointPredictor
 from maskrcnn.data.records import Dataset, Record
-from maskrcnn.evaluation.evaluate import evaluate
+from maskrcnn.evaluation.coco_ap import KINDS, coco_average_precision
+from maskrcnn.evaluation.evaluate import predict_dataset
 from maskrcnn.intermediates.activations import Activation, layer_activations, stage_activations
 from maskrcnn.intermediates.stage_run import ModelStages
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.run import Logs
+from maskrcnn.training.workers import gather, together, worker_count, worker_index
 
 
 class Evaluator:
@@ -22,14 +26,22 @@ class Evaluator:
         self._network, self._predictor, self._stages = network, CheckpointPredictor(network), ModelStages(network)
 
     def scores(self, dataset: Dataset) -> Logs:
-        """Return COCO AP and AP50 of boxes and masks; none for a dataset without objects."""
-        evaluation = evaluate(self._predictor, dataset)
-        found = {
-            f"{kind}_{name.lower()}": getattr(evaluation, kind)[name]
-            for kind in ("bbox", "segm")
-            for name in ("AP", "AP50")
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        """Return COCO AP and AP50 of boxes and masks; none for a dataset without objects.
+
+        Of several workers, each predicts its part of the images. The first one scores all predictions, so that all
+        workers have the same numbers and decide alike.
+
+        Raises:
+            TrainingError: Another worker cannot predict its images.
+        """
+        strategy = self._network.distribute_strategy
+        own, count = worker_index(strategy), worker_count(strategy)
+        part = replace(dataset, records=dataset.records[own::count])
+        results, _ = together(strategy, lambda: predict_dataset(self._predictor, part), "validate")
+        parts = gather(strategy, json.dumps(results).encode())
+        scores = together(strategy, lambda: {} if own else _average_precision(dataset, parts), "validate")
+        found: Logs = json.loads(gather(strategy, json.dumps(scores).encode())[0])
+        return found
 
     def activations(self, record: Record) -> list[Activation]:
         """Return the activations of an image: C2..C5, the RPN, P2..P6 and the crops."""
@@ -44,3 +56,9 @@ class Evaluator:
         found = [(image, self._predictor(image)) for image in images]
         shown = config.detection.min_score
         return [np.asarray(each[each.scores >= shown].draw(image)) for image, each in found]
+
+
+def _average_precision(dataset: Dataset, parts: Sequence[bytes]) -> Logs:
+    summaries = coco_average_precision(dataset, [result for part in parts for result in json.loads(part)])
+    found = {f"{kind}_{name.lower()}": summaries[kind][name] for kind in KINDS for name in ("AP", "AP50")}
+    return {name: value for name, value in found.items() if value is not None}

@@ -188,9 +188,9 @@ class TrainingModel(keras.Model):
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Compute the losses of a batch; `evaluate` calls this."""
-        losses = self(batch, training=False)
-        counts = _sum_over_replicas([loss.count for loss in losses])
-        totals = _sum_over_replicas([loss.total for loss in losses])
+        losses, used = self(batch, training=False), batch["used"][0]  # 0 on a device without images of its own
+        counts = _sum_over_replicas([used * loss.count for loss in losses])
+        totals = _sum_over_replicas([used * loss.total for loss in losses])
         parts = [LossSum(total, count).mean() for total, count in zip(totals, counts, strict=True)]
         weights = self.network.config.training.loss_weights
         return self._track([tf.add_n([w * p for w, p in zip(weights, parts, strict=True)]), *parts])

@@ -14,6 +14,7 @@ from maskrcnn.training.run import Logs, Run
 from maskrcnn.training.snapshot import capture
 from maskrcnn.training.state import save_state
 from maskrcnn.training.validation import score_of
+from maskrcnn.training.workers import first_signal
 from runtime.atomic import atomic_write
 
 
@@ -126,7 +127,10 @@ class StateSaver(keras.callbacks.Callback):
         self._save_and_end(True)
 
     def _save_and_end(self, due: bool) -> None:
-        ends = self._interruption.signal is not None
+        signal = first_signal(self.model.distribute_strategy, self._interruption.signal)
+        ends = signal is not None
+        if ends:
+            self._interruption.signal = signal
         if (due or ends) and self._run.writes:
             save_state(self._run.folder.state, capture(self._run))
         if ends:

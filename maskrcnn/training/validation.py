@@ -39,14 +39,8 @@ class Validation(keras.callbacks.Callback):
 
     def _losses(self, dataset: Dataset) -> Logs:
         config, strategy = self._run.config, self.model.distribute_strategy
-        devices = strategy.num_replicas_in_sync
-        size = max(devices, min(self._run.plan.batch_size, len(dataset)) // devices * devices)
+        size = min(self._run.plan.batch_size, len(dataset))
         steps = min(config.training.validation_steps, len(dataset) // size)
-        if not steps:
-            raise TrainingError(
-                f"{dataset.name} has {len(dataset)} images, but a validation loss needs at least one for each of the "
-                f"{devices} devices"
-            )
         errors = self._run.batch_errors
         batches = spread(strategy, partial(validation_batches, config, dataset, size, errors=errors))
         with errors.raised():

@@ -5,10 +5,13 @@ Each worker reads its own files. If they differ, training goes on without an err
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn.errors import TrainingError, WorkerLostError
@@ -16,8 +19,11 @@ from runtime.errors import ToolkitError
 
 T = TypeVar("T")
 
+ELSEWHERE = "see its message"  # ends the sentence of each worker but the one that refused
+
 _DIGEST_WORDS = 8
 _WORD_BYTES = 3  # float32, which every device can add up, is exact for such numbers
+_WORDS_AT_ONCE = 2**18
 # How TensorFlow says that another worker does not answer any more.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 _LOST_TEXT = re.compile(r"Collective ops is aborted|coordination service|CoordinationService")
@@ -42,11 +48,12 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
     return int(resolver.task_id) + (0 if resolver.task_type == "chief" else chiefs)
 
 
-def together(strategy: tf.distribute.Strategy, action: Callable[[], T]) -> T:
+def together(strategy: tf.distribute.Strategy, action: Callable[[], T], doing: str = "start") -> T:
     """Do something on every worker; if one refuses, all end.
 
     Args:
         action: May raise one of our errors, which this worker then raises.
+        doing: What the action is for, for the message on the other workers.
 
     Raises:
         TrainingError: Another worker refused.
@@ -63,7 +70,7 @@ def together(strategy: tf.distribute.Strategy, action: Callable[[], T]) -> T:
         if refusal is not None:
             raise refusal
         if refused:
-            raise TrainingError(f"worker {refused[0]} cannot start, so none does: see its message")
+            raise TrainingError(f"worker {refused[0]} cannot {doing}, so none does: {ELSEWHERE}")
     return done
 
 
@@ -87,11 +94,31 @@ def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, Fact]) -> None:
     own = worker_index(strategy)
     for place, (name, fact) in enumerate(facts.items()):
         part = slice(place * _DIGEST_WORDS, (place + 1) * _DIGEST_WORDS)
-        others = [worker for worker, words in enumerate(found) if words[part] != found[0][part]]
+        others = [worker for worker, words in enumerate(found) if list(words[part]) != list(found[0][part])]
         if own in others:
             raise TrainingError(f"worker {own} cannot start: {fact.differs}")
         if others:
-            raise TrainingError(f"worker {others[0]} has another {name} than worker 0, so none starts: see its message")
+            raise TrainingError(f"worker {others[0]} has another {name} than worker 0, so none starts: {ELSEWHERE}")
+
+
+def gather(strategy: tf.distribute.Strategy, content: bytes) -> list[bytes]:
+    """Send bytes to all workers; return those of each worker, in order."""
+    if worker_count(strategy) == 1:
+        return [content]
+    packed = np.frombuffer(zlib.compress(content, 1), np.uint8)
+    sizes = _exchange(strategy, divmod(len(packed), 2**24)) @ [2**24, 1]
+    count = -(-int(sizes.max()) // _WORD_BYTES)
+    words = np.zeros((count, 4), np.uint8)
+    words[:, :_WORD_BYTES].flat[: len(packed)] = packed
+    numbers = words.view("<u4")[:, 0].astype(np.int64)
+    parts = [_exchange(strategy, numbers[i : i + _WORDS_AT_ONCE]) for i in range(0, count, _WORDS_AT_ONCE)]
+    rows = np.concatenate(parts, axis=1).astype("<u4")[..., None].view(np.uint8)[..., :_WORD_BYTES]
+    return [zlib.decompress(row.tobytes()[:size]) for row, size in zip(rows, sizes, strict=True)]
+
+
+def first_signal(strategy: tf.distribute.Strategy, number: int | None) -> int | None:
+    """Return the number of a signal that this or another worker received, so that all end after the same step."""
+    return number if worker_count(strategy) == 1 else int(_exchange(strategy, [number or 0]).max()) or None
 
 
 @contextmanager
@@ -121,19 +148,20 @@ def _digest_words(text: str) -> list[int]:
     return [int.from_bytes(digest[i * _WORD_BYTES : (i + 1) * _WORD_BYTES]) for i in range(_DIGEST_WORDS)]
 
 
-def _exchange(strategy: tf.distribute.Strategy, words: Sequence[int]) -> list[list[int]]:
-    """Send numbers below 2^24 to all workers; return those of each worker, in order."""
-    table = _table(strategy, tf.constant([list(words)], tf.float32)).numpy()
-    devices = strategy.num_replicas_in_sync // worker_count(strategy)
-    return [[int(word) for word in words] for words in table[::devices]]
+def _exchange(strategy: tf.distribute.Strategy, words: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Send numbers below 2^24 to all workers, the same count on each; return a row for each worker, in order."""
+    table = _table(strategy, tf.constant(np.asarray([words], np.float32)), worker_count(strategy))
+    return np.asarray(table.numpy(), np.int64)
 
 
 @tf.function(reduce_retracing=True)
-def _table(strategy: tf.distribute.Strategy, words: tf.Tensor) -> tf.Tensor:
-    """Return the rows [1, N] of all devices as one tensor."""
+def _table(strategy: tf.distribute.Strategy, words: tf.Tensor, workers: int) -> tf.Tensor:
+    """Return the row [1, N] of each worker as one tensor [workers, N]."""
+    devices = strategy.num_replicas_in_sync // workers
 
     def row() -> tf.Tensor:
         device = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.one_hot([device], strategy.num_replicas_in_sync, axis=0) * words
+        own = tf.where(device % devices == 0, device // devices, -1)  # the first device of a worker sends its row
+        return tf.one_hot([own], workers, axis=0) * words
 
     return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(row), axis=None)

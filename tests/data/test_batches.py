@@ -7,7 +7,7 @@ import pytest
 
 from maskrcnn.configuration.samples import DEMO
 from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
-from maskrcnn.data.batches import BatchPlan, make_batch, training_batches, validation_batches
+from maskrcnn.data.batches import BatchPlan, Share, make_batch, training_batches, validation_batches
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.synthetic.shapes import shapes_dataset
 from maskrcnn.errors import DatasetError
@@ -74,6 +74,23 @@ def test_validation_has_each_picture_once_as_it_is():
     plan = BatchPlan(DATASET, 3, shuffle=False)
     equal(batches[1], make_batch(CONFIG, plan, 1, training=False))
     assert len(list(validation_batches(CONFIG, DATASET, 50))) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "parts"), [(5, 2, [3, 2]), (4, 3, [2, 2, 0]), (2, 3, [1, 1, 0]), (1, 2, [1, 0])]
+)
+def test_uneven_validation_images_are_dealt_out_to_devices(images, devices, parts):
+    dataset = replace(DATASET, records=DATASET.records[:images])
+    plan = BatchPlan(dataset, images, shuffle=False)
+    whole = make_batch(CONFIG, plan, 0, training=False)
+    found = [next(iter(validation_batches(CONFIG, dataset, 50, Share(i, 1, devices)))) for i in range(devices)]
+    assert [int(np.sum(batch["used"])) for batch in found] == parts
+    for device, batch in enumerate(found):
+        assert len(batch["used"]) == max(parts[device], 1)
+        equal(batch, make_batch(CONFIG, plan, 0, training=False, device=device, devices=devices))
+    for name, array in whole.items():
+        used = [np.asarray(batch[name]) for batch, count in zip(found, parts, strict=True) if count]
+        np.testing.assert_array_equal(np.concatenate(used), array, err_msg=name)
 
 
 def test_pictures_of_several_sizes_share_the_larger_one():

@@ -2,7 +2,7 @@
 
     python devices_run.py FOLDER BATCH_SIZE CPUS
 
-With `TF_CONFIG` it is one of several workers.
+With `TF_CONFIG` it is one of several workers; `VALIDATION` is the number of validation images.
 """
 
 import json
@@ -33,6 +33,7 @@ config = tiny(
     ema_momentum=0.9,
     **json.loads(os.environ.get("TRAINING", "{}")),
 )
-options = TrainOptions(tensorboard=False, verbose=0, evaluate_every=0)
-result = train(config, pictures(), pictures(4, 1), output=folder, strategy=strategy, options=options)
+validation = pictures(int(os.environ.get("VALIDATION", "4")), 1)
+options = TrainOptions(tensorboard=False, verbose=0)
+result = train(config, pictures(), validation, output=folder, strategy=strategy, options=options)
 (Path(folder) / "losses.json").write_text(json.dumps(result.history), encoding="utf-8")

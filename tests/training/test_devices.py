@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from maskrcnn.checkpoints.matterport_h5 import read_arrays
 SCRIPT = Path(__file__).parent / "devices_run.py"
 
 
-def start(folder, batch_size, cpus, cluster=None, rank=0):
+def start(folder, batch_size, cpus, cluster=None, rank=0, validation=4):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     # On some processors oneDNN in TensorFlow 2.21 corrupts memory in a step on one picture of 64 x 64 pixels.
-    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    environment |= {"TF_ENABLE_ONEDNN_OPTS": "0", "VALIDATION": str(validation)}
     if cluster is not None:
         task = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": rank}}
         environment["TF_CONFIG"] = json.dumps(task)
@@ -41,10 +42,15 @@ def finish(*processes):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The folder of a run on one device with two images per step."""
-    folder = tmp_path_factory.mktemp("devices") / "alone"
-    finish(start(folder, 2, 1))
-    return folder
+    """The folder of a run on one device with two images per step, and some validation images."""
+
+    @cache
+    def run(validation):
+        folder = tmp_path_factory.mktemp("devices") / "alone"
+        finish(start(folder, 2, 1, validation=validation))
+        return folder
+
+    return run
 
 
 def assert_same(folder, alone):
@@ -64,16 +70,17 @@ def assert_same(folder, alone):
 @pytest.mark.timeout(1800)
 def test_two_devices_of_one_process(alone, tmp_path):
     finish(start(tmp_path / "two", 1, 2))
-    assert_same(tmp_path / "two", alone)
+    assert_same(tmp_path / "two", alone(4))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_machines(alone, tmp_path):
+@pytest.mark.parametrize("validation", [4, 1])  # so that one of the two has none
+def test_two_machines(alone, tmp_path, validation):
     cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
     folders = [tmp_path / "first", tmp_path / "second"]
-    finish(*(start(folder, 1, 1, cluster, rank) for rank, folder in enumerate(folders)))
-    assert_same(folders[0], alone)
+    finish(*(start(folder, 1, 1, cluster, rank, validation) for rank, folder in enumerate(folders)))
+    assert_same(folders[0], alone(validation))
     losses = [(folder / "losses.json").read_text(encoding="utf-8") for folder in folders]
     assert losses[0] == losses[1]
     assert not (folders[1] / "state.h5").exists()  # only one of them writes

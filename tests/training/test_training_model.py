@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from models import small_training_model
+from training_runs import pictures, tiny
 
 from maskrcnn.checkpoints.named_weights import named_variables
 from maskrcnn.configuration.training import LOSS_NAMES
+from maskrcnn.data.batches import BatchPlan, make_batch
 from maskrcnn.head_targets import HeadTargets
+from maskrcnn.model import MaskRCNN
 from maskrcnn.roi_align import assign_levels
+from maskrcnn.training import model as module
 from maskrcnn.training.model import TrainingModel
 
 
@@ -181,3 +185,23 @@ def test_weights_after_three_steps_are_the_originals(run, stepped):
 def sampled(array):
     flat = np.asarray(array).ravel()
     return flat[np.arange(0, flat.size, max(1, flat.size // 64))[:64]]
+
+
+@pytest.mark.parametrize("average", ["positive", "sampled"])
+def test_validation_losses_of_uneven_parts_are_those_of_the_whole(monkeypatch, average):
+    model = TrainingModel(MaskRCNN(tiny(box_loss_average=average, truth_as_proposals=True)))
+    plan = BatchPlan(pictures(3), 3, shuffle=False)
+
+    def sums(device, devices):
+        """The sums and counts that a device shares with the others."""
+        seen = []
+        monkeypatch.setattr(module, "_sum_over_replicas", lambda values: seen.append(np.array(values)) or values)
+        batch = make_batch(model.network.config, plan, 0, training=False, device=device, devices=devices)
+        model.test_step({name: tf.constant(array) for name, array in batch.items()})
+        return np.array(seen)
+
+    whole = sums(0, 1)
+    assert (whole > 0).all()
+    np.testing.assert_allclose(sums(0, 2) + sums(1, 2), whole, rtol=1e-5)
+    np.testing.assert_allclose(np.sum([sums(device, 4) for device in range(4)], axis=0), whole, rtol=1e-5)
+    assert not sums(3, 4).any()

@@ -11,18 +11,30 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_runs import free_ports, tiny
+from training_runs import TINY, free_ports, pictures, tiny
 
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.synthetic.shapes import write_shapes
 from maskrcnn.errors import ConfigError, TrainingError, WorkerLostError
-from maskrcnn.training import workers
+from maskrcnn.evaluation.evaluate import evaluate
+from maskrcnn.training import evaluator as evaluator_module, workers
 from maskrcnn.training.state import State, save_state
 from maskrcnn.training.strategies import find_strategy
-from maskrcnn.training.workers import Fact, agree, losses_named, together, worker_count, worker_index
-from runtime.errors import OutputError, ToolkitError
+from maskrcnn.training.workers import (
+    Fact,
+    agree,
+    first_signal,
+    gather,
+    losses_named,
+    together,
+    worker_count,
+    worker_index,
+)
+from runtime.detections import Detections
+from runtime.errors import ImageError, OutputError, ToolkitError
+from runtime.masks.rle import mask_box
 
 
 def strategy_of(job, index, **cluster):
@@ -35,6 +47,7 @@ def strategy_of(job, index, **cluster):
 
 PAIR = {"worker": ["one:1", "two:2"]}
 WITH_CHIEF = {"chief": ["one:1"], "worker": ["two:2", "three:3"]}
+JOBS = [("chief", 0), ("worker", 0), ("worker", 1)]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +74,7 @@ def on_three(monkeypatch):
     def exchange(strategy, words):
         sent[worker_index(strategy)] = list(words)
         barrier.wait()
-        rows = [sent[number] for number in range(3)]
+        rows = np.array([sent[number] for number in range(3)])
         barrier.wait()
         return rows
 
@@ -75,8 +88,7 @@ def on_three(monkeypatch):
             except ToolkitError as error:
                 ends[number] = error
 
-        jobs = [("chief", 0), ("worker", 0), ("worker", 1)]
-        threads = [threading.Thread(target=work, args=[strategy_of(*job, **WITH_CHIEF)]) for job in jobs]
+        threads = [threading.Thread(target=work, args=[strategy_of(*job, **WITH_CHIEF)]) for job in JOBS]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -117,6 +129,79 @@ def test_who_has_something_else_is_told_what(on_three, odd):
 
 def test_equal_workers_agree(on_three):
     assert on_three(lambda strategy, number: agree(strategy, {"state": Fact("step 8", "-")})) == [None] * 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 1000])
+def test_bytes_of_any_length_reach_all(on_three, monkeypatch, size):
+    monkeypatch.setattr(workers, "_WORDS_AT_ONCE", 100)
+    sent = [np.random.default_rng(number).bytes(size * number) for number in range(3)]
+    assert on_three(lambda strategy, number: gather(strategy, sent[number])) == [sent] * 3
+
+
+def test_a_signal_of_one_worker_ends_all_after_the_same_step(on_three):
+    for received, expected in ([None, None, None], None), ([None, 15, None], 15), ([2, None, None], 2):
+        assert on_three(lambda strategy, number: first_signal(strategy, received[number])) == [expected] * 3  # noqa: B023
+
+
+class Recalls:
+    """A predictor that finds most objects of its images, some in a wrong place, and remembers the images."""
+
+    class_names = TINY.model.class_names
+
+    def __init__(self, dataset):
+        self.seen, self.dataset, self.broken = [], dataset, None
+
+    def __call__(self, image):
+        row = next(i for i, record in enumerate(self.dataset.records) if record.image() is image)
+        self.seen.append(row)
+        if row == self.broken:
+            raise ImageError("the file is cut short")
+        rng = np.random.default_rng(row)
+        found = [each for each in self.dataset.records[row].load_instances() if rng.random() < 0.9]
+        boxes = np.array([mask_box(each.mask) for each in found], np.float32).reshape(-1, 4)
+        boxes[:, 2] += rng.integers(0, 8, len(found))
+        scores = np.sort(rng.random(len(found)).astype(np.float32))[::-1]
+        ids = np.array([each.class_id for each in found], np.int32)
+        masks = np.ones((len(found), 4, 4), np.float32)
+        return Detections(np.minimum(boxes, 64), scores, ids, masks, (64, 64), self.class_names)
+
+
+@pytest.fixture
+def evaluators(monkeypatch):
+    """Make an `Evaluator` for a worker, with a predictor of its own."""
+
+    def make(strategy, predictor):
+        monkeypatch.setattr(evaluator_module, "CheckpointPredictor", lambda network: predictor)
+        monkeypatch.setattr(evaluator_module, "ModelStages", lambda network: None)
+        return evaluator_module.Evaluator(SimpleNamespace(distribute_strategy=strategy))
+
+    return make
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_validation_is_shared_and_its_scores_are_those_of_one_process(on_three, evaluators, count):
+    dataset = pictures(count, 1)
+    alone = Recalls(dataset)
+    expected = evaluators(SimpleNamespace(cluster_resolver=None), alone).scores(dataset)
+    evaluation = evaluate(Recalls(dataset), dataset)
+    kinds = {"bbox": evaluation.bbox, "segm": evaluation.segm}
+    assert expected == {f"{kind}_{name.lower()}": kinds[kind][name] for kind in kinds for name in ("AP", "AP50")}
+    assert 0 < expected["segm_ap"] < expected["segm_ap50"]
+    predictors = [Recalls(dataset) for _ in range(3)]
+    made = [evaluators(strategy_of(*job, **WITH_CHIEF), each) for job, each in zip(JOBS, predictors, strict=True)]
+    assert on_three(lambda strategy, number: made[number].scores(dataset)) == [expected] * 3
+    assert sorted(row for each in predictors for row in each.seen) == list(range(count))
+    assert max(len(each.seen) for each in predictors) == -(-count // 3)
+
+
+def test_an_image_that_one_worker_cannot_read_ends_validation_on_all(on_three, evaluators):
+    dataset = pictures(7, 1)
+    predictors = [Recalls(dataset) for _ in range(3)]
+    predictors[1].broken = 4
+    made = [evaluators(strategy_of(*job, **WITH_CHIEF), each) for job, each in zip(JOBS, predictors, strict=True)]
+    ends = on_three(lambda strategy, number: made[number].scores(dataset))
+    assert [type(end) for end in ends] == [TrainingError, ImageError, TrainingError]
+    assert str(ends[0]) == "worker 1 cannot validate, so none does: see its message"
 
 
 @pytest.mark.parametrize(
