@@ -8,6 +8,7 @@ NAME = "maskrcnn-export"
 
 _TENSORFLOW = ("tf", "train", "export", "inspect")
 _COMMAND_LINE = ("predict", "train", "export", "inspect")
+_SERVER = ("serve", "serve-ray")
 # Import name of each optional package, with the extras that bring it, the smallest first.
 EXTRAS = {
     "av": ("video",),
@@ -20,18 +21,18 @@ EXTRAS = {
     "onnxruntime": ("onnx", "predict", "export"),
     "openvino": ("openvino",),
     "packaging": _COMMAND_LINE,
-    "prometheus_client": ("serve",),
+    "prometheus_client": _SERVER,
     "pycocotools": ("train", "inspect"),
-    "ray": ("batch",),
+    "ray": ("batch", "serve-ray"),
     "rich": _COMMAND_LINE,
     "safetensors": _TENSORFLOW,
-    "starlette": ("serve",),
+    "starlette": _SERVER,
     "supervision": ("supervision",),
     "tensorboard": ("train", "inspect"),
     "tensorflow": _TENSORFLOW,
     "tf2onnx": ("export",),
     "typer": _COMMAND_LINE,
-    "uvicorn": ("serve",),
+    "uvicorn": _SERVER,
     "yaml": _TENSORFLOW,
 }
 
