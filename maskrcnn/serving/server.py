@@ -18,10 +18,10 @@ def bind(host: str, port: int) -> socket.socket:
         ArgumentError: The address cannot be used.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        bound = socket.socket(family, kind)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # Without the protocol, asyncio would let Nagle's algorithm hold back answers for 40 ms.
+        bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ArgumentError(f"--host {host}: {error.strerror}") from error
     try:
@@ -51,6 +51,7 @@ def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -
         log_level="error",  # malformed requests are the client's fault
         access_log=False,
         server_header=False,
+        timeout_keep_alive=75,  # longer than proxies keep idle connections, which otherwise use one that is just closed
         timeout_graceful_shutdown=int(app.state.service.options.timeout) + 5,
     )
     server = _Server(config, bound, opened)

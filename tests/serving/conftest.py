@@ -28,9 +28,9 @@ DEMO = ROOT / "maskrcnn" / "demo.onnx"
 class Served:
     """`maskrcnn serve` in a process of its own, which runs some code before."""
 
-    def __init__(self, *arguments, before=""):
+    def __init__(self, *arguments, before="", model="demo"):
         code = f"{before}\nfrom maskrcnn.__main__ import main; main()"
-        command = [sys.executable, "-c", code, "serve", "demo", "--port", "0", "--device", "cpu", *arguments]
+        command = [sys.executable, "-c", code, "serve", str(model), "--port", "0", "--device", "cpu", *arguments]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -40,7 +40,7 @@ class Served:
             env=os.environ | {"LC_ALL": "C"},
         )
         self.line = self.process.stdout.readline()
-        found = re.fullmatch(r"serving demo on http://127\.0\.0\.1:(\d+) \(cpu\)\n", self.line)
+        found = re.fullmatch(r"serving \w+ on http://127\.0\.0\.1:(\d+) \(cpu\)\n", self.line)
         if found is None:
             self.process.kill()
             raise AssertionError(self.line + self.process.communicate()[1])
@@ -72,8 +72,8 @@ def serve():
     """Start a server with some options; it ends with the tests."""
     started = []
 
-    def start(*arguments, before=""):
-        started.append(Served(*arguments, before=before))
+    def start(*arguments, **how):
+        started.append(Served(*arguments, **how))
         return started[-1]
 
     yield start

@@ -12,6 +12,9 @@ import time
 import numpy as np
 import pytest
 
+from maskrcnn.errors import ArgumentError
+from maskrcnn.serving.server import bind
+
 from .conftest import ROOT
 
 
@@ -125,6 +128,18 @@ def test_a_port_that_is_taken(server):
         errors
         == f"error: cannot listen on 127.0.0.1, port {server.port}: Address already in use; choose another --port\n"
     )
+
+
+def test_answers_are_not_held_back():
+    """Accepted sockets inherit the protocol, by which asyncio knows that there is an algorithm to turn off."""
+    with bind("127.0.0.1", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.parametrize("host", ["999.0.0.1", "203.0.113.7", ""])
+def test_an_address_that_is_not_of_this_machine(host):
+    with pytest.raises(ArgumentError, match=r"--host|cannot listen on"):
+        bind(host, 0)
 
 
 def test_a_weights_file_is_no_artifact():
