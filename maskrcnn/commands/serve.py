@@ -35,6 +35,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
         float | None,
         advanced(
             min=0,
+            max=60_000,
             metavar="MS",
             help="Milliseconds that an image waits for others of its input size.",
             show_default="0 on processors, else 5",
@@ -45,7 +46,8 @@ def serve(  # noqa: PLR0913  (one argument per option)
     ] = 64,
     max_body: Annotated[int, advanced(min=1, metavar="BYTES", help="Largest body of a request.")] = 20_000_000,
     timeout: Annotated[
-        float, advanced(min=0.001, metavar="S", help="Seconds after which a request is answered with status 504.")
+        float,
+        advanced(min=0.001, max=86_400, metavar="S", help="Seconds after which a request is answered with status 504."),
     ] = 30.0,
 ) -> None:
     """Serve an artifact over HTTP: the Open Inference Protocol V2, and POST /predict for curl."""

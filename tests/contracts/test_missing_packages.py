@@ -71,6 +71,8 @@ def end(extra, name, capsys):
         ("export", "supervision", "supervision"),
         ("train", "onnxruntime", "onnx"),
         ("predict", "tensorflow", "tf"),
+        ("serve", "starlette", "serve"),
+        ("serve", "onnxruntime", "onnx"),
         ("predict", "h5py", "tf"),
     ],
 )
@@ -144,6 +146,7 @@ def start(package, blocked, *arguments):
         ("maskrcnn", ["train"], "train"),
         ("maskrcnn", [], "train"),
         ("maskrcnn", ["predict", "demo"], "predict"),
+        ("maskrcnn", ["serve", "demo"], "predict"),
         ("maskrcnn", ["inspect", "demo"], "inspect"),
         ("maskrcnn", ["evaluate"], "train"),
         ("export", ["benchmark", "demo.onnx"], "predict"),
