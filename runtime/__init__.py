@@ -3,9 +3,14 @@
 Names are loaded when they are used, so that the programs can catch Ctrl-C before anything slow is imported.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from runtime.lazy_names import lazy_names
+
+# Read once, when ONNX Runtime is imported: from 1.32 on its wheels for Linux send events to their maker, and keep an id
+# and a database in the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from runtime.artifact import Metadata as Metadata

@@ -48,6 +48,21 @@ def test_the_report_sees_what_is_imported(loaded):
 @pytest.mark.parametrize(
     "code",
     [
+        "from runtime import Predictor; Predictor('maskrcnn/demo.onnx', 'cpu')('maskrcnn/demo.jpg')",
+        "import export.precision.quantize as quantize; quantize.ort.InferenceSession('maskrcnn/demo.onnx')",
+        "from export.doctor.probe import ask_onnxruntime; assert ask_onnxruntime().facts",
+    ],
+    ids=["predictor", "quantizer", "doctor"],
+)
+def test_onnxruntime_sends_nothing_and_keeps_no_id(code, pytestconfig, tmp_path):
+    home = {"HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(pytestconfig.rootpath), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, env=home, check=True)  # and CI is not set
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
         "from runtime import Predictor",
         "import runtime; [getattr(runtime, name) for name in runtime.__all__]",
         "import runtime.output.draw, runtime.output.formats, runtime.masks.rle, runtime.masks.paste, runtime.atomic",
