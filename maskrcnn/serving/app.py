@@ -91,21 +91,24 @@ class Service:
     """What the routes share: the predictor, its queue, metrics and limits. It is `app.state.service`."""
 
     def __init__(self, model: str | Path, options: ServeOptions) -> None:
-        self.options, self.name = options, Path(model).stem
+        path = Path(model).absolute()
+        self.options, self.name = options, path.name if path.is_dir() else path.stem
         self._reading = 0  # bodies that arrive
         self.predictor = Predictor(model, options.device, engine=EngineOptions(threads=options.threads))
         self.digest = recorded_digest(self.predictor.path)
         device = self.predictor.device
         processor = device in ("cpu", "openvino")
         self.metrics = Metrics(STAGES, {"model": self.name, "sha256": self.digest, "device": device})
+        batch_size = options.batch_size or (1 if processor else 4)
         self.batcher = Batcher(
             self.predictor,
-            options.batch_size or (1 if processor else 4),
+            batch_size,
             (0.0 if processor else 0.005) if options.max_delay is None else options.max_delay / 1000,
             options.max_waiting,
             self.metrics.ran,
         )
-        self.batcher.warm_up(np.zeros((*_PROBE_SIZE, self.predictor.metadata.image_channels), np.uint8))
+        self.predictor.warm_up([_PROBE_SIZE], batch_size)
+        self.batcher.probe_with(np.zeros((*_PROBE_SIZE, self.predictor.metadata.image_channels), np.uint8))
 
     def facts(self) -> dict[str, Any]:
         """Return what the page shows about the model, and the limits that it keeps."""
@@ -310,10 +313,10 @@ async def _infer(request: Request) -> Response:
     parts = []
     for place, answer in enumerate(answers):
         result = answer.result
-        if isinstance(result, ImageError):
+        if isinstance(result, ImageError) and status_of(result) == 400:
             if ERROR not in asked.outputs:
-                raise RequestError(f"images[{place}]: {result}")
-            result = failed_tensors(str(result))
+                raise RequestError(f"images[{place}]: {message_of(result)}")
+            result = failed_tensors(message_of(result))
         if isinstance(result, Exception):
             raise result
         service.metrics.detected(len(result["scores"]))

@@ -78,7 +78,7 @@ class Batcher:
         self.broken = False
         self.draining = False
 
-    def warm_up(self, image: ImageSource) -> None:
+    def probe_with(self, image: ImageSource) -> None:
         """Run the engine on an image, which later tells a broken engine from an image that it cannot run."""
         letterbox, pixels = self._steps.prepare(image)
         self._probe = pixels[None], np.array([letterbox.window], np.float32)

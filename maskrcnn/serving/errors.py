@@ -3,7 +3,7 @@
 Messages name places, types and limits, never anything that came with the request: it may be secret, or a script.
 """
 
-from runtime.errors import ImageError, ToolkitError
+from runtime.errors import EngineError, ImageError, ToolkitError
 
 
 class RequestError(ToolkitError):
@@ -34,15 +34,15 @@ def status_of(error: Exception) -> int:
     """Return the HTTP status for an error of a request."""
     if isinstance(error, RequestError):
         return error.status
-    if isinstance(error, ImageError):
-        return 400
-    return 507 if isinstance(error, MemoryError) else 500
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):  # the cause: while it was decoded
+        return 507
+    return 400 if isinstance(error, ImageError) else 500
 
 
 def message_of(error: Exception) -> str:
     """Return what the client is told about an error."""
-    if isinstance(error, ToolkitError):
-        return str(error)
-    return (
-        "there was too little memory for the image" if isinstance(error, MemoryError) else "internal error: see the log"
-    )
+    if status_of(error) == 507 and not isinstance(error, EngineError):
+        return "there was too little memory for the image"
+    if isinstance(error, ImageError) and error.__cause__ is not None and not isinstance(error.__cause__, ToolkitError):
+        return str(error).partition(": ")[0]  # what follows is a decoder's, which quotes the file
+    return str(error) if isinstance(error, ToolkitError) else "internal error: see the log"

@@ -101,6 +101,48 @@ def test_what_is_no_image_is_refused(application, body, headers, said):
     application(test)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        b"P6 5 s3cret 255 " + b"s3cret" * 50,
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0ds3cret" * 50,
+        b"GIF89as3cret" * 50,
+        b"BM" + b"s3cret" * 50,
+        b"II*\0\x08\0\0\0\x02\0" + b"s3cret" * 50,
+        b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"s3cret" * 50,
+        b"RIFF\xff\0\0\0WEBPVP8 " + b"s3cret" * 50,
+    ],
+    ids=lambda image: image[:4].hex(),
+)
+def test_what_decoders_say_is_not_repeated(application, image):
+    """They quote the file."""
+
+    async def test(client):
+        reply = await client.ask("/predict", image)
+        assert reply.status == 400
+        assert "s3c" not in reply.json["error"]
+        assert reply.json["error"].startswith(f"the image of {len(image)} bytes ")
+        body, headers = infer_body([image], outputs=[{"name": "error"}])
+        reply = await client.ask("/v2/models/demo/infer", body, headers)
+        assert (reply.status, b"s3c" in reply.body) == (200, False)
+
+    application(test, partial=True)
+
+
+def test_too_little_memory_to_decode_an_image(application, images, monkeypatch):
+    async def test(client):
+        def exhausted(*_arguments):
+            raise MemoryError
+
+        monkeypatch.setattr("PIL.Image.Image.load", exhausted)
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", exhausted)
+        for path, (body, headers) in {"/predict": (images[0], {}), "/v2/models/demo/infer": infer_body(images)}.items():
+            reply = await client.ask(path, body, headers)
+            assert (reply.status, reply.json) == (507, {"error": "there was too little memory for the image"})
+
+    application(test, partial=True)
+
+
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/demo/infer"])
 def test_a_body_that_is_too_large_is_not_read_to_its_end(application, path):
     async def test(client):
