@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CheckpointFormatError as CheckpointFormatError,
         CheckpointMismatchError as CheckpointMismatchError,
         CheckpointNotFoundError as CheckpointNotFoundError,
+        ClusterError as ClusterError,
         ConfigError as ConfigError,
         DatasetError as DatasetError,
         DatasetFormatError as DatasetFormatError,
@@ -63,8 +64,8 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "maskrcnn.errors": "ArgumentError CheckpointError CheckpointFormatError CheckpointMismatchError "
-        "CheckpointNotFoundError ConfigError DatasetError DatasetFormatError DatasetNotFoundError MaskRCNNError "
-        "NonFiniteLossError TrainingError WorkerLostError",
+        "CheckpointNotFoundError ClusterError ConfigError DatasetError DatasetFormatError DatasetNotFoundError "
+        "MaskRCNNError NonFiniteLossError TrainingError WorkerLostError",
         "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
         "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",
         "maskrcnn.checkpoints.families.choices": "Choices",

@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "packaging": _COMMAND_LINE,
     "prometheus_client": _SERVER,
+    "pyarrow": ("batch",),
     "pycocotools": ("train", "inspect"),
     "ray": ("batch", "serve-ray"),
     "rich": _COMMAND_LINE,

@@ -10,6 +10,7 @@
     ├── DatasetError (ValueError)         annotations cannot be used
     │   ├── DatasetNotFoundError (FileNotFoundError)
     │   └── DatasetFormatError            an unknown format, or damaged
+    ├── ClusterError (RuntimeError)       a cluster cannot be reached, is too small, or failed
     └── TrainingError (RuntimeError)      a run cannot start, continue, or be resumed
         ├── NonFiniteLossError (ArithmeticError)   the loss became NaN or infinite
         └── WorkerLostError (ConnectionError)      another machine of the run does not answer any more
@@ -58,6 +59,10 @@ class DatasetNotFoundError(DatasetError, FileNotFoundError):
 
 class DatasetFormatError(DatasetError):
     """The annotations are damaged or have an unknown format."""
+
+
+class ClusterError(MaskRCNNError, RuntimeError):
+    """A cluster of machines cannot be reached, is too small for a run, or failed; the run can be resumed."""
 
 
 class TrainingError(MaskRCNNError, RuntimeError):

@@ -112,3 +112,7 @@ class MissingPackageError(RuntimeLibraryError, ImportError):
         self.package = package
         self.extra = extra
         self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Support `pickle`, as for an error of another process."""
+        return type(self), (self.package, self.extra, self.purpose)

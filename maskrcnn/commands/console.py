@@ -11,6 +11,7 @@ import typer
 from runtime.one_line import escaped, one_line
 
 if TYPE_CHECKING:
+    from maskrcnn.batch.run import BatchRun
     from maskrcnn.data.readers.findings import DatasetFinding
     from maskrcnn.data.records import Dataset
     from maskrcnn.evaluation.evaluate import Evaluation
@@ -112,8 +113,9 @@ def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
-def prediction(result: "PredictRun") -> int:
+def prediction(result: "PredictRun", *, parquet: bool) -> int:
     """Print the outcome of a prediction run and every failure; return the exit code."""
+    files = ("results.parquet",) if parquet else ("results.json", "results.csv")
     totals, failures = result.totals, result.failures
     if totals is not None:
         frames = f" and {totals.frames} frames" if totals.frames else ""
@@ -122,7 +124,7 @@ def prediction(result: "PredictRun") -> int:
             [
                 f"{totals.pictures} images{frames}, {totals.detections} detections, {len(failures)} failures",
                 f"  {result.made} predicted in this run, {before} in earlier ones",
-                *(f"wrote {result.folder / name}" for name in ("results.json", "results.csv")),
+                *(f"wrote {result.folder / name}" for name in files),
             ]
         )
     for failure in failures:
@@ -133,6 +135,34 @@ def prediction(result: "PredictRun") -> int:
     if failures:
         folder = one_line(result.folder / "failures.json")
         typer.echo(f"error: {len(failures)} inputs could not be used: see {folder}", err=True)
+        return 5
+    return 0
+
+
+def batch(result: "BatchRun") -> int:
+    """Print the outcome of a run on a cluster and the first failures; return the exit code."""
+    if result.counts is None:
+        progress("interrupted: run the same command again to resume")
+        return 128 + (result.signal or 0)
+    counts = result.counts
+    show(
+        [
+            f"{counts.pictures} images, {counts.rows} rows, {counts.failures} failures",
+            f"  {result.made} predicted in this run, {counts.pictures - counts.missing - result.made} in earlier ones",
+        ]
+    )
+    for path, error, message in result.failures:
+        typer.echo(one_line(f"failed: {path}: {error}: {message}"), err=True)
+    if counts.missing or counts.doubled:
+        typer.echo(
+            f"error: {counts.missing} images have no row and {counts.doubled} rows are doubled, so there is no "
+            f"_SUCCESS in {one_line(result.output)}: run the same command again, into a new folder if rows are doubled",
+            err=True,
+        )
+        return 1
+    show([f"wrote {result.output}"])
+    if counts.failures:
+        typer.echo(f"error: {counts.failures} images could not be used: each is a row with its error", err=True)
         return 5
     return 0
 

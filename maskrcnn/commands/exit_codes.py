@@ -1,6 +1,6 @@
 """Exit codes of expected errors, the same for all commands."""
 
-from maskrcnn.errors import ArgumentError, NonFiniteLossError, WorkerLostError
+from maskrcnn.errors import ArgumentError, ClusterError, NonFiniteLossError, WorkerLostError
 from runtime.errors import DeviceError, ImageError, MissingPackageError, OutputError, ToolkitError
 
 # The first match counts.
@@ -10,6 +10,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (ArgumentError, 2),
     (MissingPackageError, 3),
     (DeviceError, 3),
+    (ClusterError, 3),
     (ImageError, 5),
     (OutputError, 6),
     (ToolkitError, 4),

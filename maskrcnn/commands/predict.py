@@ -1,24 +1,36 @@
-"""`maskrcnn predict`."""
+"""`maskrcnn predict`, on this machine or on a cluster."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
+from maskrcnn.errors import ArgumentError
 from runtime.pictures.read import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ON_RAY = "On many machines"
 
 
 def predict(  # noqa: PLR0913  (one argument per option)
     model: shared.Model,
     paths: Annotated[
         list[str],
-        Argument(metavar="PATH", help="Images, videos, folders of them, or patterns such as 'photos/**/*.jpg'."),
+        Argument(
+            metavar="PATH",
+            help="Images, videos, folders of them, or patterns such as 'photos/**/*.jpg'; with --ray also lists of "
+            "paths and URLs.",
+        ),
     ],
     *,
-    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")],
+    output: Annotated[
+        str, Option("--output", "-o", metavar="FOLDER", help="Folder for the results; on a cluster, or its URL.")
+    ],
     overlay: Annotated[
         bool, Option("--overlay", help="Also draw the detections: a PNG per image, an MP4 per video.")
     ] = False,
@@ -38,7 +50,35 @@ def predict(  # noqa: PLR0913  (one argument per option)
     class_names: shared.ClassNames = None,
     settings: shared.Settings = None,
     device: shared.Device = "auto",
+    file_format: Annotated[
+        Literal["coco", "parquet"] | None,
+        advanced(
+            "--format",
+            metavar="coco|parquet",
+            help="Write results.json and results.csv, or a row per image in Parquet.",
+            show_default="coco; on a cluster parquet",
+        ),
+    ] = None,
     force: Annotated[bool, Option("--force", help="Replace results that were made with other settings.")] = False,
+    ray: Annotated[
+        str | None,
+        Option(
+            metavar="auto|local|HOST:PORT",
+            help="Predict images on a Ray cluster: of this machine, started on it, or elsewhere.",
+            show_default="this process",
+            rich_help_panel=_ON_RAY,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1, metavar="N", help="Workers on the cluster.", show_default="all that fit", rich_help_panel=_ON_RAY
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        Option(min=1, metavar="N", help="Threads of each worker.", show_default="1", rich_help_panel=_ON_RAY),
+    ] = None,
     nms_threshold: Annotated[
         float | None,
         advanced(**shared.NMS, show_default="the model's"),
@@ -54,13 +94,23 @@ def predict(  # noqa: PLR0913  (one argument per option)
     """
     channels = shared.band_numbers(bands)
     with failures("predict", "maskrcnn predict"):
+        chosen, choices = shared.find_artifact(model), shared.choose(config, family, class_names, settings)
+        shared.check_choices(chosen, choices)
+        if ray is not None:
+            refused = {
+                "--overlay": overlay, "--splash": splash, "--every": every != 1, "--format coco": file_format == "coco",
+                "--config": config is not None, "a checkpoint": shared.is_checkpoint(chosen),
+            }  # fmt: skip
+            _refuse(refused, "with --ray, which writes rows for images with an artifact: leave it out, or --ray")
+            values: dict[str, Any] = {"workers": workers, "threads": threads or 1, "batch_size": batch_size}
+            values |= {"device": device, "score_threshold": score_threshold, "nms_threshold": nms_threshold}
+            values |= {"classes": tuple(classes or ()), "max_pixels": max_pixels, "value_range": value_range}
+            raise Exit(_predict_on_ray(chosen, paths, output, ray, values | {"bands": channels, "force": force}))
+        _refuse({"--workers": workers, "--threads": threads}, "without --ray: add --ray local")
+
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
-
-        chosen, choices = shared.find_artifact(model), shared.choose(config, family, class_names, settings)
-
-        shared.check_choices(chosen, choices)
 
         def open_model() -> tuple[Any, str]:
             predictor = shared.open_predictor(
@@ -70,9 +120,27 @@ def predict(  # noqa: PLR0913  (one argument per option)
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(
-            views=views, classes=tuple(classes or ()), batch_size=batch_size, every=every, force=force
+            views, tuple(classes or ()), batch_size, every, force=force, parquet=file_format == "parquet"
         )
         with console.plain_warnings(), progress_bar(console.progress) as progress:
-            result = predict_paths(paths, output, open_model, options, progress)
-        code = console.prediction(result)
+            result = predict_paths(paths, Path(output), open_model, options, progress)
+        code = console.prediction(result, parquet=options.parquet)
     raise Exit(code)
+
+
+def _refuse(given: "Mapping[str, Any]", why: str) -> None:
+    for name, value in given.items():
+        if value:
+            raise ArgumentError(f"{name} cannot be used {why}")
+
+
+def _predict_on_ray(model: Path, paths: list[str], output: str, address: str, values: dict[str, Any]) -> int:
+    from maskrcnn.batch.run import BatchOptions, predict_dataset  # noqa: PLC0415
+    from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
+
+    options = BatchOptions(**values)
+    with progress_bar(console.progress) as progress:
+        result = predict_dataset(
+            model, paths, output, address=address, options=options, progress=progress, say=console.progress
+        )
+    return console.batch(result)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from runtime.errors import OutputError
 from runtime.json_file import read_json_file
 
 RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", "results.csv", "failures.json"
+ROWS_FILE = "results.parquet"
+# The names of images by path. The suffix keeps it out of `*.parquet`, the first letter out of what engines read.
+NAMES_FILE = "_names.arrow"
 VIEWS = ("overlay", "splash")
 
 
@@ -44,7 +47,7 @@ class OutputFolder:
 
     def forget_results(self) -> None:
         """Remove the files that only a complete run writes."""
-        for name in (RESULTS_FILE, TABLE_FILE, FAILURES_FILE):
+        for name in (RESULTS_FILE, TABLE_FILE, ROWS_FILE, NAMES_FILE, FAILURES_FILE):
             _unlink(self.path / name)
 
 
@@ -78,18 +81,38 @@ def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:
     stored = None
     with suppress(OSError, ValueError):
         stored = read_json_file(folder / RUN_FILE)
+    names = [path.name for path in folder.iterdir()]
+    if any(name.endswith(".parquet") and name != ROWS_FILE for name in names):
+        raise OutputError(f"{folder} holds results of a run with --ray: choose another folder")
+    check_contents(folder, stored, names, settings, force=force)
+
+
+def check_contents(folder: object, stored: object, names: Iterable[str], settings: RunSettings, *, force: bool) -> bool:
+    """Return whether a folder has results of other settings.
+
+    Args:
+        folder: Its path, for messages.
+        stored: The content of its `run.json`, if it has one.
+        names: Of the files in it.
+        settings: Of the run that is to write to it.
+        force: Accept results of other settings.
+
+    Raises:
+        OutputError: It has such results and `force` is not given, or it has files of no run.
+    """
     if not (isinstance(stored, dict) and "model" in stored and "version" in stored):
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
+        if any(not name.startswith(".") for name in names):
             raise OutputError(
                 f"{folder} has other files in it and no {RUN_FILE} of a prediction run: choose a new or empty folder"
             )
-        return
+        return False
     differences = settings.differences(stored)
     if differences and not force:
         raise OutputError(
             f"{folder} holds results of other settings ({'; '.join(differences)}): "
             "choose another folder, or use --force to predict everything again"
         )
+    return bool(differences)
 
 
 def _in_utf8(name: str) -> str:

@@ -11,6 +11,7 @@ from maskrcnn.prediction.job import Job, pixels_of
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
 from maskrcnn.prediction.results import Totals, write_failures, write_results
+from maskrcnn.prediction.rows import require_arrow, write_rows
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
@@ -29,6 +30,7 @@ class PredictOptions:
         batch_size: Most images of one input size that the network runs at a time; at least 1.
         every: Predict every N-th video frame; at least 1.
         force: Replace results of other settings.
+        parquet: Write `results.parquet` in place of `results.json` and `results.csv`.
 
     Raises:
         ConfigError: A number below 1.
@@ -39,6 +41,7 @@ class PredictOptions:
     batch_size: int = 1
     every: int = 1
     force: bool = False
+    parquet: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "every"):
@@ -85,13 +88,18 @@ def predict_paths(
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.
-        ArgumentError: The model does not have one of the classes.
+        ArgumentError: The model does not have one of the classes, or a video is to be written to Parquet.
         OutputError: As for `open_output`, or a result cannot be written.
-        MissingPackageError: PyAV, which videos need, or filelock is not installed.
+        MissingPackageError: PyAV, which videos need, pyarrow, which Parquet needs, or filelock is not installed.
     """
     interruption = Interruption()
     sources, unreadable = find_sources(paths, output)
-    if any(source.is_video for source in sources):
+    videos = [source for source in sources if source.is_video]
+    if options.parquet:
+        require_arrow()
+        if videos:
+            raise ArgumentError(f"{videos[0].name!r} is a video, and Parquet has a row per image: leave out --format")
+    if videos:
         require_video()
     predictor, model = open_model()
     settings = _settings(predictor, model, options)
@@ -109,11 +117,17 @@ def predict_paths(
             progress=progress,
         )
         folder.forget_results()
-        return _run(job, settings, sources, unreadable, interruption)
+        return _run(job, settings, sources, unreadable, interruption, parquet=options.parquet)
 
 
 def _run(
-    job: Job, settings: RunSettings, sources: Sequence[Source], unreadable: list[Failure], interruption: Interruption
+    job: Job,
+    settings: RunSettings,
+    sources: Sequence[Source],
+    unreadable: list[Failure],
+    interruption: Interruption,
+    *,
+    parquet: bool,
 ) -> PredictRun:
     pictures, videos = PictureRun(job), VideoRun(job)
     pictures.run([source for source in sources if not source.is_video])
@@ -124,8 +138,12 @@ def _run(
         return PredictRun(job.folder.path, made, failures, signal=interruption.signal)
     done = {source.path for source in (*pictures.done, *videos.done)}
     write_failures(job.folder.path, failures)
-    totals = write_results(job.folder, settings, (source for source in sources if source.path in done))
-    return PredictRun(job.folder.path, made, failures, totals)
+    finished = (source for source in sources if source.path in done)
+    if parquet:
+        documents = ((source, job.folder.document(source)) for source in finished)
+        images, detections = write_rows(job.folder.path, settings, documents, failures)
+        return PredictRun(job.folder.path, made, failures, Totals(images, 0, detections))
+    return PredictRun(job.folder.path, made, failures, write_results(job.folder, settings, finished))
 
 
 def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) -> RunSettings:

@@ -3,10 +3,12 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, TextIO
 
 from maskrcnn.prediction.documents import Row
 from maskrcnn.prediction.journal import read_journal
@@ -18,6 +20,8 @@ from runtime.json_file import read_json_file
 from runtime.masks.rle import area
 
 COLUMNS = ("file", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2", "area")
+
+_MOST_WAITING = 2**24  # characters of images in memory
 
 # The start of what spreadsheets read as a formula: of the cell, or of a part of it, because some split at other
 # separators than commas. Quotation marks and spaces before the sign do not stop them; the wide signs are East Asian.
@@ -44,53 +48,84 @@ def write_results(folder: OutputFolder, settings: RunSettings, sources: Iterable
         json_path.open("w", encoding="utf-8") as json_file,
         csv_path.open("w", encoding="utf-8", newline="") as csv_file,
     ):
-        return _write(folder, settings, sources, json_file, csv_file)
+        return write_entries(_entries(folder, sources), settings, json_file, csv_file)
 
 
-def _write(
-    folder: OutputFolder, settings: RunSettings, sources: Iterable[Source], json_file: TextIO, csv_file: TextIO
+def write_entries(
+    entries: Iterable[tuple[str, dict[str, Any]]],
+    settings: RunSettings,
+    json_file: TextIO | None = None,
+    csv_file: TextIO | None = None,
 ) -> Totals:
-    table = csv.writer(csv_file)  # ends lines with CR LF, so that it quotes cells that contain either
-    table.writerow(COLUMNS)
-    images: list[str] = []
-    count = frames = 0
-    json_file.write('{"annotations": [')
-    for source, entry in _entries(folder, sources):
-        image, frame = _image(len(images) + 1, source, entry), entry.get("frame")
-        images.append(json.dumps(image, ensure_ascii=False))
-        frames += frame is not None
-        for row in entry["detections"]:
-            count += 1
-            pixels = area(row["mask"])
-            annotation = _annotation(count, image["id"], row, pixels)
-            json_file.write(f"{',' if count > 1 else ''}\n{json.dumps(annotation)}")
-            where = (_cell(source.name), "" if frame is None else frame)
-            table.writerow((*where, row["class_id"], _cell(row["name"]), f"{row['score']:.6f}", *row["box"], pixels))
-    categories = [{"id": number, "name": name} for number, name in enumerate(settings.class_names) if number]
-    json_file.write('\n],\n"images": [\n' + ",\n".join(images))
-    json_file.write(f'\n],\n"categories": {json.dumps(categories, ensure_ascii=False)},\n')
-    json_file.write(f'"info": {json.dumps({"settings": settings.to_dict()}, ensure_ascii=False)}}}\n')
-    return Totals(len(images) - frames, frames, count)
+    """Write the COCO file, the table or both, from the name and document of each image or frame."""
+    with SpooledTemporaryFile(_MOST_WAITING, "w+", encoding="utf-8", newline="") as waiting:
+        coco = None if json_file is None else _CocoFile(json_file, waiting)
+        table = None if csv_file is None else csv.writer(csv_file)  # ends lines with CR LF, so that it quotes either
+        if table is not None:
+            table.writerow(COLUMNS)
+        number = count = frames = 0
+        for number, (name, entry) in enumerate(entries, 1):
+            image, frame = _image(number, name, entry), entry.get("frame")
+            if coco is not None:
+                coco.add_image(image)
+            frames += frame is not None
+            for row in entry["detections"]:
+                count += 1
+                pixels = area(row["mask"])
+                if coco is not None:
+                    coco.add_annotation(_annotation(count, image["id"], row, pixels))
+                if table is not None:
+                    where = (_cell(name), "" if frame is None else frame)
+                    numbers = (f"{row['score']:.6f}", *row["box"], pixels)
+                    table.writerow((*where, row["class_id"], _cell(row["name"]), *numbers))
+        if coco is not None:
+            coco.finish(settings)
+    return Totals(number - frames, frames, count)
 
 
-def _entries(folder: OutputFolder, sources: Iterable[Source]) -> Iterator[tuple[Source, dict[str, Any]]]:
+class _CocoFile:
+    """Writes a COCO file; its images, which follow all annotations, wait in a temporary one."""
+
+    def __init__(self, file: TextIO, waiting: IO[str]) -> None:
+        self._file, self._images = file, waiting
+        self._between_images = self._between = ""
+        file.write('{"annotations": [')
+
+    def add_image(self, image: dict[str, Any]) -> None:
+        self._images.write(self._between_images + json.dumps(image, ensure_ascii=False))
+        self._between_images = ",\n"
+
+    def add_annotation(self, annotation: dict[str, Any]) -> None:
+        self._file.write(f"{self._between}\n{json.dumps(annotation)}")
+        self._between = ","
+
+    def finish(self, settings: RunSettings) -> None:
+        self._file.write('\n],\n"images": [\n')
+        self._images.seek(0)
+        shutil.copyfileobj(self._images, self._file)
+        categories = [{"id": number, "name": name} for number, name in enumerate(settings.class_names) if number]
+        self._file.write(f'\n],\n"categories": {json.dumps(categories, ensure_ascii=False)},\n')
+        self._file.write(f'"info": {json.dumps({"settings": settings.to_dict()}, ensure_ascii=False)}}}\n')
+
+
+def _entries(folder: OutputFolder, sources: Iterable[Source]) -> Iterator[tuple[str, dict[str, Any]]]:
     for source in sources:
         path = folder.document(source)
         if source.is_video:
             for line in read_journal(path):
-                yield source, line
+                yield source.name, line
         else:
-            yield source, read_json_file(path)
+            yield source.name, read_json_file(path)
 
 
-def _image(number: int, source: Source, entry: dict[str, Any]) -> dict[str, Any]:
+def _image(number: int, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     height, width = entry["image_size"]
-    image = {"id": number, "file_name": source.name, "height": height, "width": width}
+    image = {"id": number, "file_name": name, "height": height, "width": width}
     if "device" in entry:  # documents of older versions have none
         image["device"] = entry["device"]
     if "frame" in entry:
-        frame = {"video": source.name, "frame": entry["frame"], "time": entry["time"]}
-        image |= {"file_name": f"{source.name}#frame={entry['frame']}"} | frame
+        frame = {"video": name, "frame": entry["frame"], "time": entry["time"]}
+        image |= {"file_name": f"{name}#frame={entry['frame']}"} | frame
     return image
 
 

@@ -40,6 +40,14 @@ class RunSettings:
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "RunSettings":
+        """Return the settings that `to_dict` made; raise TypeError if it did not."""
+        values: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in stored.items()
+        }
+        return cls(**values)
+
     @property
     def digest(self) -> str:
         """A short SHA-256 of the settings; each document records it."""

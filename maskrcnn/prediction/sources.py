@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maskrcnn.errors import ArgumentError
 from runtime.errors import ImageError
 from runtime.one_line import printable_path
 from runtime.pictures.header import PICTURE_SUFFIXES
@@ -57,7 +58,7 @@ class Failure(NamedTuple):
         return cls(source.name, printable_path(source.path), type(error).__name__, printable_path(line))
 
 
-def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list[Failure]]:
+def find_sources(paths: Sequence[str], output: Path, *, once: bool = False) -> tuple[list[Source], list[Failure]]:
     """Find the images and videos of a command, in the order of its paths, each file once.
 
     Folders are searched recursively, without following links to folders. Hidden files and files with an unknown suffix
@@ -66,14 +67,16 @@ def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list
     Args:
         paths: Files, folders, and patterns with `*`, `**`, `?` or `[...]`.
         output: The run folder; files found in it are ignored.
+        once: Refuse a file that is found twice.
 
     Returns:
         The sources, and a failure for each folder that cannot be read.
 
     Raises:
         ImageError: A path does not exist, or there is nothing to predict.
+        ArgumentError: A file is found twice, and `once` refuses that.
     """
-    finder = _Finder(Path(os.path.abspath(output)))  # noqa: PTH100  (links stay as they are given)
+    finder = _Finder(Path(os.path.abspath(output)), once)  # noqa: PTH100  (links stay as they are given)
     for text in paths:
         finder.add(text)
     if not finder.sources and not finder.unreadable:
@@ -85,7 +88,8 @@ def find_sources(paths: Sequence[str], output: Path) -> tuple[list[Source], list
 
 
 class _Finder:
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, once: bool) -> None:
+        self._once = once
         self.sources: dict[Path, Source] = {}
         self.unreadable: list[Failure] = []
         self._output = output
@@ -130,6 +134,8 @@ class _Finder:
 
     def _add_file(self, path: Path, base: Path) -> None:
         if path in self.sources:
+            if self._once:
+                raise ArgumentError(f"{str(path)!r} is named twice: each image of a batch is predicted once")
             return
         source = Source(path, _relative(path, base))
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]

@@ -98,6 +98,8 @@ def test_missing_package_names_it_its_extra_and_the_command():
     assert message.startswith("running a model needs")
     assert "pip install 'maskrcnn-export[onnx]'" in message
     assert "\n" not in message
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.package, copy.extra, copy.purpose, str(copy)) == ("onnxruntime", "onnx", "running a model", message)
 
 
 @pytest.mark.parametrize(("package", "name"), [case for case in ALL if case[0] != "export"])

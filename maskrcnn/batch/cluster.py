@@ -1,0 +1,190 @@
+"""A Ray cluster: reaching it or starting one on this machine, what fits on it, and its errors in our words."""
+
+import logging
+import math
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from maskrcnn.callbacks import Say
+from maskrcnn.errors import ArgumentError, ClusterError
+from runtime.errors import MissingPackageError, OutputError, ToolkitError
+
+# Of each task that reads images or writes rows.
+SMALL_TASK: dict[str, Any] = {"num_cpus": 0.25}
+_SPARE = 0.1  # part of a cluster's CPUs, at least one CPU, that workers leave to such tasks
+_SECONDS_TO_ANSWER = 5
+_LONGEST_FOLDER = 40  # of a local cluster: sockets below it may have paths of 107 bytes
+# Of this process, and of a cluster that it starts.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints to stdout that a process ended
+}
+
+
+class Need(NamedTuple):
+    """What one worker takes: processor cores, GPUs, and bytes of memory (0 if not yet known)."""
+
+    cpus: int
+    gpus: int
+    memory: int = 0
+
+    def options(self) -> dict[str, Any]:
+        """Return this as options of a Ray task or actor."""
+        found: dict[str, Any] = {"num_cpus": self.cpus}
+        return found | ({"num_gpus": self.gpus} if self.gpus else {}) | ({"memory": self.memory} if self.memory else {})
+
+
+def require_ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import ray  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise MissingPackageError("ray", "batch", "predicting on Ray") from error
+    return ray
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Connect to a cluster for the time of a block, or use the one that this process is connected to.
+
+    Args:
+        address: "auto" for the cluster of this machine, "local" to start one on this machine that ends with the block,
+            or HOST:PORT of a cluster's head.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ArgumentError: It is no address.
+        ClusterError: There is no cluster, or it has other versions of Ray or Python.
+    """
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+    ray = require_ray()
+    import_module("ray.data")  # sets up the loggers that are quieted next
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address != "local":
+        _check_address(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(_no_cluster(address, error)) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+        return
+    folder = _short_folder()
+    try:
+        ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) < _LONGEST_FOLDER or os.name == "nt" else "/tmp")  # noqa: S108
+
+
+def _check_address(address: str) -> None:
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise ArgumentError(f"--ray is {address!r}: expected auto, local, or HOST:PORT of a cluster's head")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str, error: Exception) -> str:
+    where = "on this machine" if address == "auto" else f"at {address}"
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return (
+        f"there is no Ray cluster {where} that can be used ({reason}): start one with 'ray start --head', set "
+        "RAY_AUTH_MODE=token if it asks for a token, or use local"
+    )
+
+
+def workers_that_fit(ray: Any, need: Need, wanted: int | None) -> int:
+    """Return the number of workers of a run, all that fit unless a number is wanted.
+
+    Raises:
+        ClusterError: The cluster does not hold that many, or not one beside a task that reads.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    free = cpus - max(1.0, _SPARE * cpus)
+    most = min(sum(_room(node, need) for node in nodes), math.floor(free / need.cpus))
+    if most >= (wanted or 1):
+        return wanted or most
+    one = [f"{need.cpus} CPUs"] + [f"{need.gpus} GPUs"] * bool(need.gpus)
+    one += [f"{math.ceil(need.memory / 2**20)} MiB of memory"] * bool(need.memory)
+    has = f"{cpus:g} CPUs, {sum(node.get('GPU', 0.0) for node in nodes):g} GPUs and "
+    has += f"{sum(node.get('memory', 0.0) for node in nodes) / 2**20:.0f} MiB of memory on {len(nodes)} machines"
+    raise ClusterError(
+        f"the cluster is too small: {wanted or 1} workers of {', '.join(one)} each, beside {max(1.0, _SPARE * cpus):g} "
+        f"CPUs for reading and writing, do not fit on it; it has {has}: "
+        + (f"use at most {most} workers" if most else "use fewer --threads or a larger cluster")
+    )
+
+
+def _room(node: Mapping[str, float], need: Need) -> int:
+    """Return how many workers one machine holds."""
+    pairs = (("CPU", need.cpus), ("GPU", need.gpus), ("memory", need.memory))
+    return min(math.floor(node.get(name, 0.0) / amount) for name, amount in pairs if amount)
+
+
+def wait_for(ray: Any, reference: Any, say: Say) -> Any:
+    """Return the result of a task; say so while the cluster has no place for it."""
+    while not ray.wait([reference], timeout=30)[0]:
+        say("waiting for the cluster: its processors or GPUs are in use by others")
+    return ray.get(reference)
+
+
+def in_our_words(error: Exception, output: str) -> Exception:
+    """Return the error of ours behind one of Ray, else what to say about it; errors of neither are returned as is."""
+    ray = require_ray()
+    chain: list[BaseException] = []
+    following: list[BaseException | None] = [error]
+    while following:
+        one = following.pop(0)
+        if one is None or any(one is other for other in chain):
+            continue
+        chain.append(one)
+        following += [getattr(one, "cause", None), one.__cause__, one.__context__]
+    chain = [one for one in chain if not isinstance(one, ray.exceptions.RayTaskError)]
+    for one in chain:
+        if isinstance(one, ToolkitError):
+            return one
+    for one in chain:
+        if isinstance(one, ModuleNotFoundError) and one.name is not None:
+            return ClusterError(
+                f"a machine of the cluster has no package {one.name!r}: install the same on all of them"
+            )
+        if isinstance(one, OSError) and one.errno is not None:
+            return OutputError(f"cannot write {output}: {os.strerror(one.errno)}")
+    if not isinstance(error, ray.exceptions.RayError):
+        return error
+    reason = " ".join(str(error).split())[:200]
+    return ClusterError(f"the cluster failed ({type(error).__name__}: {reason}): run the same command again to resume")

@@ -1,0 +1,26 @@
+"""`maskrcnn results`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from maskrcnn.commands import console, shared
+from maskrcnn.commands.failures import failures
+
+
+def results(
+    folder: Annotated[str, Argument(metavar="FOLDER", help="Folder or URL of a prediction run that wrote Parquet.")],
+    *,
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="FILE", help="File to write: .json for COCO JSON, .csv for a table.")
+    ],
+    force: shared.Force = False,
+) -> None:
+    """Write the rows of a prediction run as COCO JSON or CSV, sorted by path."""
+    with failures("batch", "maskrcnn results"):
+        from maskrcnn.batch.results import write_row_results  # noqa: PLC0415
+
+        totals = write_row_results(folder, output, overwrite=force)
+        console.show([f"{totals.pictures} images, {totals.detections} detections"])
+        console.written(output)

@@ -1,0 +1,177 @@
+"""One row per image in Parquet, the same from one machine and from many: its schema, how it is made and written."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskrcnn.prediction.documents import Row
+from maskrcnn.prediction.output_folder import NAMES_FILE, ROWS_FILE
+from maskrcnn.prediction.settings import RunSettings
+from maskrcnn.prediction.sources import Failure, Source
+from runtime.atomic import atomic_write
+from runtime.errors import MissingPackageError
+from runtime.json_file import read_json_file
+from runtime.one_line import one_line, printable_path
+
+_ROWS_PER_GROUP = 1000
+
+
+class Marks(NamedTuple):
+    """What every row of a run repeats: digests of the model and of all settings."""
+
+    model: str
+    settings: str
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> "Marks":
+        """Return the marks of a run with these settings."""
+        return cls(settings.model, settings.digest)
+
+
+def require_arrow() -> Any:
+    """Import pyarrow.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise MissingPackageError("pyarrow", "batch", "reading and writing Parquet") from error
+    return pa
+
+
+def row_schema() -> Any:
+    """Return the schema, a `pyarrow.Schema`."""
+    pa = require_arrow()
+    detection = [
+        ("class_id", pa.int32()),
+        ("name", pa.string()),
+        ("score", pa.float32()),
+        ("box", pa.list_(pa.float32(), 4)),
+        ("rle", pa.string()),
+    ]
+    texts = {name: pa.string() for name in ("path", "content_sha256", "error", "message")}
+    sides = {"height": pa.int32(), "width": pa.int32()}
+    marks = {name: pa.string() for name in ("device", "model_sha256", "settings_sha256")}
+    return pa.schema({**texts, **sides, **marks, "detections": pa.list_(pa.struct(detection))})
+
+
+def found_row(path: str, content: str | None, document: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+    """Return the row of a predicted image.
+
+    Args:
+        path: Of the image.
+        content: SHA-256 of its bytes.
+        document: As `to_document` makes it.
+        marks: Of the run.
+    """
+    height, width = document["image_size"]
+    detections = [
+        {name: found[name] for name in ("class_id", "name", "score", "box")} | {"rle": found["mask"]["counts"]}
+        for found in document["detections"]
+    ]
+    row = _row(path, content, marks) | {"height": height, "width": width, "device": document.get("device")}
+    return row | {"detections": detections}
+
+
+def failed_row(path: str, content: str | None, error: str, message: str, marks: Marks) -> dict[str, Any]:
+    """Return the row of an image that could not be used: the class and text of its error."""
+    return _row(path, content, marks) | {"error": error, "message": one_line(message) or "no further description"}
+
+
+def _row(path: str, content: str | None, marks: Marks) -> dict[str, Any]:
+    same = {"path": path, "content_sha256": content, "model_sha256": marks.model, "settings_sha256": marks.settings}
+    return same | dict.fromkeys(("error", "message", "height", "width", "device")) | {"detections": []}
+
+
+def row_table(rows: list[dict[str, Any]]) -> Any:
+    """Return rows as a `pyarrow.Table`."""
+    return require_arrow().Table.from_pylist(rows, row_schema())
+
+
+def stored_detections(row: Mapping[str, Any]) -> list[Row]:
+    """Return the detections of a row as a document has them."""
+    size = [row["height"], row["width"]]
+    return [
+        {name: found[name] for name in ("class_id", "name", "score")}
+        | {"box": [round(side, 2) for side in found["box"]], "mask": {"size": size, "counts": found["rle"]}}
+        for found in row["detections"]
+    ]
+
+
+def write_rows(
+    folder: Path,
+    settings: RunSettings,
+    done: Iterable[tuple[Source, Path]],
+    failures: Iterable[Failure],
+) -> tuple[int, int]:
+    """Write `results.parquet`, sorted by path, from the documents of images, which are read one at a time.
+
+    Args:
+        folder: Of the run.
+        settings: Of the run.
+        done: The images, each with its document.
+        failures: Images that could not be used; a row each.
+
+    Returns:
+        The number of images with a document, and of detections.
+    """
+    import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
+
+    marks, images, detections = Marks.of(settings), 0, 0
+    entries: list[tuple[str, str, Path | Failure]] = [
+        (printable_path(source.path), source.name, document) for source, document in done
+    ]
+    entries += [(failure.path, failure.name, failure) for failure in failures]
+    entries.sort(key=lambda entry: entry[0])
+    with atomic_write(folder / ROWS_FILE, overwrite=True) as temporary, pq.ParquetWriter(temporary, row_schema()) as to:
+        for start in range(0, len(entries), _ROWS_PER_GROUP):
+            rows = list(_rows(entries[start : start + _ROWS_PER_GROUP], marks))
+            images += sum(row["error"] is None for row in rows)
+            detections += sum(len(row["detections"]) for row in rows)
+            to.write_table(row_table(rows))
+    with atomic_write(folder / NAMES_FILE, overwrite=True) as temporary:
+        temporary.write_bytes(names_content({path: name for path, name, _ in entries}))
+    return images, detections
+
+
+def _rows(entries: Iterable[tuple[str, str, Path | Failure]], marks: Marks) -> Iterator[dict[str, Any]]:
+    for path, _, found in entries:
+        if isinstance(found, Failure):
+            yield failed_row(path, _content(Path(path)), found.error, found.message, marks)
+        else:
+            document = read_json_file(found)
+            yield found_row(path, _content(Path(path)), document, marks)
+
+
+def _content(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def names_content(names: Mapping[str, str]) -> bytes:
+    """Return the content of `_names.arrow`: path and name of each image, sorted by path."""
+    pa = require_arrow()
+    paths = sorted(names)
+    table = pa.table(
+        {"path": pa.array(paths, pa.string()), "name": pa.array([names[path] for path in paths], pa.string())}
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_names(content: bytes) -> dict[str, str]:
+    """Read what `names_content` returned."""
+    table = require_arrow().ipc.open_file(content).read_all()
+    return dict(zip(table["path"].to_pylist(), table["name"].to_pylist(), strict=True))
