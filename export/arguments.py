@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export import console
-from export.errors import EditError, ParityError, PrecisionError
+from export.errors import EditError, LayoutError, ParityError, PrecisionError
 from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.commands.console import dataset_report, progress
 from maskrcnn.commands.exit_codes import exit_code
@@ -71,6 +71,6 @@ def errors(extra: str = "export") -> Iterator[None]:
 def _exit_code(error: Exception) -> int | None:
     if isinstance(error, ParityError | PrecisionError):
         return 1
-    if isinstance(error, EditError):
+    if isinstance(error, EditError | LayoutError):
         return 2
     return exit_code(error)

@@ -29,6 +29,7 @@ from maskrcnn.commands.shared import (
     Version,
     advanced,
     choose,
+    find_artifact,
 )
 from runtime.artifact import Precision, Target as Engine, Thresholds
 from runtime.engines.options import BF16
@@ -58,6 +59,12 @@ VerifyImages = Annotated[
 ]
 TruthImages = Annotated[
     Path | None, _lower_precision(metavar="FOLDER", help="Folder of the images of --truth.", show_default="found")
+]
+
+
+MaxBatch = Annotated[
+    int | None,
+    Option(min=1, metavar="N", help="Most images that run together.", show_default="8, or what the artifact is for"),
 ]
 
 
@@ -425,6 +432,56 @@ def _compare(
         if output is not None:
             for path in write_files(found, output, overwrite=force):
                 written(path)
+
+
+@app.command()
+def triton(
+    artifact: Annotated[Path, Argument(metavar="ARTIFACT|demo", help="An .onnx file.")],
+    *,
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The model repository to write.")],
+    name: Annotated[
+        str | None, Option(metavar="NAME", help="Name of the model.", show_default="the artifact's file name")
+    ] = None,
+    max_batch: MaxBatch = None,
+    thresholds: Annotated[
+        bool, Option("--thresholds", help="Add a network whose thresholds each request may set.")
+    ] = False,
+    processor: Annotated[
+        Literal["cpu", "gpu"] | None, Option(help="What runs the network.", show_default="by the artifact's target")
+    ] = None,
+    threads: Annotated[
+        int, Option(min=0, metavar="N", help="Threads of one operator with --processor cpu; 0 for all cores.")
+    ] = 0,
+    force: Force = False,
+) -> None:
+    """Write a model repository for NVIDIA Triton: the network, and an ensemble from encoded image to JSON."""
+    with errors():
+        from export.serving.triton import TritonOptions, write_triton_repository  # noqa: PLC0415
+
+        options = TritonOptions(name, max_batch, thresholds, processor, threads)
+        path = find_artifact(artifact)
+        models = write_triton_repository(path, output, options=options, overwrite=force, progress=progress)
+        show([f"models: {', '.join(models)}"])
+        written(output)
+
+
+@app.command()
+def tfserving(
+    artifact: Annotated[Path, Argument(metavar="ARTIFACT", help="A SavedModel folder.")],
+    *,
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="FOLDER", help="The folder to write; its name is the model's.")
+    ],
+    max_batch: MaxBatch = None,
+    force: Force = False,
+) -> None:
+    """Write a model's folder for TensorFlow Serving: the SavedModel, batching, and warm-up."""
+    with errors():
+        from export.serving.tfserving import write_tfserving_model  # noqa: PLC0415
+
+        options: dict[str, Any] = {"max_batch": max_batch, "overwrite": force, "progress": progress}
+        for path in write_tfserving_model(find_artifact(artifact), output, **options):
+            written(path)
 
 
 @app.command()

@@ -153,6 +153,12 @@ def _savedmodel_with_defaults(path: Path, thresholds: Mapping[str, float]) -> _W
 
     saved = SavedModel.FromString((path / "saved_model.pb").read_bytes())
     for graph in saved.meta_graphs:
+        others = [name for name in graph.signature_def if name != SIGNATURE and graph.signature_def[name].inputs]
+        if others:
+            raise EditError(
+                f"the thresholds of {path} are constants in its signature {others[0]!r}, for a server: edit the "
+                "artifact that it was made of, and write the server's folder again"
+            )
         places = [graph.signature_def[SIGNATURE].defaults]
         places += [_defaults(node.function.function_spec) for node in graph.object_graph_def.nodes]
         for name, value in thresholds.items():

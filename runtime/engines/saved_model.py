@@ -172,6 +172,16 @@ class FunctionStages:
         return dict(zip(names, self._session.run([self._places[name] for name in names], given), strict=True))
 
 
+def load_checked(path: Path) -> Any:
+    """Load a SavedModel after a look at what it contains.
+
+    Raises:
+        ArtifactError: It contains what no export needs, or its name is not UTF-8.
+    """
+    check_savedmodel(_description(path), path)
+    return tf.saved_model.load(_name(path))
+
+
 def _name(path: Path) -> str:
     name = utf8_path(path)
     if name is None:
