@@ -1,0 +1,58 @@
+"""Run tests/triton in the real Triton server: `python -m tools.check_triton`, or `make triton`.
+
+The wheel of nvidia-pytriton holds a `tritonserver` with its Python backend. It is unpacked into a new environment, with
+the packages of an installation with `[onnx]` and without TensorFlow, for the processes of the server. The client runs
+here. There is no wheel of Triton's onnxruntime backend: tests/support/triton_onnxruntime.py stands in for it, with the
+same checks. This needs Linux on x86-64 and the shared library of this Python; elsewhere it says so and ends.
+
+Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped, or the wheel cannot be had.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.check_lowest import counts
+from tools.environments import ROOT, new_environment, run
+from tools.installed import requirements
+
+SERVER = "nvidia-pytriton==0.7.0"  # 0.7.0 has stubs for Python 3.8 to 3.13
+
+
+def main() -> int:
+    """Install, run the tests; returns the exit code."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        sys.stdout.write("tests/triton needs Linux on x86-64: nothing was run\n")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="triton-") as name:
+        folder = Path(name).resolve()
+        python = new_environment(folder / "environment", *requirements("onnx"))
+        # Without its dependencies: they hold back NumPy, for a client that is not used.
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", SERVER]
+        try:
+            run(command, ROOT)
+        except SystemExit:
+            sys.stderr.write(
+                f"error: {SERVER}, whose tritonserver runs these tests, cannot be installed: connect this machine to a "
+                "package index, or put the wheel into a folder and set PIP_FIND_LINKS to it\n"
+            )
+            return 1
+        report = folder / "report.xml"
+        command = [sys.executable, "-m", "pytest", "tests/triton", f"--junitxml={report}"]
+        command += [f"--basetemp={folder / 'tests'}"]
+        environment = os.environ | {"MASKRCNN_TRITON": str(python.parents[1])}
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
+        if code:
+            return code
+        ran, skipped = counts(report)
+    if not ran or skipped:
+        sys.stderr.write(f"error: {ran} tests of tests/triton ran, and {skipped.total()} were skipped: expected all\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
