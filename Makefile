@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest cuda fuzz mutants clean
+.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest cuda triton fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -68,6 +68,10 @@ lowest: $(VENV)/.dev
 # tests/cuda: ONNX Runtime's CUDA provider on a stand-in for CUDA's libraries, without a GPU.
 cuda: $(VENV)/.dev
 	$(BIN)/python -m tools.check_cuda
+
+# tests/triton: a repository of `maskrcnn-export triton` in the real Triton server.
+triton: $(VENV)/.dev
+	$(BIN)/python -m tools.check_triton
 
 # Fuzzes one entry point for untrusted files (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev

@@ -52,6 +52,7 @@ def start(installed, tmp_path_factory):
         variables["PATH"] = f"{ENVIRONMENT}/bin:{variables['PATH']}"
         command = [installed / "bin" / "tritonserver", f"--model-repository={repository}"]
         command += [f"--backend-directory={installed / 'backends'}"]
+        command += ["--exit-timeout-secs=3"]  # it waits for connections that clients keep
         command += ["--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]
         with log.open("wb") as file:
             server = subprocess.Popen(command, env=variables, stdout=file, stderr=subprocess.STDOUT)
