@@ -1,12 +1,12 @@
 """Every error the exporter raises on purpose.
 
     ExportError
-    ├── ConversionError      the graph cannot be converted or contains forbidden operators
-    ├── ParityError          the artifact does not compute what the model computes; nothing was written
-    ├── SourceError          the genuine model of a PyTorch checkpoint cannot be run; nothing was written
-    ├── PrecisionError       the artifact loses too much accuracy in lower precision; nothing was written
-    ├── EditError (ValueError)   an artifact cannot be changed as asked; it is as it was
-    └── LayoutError (ValueError) a folder for a server cannot be made as asked; nothing was written
+    ├── ConversionError           the graph cannot be converted or contains forbidden operators
+    ├── ParityError               the artifact does not compute what the model computes; nothing was written
+    ├── SourceError               the genuine model of a PyTorch checkpoint cannot be run; nothing was written
+    ├── PrecisionError            the artifact loses too much accuracy in lower precision; nothing was written
+    ├── EditError (ValueError)    an artifact cannot be changed as asked; it is as it was
+    └── LayoutError (ValueError)  a folder for a server cannot be made as asked; nothing was written
 
 Each message is one line: what was wrong, where, what was expected, what to do.
 """

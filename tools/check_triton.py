@@ -3,7 +3,7 @@
 The wheel of nvidia-pytriton holds a `tritonserver` with its Python backend. It is unpacked into a new environment, with
 the packages of an installation with `[onnx]` and without TensorFlow, for the processes of the server. The client runs
 here. There is no wheel of Triton's onnxruntime backend: tests/support/triton_onnxruntime.py stands in for it, with the
-same checks. This needs Linux on x86-64 and the shared library of this Python; elsewhere it says so and ends.
+same checks. This needs Linux on x86-64, elsewhere it says so and ends, and the shared library of this Python.
 
 Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped, or the wheel cannot be had.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from export.errors import LayoutError
 from runtime.artifact import Metadata
 
-MARKER = "maskrcnn.json"  # beside the models' folders; both servers read folders alone
+MARKER = "layout.json"  # beside the models' folders; both servers read folders alone
 MOST_WAITING = 128  # images in a queue, before more are refused
 _MOST_BATCH = 8  # unless chosen
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -115,7 +115,7 @@ def test_predictor_opens_the_version_as_an_artifact(kind, picture):
     found, before = read_metadata(folder / "1"), read_metadata(artifact)
     assert found.thresholds == before.thresholds
     assert recorded_digest(artifact) in found.edits[-1]
-    assert json.loads((folder / "maskrcnn.json").read_text())["sha256"] == recorded_digest(artifact)
+    assert json.loads((folder / "layout.json").read_text())["sha256"] == recorded_digest(artifact)
     with Predictor(folder / "1", "cpu") as predictor, Predictor(artifact, "cpu") as original:
         assert predictor(picture).to_json() == original(picture).to_json()
 

@@ -273,7 +273,7 @@ def test_an_output_is_replaced_only_if_it_is_ours(repository, packaged, tmp_path
         "demo_after",
         "demo_before",
         "demo_net",
-        "maskrcnn.json",
+        "layout.json",
     ]
     foreign = tmp_path / "foreign"
     (foreign / "resnet").mkdir(parents=True)
