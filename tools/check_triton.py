@@ -2,7 +2,7 @@
 
 The wheel of nvidia-pytriton holds a `tritonserver` with its Python backend. It is unpacked into a new environment, with
 the packages of an installation with `[onnx]` and without TensorFlow, for the processes of the server. The client runs
-here. There is no wheel of Triton's onnxruntime backend: tests/support/triton_onnxruntime.py stands in for it, with the
+here. There is no wheel of Triton's onnxruntime backend: tests/support/onnxruntime_backend stands in for it, with the
 same checks. This needs Linux on x86-64, elsewhere it says so and ends, and the shared library of this Python.
 
 Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped, or the wheel cannot be had.
@@ -29,15 +29,15 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="triton-") as name:
         folder = Path(name).resolve()
-        python = new_environment(folder / "environment", *requirements("onnx"))
-        # Without its dependencies: they hold back NumPy, for a client that is not used.
-        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", SERVER]
         try:
+            python = new_environment(folder / "environment", *requirements("onnx"))
+            # Without its dependencies: they hold back NumPy, for a client that is not used.
+            command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", SERVER]
             run(command, ROOT)
-        except SystemExit:
+        except SystemExit as error:
             sys.stderr.write(
-                f"error: {SERVER}, whose tritonserver runs these tests, cannot be installed: connect this machine to a "
-                "package index, or put the wheel into a folder and set PIP_FIND_LINKS to it\n"
+                f"{error}\nerror: {SERVER}, whose tritonserver runs these tests, cannot be installed: "
+                "connect this machine to a package index, or set PIP_FIND_LINKS to a folder with its wheels\n"
             )
             return 1
         report = folder / "report.xml"

@@ -33,7 +33,7 @@ def installed(pytestconfig):
     for program in (folder / "bin" / "tritonserver", folder / "backends" / "python" / stub.name):
         program.chmod(0o755)
     (folder / "backends" / "onnxruntime").mkdir(exist_ok=True)
-    source = pytestconfig.rootpath / "tests" / "support" / "triton_onnxruntime.py"
+    source = pytestconfig.rootpath / "tests" / "support" / "onnxruntime_backend" / "model.py"
     shutil.copy(source, folder / "backends" / "onnxruntime" / "model.py")
     return folder
 

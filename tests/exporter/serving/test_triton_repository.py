@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from fake_artifacts import VERDICT, metadata, write_artifact
 from google.protobuf import json_format, text_format
-from triton_onnxruntime import check_config
+from onnxruntime_backend.model import check_config
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from typer.testing import CliRunner
 
