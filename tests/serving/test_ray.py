@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,12 +11,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
 
 from maskrcnn.errors import ArgumentError
 from runtime import Predictor
@@ -152,6 +155,19 @@ def test_without_ray_serve_its_extra_is_named(monkeypatch):
         import_module(NAME)
     assert isinstance(found.value, MissingPackageError)
     assert "pip install 'maskrcnn-export[serve-ray]'" in str(found.value)
+
+
+def test_the_page_about_deployment_has_the_options(served):
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    table = page[page.index("| `model` | | the artifact") : page.index("Paths, tensors and the page")]
+    rows = [line.split(" | ")[:2] for line in table.splitlines() if line]
+    named = {name for first, _ in rows for name in re.findall(r"`(\w+)`", first)}
+    assert named == {each.name for each in fields(served.RayOptions)}
+    (application,) = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])["applications"]
+    assert application["import_path"] == f"{NAME}:app"
+    assert served.read_options(application["args"]).max_replicas == 16
+    command = re.search(rf"serve run {NAME}:app (.*)", page)[1]
+    assert served.read_options(dict(word.split("=") for word in command.split())).threads == 2
 
 
 def ask(port, content, path="/predict"):
