@@ -5,8 +5,10 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from maskrcnn.errors import ArgumentError
 
@@ -43,7 +45,7 @@ def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -61,6 +63,14 @@ def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -
         server.run([bound])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class _Protocol(H11Protocol):
+    """HTTP that answers a body which ends too early, too, with status 400; uvicorn alone would only hang up."""
+
+    def eof_received(self) -> None:
+        if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
+            self.data_received(b"")  # the end, as h11 is told of it
 
 
 class _Server(uvicorn.Server):

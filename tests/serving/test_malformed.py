@@ -129,10 +129,12 @@ def request(body, length, rng=None, path="/v2/models/demo/infer"):
     return b"".join([*parts, b"0\r\n\r\n"])
 
 
-def send(port, content):
-    """The status and all that comes back; a server that closes early may reset the connection."""
+def send(port, content, *, end=False):
+    """The status and all that comes back, if the client ends its side, too."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(content)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
         answer = b""
         while part := connection.recv(65536):
             answer += part
@@ -158,6 +160,15 @@ def test_malformed_bodies_are_refused_and_do_no_harm(server, images, found):
     assert server.memory() - before <= 20
     status, answer = send(server.port, request(images[0], None, path="/predict"))
     assert (status, answer.partition(b"\r\n\r\n")[2].decode()) == (200, found[0].to_json())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_ends_in_the_middle_is_told(server, images, chunked):
+    content = request(images[0], None, random.Random(SEED) if chunked else None, path="/predict")
+    start = content.index(b"\r\n\r\n") + 4
+    for length in (start, start + 1, start + 1000, len(content) - 1):
+        status, answer = send(server.port, content[:length], end=True)
+        assert (status, b"Invalid HTTP request received." in answer) == (400, True)
 
 
 @pytest.mark.parametrize(
