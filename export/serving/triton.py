@@ -161,7 +161,7 @@ class _Layout:
         record = {
             "sha256": self.digest,
             "network_sha256": recorded_digest(network),
-            "metadata": json.loads(metadata.to_json()),
+            "metadata": json.loads(read_metadata(network).to_json()),
         }
         for suffix, model in ((BEFORE, BeforeModel), (AFTER, AfterModel)):
             version = _version(folder / (self.name + suffix))

@@ -13,6 +13,7 @@ from google.protobuf import json_format, text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from export.serving.triton import TritonOptions, write_triton_repository
 from runtime import Predictor
 from runtime.artifact import OUTPUT_NAMES
 from runtime.errors import ArtifactCorruptError, EngineError
@@ -94,15 +95,18 @@ def ask(triton, model, **arrays):
     return {tensor.name: np.from_dlpack(tensor) for tensor in response.tensors}
 
 
+def parts(repository, name):
+    network = repository / f"{name}_net" / "1" / "model.onnx"
+    return SimpleNamespace(
+        before=load(repository / f"{name}_before"),
+        after=load(repository / f"{name}_after"),
+        session=ort.InferenceSession(network, providers=["CPUExecutionProvider"]),
+    )
+
+
 @pytest.fixture
 def models(triton, repository):
-    return SimpleNamespace(
-        before=load(repository / "shapes_before"),
-        after=load(repository / "shapes_after"),
-        session=ort.InferenceSession(
-            repository / "shapes_net" / "1" / "model.onnx", providers=["CPUExecutionProvider"]
-        ),
-    )
+    return parts(repository, "shapes")
 
 
 def run(models, prepared):
@@ -129,6 +133,19 @@ def test_an_image_becomes_the_json_of_predictor(triton, models, packaged, pytest
             expected = json.loads(predictor(path).to_json())
             assert json.loads(found["detections"].tobytes()) == expected | {"device": None}
             assert expected["detections"]
+
+
+def test_images_of_a_network_for_a_fixed_batch(triton, fixed, pytestconfig, tmp_path):
+    """The network takes fewer, as they arrive, and so do the models around it."""
+    path, encoded_image = fixed(4), encoded(pytestconfig.rootpath / "maskrcnn" / "demo.jpg")
+    write_triton_repository(path, tmp_path / "out", options=TritonOptions("fixed"))
+    found = parts(tmp_path / "out", "fixed")
+    answer = ask(triton, found.after, **run(found, ask(triton, found.before, image=encoded_image)))
+    with Predictor(path, "cpu") as predictor:
+        rows = json.loads(predictor(encoded_image.tobytes()).to_json())["detections"]
+    assert [row["mask"] for row in json.loads(answer["detections"].tobytes())["detections"]] == [
+        row["mask"] for row in rows
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"poison", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut"])
