@@ -501,8 +501,8 @@ def test_pasting_an_image(visit):
 
 def test_a_large_image_is_scaled_for_display(visit):
     page = visit(SIZES[1])
-    answered(page, made([0.9], (3000, 4000)).to_json())
-    drop(page, ("large.jpg", encoded((3000, 4000), "JPEG")))
+    answered(page, made([0.9], (2400, 3200)).to_json())
+    drop(page, ("large.jpg", encoded((2400, 3200), "JPEG")))
     wait(page)
     assert pixels(page).shape[:2] == (1200, 1600)
     assert page.locator(".view").bounding_box()["width"] <= SIZES[1][0]
