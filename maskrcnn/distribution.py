@@ -24,6 +24,7 @@ EXTRAS = {
     "prometheus_client": _SERVER,
     "pyarrow": ("batch",),
     "pycocotools": ("train", "inspect"),
+    "pydantic": ("batch",),
     "ray": ("batch", "serve-ray"),
     "rich": _COMMAND_LINE,
     "safetensors": _TENSORFLOW,

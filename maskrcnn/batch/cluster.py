@@ -54,7 +54,7 @@ def require_ray() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise MissingPackageError("ray", "batch", "predicting on Ray") from error
+        raise MissingPackageError("ray", "batch", "a Ray cluster") from error
     return ray
 
 

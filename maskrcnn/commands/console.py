@@ -24,6 +24,16 @@ def progress(message: str) -> None:
     typer.echo(f"... {one_line(message)}", err=True)
 
 
+def relay(stream: str, line: str) -> None:
+    """Print a line that a worker on another machine printed."""
+    typer.echo(line, err=stream == "stderr")
+
+
+def refusal(sentence: str) -> None:
+    """Print the error that a worker on another machine ended with."""
+    typer.echo(f"error: {one_line(sentence)}", err=True)
+
+
 def show(lines: Iterable[str]) -> None:
     """Print lines of a result."""
     for line in lines:

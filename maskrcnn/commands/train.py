@@ -2,18 +2,19 @@
 
 import json
 import os
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from maskrcnn.commands import console, shared
+from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
-from maskrcnn.runs.folder_lock import locked
-from maskrcnn.tensorflow_import import import_tensorflow
-from maskrcnn.training.cluster import TF_CONFIG, ClusterKind, join_cluster
+from maskrcnn.commands.train_job import TrainJob
+from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.errors import ArgumentError
+from maskrcnn.training.cluster import ClusterKind, join_cluster
 
 _MACHINES = "Several machines"
 
@@ -69,6 +70,28 @@ def train(  # noqa: PLR0913  (one argument per option)
             rich_help_panel=_MACHINES,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        Option(
+            metavar="auto|local|HOST:PORT",
+            help="Train on a Ray cluster: of this machine, started on it, or elsewhere.",
+            show_default="this process",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, Option(min=1, metavar="N", help="Workers on the Ray cluster.", rich_help_panel=_MACHINES)
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        Option(
+            min=0,
+            metavar="N",
+            help="Lost workers after which Ray gives up; until then it starts all again, and they resume.",
+            show_default="3",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         Option(
@@ -103,55 +126,45 @@ def train(  # noqa: PLR0913  (one argument per option)
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
     with failures("train", "maskrcnn train"):
-        if cluster is not None:
-            join_cluster(os.environ)
-        several = bool(os.environ.get(TF_CONFIG))
-        # With several workers, nothing is refused before they are connected, so that all hear of it.
-        if not several and output.is_dir():
-            with locked(output, "train"):  # a folder in use is refused at once, not after the data is read
-                pass
-        wanted = [*(settings or []), *pixel_settings]
-        settings_of_model = [setting for setting in wanted if not setting.startswith(shared.RUN_PREFIX)]
-        choices = shared.choose(config, family, class_names, settings_of_model)
-        opened = shared.open_start(init, choices) if not several and not resume else None
-        console.progress("loading TensorFlow")
-        import_tensorflow(touch_devices=not several)
-        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
-        from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
-        from maskrcnn.training.plan import plan_run  # noqa: PLC0415
-        from maskrcnn.training.run import RunFolder  # noqa: PLC0415
-        from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
-        from maskrcnn.training.train import train as run_training  # noqa: PLC0415
-        from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
-
-        read = partial(
-            open_datasets,
+        job = TrainJob(
+            datasets=tuple(datasets),
+            output=output,
+            validation=tuple(val or ()),
+            images=tuple(images or ()),
+            validation_images=tuple(val_images or ()),
+            config=config,
+            init=init,
+            family=family,
+            class_names=class_names,
+            resume=resume,
+            settings=(*(settings or ()), *pixel_settings),
+            layers=layers,
+            epochs=epochs,
             format=format_,
             class_attribute=class_attribute,
             skip_bad=skip_bad,
             options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
-            report=console.dataset_report,
         )
-
-        def prepare() -> Any:
-            resumes = resume and RunFolder(output).state.exists()
-            start = opened or (init if resumes else shared.open_start(init, choices))
-            plan = plan_run(config, start, output if resume else None, layers, epochs, wanted, console.progress)
-            return start, plan, read(datasets, images=images), read(val, images=val_images) if val else None
-
-        strategy = find_strategy()
-        with losses_named(strategy):
-            start, (chosen, options), training, validation = together(strategy, prepare)
-        console.datasets(training, validation)
-        result = run_training(
-            chosen,
-            training,
-            validation,
-            output=output,
-            init=start,
-            resume="auto" if resume else False,
-            strategy=strategy,
-            options=options,
-        )
-        code = console.training(result)
+        if ray is None:
+            if workers is not None or max_failures is not None:
+                raise ArgumentError("--workers and --max-failures are for a Ray cluster: add --ray local")
+            if cluster is not None:
+                join_cluster(os.environ)
+            code = job.run()
+        else:
+            if workers is None or cluster is not None:
+                raise ArgumentError("--ray needs --workers and replaces --cluster: give the number of workers")
+            code = _train_on_ray(job, ray, workers, 3 if max_failures is None else max_failures)
     raise Exit(code)
+
+
+def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) -> int:
+    from maskrcnn.batch.cluster import connected  # noqa: PLC0415
+    from maskrcnn.training.on_ray import train_on_ray  # noqa: PLC0415
+
+    with connected(address) as ray:
+        end = train_on_ray(ray, job.absolute(), workers, max_failures, exit_code, console.relay)
+    if end is None:
+        return 0
+    console.refusal(end.sentence)
+    return end.code

@@ -7,12 +7,14 @@ from itertools import product
 from reprlib import repr as brief
 from typing import Literal
 
+from maskrcnn.configuration.dataclass_json import parse_object
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ConfigError
 
 ClusterKind = Literal["auto"]
 
 TF_CONFIG = "TF_CONFIG"  # TensorFlow's own variable: all workers of the cluster, and which one this process is
+ELSEWHERE = "see its message"  # ends the sentence of each worker but the one that refused
 
 _MOST_NODES = 65_536  # the largest cluster that Slurm manages
 _PORTS = range(10_000, 32_000)  # below those that Linux gives to outgoing connections
@@ -22,6 +24,21 @@ _NODE = re.compile(r"(?:[^\[\],\s]|\[[^\[\]\s]*\])+")
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _TASKS = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
+
+
+def check_cluster(text: str) -> None:
+    """Refuse a `TF_CONFIG` that does not describe a cluster and the task of this process."""
+    values = parse_object(text, f"the environment variable {TF_CONFIG}")
+    try:
+        cluster, task = values["cluster"], values["task"]
+        is_known = isinstance(cluster[task["type"]][int(task["index"])], str)
+    except (LookupError, TypeError, ValueError):
+        is_known = False
+    require(
+        is_known,
+        f"the environment variable {TF_CONFIG} is {brief(text)}: expected "
+        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
+    )
 
 
 def join_cluster(environment: MutableMapping[str, str]) -> None:

@@ -2,15 +2,12 @@
 
 import os
 from collections.abc import Callable
-from reprlib import repr as brief
 
 import tensorflow as tf
 
-from maskrcnn.configuration.dataclass_json import parse_object
-from maskrcnn.configuration.require import require
 from maskrcnn.data.batches import ALONE, Share
 from maskrcnn.errors import WorkerLostError
-from maskrcnn.training.cluster import TF_CONFIG
+from maskrcnn.training.cluster import TF_CONFIG, check_cluster
 
 
 def find_strategy() -> tf.distribute.Strategy:
@@ -23,7 +20,7 @@ def find_strategy() -> tf.distribute.Strategy:
         WorkerLostError: Another machine cannot be reached.
     """
     if os.environ.get(TF_CONFIG):
-        _check_cluster(os.environ[TF_CONFIG])
+        check_cluster(os.environ[TF_CONFIG])
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -34,20 +31,6 @@ def find_strategy() -> tf.distribute.Strategy:
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
-
-
-def _check_cluster(text: str) -> None:
-    values = parse_object(text, f"the environment variable {TF_CONFIG}")
-    try:
-        cluster, task = values["cluster"], values["task"]
-        is_known = isinstance(cluster[task["type"]][int(task["index"])], str)
-    except (LookupError, TypeError, ValueError):
-        is_known = False
-    require(
-        is_known,
-        f"the environment variable {TF_CONFIG} is {brief(text)}: expected "
-        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
-    )
 
 
 def spread(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.Dataset]) -> tf.data.Dataset:

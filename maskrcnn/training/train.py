@@ -145,13 +145,13 @@ def train(
 
 def _take_folder(folder: RunFolder, resume: bool | Literal["auto"], stack: ExitStack, writes: bool) -> State | None:
     """Lock the run folder, if this process writes to it, until `stack` ends; return the state to resume from."""
-    _check_state(folder, resume)  # before the lock, which makes the folder
+    check_state(folder, resume)  # before the lock, which makes the folder
     if writes:
         stack.enter_context(locked(folder.path, "train"))
-    return load_state(folder.state) if _check_state(folder, resume) else None
+    return load_state(folder.state) if check_state(folder, resume) else None
 
 
-def _check_state(folder: RunFolder, resume: bool | Literal["auto"]) -> bool:
+def check_state(folder: RunFolder, resume: bool | Literal["auto"]) -> bool:
     """Return whether there is a state to resume from."""
     exists = folder.state.exists()
     if exists and not resume:

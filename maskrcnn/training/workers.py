@@ -15,11 +15,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn.errors import TrainingError, WorkerLostError
+from maskrcnn.training.cluster import ELSEWHERE
 from runtime.errors import ToolkitError
 
 T = TypeVar("T")
-
-ELSEWHERE = "see its message"  # ends the sentence of each worker but the one that refused
 
 _DIGEST_WORDS = 8
 _WORD_BYTES = 3  # float32, which every device can add up, is exact for such numbers

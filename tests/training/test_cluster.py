@@ -1,13 +1,21 @@
-"""The workers of a run, as Slurm describes them in the environment."""
+"""The workers of a run, as Slurm and a Kubernetes job describe them in the environment."""
 
 import json
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
+import typer
+import yaml
 from typer.testing import CliRunner
 
 from maskrcnn.cli import app
-from maskrcnn.errors import ConfigError
-from maskrcnn.training.cluster import expand_nodes, join_cluster, slurm_workers
+from maskrcnn.commands.exit_codes import exit_code
+from maskrcnn.errors import ArgumentError, ConfigError, NonFiniteLossError, WorkerLostError
+from maskrcnn.training.cluster import check_cluster, expand_nodes, join_cluster, slurm_workers
+from runtime.errors import ImageError
 
 
 def step(nodes="node[01-02]", tasks=2, task=0, **more):
@@ -157,3 +165,65 @@ def test_the_command_asks_slurm_only_if_told(monkeypatch, tmp_path):
     result = CliRunner().invoke(app, command)
     assert "Slurm" not in result.stderr
     assert CliRunner().invoke(app, [*command, "--cluster", "mine"]).exit_code == 2
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    """The service and the job of the page."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (text,) = (block for block in blocks if "TF_CONFIG" in block)
+    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+
+
+def test_the_manifest_gives_each_pod_a_name_and_a_number(manifest):
+    service, job = manifest["Service"], manifest["Job"]["spec"]
+    name = manifest["Job"]["metadata"]["name"]
+    pod = job["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]  # workers look for each other before they are ready
+    (container,) = pod["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert job["completions"] == job["parallelism"] == int(variables["WORKERS"])
+    assert job["completionMode"] == "Indexed"
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert pod["restartPolicy"] == "Never"  # which such rules need
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert exit_code(WorkerLostError("gone")) not in rule["onExitCodes"]["values"]
+    assert {exit_code(error("wrong")) for error in (ConfigError, ArgumentError, NonFiniteLossError, ImageError)} <= set(
+        rule["onExitCodes"]["values"]
+    )
+
+
+@pytest.mark.parametrize(("count", "index"), [(1, 0), (4, 0), (12, 11)])
+def test_the_shell_lines_of_the_manifest_describe_the_cluster(manifest, tmp_path, count, index):
+    (container,) = manifest["Job"]["spec"]["template"]["spec"]["containers"]
+    (port,) = manifest["Service"]["spec"]["ports"]
+    command = tmp_path / "maskrcnn"
+    command.write_text(
+        '#!/bin/sh\nprintf %s "$TF_CONFIG" > config\nprintf "%s\\n" "$@" > arguments\n', encoding="utf-8"
+    )
+    command.chmod(0o755)
+    environment = {
+        "WORKERS": str(count),
+        "JOB_COMPLETION_INDEX": str(index),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    subprocess.run([*container["command"], *container["args"]], cwd=tmp_path, env=environment, check=True, timeout=60)
+    found = json.loads((tmp_path / "config").read_text())
+    name, domain = manifest["Job"]["metadata"]["name"], manifest["Service"]["metadata"]["name"]
+    assert found["cluster"]["worker"] == [f"{name}-{i}.{domain}:{port['port']}" for i in range(count)]
+    assert found["task"] == {"type": "worker", "index": index}
+    check_cluster((tmp_path / "config").read_text())
+    assert (tmp_path / "arguments").read_text().split()[0] == "train"
+
+
+def test_commands_of_the_page_have_options_that_exist():
+    known = {option for parameter in typer.main.get_command(app).commands["train"].params for option in parameter.opts}
+    commands = re.findall(r"^ *(?:srun |exec )?maskrcnn train (.*)$", PAGE, re.MULTILINE)
+    assert len(commands) >= 3
+    assert {word for command in commands for word in command.split() if word.startswith("-")} <= known

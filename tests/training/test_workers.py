@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -244,6 +245,60 @@ def test_a_cluster_that_is_not_described(monkeypatch, value):
         find_strategy()
 
 
+def tf_configs():
+    """The environment of each of two workers on this machine."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})} for i in range(2)]
+
+
+def slurm_tasks():
+    """The same as Slurm describes it; a job number of its own for each call, and so ports."""
+    job = {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    job |= {"SLURM_JOB_ID": str(time.monotonic_ns() // 1000), "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}
+    return [job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+
+
+EXCHANGE = """
+import os, sys
+from maskrcnn.training.cluster import join_cluster
+join_cluster(os.environ)
+from maskrcnn.errors import TrainingError
+from maskrcnn.training import workers
+from maskrcnn.training.strategies import find_strategy
+workers._WORDS_AT_ONCE = 1000
+strategy = find_strategy()
+own = workers.worker_index(strategy)
+assert own == int(os.environ["SLURM_PROCID"])
+sent = [b"abc", bytes(range(256)) * 40]
+assert workers.gather(strategy, sent[own]) == sent
+assert workers.first_signal(strategy, 15 if own else None) == 15
+assert workers.first_signal(strategy, None) is None
+def refuse():
+    if own:
+        raise TrainingError("not here")
+try:
+    workers.together(strategy, refuse, "validate")
+except TrainingError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_two_tasks_of_slurm_exchange_what_they_have(pytestconfig):
+    command = [sys.executable, "-c", EXCHANGE]
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": pytestconfig.rootpath}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": ""}
+    processes = [subprocess.Popen(command, env=os.environ | each | quiet, **output) for each in slurm_tasks()]
+    try:
+        printed = [process.communicate(timeout=200)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [text.splitlines()[-1] for text in printed] == [
+        "worker 1 cannot validate, so none does: see its message",
+        "not here",
+    ]
+
+
 class Pair:
     """Two processes that train together; call it with the folder of each and more arguments."""
 
@@ -253,15 +308,14 @@ class Pair:
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
         write_shapes(folder / "shapes", count=6, seed=0, size=(64, 64))
 
-    def start(self, folders, *arguments):
-        cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    def start(self, folders, *arguments, slurm=False):
+        described = slurm_tasks() if slurm else tf_configs()
         command = [sys.executable, "-m", "maskrcnn", "train", str(self.folder / "shapes"), *map(str, arguments)]
         command += ["--config", str(self.folder / "config.json"), "--set", "run.tensorboard=false"]
         processes = []
-        for index, folder in enumerate(folders):
-            task = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}})
-            environment = os.environ | {"TF_CONFIG": task, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
-            run = [*command, "-o", str(folder)]
+        for variables, folder in zip(described, folders, strict=True):
+            environment = os.environ | variables | {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            run = [*command, "-o", str(folder), *(["--cluster", "auto"] if slurm else [])]
             output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
             processes.append(subprocess.Popen(run, cwd=self.root, env=environment, **output))
         return processes
@@ -298,20 +352,26 @@ def test_folders_apart_are_refused(pair, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_that_is_killed_ends_the_other_and_the_run_resumes(pair, tmp_path, victim):
+@pytest.mark.parametrize(
+    ("victim", "number", "slurm"),
+    [(0, signal.SIGKILL, False), (1, signal.SIGKILL, True), (1, signal.SIGTERM, False)],
+)
+def test_a_worker_that_is_killed_ends_the_other_and_the_run_resumes(pair, tmp_path, victim, number, slurm):
     if not (pair.folder / "whole").exists():
         assert pair.ends(pair.start([pair.folder / "whole"] * 2), 600)[0] == [0, 0]
     folder = tmp_path / "run"
-    processes = pair.start([folder] * 2, "--set", "run.state_steps=2")
+    processes = pair.start([folder] * 2, "--set", "run.state_steps=2", slurm=slurm)
     while not (folder / "state.h5").exists() and all(process.poll() is None for process in processes):
         time.sleep(0.05)
-    processes[victim].kill()
+    processes[victim].send_signal(number)
     codes, lines = pair.ends(processes, 120)
-    assert codes[victim] == -9
-    assert codes[1 - victim] == 7
-    assert lines[1 - victim].startswith(f"error: worker {victim} is gone or does not answer")
-    assert pair.ends(pair.start([folder] * 2, "--resume"), 600)[0] == [0, 0]
+    if number == signal.SIGTERM:  # both end after the same step
+        assert codes == [128 + number] * 2
+    else:
+        assert codes[victim] == -9
+        assert codes[1 - victim] == 7
+        assert lines[1 - victim].startswith(f"error: worker {victim} is gone or does not answer")
+    assert pair.ends(pair.start([folder] * 2, "--resume", slurm=slurm), 600)[0] == [0, 0]
     whole, resumed = (read_arrays(each / "last.weights.h5")[0] for each in (pair.folder / "whole", folder))
     assert set(whole) == set(resumed)
     assert max(float(np.abs(whole[key] - resumed[key]).max()) for key in whole) < 1e-6

@@ -1,0 +1,109 @@
+"""A training run as the command line describes it, in this process or in a worker on another machine."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.checkpoints.families.recognize import Family
+from maskrcnn.commands import console, shared
+from maskrcnn.data.readers.open import DatasetFormat
+from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.runs.folder_lock import locked
+from maskrcnn.tensorflow_import import import_tensorflow
+from maskrcnn.training.cluster import TF_CONFIG
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """The options of `maskrcnn train` that say what is trained."""
+
+    datasets: Sequence[Path]
+    output: Path
+    validation: Sequence[Path]
+    images: Sequence[Path]
+    validation_images: Sequence[Path]
+    config: str | None
+    init: str | None
+    family: Family | None
+    class_names: str | None
+    resume: bool
+    settings: Sequence[str]
+    layers: str | None
+    epochs: int | None
+    format: DatasetFormat | None
+    class_attribute: str | None
+    skip_bad: bool
+    options: ReadOptions
+
+    def absolute(self) -> "TrainJob":
+        """Return the same job for processes in other folders."""
+        lists = ("datasets", "validation", "images", "validation_images")
+        changed: dict[str, Any] = {name: [path.absolute() for path in getattr(self, name)] for name in lists}
+        for name in ("config", "init", "class_names"):
+            value = getattr(self, name)
+            changed[name] = str(Path(value).absolute()) if value and Path(value).exists() else value
+        return replace(self, output=self.output.absolute(), **changed)
+
+    def check(self) -> None:
+        """Refuse a run folder that holds a run, unless that is to be resumed."""
+        from maskrcnn.training.run import RunFolder  # noqa: PLC0415
+        from maskrcnn.training.train import check_state  # noqa: PLC0415
+
+        check_state(RunFolder(self.output), "auto" if self.resume else False)
+
+    def run(self, *, restarted: bool = False) -> int:
+        """Train, and print progress and result; return the exit code."""
+        several = bool(os.environ.get(TF_CONFIG))
+        resume = self.resume or restarted
+        # With several workers, nothing is refused before they are connected, so that all hear of it.
+        if not several and self.output.is_dir():
+            with locked(self.output, "train"):  # a folder in use is refused at once, not after the data is read
+                pass
+        settings_of_model = [setting for setting in self.settings if not setting.startswith(shared.RUN_PREFIX)]
+        choices = shared.choose(self.config, self.family, self.class_names, settings_of_model)
+        opened = shared.open_start(self.init, choices) if not several and not resume else None
+        console.progress("loading TensorFlow")
+        import_tensorflow(touch_devices=not several)
+        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
+        from maskrcnn.training.plan import plan_run  # noqa: PLC0415
+        from maskrcnn.training.run import RunFolder  # noqa: PLC0415
+        from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
+        from maskrcnn.training.train import train as run_training  # noqa: PLC0415
+        from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
+
+        read = partial(
+            open_datasets,
+            format=self.format,
+            class_attribute=self.class_attribute,
+            skip_bad=self.skip_bad,
+            options=self.options,
+            report=console.dataset_report,
+        )
+
+        def prepare() -> Any:
+            resumes = resume and RunFolder(self.output).state.exists()
+            start = opened or (self.init if resumes else shared.open_start(self.init, choices))
+            folder = self.output if resume else None
+            plan = plan_run(self.config, start, folder, self.layers, self.epochs, self.settings, console.progress)
+            training = read(self.datasets, images=self.images or None)
+            given = self.validation
+            return start, plan, training, read(given, images=self.validation_images or None) if given else None
+
+        strategy = find_strategy()
+        with losses_named(strategy):
+            start, (chosen, options), training, validation = together(strategy, prepare)
+        console.datasets(training, validation)
+        result = run_training(
+            chosen,
+            training,
+            validation,
+            output=self.output,
+            init=start,
+            resume="auto" if resume else False,
+            strategy=strategy,
+            options=options,
+        )
+        return console.training(result)
