@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from runtime.lazy_names import lazy_names
 
-# Read once, when ONNX Runtime is imported: from 1.32 on its wheels for Linux send events to their maker, and keep an id
-# and a database in the home folder.
+# Read once, when ONNX Runtime is imported: its newer wheels (1.31, 1.32) send events to their maker, and keep an id and
+# a database of events in the home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
