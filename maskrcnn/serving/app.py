@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from maskrcnn.distribution import NAME, own_version
 from maskrcnn.errors import ArgumentError
 from maskrcnn.serving.batcher import STAGES, Answer, Batcher
-from maskrcnn.serving.errors import BusyError, RequestError, message_of, status_of
+from maskrcnn.serving.errors import BusyError, RequestError, answer_error, message_of, status_of
 from maskrcnn.serving.metrics import Metrics
 from maskrcnn.serving.page import page_route
 from maskrcnn.serving.protocol import (
@@ -156,15 +156,14 @@ class Service:
 
     async def _read(self, request: Request) -> bytearray:
         most, content = self.options.max_body, bytearray()
-        too_large = RequestError(f"the body has more than {most} bytes", 413)
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
-            raise too_large
+            raise RequestError(f"the body has more than {most} bytes", 413)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise RequestError("Content-Encoding: expected a body that is not compressed")
         async for chunk in request.stream():
             if len(content) + len(chunk) > most:
-                raise too_large
+                raise RequestError(f"the body has more than {most} bytes", 413)
             content += chunk
         return content
 
@@ -318,7 +317,7 @@ async def _infer(request: Request) -> Response:
                 raise RequestError(f"images[{place}]: {message_of(result)}")
             result = failed_tensors(message_of(result))
         if isinstance(result, Exception):
-            raise result
+            raise answer_error(result)
         service.metrics.detected(len(result["scores"]))
         parts.append(result)
     head = {"model_name": service.name, "model_version": _VERSION}
@@ -339,7 +338,7 @@ async def _predict(request: Request) -> Response:
 
     (answer,) = await service.predict(request, [await service.body(request)], make)
     if isinstance(answer.result, Exception):
-        raise answer.result
+        raise answer_error(answer.result)
     text, count = answer.result
     service.metrics.detected(count)
     return Response(text, headers=_timing([answer]), media_type="application/json")

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.serving.errors import BusyError, RequestError
+from maskrcnn.serving.errors import BusyError, RequestError, status_of
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.read import ImageSource
@@ -142,7 +142,8 @@ class Batcher:
                 self._threads, _timed, seconds, "finish", self._finish, make, outputs, letterbox
             )
         except Exception as error:  # noqa: BLE001  (belongs to this image; the caller answers)
-            result = error
+            # Frames in a traceback would keep the image until the garbage collector comes.
+            result = error if status_of(error) == 500 else error.with_traceback(None)
         seconds["queue"] = perf_counter() - begin - sum(seconds.values())
         return Answer(result, seconds)
 

@@ -46,3 +46,9 @@ def message_of(error: Exception) -> str:
     if isinstance(error, ImageError) and error.__cause__ is not None and not isinstance(error.__cause__, ToolkitError):
         return str(error).partition(": ")[0]  # what follows is a decoder's, which quotes the file
     return str(error) if isinstance(error, ToolkitError) else "internal error: see the log"
+
+
+def answer_error(error: Exception) -> Exception:
+    """Return what to raise for an error of an image: a new one, which refers to no image, unless it is to be logged."""
+    status = status_of(error)
+    return error if status == 500 else RequestError(message_of(error), status)

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from .conftest import infer_body
+
 SECRET = b"<script>s3cret</script>"
 SEED, COUNT = 7, 200
 
@@ -160,6 +162,20 @@ def test_malformed_bodies_are_refused_and_do_no_harm(server, images, found):
     assert server.memory() - before <= 20
     status, answer = send(server.port, request(images[0], None, path="/predict"))
     assert (status, answer.partition(b"\r\n\r\n")[2].decode()) == (200, found[0].to_json())
+
+
+@pytest.mark.parametrize("kind", ["image", "tensor", "chunks"])
+def test_large_bodies_are_forgotten_once_they_are_refused(server, kind):
+    """The last kind is too large, which comes out in the end."""
+    memory = []
+    for _ in range(12):
+        for content in (b"GIF89a" + bytes(10_000_000), bytes(10_000_000)):
+            body, headers = infer_body([content]) if kind == "tensor" else (content, {})
+            path = "/v2/models/demo/infer" if kind == "tensor" else "/predict"
+            status, _, _ = server.ask(path, iter([body, body, b"x"]) if kind == "chunks" else body, headers)
+            assert status == (413 if kind == "chunks" else 400)
+        memory.append(server.memory())
+    assert memory[-1] - memory[1] <= 20
 
 
 @pytest.mark.parametrize("chunked", [False, True])

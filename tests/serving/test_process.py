@@ -158,17 +158,17 @@ def test_nothing_of_tensorflow_is_needed(serve, images, found):
 @pytest.mark.slow
 def test_five_thousand_requests_leave_no_memory_behind(serve, images):
     server = serve()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
 
-    def ask(count):
-        for number in range(count):
-            connection.request("POST", "/predict", images[number % len(images)])
-            answer = connection.getresponse()
-            answer.read()
-            assert answer.status == 200
+        def ask(count):
+            for number in range(count):
+                connection.request("POST", "/predict", images[number % len(images)])
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
 
-    ask(100)  # what is allocated once
-    before = server.memory()
-    ask(5000)
-    assert server.memory() - before <= 30
+        ask(100)  # what is allocated once
+        before = server.memory()
+        ask(5000)
+        assert server.memory() - before <= 30
     assert server.end() == (0, "")
