@@ -67,6 +67,7 @@ def test_onnxruntime_sends_nothing_and_keeps_no_id(code, pytestconfig, tmp_path)
         "import runtime; [getattr(runtime, name) for name in runtime.__all__]",
         "import runtime.output.draw, runtime.output.formats, runtime.masks.rle, runtime.masks.paste, runtime.atomic",
         "import export, export.errors",
+        "import runtime.triton",
     ],
 )
 def test_importing_loads_no_engine(loaded, code):
