@@ -5,10 +5,9 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
-import h11
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, h11
 
 from maskrcnn.errors import ArgumentError
 

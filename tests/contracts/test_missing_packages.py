@@ -179,6 +179,17 @@ def test_the_demo_is_predicted_on_a_lean_install(tmp_path):
     assert len(found["annotations"] if isinstance(found, dict) else found) == 7
 
 
+def test_the_server_names_its_extra_on_a_lean_install(tmp_path):
+    """Whichever of its packages is imported first, also of those that another one brings."""
+    code = "import sys; sys.modules |= dict.fromkeys(('starlette', 'uvicorn', 'h11', 'anyio', 'prometheus_client')); "
+    code += f"sys.path.insert(0, {str(ROOT)!r}); from maskrcnn.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "serve", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (MISSING, "")
+    assert done.stderr.startswith("error: maskrcnn serve needs the package")
+    assert done.stderr.endswith("pip install 'maskrcnn-export[serve]'\n")
+
+
 def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
     demo = ROOT / "maskrcnn" / "demo.onnx"
     done = lean("export", "benchmark", demo, "--runs", 1, "--device", "cpu", "-o", "times.json", cwd=tmp_path)
