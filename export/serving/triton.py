@@ -197,14 +197,7 @@ class _Layout:
         settings |= _tensors(shapes, 1 if batching else 0)
         settings["instance_group"] = [{"count": 1, "kind": Word(f"KIND_{self.processor.upper()}")}]
         if most > 1:
-            settings["dynamic_batching"] = {
-                "max_queue_delay_microseconds": _DELAY[self.processor],
-                "default_queue_policy": {
-                    "timeout_action": Word("REJECT"),
-                    "default_timeout_microseconds": _LONGEST_WAIT,
-                    "max_queue_size": MOST_WAITING,
-                },
-            }
+            settings["dynamic_batching"] = _queue(_DELAY[self.processor])
         if self.processor == "cpu":
             settings["parameters"] = {"intra_op_thread_count": str(self.threads)}
         batch = [] if batching else [1]
@@ -269,6 +262,19 @@ def _python(suffix: str, shapes: Shapes) -> dict[str, Any]:
         "input": [_tensor(name, *each) for name, each in inputs.items()],
         "output": [_tensor(name, *each) for name, each in outputs.items()],
         "instance_group": [{"count": _PYTHON_INSTANCES, "kind": Word("KIND_CPU")}],
+        "dynamic_batching": _queue(0),  # of single images: only to bound how many wait
+    }
+
+
+def _queue(delay: int) -> dict[str, Any]:
+    """Return how long requests wait for others, in microseconds, and when they are refused."""
+    return {
+        "max_queue_delay_microseconds": delay,
+        "default_queue_policy": {
+            "timeout_action": Word("REJECT"),
+            "default_timeout_microseconds": _LONGEST_WAIT,
+            "max_queue_size": MOST_WAITING,
+        },
     }
 
 

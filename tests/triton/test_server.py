@@ -151,6 +151,27 @@ def test_thresholds_can_be_left_out_and_set(server, predictor, artifact, thresho
         np.testing.assert_allclose(alone["masks"], expected["masks"], atol=1e-5)
 
 
+def test_an_overloaded_server_refuses_what_it_cannot_queue(start, repository, predictor, tmp_path):
+    shutil.copytree(repository, tmp_path / "short")
+    shutil.rmtree(tmp_path / "short" / "demo_net_thresholds")
+    for path in (tmp_path / "short").glob("*/config.pbtxt"):
+        path.write_text(path.read_text().replace("max_queue_size: 128", "max_queue_size: 1"))
+    (encoded,) = _pictures(1)
+    expected = json.loads(predictor(encoded).to_json())["detections"]
+
+    def ask(address):
+        try:
+            return [row["mask"] for row in _ask(_client(address), encoded)["detections"]]
+        except InferenceServerException as error:
+            return error.status()
+
+    with start(tmp_path / "short") as (address, _), ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, [address] * 48))
+    assert "503" in answers
+    assert [row["mask"] for row in expected] in answers
+    assert all(answer in ("503", [row["mask"] for row in expected]) for answer in answers)
+
+
 def test_the_log_has_no_traceback_and_says_what_numpy_cannot_do(server):
     log = server.log.read_text(errors="replace")
     assert "Traceback" not in log

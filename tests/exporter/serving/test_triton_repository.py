@@ -51,6 +51,7 @@ def test_every_configuration_has_the_name_the_digest_and_one_version(repository,
     assert all(each.dims for each in (*config.input, *config.output))  # Triton refuses a shape [ ]
     if suffix in ("_before", "_after"):
         assert (config.backend, config.max_batch_size) == ("python", 0)
+        assert config.dynamic_batching.default_queue_policy.max_queue_size > 0
 
 
 def test_the_network_batches_and_refuses_what_waits_too_long(repository):
