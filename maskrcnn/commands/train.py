@@ -159,11 +159,17 @@ def train(  # noqa: PLR0913  (one argument per option)
 
 
 def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) -> int:
-    from maskrcnn.batch.cluster import connected  # noqa: PLC0415
+    from maskrcnn.batch.cluster import connected, in_our_words  # noqa: PLC0415
     from maskrcnn.training.on_ray import train_on_ray  # noqa: PLC0415
 
     with connected(address) as ray:
-        end = train_on_ray(ray, job.absolute(), workers, max_failures, exit_code, console.relay)
+        try:
+            end = train_on_ray(ray, job.absolute(), workers, max_failures, exit_code, console.relay)
+        except Exception as error:
+            known = in_our_words(error, str(job.output))
+            if known is error:
+                raise
+            raise known from error
     if end is None:
         return 0
     console.refusal(end.sentence)

@@ -173,19 +173,24 @@ def _follow(ray: Any, trainer: Any, board: Any, relay: Relay) -> Exception | Non
 
 
 def _lost(failure: Exception, max_failures: int) -> Exception:
-    """Return our error for workers that were lost too often; any other failure as it is."""
+    """Return our error for workers that were lost too often, or for a failure of Ray; others as they are."""
     workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
-    for error in workers.values():
-        if not isinstance(error, WorkerLostError) and not type(error).__module__.startswith("ray."):
-            return error
+    gone = [worker for worker, error in workers.items() if _is_of_ray(error)]
+    unexpected = [error for error in workers.values() if not isinstance(error, WorkerLostError)]
+    if unexpected and not gone:
+        return unexpected[0]
     if not workers:
-        return failure
-    gone = [worker for worker, error in workers.items() if not isinstance(error, WorkerLostError)]
+        reason = one_line(failure)[:300]
+        return ClusterError(f"Ray gave up ({reason}): start the same command again") if _is_of_ray(failure) else failure
     who = f"worker {min(gone)}" if gone else "a worker"
     tries = f"after {max_failures} restarts, " if max_failures else ""
     return WorkerLostError(
         f"{tries}{who} is gone or does not answer: see Ray's log for its end, and start the same command with --resume"
     )
+
+
+def _is_of_ray(error: Exception) -> bool:
+    return type(error).__module__.startswith("ray.")
 
 
 def _work(settings: dict[str, Any]) -> None:

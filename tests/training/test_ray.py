@@ -107,6 +107,7 @@ DeadError.__module__ = "ray.exceptions"
         ({1: DeadError()}, 0, "^worker 1 is gone"),
         ({0: WorkerLostError("worker 1 is gone"), 1: DeadError()}, 3, "^after 3 restarts, worker 1 is gone"),
         ({0: WorkerLostError("another worker is gone")}, 1, "^after 1 restarts, a worker is gone"),
+        ({0: ZeroDivisionError(), 1: DeadError()}, 0, "^worker 1 is gone"),  # the other error follows from it
     ],
 )
 def test_a_lost_worker_is_named(failures, most, message):
@@ -120,8 +121,14 @@ def test_a_lost_worker_is_named(failures, most, message):
 def test_unexpected_errors_of_workers_stay():
     bug = ZeroDivisionError()
     assert on_ray._lost(SimpleNamespace(worker_failures={0: WorkerLostError("gone"), 1: bug}), 3) is bug
-    other = RuntimeError("the controller failed")
+    other = RuntimeError("no memory")
     assert on_ray._lost(other, 3) is other
+
+
+def test_failures_of_ray_itself_are_one_line():
+    failure = on_ray._lost(DeadError("Training failed due to controller error:\nthe head node is gone"), 3)
+    assert isinstance(failure, ClusterError)
+    assert str(failure).startswith("Ray gave up (Training failed due to controller error: the head node is gone)")
 
 
 def work(monkeypatch, run, rank=0, board=None):
