@@ -40,7 +40,7 @@ class Served:
             env=os.environ | {"LC_ALL": "C"},
         )
         self.line = self.process.stdout.readline()
-        found = re.fullmatch(r"serving \w+ on http://127\.0\.0\.1:(\d+) \(cpu\)\n", self.line)
+        found = re.fullmatch(r"serving [\w.]+ on http://127\.0\.0\.1:(\d+) \(cpu\)\n", self.line)
         if found is None:
             self.process.kill()
             raise AssertionError(self.line + self.process.communicate()[1])
@@ -149,22 +149,28 @@ async def _once(body):
     yield body
 
 
+@pytest.fixture(scope="session")
+def predictor():
+    """One for all applications, because opening one takes a while."""
+    with Predictor(DEMO, "cpu") as predictor:
+        yield predictor
+
+
 @pytest.fixture
-def application(monkeypatch):
+def application(monkeypatch, predictor):
     """Run an async function with the client of a new application."""
-    opened = Predictor(DEMO, "cpu")
 
     def run(test, **options):
         async def main():
-            monkeypatch.setattr("maskrcnn.serving.app.Predictor", lambda *_, **__: opened)
+            monkeypatch.setattr(predictor, "close", lambda: None)
+            monkeypatch.setattr("maskrcnn.serving.app.Predictor", lambda *_, **__: predictor)
             app = build_app(DEMO, ServeOptions(**options))
             async with app.router.lifespan_context(app):
                 return await test(Client(app))
 
         return asyncio.run(main())
 
-    yield run
-    opened.close()
+    return run
 
 
 def infer_body(images, inputs=(), **fields):
@@ -194,7 +200,6 @@ def images(picture):
 
 
 @pytest.fixture(scope="session")
-def found(images):
+def found(images, predictor):
     """What `Predictor` finds in each image."""
-    with Predictor(DEMO, "cpu") as predictor:
-        return [predictor(image) for image in images]
+    return [predictor(image) for image in images]

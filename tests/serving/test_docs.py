@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -16,20 +15,26 @@ START, CURL = (shlex.split(code) for kind, code in BLOCKS if kind == "bash")
 CLIENT, APP = (code for kind, code in BLOCKS if kind == "python")
 
 
-@pytest.fixture
-def port(serve, images, tmp_path, monkeypatch):
-    """The port of the server that the page starts, in a folder with its files."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(DEMO, "mine.onnx")
-    Path("photo.jpg").write_bytes(images[0])
+@pytest.fixture(scope="module")
+def site(serve, images, tmp_path_factory):
+    """A folder with the files of the page, and the port of the server that it starts there."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(DEMO, folder / "mine.onnx")
+    (folder / "photo.jpg").write_bytes(images[0])
     assert START == ["maskrcnn", "serve", "mine.onnx", "--port", "8000"]
-    return serve(model=tmp_path / START[2]).port
+    return folder, str(serve(model=folder / START[2]).port)
+
+
+@pytest.fixture
+def port(site, monkeypatch):
+    monkeypatch.chdir(site[0])
+    return site[1]
 
 
 def test_the_curl_line(port, found):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    command = [word.replace("8000", str(port)) for word in CURL]
+    command = [word.replace("8000", port) for word in CURL]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == found[0].filter(0.8).to_json()
 
@@ -38,7 +43,7 @@ def test_the_python_client(port, found, capsys):
     lines = [line for line in CLIENT.splitlines() if line]
     assert len(lines) == 6
     world = {}
-    exec(compile(CLIENT.replace("8000", str(port)), "serving.md", "exec"), world)
+    exec(compile(CLIENT.replace("8000", port), "serving.md", "exec"), world)
     assert world["found"].as_numpy("names").tolist() == [name.encode() for name in found[0].names]
     assert "square" in capsys.readouterr().out
 

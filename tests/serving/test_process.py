@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,7 +63,7 @@ Predictor.run = steady
 
 
 def test_ten_times_the_load_is_refused_and_the_rest_answered_in_time(serve, images):
-    waiting, seconds, rate = 8, 5, 1 / 0.065
+    waiting, seconds, rate = 8, 4, 1 / 0.065
     server = serve("--max-waiting", str(waiting), before=STEADY)
     threads = 5 * waiting
     answers, workers = ask_for(server, images[0], threads, seconds, period=threads / (10 * rate))
@@ -153,6 +155,16 @@ def test_nothing_of_tensorflow_is_needed(serve, images, found):
     server = serve(before=f"import sys; sys.modules |= dict.fromkeys({names})")
     assert server.ask("/predict", images[0])[2].decode() == found[0].to_json()
     assert server.end() == (0, "")
+
+
+@pytest.mark.slow
+def test_a_savedmodel_is_served_under_the_name_of_its_folder(serve, images, savedmodel_artifact, tmp_path):
+    shutil.copytree(savedmodel_artifact, tmp_path / "mine.v2")
+    server = serve(model=tmp_path / "mine.v2")
+    status, _, body = server.ask("/predict", images[0])
+    assert (status, len(json.loads(body)["detections"])) == (200, 7)
+    assert json.loads(server.ask("/v2/models/mine.v2")[2])["platform"] == "maskrcnn_savedmodel"
+    assert server.end()[0] == 0
 
 
 @pytest.mark.slow
