@@ -136,6 +136,7 @@ def workers_that_fit(ray: Any, need: Need, wanted: int | None) -> int:
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = cpus - max(1.0, _SPARE * cpus)
     most = min(sum(_room(node, need) for node in nodes), math.floor(free / need.cpus))
+    most = max(most, 0)
     if most >= (wanted or 1):
         return wanted or most
     one = [f"{need.cpus} CPUs"] + [f"{need.gpus} GPUs"] * bool(need.gpus)
@@ -160,6 +161,24 @@ def wait_for(ray: Any, reference: Any, say: Say) -> Any:
     while not ray.wait([reference], timeout=30)[0]:
         say("waiting for the cluster: its processors or GPUs are in use by others")
     return ray.get(reference)
+
+
+def require_shared(ray: Any, file: str) -> None:
+    """Refuse a folder that other machines of a cluster do not see, by a file in it.
+
+    Raises:
+        OutputError: A machine does not see it.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415  (an extra)
+
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(os.path.exists).remote(file)):
+                host = node["NodeManagerHostname"]
+                raise OutputError(
+                    f"{file} is not seen on {host}: choose a folder that all machines of the cluster share"
+                )
 
 
 def in_our_words(error: Exception, output: str) -> Exception:

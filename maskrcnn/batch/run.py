@@ -17,12 +17,13 @@ from types import FrameType
 from typing import Any
 
 from maskrcnn.batch.actor import PredictActor, peak_memory
-from maskrcnn.batch.cluster import SMALL_TASK, Need, connected, in_our_words, wait_for, workers_that_fit
+from maskrcnn.batch.cluster import SMALL_TASK, Need, connected, in_our_words, require_shared, wait_for, workers_that_fit
 from maskrcnn.batch.folder import CHECKPOINT, BatchFolder, Counts, open_batch
-from maskrcnn.batch.sources import find_pictures, read_pictures
+from maskrcnn.batch.sources import find_pictures, is_url, read_pictures
 from maskrcnn.callbacks import Counted, Say, say_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError, ClusterError
+from maskrcnn.prediction.output_folder import RUN_FILE
 from maskrcnn.prediction.rows import Marks, failed_row, row_schema
 from maskrcnn.prediction.settings import RunSettings, model_digest
 from runtime.artifact_files.read import read_metadata, require_proven
@@ -195,6 +196,8 @@ def predict_dataset(
             need = options.need._replace(memory=int(peak * _MEMORY_FACTOR))
             workers = workers_that_fit(ray, need, options.workers)
             with open_batch(str(output), settings, force=options.force) as folder:
+                if several and not is_url(str(output)):
+                    require_shared(ray, f"{folder.path}/{RUN_FILE}")
                 run = _run(_Job(ray, folder, worker, need, workers, names, progress), settings)
         except _StoppedError as stopped:
             return BatchRun(str(output), signal=stopped.args[0])

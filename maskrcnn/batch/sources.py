@@ -1,6 +1,7 @@
 """The images of a batch: folders, patterns, lists of paths, and URLs of the file systems that pyarrow knows."""
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -59,12 +60,14 @@ def find_pictures(sources: Sequence[str], output: str) -> dict[str, str]:
         ArgumentError: An image is named twice, or one of them is a video.
     """
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for path, name in _found(sources, output):
         if path.lower().endswith(VIDEO_SUFFIXES):
             raise ArgumentError(f"{path!r} is a video, and a batch has one row per image: leave out --ray for videos")
         if path in names:
             raise ArgumentError(f"{path!r} is named twice: each image of a batch is predicted once, name it once")
-        names[path] = name
+        names[path] = name if name not in taken else f"{name}~{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        taken.add(names[path])
     if not names:
         raise ImageError(
             f"{', '.join(map(repr, sources)) or 'no path'} contains no image: expected files that end in "
@@ -78,15 +81,13 @@ def _found(sources: Iterable[str], output: str) -> Iterator[tuple[str, str]]:
     local: list[str] = []
     for text in sources:
         if text.lower().endswith(LIST_SUFFIXES):
-            entries = list(_read_list(text))
-            yield from ((_absolute(entry), entry.rpartition("/")[2]) for entry in entries)
+            yield from ((_absolute(entry), entry) for entry in _read_list(text))
         elif is_url(text):
             yield from _below(text)
         else:
             local.append(text)
     if local:
-        folder = Path(os.devnull, "none") if is_url(output) else Path(output)
-        found, unreadable = find_sources(local, folder, once=True)
+        found, unreadable = find_sources(local, Path(output), once=True)
         if unreadable:
             raise ImageError(f"cannot read {unreadable[0].path!r}: {unreadable[0].message}")
         yield from ((_utf8(source.path), source.name) for source in found)

@@ -108,7 +108,7 @@ def test_an_image_that_ends_its_worker_is_named(cluster, tmp_path, monkeypatch):
 
 def until(condition, process):
     """Wait for a condition while a process runs."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 200
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
@@ -119,24 +119,15 @@ def files(output):
     return len(list(output.glob("*.parquet")))
 
 
-def test_a_killed_actor_costs_no_row(cluster, photos, tmp_path):
+def test_a_killed_worker_and_a_killed_driver_cost_no_row(cluster, photos, tmp_path):
     pids = Path(os.environ["MASKRCNN_PIDS"])
-    pids.unlink(missing_ok=True)
     output = tmp_path / "out"
     with driver(cluster, photos, output, "SlowWorker") as process:
         until(lambda: files(output) > 1, process)
         os.kill(int(pids.read_text(encoding="utf-8").split()[-1]), signal.SIGKILL)
-        printed, errors = process.communicate(timeout=120)
-    assert printed.strip() == "(24, 24, 4, 0, 0)", errors
-    whole(output, 24, 4)
-
-
-def test_a_killed_driver_costs_no_row(cluster, photos, tmp_path):
-    output = tmp_path / "out"
-    with driver(cluster, photos, output, "SlowWorker") as process:
-        until(lambda: files(output) > 1, process)
+        kept = files(output)
+        until(lambda: files(output) > kept, process)
         process.kill()
-    kept = files(output)
     assert not (output / "_SUCCESS").exists()
     done = CliRunner().invoke(app, ["results", str(output), "-o", str(tmp_path / "results.json")])
     assert done.exit_code == 4
