@@ -58,4 +58,4 @@ def cluster(pytestconfig):
         if not children():
             break
         time.sleep(0.1)
-    assert children() == []
+    assert children() == {}

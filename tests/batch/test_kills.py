@@ -4,11 +4,10 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 
 import pytest
-from batches.runs import driver, rows_of, write_pictures
+from batches.runs import children, driver, rows_of, write_pictures
 
 pytestmark = pytest.mark.slow
 PICTURES, FAILURES = 304, 4
@@ -45,8 +44,7 @@ def check(output):
 
 def workers():
     """Return the process ids of the workers that predict."""
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [int(line.split()[0]) for line in lines if "ray::" in line and "_Worker" in line]
+    return [number for number, text in children().items() if "ray::" in text and "_Worker" in text]
 
 
 @pytest.mark.parametrize("seed", range(10))

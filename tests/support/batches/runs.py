@@ -44,14 +44,14 @@ def write_pictures(folder, count, bad=POISON):
 
 
 def children():
-    """Return the command lines of Ray's processes that this one started, directly or not."""
+    """Return the command line of each process of Ray that this one started, directly or not, by its number."""
     found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 2) for line in found.splitlines()[1:]]
     ours, before = {os.getpid()}, 0
     while len(ours) != before:
         before = len(ours)
         ours |= {int(pid) for pid, parent, _ in lines if int(parent) in ours}
-    return [text for pid, _, text in lines if int(pid) in ours and ("ray::" in text or "/ray/" in text)]
+    return {int(pid): text for pid, _, text in lines if int(pid) in ours and ("ray::" in text or "/ray/" in text)}
 
 
 def driver(cluster, pictures, output, worker=None, workers=2):
