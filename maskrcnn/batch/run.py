@@ -24,7 +24,7 @@ from maskrcnn.callbacks import Counted, Say, say_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError, ClusterError
 from maskrcnn.prediction.output_folder import RUN_FILE
-from maskrcnn.prediction.rows import Marks, failed_row, row_schema
+from maskrcnn.prediction.rows import Marks, failed_row, require_arrow, row_schema
 from maskrcnn.prediction.settings import RunSettings, model_digest
 from runtime.artifact_files.read import read_metadata, require_proven
 
@@ -180,8 +180,9 @@ def predict_dataset(
         ArtifactError: The model cannot be used, or differs from machine to machine.
         ClusterError: There is no cluster, it is too small, or it failed.
         OutputError: The folder holds other things, is in use, or cannot be written.
-        MissingPackageError: Ray, filelock or an engine is not installed.
+        MissingPackageError: Ray, pyarrow, filelock or an engine is not installed.
     """
+    require_arrow()
     names = find_pictures(sources, str(output))
     model = Path(model).absolute()
     require_proven(model, read_metadata(model))
