@@ -139,8 +139,8 @@ def _require_room(ray: Any, workers: int) -> bool:
     most = sum(math.floor(min(node.get(kind, 0.0) for kind in kinds)) for node in nodes)
     if most < workers:
         raise ClusterError(
-            f"the cluster is too small for {workers} workers: each takes one {' and one '.join(kinds)}, and its "
-            f"{len(nodes)} machines have room for {most}: use " + f"--workers {most} or " * bool(most) + "a larger one"
+            f"the cluster is too small for {workers} workers: each takes one {' and one '.join(kinds)}, and there is "
+            f"room for {most}: use " + f"--workers {most} or " * bool(most) + "a larger one"
         )
     return use_gpu
 

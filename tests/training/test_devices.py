@@ -14,6 +14,7 @@ from training_runs import free_ports
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 
 SCRIPT = Path(__file__).parent / "devices_run.py"
+VALIDATION = pytest.mark.parametrize("validation", [4, 1])  # 1 image: one of two devices has none
 
 
 def start(folder, batch_size, cpus, cluster=None, rank=0, validation=4):
@@ -68,14 +69,15 @@ def assert_same(folder, alone):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_devices_of_one_process(alone, tmp_path):
-    finish(start(tmp_path / "two", 1, 2))
-    assert_same(tmp_path / "two", alone(4))
+@VALIDATION
+def test_two_devices_of_one_process(alone, tmp_path, validation):
+    finish(start(tmp_path / "two", 1, 2, validation=validation))
+    assert_same(tmp_path / "two", alone(validation))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("validation", [4, 1])  # so that one of the two has none
+@VALIDATION
 def test_two_machines(alone, tmp_path, validation):
     cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
     folders = [tmp_path / "first", tmp_path / "second"]
