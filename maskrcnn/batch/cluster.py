@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -59,17 +59,19 @@ def require_ray() -> Any:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
+def connected(address: str, need: Need | None = None, wanted: int | None = None) -> Iterator[Any]:
     """Connect to a cluster for the time of a block, or use the one that this process is connected to.
 
     Args:
         address: "auto" for the cluster of this machine, "local" to start one on this machine that ends with the block,
             or HOST:PORT of a cluster's head.
+        need: What a worker takes; no cluster is started here if the processors do not suffice. None: not known.
+        wanted: Number of workers; None for as many as fit.
 
     Raises:
         MissingPackageError: Ray is not installed.
         ArgumentError: It is no address.
-        ClusterError: There is no cluster, or it has other versions of Ray or Python.
+        ClusterError: There is no cluster, it has other versions of Ray or Python, or this machine is too small for one.
     """
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
     ray = require_ray()
@@ -91,6 +93,9 @@ def connected(address: str) -> Iterator[Any]:
         finally:
             ray.shutdown()
         return
+    if need is not None:
+        # At once, and not after the seconds that Ray takes to start; in a container it may find fewer.
+        fitting([{"CPU": os.cpu_count() or 1}], need._replace(gpus=0), wanted)
     folder = _short_folder()
     try:
         ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
@@ -132,7 +137,11 @@ def workers_that_fit(ray: Any, need: Need, wanted: int | None) -> int:
     Raises:
         ClusterError: The cluster does not hold that many, or not one beside a task that reads.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return fitting([node["Resources"] for node in ray.nodes() if node["Alive"]], need, wanted)
+
+
+def fitting(nodes: Sequence[Mapping[str, float]], need: Need, wanted: int | None) -> int:
+    """Do what `workers_that_fit` does, for machines with these resources."""
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     free = cpus - max(1.0, _SPARE * cpus)
     most = min(sum(_room(node, need) for node in nodes), math.floor(free / need.cpus))
@@ -141,8 +150,12 @@ def workers_that_fit(ray: Any, need: Need, wanted: int | None) -> int:
         return wanted or most
     one = [f"{need.cpus} CPUs"] + [f"{need.gpus} GPUs"] * bool(need.gpus)
     one += [f"{math.ceil(need.memory / 2**20)} MiB of memory"] * bool(need.memory)
-    has = f"{cpus:g} CPUs, {sum(node.get('GPU', 0.0) for node in nodes):g} GPUs and "
-    has += f"{sum(node.get('memory', 0.0) for node in nodes) / 2**20:.0f} MiB of memory on {len(nodes)} machines"
+    has = f"{cpus:g} CPUs"
+    if need.gpus:
+        has += f", {sum(node.get('GPU', 0.0) for node in nodes):g} GPUs"
+    if need.memory:
+        has += f", {sum(node.get('memory', 0.0) for node in nodes) / 2**20:.0f} MiB of memory"
+    has += f" on {len(nodes)} machines"
     raise ClusterError(
         f"the cluster is too small: {wanted or 1} workers of {', '.join(one)} each, beside {max(1.0, _SPARE * cpus):g} "
         f"CPUs for reading and writing, do not fit on it; it has {has}: "

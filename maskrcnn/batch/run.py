@@ -187,7 +187,7 @@ def predict_dataset(
     model = Path(model).absolute()
     require_proven(model, read_metadata(model))
     digest, run = model_digest(model), BatchRun(str(output))
-    with connected(address) as ray, _stopped_by_signals():
+    with connected(address, options.need, options.workers) as ray, _stopped_by_signals():
         try:
             workers_that_fit(ray, options.need, options.workers)
             several = len([node for node in ray.nodes() if node["Alive"]]) > 1

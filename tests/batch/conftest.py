@@ -37,7 +37,6 @@ def cluster(pytestconfig):
     paths = [str(root), str(root / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_USAGE_STATS_ENABLED": "0"}
     changed |= {"MASKRCNN_PIDS": f"{folder}/pids", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    # Ray reads these when it is imported.
     changed |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-c", _HEAD, folder]
@@ -48,6 +47,11 @@ def cluster(pytestconfig):
         for name, value in changed.items():
             patch.setenv(name, value)
         ray = pytest.importorskip("ray", reason="needs Ray, extra [batch]")
+        # Another test may have imported Ray, which reads these when it is imported.
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
         address = next(line.split()[1] for line in head.stdout if line.startswith("address "))
         ray.init(address=address, log_to_driver=False, logging_level=50)
         yield address

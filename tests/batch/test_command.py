@@ -78,6 +78,20 @@ def test_a_cluster_that_is_not_there(photos, tmp_path):
     assert time.monotonic() - begin < 30  # of which most is the import of Ray
 
 
+@pytest.mark.parametrize("options", [("--threads", 4096), ("--workers", 4096)])
+def test_a_machine_that_is_too_small(photos, tmp_path, options):
+    begin = time.monotonic()
+    message = failed(MISSING, "demo", photos, "-o", tmp_path / "out", "--ray", "local", *options)
+    assert "the cluster is too small: " in message
+    assert time.monotonic() - begin < 10
+    assert children() == {}
+
+
+def test_importing_the_package_loads_no_ray():
+    code = "import sys\nfrom maskrcnn.batch import PredictActor, predict_dataset\nassert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 class Nodes:
     def __init__(self, *nodes):
         self._nodes = nodes
