@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,9 +29,15 @@ ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def cluster(pytestconfig):
+def folder():
+    """A folder with a short path: those of sockets in it may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def cluster(pytestconfig, folder):
     """A cluster of 4 logical processors, which this process is connected to; its address."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the paths of sockets may have 107 bytes
     root = pytestconfig.rootpath
     paths = [str(root), str(root / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -57,7 +62,6 @@ def cluster(pytestconfig):
         yield address
         ray.shutdown()
         head.communicate()
-    shutil.rmtree(folder, ignore_errors=True)
     for _ in range(100):
         if not children():
             break
