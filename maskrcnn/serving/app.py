@@ -110,6 +110,11 @@ class Service:
         self.predictor.warm_up([_PROBE_SIZE], batch_size)
         self.batcher.probe_with(np.zeros((*_PROBE_SIZE, self.predictor.metadata.image_channels), np.uint8))
 
+    def is_ready(self) -> bool:
+        """Return whether requests can be answered; ask a broken engine again for the next time."""
+        self.batcher.retry()
+        return self.batcher.is_ready
+
     def facts(self) -> dict[str, Any]:
         """Return what the page shows about the model, and the limits that it keeps."""
         return {
@@ -246,7 +251,7 @@ async def _live(_request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    ready = _service(request).batcher.is_ready
+    ready = _service(request).is_ready()
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
 
@@ -272,7 +277,7 @@ def _require_model(request: Request) -> Service:
 
 
 async def _model_ready(request: Request) -> Response:
-    ready = _require_model(request).batcher.is_ready
+    ready = _require_model(request).is_ready()
     return JSONResponse({"name": _service(request).name, "ready": ready}, 200 if ready else 503)
 
 

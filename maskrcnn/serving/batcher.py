@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from maskrcnn.serving.errors import BusyError, RequestError, status_of
 from runtime.detections import Detections
+from runtime.errors import EngineError
 from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.read import ImageSource
 from runtime.steps import PredictorSteps
@@ -24,6 +25,7 @@ from runtime.steps import PredictorSteps
 R = TypeVar("R")
 Outputs = Mapping[str, npt.NDArray[Any]]
 STAGES = ("queue", "decode", "engine", "finish")
+_PROBE_EVERY = 2.0  # seconds, at least, from one try of a broken engine to the next
 
 
 @dataclass(eq=False)
@@ -74,6 +76,7 @@ class Batcher:
         self._running: asyncio.Task[None] | None = None
         self._pace = 0.0  # seconds per image, of the last ones
         self._probe: tuple[Pixels, npt.NDArray[np.float32]] | None = None
+        self._next_probe = 0.0
         self.waiting = 0
         self.broken = False
         self.draining = False
@@ -88,6 +91,19 @@ class Batcher:
     def is_ready(self) -> bool:
         """Whether requests are taken, and the engine can run."""
         return not self.draining and not self.broken
+
+    def retry(self) -> None:
+        """Let a broken engine that is idle run its probe, unless it did so just now; `is_ready` shows the outcome."""
+        if self.broken and not self.draining and self._running is None and perf_counter() >= self._next_probe:
+            self._running = asyncio.get_running_loop().create_task(self._retry())
+
+    async def _retry(self) -> None:
+        try:
+            self.broken = not await asyncio.get_running_loop().run_in_executor(self._engine, self._probe_runs)
+        finally:
+            self._next_probe = perf_counter() + _PROBE_EVERY
+            self._running = None
+            self._start()
 
     def require_room(self, images: int = 1) -> None:
         """Refuse images that may not wait.
@@ -170,7 +186,18 @@ class Batcher:
 
     async def _run(self, batch: list[_Job]) -> None:
         begin = perf_counter()
-        results = await asyncio.get_running_loop().run_in_executor(self._engine, self._attempt, batch)
+        results: list[Outputs | Exception] = []
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._engine, self._attempt, batch)
+        except Exception as error:  # noqa: BLE001  (nobody else would tell those who wait)
+            results = [error] * len(batch)
+        finally:
+            self._running = None
+            self._settle(batch, results or [EngineError("the engine was interrupted")] * len(batch), begin)
+            self._start()
+
+    def _settle(self, batch: list[_Job], results: list[Outputs | Exception], begin: float) -> None:
+        """Give each image of a batch what came of it."""
         seconds = perf_counter() - begin
         self._pace = (3 * self._pace + seconds / len(batch)) / 4 if self._pace else seconds / len(batch)
         for job, result in zip(batch, results, strict=True):
@@ -180,22 +207,22 @@ class Batcher:
                 job.outputs.set_exception(result)
             else:
                 job.outputs.set_result((result, seconds))
-        self._running = None
-        self._start()
 
     def _attempt(self, batch: list[_Job]) -> list[Outputs | Exception]:
         """Run a batch; if that fails, its images one by one, so that an error belongs to the image that fails."""
         try:
             windows = np.array([job.letterbox.window for job in batch], np.float32)
             outputs = self._steps.run(np.stack([job.pixels for job in batch]), windows)
+            results = [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
         except Exception as error:  # noqa: BLE001  (engines raise types of their own)
             if len(batch) > 1:
                 return [result for job in batch for result in self._attempt([job])]
-            self.broken = not isinstance(error, MemoryError) and not self._probe_runs()
+            if not isinstance(error, MemoryError):
+                self.broken = not self._probe_runs()
             return [error]
         self.broken = False
         self._ran(len(batch))
-        return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
+        return list(results)
 
     def _probe_runs(self) -> bool:
         try:

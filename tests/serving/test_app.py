@@ -286,6 +286,27 @@ def test_a_broken_engine_makes_the_server_unready_until_it_works_again(applicati
     assert "a request failed" in caplog.text
 
 
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/demo/ready"])
+def test_a_broken_engine_that_works_again_is_ready_without_a_request(application, images, monkeypatch, path):
+    """Kubernetes sends none to a server that is not ready."""
+
+    async def test(client):
+        async with held(client, monkeypatch) as engine:
+            engine.error = EngineError("the engine failed")
+            engine.go.set()
+            await client.ask("/predict", images[0])
+            assert (await client.ask(path)).status == 503
+            engine.error = None
+            client.service.batcher._next_probe = 0.0
+            for _ in range(400):
+                if (await client.ask(path)).status == 200:
+                    return
+                await asyncio.sleep(0.01)
+            raise AssertionError("it is never ready")
+
+    application(test)
+
+
 def test_an_image_that_the_engine_cannot_run_breaks_nothing(application, images, monkeypatch, caplog):
     """The engine is tried with the image that it was warmed up with."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.serving.batcher import Batcher
+from runtime.errors import EngineError
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.steps import letterbox_picture, to_detections
 
@@ -141,3 +142,73 @@ def test_every_image_is_answered_whatever_fails(size):
         await batcher.close()
 
     asyncio.run(main())
+
+
+def test_a_broken_engine_is_tried_again_when_somebody_asks_but_not_each_time(monkeypatch):
+    class Broken(Engine):
+        error, tries = ArithmeticError("no"), 0
+
+        def run(self, images, windows):
+            self.tries += 1
+            if self.error is not None:
+                raise self.error
+            return super().run(images, windows)
+
+    async def main():
+        engine = Broken()
+        batcher = Batcher(engine, 1, 0.0, max_waiting=100)
+        with pytest.raises(ArithmeticError):
+            batcher.probe_with(images(64)[0])
+        await batcher.predict(images(64), len)
+        assert (batcher.is_ready, engine.tries) == (False, 3)
+        for _ in range(20):  # within the interval, and while a try runs
+            batcher.retry()
+            await asyncio.sleep(0.005)
+        assert (batcher.is_ready, engine.tries) == (False, 4)
+        engine.error = MemoryError()
+        await batcher.predict(images(64), len)  # tells nothing about the engine
+        assert not batcher.is_ready
+        engine.error = None
+        batcher.retry()
+        await asyncio.sleep(0.05)
+        assert not batcher.is_ready
+        monkeypatch.setattr("maskrcnn.serving.batcher._PROBE_EVERY", 0)
+        batcher._next_probe = 0.0
+        batcher.retry()
+        while not batcher.is_ready:
+            await asyncio.sleep(0.005)
+        tries = engine.tries
+        batcher.retry()
+        assert [answer.result for answer in await batcher.predict(images(64), len)] == [0]
+        assert engine.tries == tries + 1  # none for an engine that works
+        await batcher.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+@pytest.mark.parametrize(
+    ("engine", "ran", "first"),
+    [
+        (type("Few", (Engine,), {"run": lambda self, *given: {"boxes": np.zeros((0, 1, 4))}}), None, IndexError),
+        (Engine, ArithmeticError("metrics"), ArithmeticError),
+        (Engine, asyncio.CancelledError(), EngineError),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_whatever_fails_around_the_engine_is_told_and_the_next_image_runs(engine, ran, first, size):
+    async def main():
+        def told(_size):
+            if ran is not None and failing:
+                raise ran
+
+        failing = True
+        batcher = Batcher(engine(), size, 0.02, max_waiting=100, ran=told)
+        answers = await batcher.predict(images(*[64] * 3), len)
+        assert [type(answer.result) for answer in answers] == [first] * 3
+        failing = False
+        batcher._steps = Engine()
+        assert [answer.result for answer in await batcher.predict(images(64), len)] == [0]
+        assert batcher.waiting == 0
+        await batcher.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
