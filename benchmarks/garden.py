@@ -22,33 +22,36 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 Step = Callable[[], dict[str, float]]
 
 
-def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
-    """One training step of the Garden on the pictures of step 0, compiled at the first call.
+def garden_step(config: Config, plan: BatchPlan, batched_nms: bool, dtype: str = "float32") -> Step:
+    """One training step of the Garden on the pictures of step 0, compiled at this call.
 
     Args:
         config: Ours; the Garden is set to the same where it can be.
         plan: The pictures.
         batched_nms: Whether its proposals are suppressed by TensorFlow's operator, or by its own loop.
+        dtype: Of its pictures and layers: "float32" or "bfloat16", mixed as its trainer does it.
 
     Returns:
         The step; it gives the total loss by name.
     """
-    from official.modeling import optimization  # noqa: PLC0415  (installed only where the peer is measured)
+    from official.modeling import optimization, performance  # noqa: PLC0415  (installed only where the peer is measured)
     from official.vision.tasks.maskrcnn import MaskRCNNTask  # noqa: PLC0415
 
-    task = MaskRCNNTask(task_config(config, batched_nms))
+    settings = task_config(config, batched_nms)
+    performance.set_mixed_precision_policy(dtype)
+    task = MaskRCNNTask(settings)
     model = task.build_model()
-    settings = {
+    optimization_settings = {
         "optimizer": {
             "type": "sgd",
             "sgd": {"momentum": config.training.momentum, "global_clipnorm": config.training.gradient_clip_norm},
         },
         "learning_rate": {"type": "constant", "constant": {"learning_rate": config.training.learning_rate}},
     }
-    factory = optimization.OptimizerFactory(optimization.OptimizationConfig(settings))
+    factory = optimization.OptimizerFactory(optimization.OptimizationConfig(optimization_settings))
     optimizer = factory.build_optimizer(factory.build_learning_rate())
     metrics = task.build_metrics(training=True)
-    inputs = _inputs(config, plan, task.task_config)
+    inputs = _inputs(config, plan, task.task_config, dtype)
 
     @tf.function
     def step() -> dict[str, tf.Tensor]:
@@ -57,6 +60,8 @@ def garden_step(config: Config, plan: BatchPlan, batched_nms: bool) -> Step:
     def run() -> dict[str, float]:
         return {name: float(value) for name, value in step().items()}
 
+    run()  # compiled while the policy is set
+    performance.set_mixed_precision_policy("float32")
     return run
 
 
@@ -93,7 +98,7 @@ def task_config(config: Config, batched_nms: bool) -> Any:
     return task
 
 
-def _inputs(config: Config, plan: BatchPlan, task: Any) -> Any:
+def _inputs(config: Config, plan: BatchPlan, task: Any, dtype: str) -> Any:
     """Pictures and labels of step 0, made by the Garden's parser from our records."""
     from official.vision.dataloaders.maskrcnn_input import Parser  # noqa: PLC0415
 
@@ -109,7 +114,7 @@ def _inputs(config: Config, plan: BatchPlan, task: Any) -> Any:
         max_num_instances=given.max_num_instances,
         mask_crop_size=given.mask_crop_size,
         include_mask=True,
-        dtype="float32",
+        dtype=dtype,
     )
     parse = parser.parse_fn(is_training=True)
     rows = [parse(_decoded(config, plan, row)) for row in plan.rows(0)]

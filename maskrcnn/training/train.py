@@ -13,6 +13,7 @@ import tensorflow as tf
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.checkpoints.open_weights import Weights
 from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.training import Precision
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine, require_objects
 from maskrcnn.errors import TrainingError
@@ -124,7 +125,7 @@ def train(
         if several:
             agree(strategy, _starting_facts(run_facts(config, plan, validation), folder, state))
         _make_repeatable(config.training.seed)
-        with strategy.scope(), _precision(config.training.precision):
+        with strategy.scope(), layer_precision(config.training.precision):
             run = _build(config, plan, validation, folder, options)
             run.writes = writes
             if state is None:
@@ -213,7 +214,7 @@ def _make_repeatable(seed: int) -> None:
 
 
 @contextmanager
-def _precision(name: str) -> Iterator[None]:
+def layer_precision(name: Precision) -> Iterator[None]:
     """Give this precision to layers that are built inside a `with` block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
