@@ -38,6 +38,8 @@ GPU = {"driver": "580.95.05", "gpus": ("NVIDIA H100",)}
 COMMANDS = {"typer": "0.29.2", "filelock": "4.3.1"}
 TRAINING = {"pycocotools": "2.0.11", "tensorboard": "2.20.0"} | COMMANDS
 EXPORTER = {"tf2onnx": "1.17.0", "onnx": "1.23.2"} | COMMANDS
+RAY = {"ray": "2.60.0", "pyarrow": "26.0.1", "pydantic": "2.14.4"}
+SERVER = {"starlette": "1.10.0", "uvicorn": "0.54.0", "prometheus-client": "0.26.0"}
 # What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
 SOUND = {
     "onnx": ORT,
@@ -57,6 +59,13 @@ SOUND = {
     "inspect": TENSORFLOW | TRAINING | {"jinja2": "3.1.6", "matplotlib": "3.11.0"},
     "supervision": {"supervision": "0.31.2"},
     "video": {"av": "18.0.0"},
+    "batch": RAY,
+    "serve": SERVER,
+    "serve-ray": {"ray": "2.60.0"} | SERVER,
+    "predict,batch": ORT | COMMANDS | RAY,
+    "predict,serve": ORT | COMMANDS | SERVER,
+    "predict-gpu,batch,serve": ORT_13 | CUDA_13 | COMMANDS | RAY | SERVER,
+    "train,batch": TENSORFLOW | TRAINING | RAY,
     "tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | ORT_12,
     "export,train": TENSORFLOW | ORT | EXPORTER | TRAINING,
     "export,train,inspect": TENSORFLOW | ORT | EXPORTER | TRAINING,
