@@ -164,7 +164,7 @@ class Service:
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
             raise RequestError(f"the body has more than {most} bytes", 413)
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise RequestError("Content-Encoding: expected a body that is not compressed")
         async for chunk in request.stream():
             if len(content) + len(chunk) > most:
@@ -334,7 +334,7 @@ async def _predict(request: Request) -> Response:
     """Answer an image with the JSON of `Detections.to_json`."""
     service = _service(request)
     threshold = service.threshold(_number(request.query_params.get("score_threshold")))
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise RequestError("expected the image as the body, as of curl --data-binary @photo.jpg, and no form")
 
     def make(found: Detections) -> tuple[bytes, int]:

@@ -1,5 +1,6 @@
 """uvicorn around the application: one socket, one line when it is open, and an end that answers what is in hand."""
 
+import errno
 import signal
 import socket
 from collections.abc import Callable
@@ -11,9 +12,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, h11
 
 from maskrcnn.errors import ArgumentError
 
+_BACKLOG = 2048  # connections that wait to be accepted, as of uvicorn
+
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a socket; port 0 takes a free one.
+    """Bind a socket and listen; port 0 takes a free one.
+
+    Clients wait from now on, and no other server can take the port while the model is opened.
 
     Raises:
         ArgumentError: The address cannot be used.
@@ -25,12 +30,17 @@ def bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ArgumentError(f"--host {host}: {error.strerror}") from error
+    except ValueError as error:  # of the codec for international names
+        raise ArgumentError(f"--host {host}: expected an address or name of this machine") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
-        raise ArgumentError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
+        port_only = error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+        advice = "choose another --port" if port_only else "choose a --host of this machine"
+        raise ArgumentError(f"cannot listen on {host}, port {port}: {error.strerror}; {advice}") from error
     return bound
 
 

@@ -88,7 +88,9 @@ def test_other_thresholds_are_refused(application, images, value):
         (b"", {}, "the image of 0 bytes is empty or not an image"),
         (b"<b>no image</b>", {}, "the image of 15 bytes is empty or not an image"),
         (b"--x", {"Content-Type": "multipart/form-data; boundary=x"}, "curl --data-binary"),
+        (b"--x", {"Content-Type": "Multipart/Form-Data; boundary=x"}, "curl --data-binary"),
         (b"x", {"Content-Encoding": "gzip"}, "expected a body that is not compressed"),
+        (b"x", {"Content-Encoding": "Identity"}, "the image of 1 bytes"),
     ],
 )
 def test_what_is_no_image_is_refused(application, body, headers, said):
