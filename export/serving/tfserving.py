@@ -26,6 +26,7 @@ from runtime.predictor import Predictor
 BATCHED = "batched"  # the signature
 WARM_UP = f"{EXTRA}tf_serving_warmup_requests"
 BATCHING = "batching.config"
+_MOST_BYTES = 2**28  # of the images of a batch: a warm-up request holds them all, and is copied several times
 
 
 def write_tfserving_model(
@@ -47,7 +48,8 @@ def write_tfserving_model(
         path: A SavedModel artifact.
         output: The folder to write; its name is the model's. An existing folder is replaced only if this function wrote
             it.
-        max_batch: Most images that the server runs together; None is 8 where it can batch.
+        max_batch: Most images that the server runs together, in all at most 256 MiB; None is 8, or fewer if they are
+            larger, where it can batch.
         overwrite: Whether an existing folder may be replaced.
         progress: Called with a sentence before each step.
 
@@ -62,7 +64,7 @@ def write_tfserving_model(
     """
     path, output = Path(path), Path(output)
     check_output(output, overwrite=overwrite, directory=True, marker=MARKER)
-    name = allowed_name(output.name)
+    name = allowed_name(output.name, "the folder to write has the model's name: give another one")
     metadata = read_metadata(path)
     if metadata.format != "savedmodel":
         raise ArtifactError(
@@ -70,8 +72,8 @@ def write_tfserving_model(
             "savedmodel', or use 'maskrcnn-export triton'"
         )
     require_proven(path, metadata)
-    batch = _allowed_batch(path, metadata, max_batch)
     (picture, *_) = verification_pictures(None, metadata.image_channels, metadata.resize, metadata.pixels)
+    batch = _allowed_batch(path, metadata, max_batch, picture.image.nbytes)
     digest = recorded_digest(path)
     with atomic_write(output, overwrite=overwrite, directory=True, marker=MARKER) as folder:
         version = folder / "1"
@@ -94,15 +96,21 @@ def write_tfserving_model(
     return tuple(written)
 
 
-def _allowed_batch(path: Path, metadata: Metadata, asked: int | None) -> int:
+def _allowed_batch(path: Path, metadata: Metadata, asked: int | None, image_bytes: int) -> int:
     """Return the most images in a batch; 1 where the server cannot batch."""
+    fitting = max(_MOST_BYTES // image_bytes, 1)
     several_sizes = metadata.resize.mode != "square"
     if several_sizes and asked is not None and asked > 1:
         raise LayoutError(
             f"{path} has inputs of several sizes (resize mode {metadata.resize.mode!r}), which TensorFlow Serving "
             "cannot batch: leave --max-batch out, or export a model with resize mode 'square'"
         )
-    most = allowed_batch(path, metadata, asked)
+    most = allowed_batch(path, metadata, asked, fitting)
+    if most > fitting:
+        raise LayoutError(
+            f"the largest batch is {most}, and its images take {most * image_bytes:,} bytes: the warm-up request holds "
+            f"at most {_MOST_BYTES:,} bytes, {fitting} images of this model; give --max-batch {fitting} or less"
+        )
     return 1 if several_sizes else most
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from export.errors import LayoutError
 from export.serving.networks import Shapes, ThresholdsKind, picture_batch, write_network
-from export.serving.options import MARKER, MOST_WAITING, allowed_batch, allowed_name, write_marker
+from export.serving.options import MARKER, MOST_WAITING, allowed_batch, allowed_name, allowed_number, write_marker
 from export.serving.text_proto import Word, text_proto
 from export.verify.pictures import LetterboxedPicture, verification_pictures
 from maskrcnn.callbacks import Say, say_nothing
@@ -24,6 +24,7 @@ from runtime.artifact import (
 )
 from runtime.artifact_files.read import read_metadata, recorded_digest, require_proven
 from runtime.atomic import atomic_write, check_output
+from runtime.engines.options import MOST_THREADS
 from runtime.errors import ArtifactError
 from runtime.triton import (
     AFTER,
@@ -52,12 +53,14 @@ class TritonOptions:
     """What a repository is written for.
 
     Attributes:
-        name: Name of the model in URLs; None is the artifact's file name without its suffix.
+        name: Name of the model in URLs; None is the artifact's file name without its suffix, from the first letter or
+            digit on, with '_' for what cannot be in a URL.
         max_batch: Most images that the network runs together; None is 8, or the batch of an artifact for which it is
             fixed.
         thresholds: Whether to add the network with thresholds that each request may set.
         processor: "cpu" or "gpu"; None follows the artifact's target.
-        threads: Threads of one operator on a CPU; 0 leaves them to ONNX Runtime, which takes all cores.
+        threads: Threads of one operator on a CPU, at most 4096; 0 leaves them to ONNX Runtime, which takes all cores.
+            Not for a GPU.
     """
 
     name: str | None = None
@@ -128,7 +131,8 @@ class _Layout:
 
     @classmethod
     def of(cls, path: Path, metadata: Metadata, options: TritonOptions) -> "_Layout":
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem) if options.name is None else options.name
+        usual = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-")
+        name = allowed_name(usual if options.name is None else options.name, "give --name")
         if options.processor not in (*get_args(Processor), None):
             raise LayoutError(f"processor is {options.processor!r}: expected 'cpu' or 'gpu'")
         if options.thresholds and metadata.thresholds == "constants":
@@ -136,16 +140,21 @@ class _Layout:
                 f"the thresholds of {path} are constants in its graph, so requests cannot set them: export the "
                 "checkpoint with --thresholds inputs, or leave out --thresholds"
             )
-        if options.threads < 0:
-            raise LayoutError(f"threads is {options.threads}: expected a positive number, or 0 for all cores")
+        threads = allowed_number("threads", options.threads, 0, MOST_THREADS, "; 0 for all cores")
         by_target: Processor = "cpu" if metadata.target == "cpu" else "gpu"
+        processor = options.processor or by_target
+        if threads and processor == "gpu":
+            raise LayoutError(
+                f"threads is {threads}, and the network of {path} is written for a GPU, where it has no effect: leave "
+                "out --threads, or give --processor cpu"
+            )
         return cls(
-            allowed_name(name),
+            name,
             recorded_digest(path),
             metadata,
             allowed_batch(path, metadata, options.max_batch),
-            options.processor or by_target,
-            options.threads,
+            processor,
+            threads,
             options.thresholds,
         )
 
@@ -196,8 +205,7 @@ class _Layout:
         settings["default_model_filename"] = NETWORK_FILE
         settings |= _tensors(shapes, 1 if batching else 0)
         settings["instance_group"] = [{"count": 1, "kind": Word(f"KIND_{self.processor.upper()}")}]
-        if most > 1:
-            settings["dynamic_batching"] = _queue(_DELAY[self.processor])
+        settings["dynamic_batching"] = _queue(_DELAY[self.processor] if most > 1 else 0)
         if self.processor == "cpu":
             settings["parameters"] = {"intra_op_thread_count": str(self.threads)}
         batch = [] if batching else [1]
@@ -262,12 +270,15 @@ def _python(suffix: str, shapes: Shapes) -> dict[str, Any]:
         "input": [_tensor(name, *each) for name, each in inputs.items()],
         "output": [_tensor(name, *each) for name, each in outputs.items()],
         "instance_group": [{"count": _PYTHON_INSTANCES, "kind": Word("KIND_CPU")}],
-        "dynamic_batching": _queue(0),  # of single images: only to bound how many wait
+        "dynamic_batching": _queue(0),
     }
 
 
 def _queue(delay: int) -> dict[str, Any]:
-    """Return how long requests wait for others, in microseconds, and when they are refused."""
+    """Return how long requests wait for others, in microseconds, and when they are refused.
+
+    Triton takes it from models that do not batch as well; without it, their queues have no end.
+    """
     return {
         "max_queue_delay_microseconds": delay,
         "default_queue_policy": {

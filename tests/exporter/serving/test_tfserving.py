@@ -3,11 +3,13 @@
 import json
 import shutil
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from fake_artifacts import metadata
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 from export.cli import app
 from export.edit import edit_artifact
 from export.errors import ConversionError, EditError, LayoutError
-from export.serving.tfserving import write_tfserving_model
+from export.serving.tfserving import _allowed_batch, write_tfserving_model
 from runtime import Predictor, read_metadata
 from runtime.artifact import OUTPUT_NAMES
 from runtime.artifact_files.read import recorded_digest
@@ -189,16 +191,32 @@ def test_thresholds_of_the_served_model_cannot_be_edited_in_part(served, tmp_pat
     assert "box" in read_metadata(copy).class_names
 
 
+@pytest.mark.parametrize(("image_bytes", "usual"), [(1024 * 1024 * 3, 8), (2**26, 4), (2**28 - 1, 1), (2**29, 1)])
+def test_the_usual_batch_is_one_that_fits(image_bytes, usual):
+    path, square = Path("large"), metadata(directory=True)
+    assert _allowed_batch(path, square, None, image_bytes) == usual
+    most = max(2**28 // image_bytes, 1)
+    assert _allowed_batch(path, square, most, image_bytes) == most
+    with pytest.raises(LayoutError, match=f"give --max-batch {most} or less"):
+        _allowed_batch(path, square, most + 1, image_bytes)
+
+
 def test_refusals(served, savedmodel_artifact, cuda_savedmodel_artifact, tmp_path, monkeypatch):
     onnx = resources.files("maskrcnn").joinpath("demo.onnx")
     with pytest.raises(ArtifactError, match=r"is an \.onnx file"):
         write_tfserving_model(str(onnx), tmp_path / "out")
     with pytest.raises(LayoutError, match="made for batches of 1"):
         write_tfserving_model(cuda_savedmodel_artifact, tmp_path / "out", max_batch=2)
-    with pytest.raises(LayoutError, match="cannot be in a URL"):
-        write_tfserving_model(savedmodel_artifact, tmp_path / "a b")
-    with pytest.raises(LayoutError, match="the largest batch is 0"):
-        write_tfserving_model(savedmodel_artifact, tmp_path / "out", max_batch=0)
+    for name in ("a b", "_a", "\N{LATIN SMALL LETTER E WITH ACUTE}"):
+        with pytest.raises(LayoutError, match="begins with a letter or digit; the folder to write"):
+            write_tfserving_model(savedmodel_artifact, tmp_path / name)
+    most = 2**28 // (256 * 256 * 3)  # images of a warm-up request
+    for batch in (0, 2.5, 2**31):
+        with pytest.raises(LayoutError, match=r"the largest batch is .*: expected an integer from 1"):
+            write_tfserving_model(savedmodel_artifact, tmp_path / "out", max_batch=batch)
+    for batch in (most + 1, 11_000, 100_000, 2**31 - 1):
+        with pytest.raises(LayoutError, match=f"the largest batch is {batch}, .* give --max-batch {most} or less"):
+            write_tfserving_model(savedmodel_artifact, tmp_path / "out", max_batch=batch)
     with pytest.raises(OutputError, match="already exists"):
         write_tfserving_model(savedmodel_artifact, served)
     foreign = tmp_path / "foreign"

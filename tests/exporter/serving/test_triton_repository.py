@@ -24,6 +24,8 @@ from runtime.artifact import OUTPUT_NAMES
 from runtime.artifact_files.read import recorded_digest
 from runtime.errors import ArtifactCorruptError, ArtifactError, ArtifactVerdictError, OutputError
 
+BATCHES = (0, -1, 2**31, 3_000_000_000, 2.5, True)
+THREADS = (-1, 4097, 99_999_999_999, 1.5, True)
 SUFFIXES = ("", "_before", "_net", "_after", "_net_thresholds")
 
 
@@ -51,17 +53,42 @@ def test_every_configuration_has_the_name_the_digest_and_one_version(repository,
     assert all(each.dims for each in (*config.input, *config.output))  # Triton refuses a shape [ ]
     if suffix in ("_before", "_after"):
         assert (config.backend, config.max_batch_size) == ("python", 0)
-        assert config.dynamic_batching.default_queue_policy.max_queue_size > 0
 
 
-def test_the_network_batches_and_refuses_what_waits_too_long(repository):
+def has_an_end(folder):
+    """Whether the queues of all models of a repository end; an ensemble has none, and cannot have one."""
+    configs = [configured(path.parent) for path in folder.glob("*/config.pbtxt")]
+    models = [config for config in configs if not config.HasField("ensemble_scheduling")]
+    assert len(models) == len(configs) - 1
+    for config in models:
+        batching = config.dynamic_batching
+        queue = batching.default_queue_policy
+        assert (queue.max_queue_size, queue.default_timeout_microseconds) == (128, 30_000_000), config.name
+        assert queue.timeout_action == 0, config.name  # REJECT
+        gpu = config.max_batch_size > 1 and config.instance_group[0].kind == 1
+        assert batching.max_queue_delay_microseconds == (5000 if gpu else 0), config.name  # for nothing else
+    return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TritonOptions("a", max_batch=1, thresholds=True),
+        TritonOptions("a", max_batch=1, thresholds=True, processor="gpu"),
+        TritonOptions("a", thresholds=True, processor="gpu"),
+    ],
+    ids=["cpu-1", "gpu-1", "gpu-8"],
+)
+def test_every_queue_has_an_end(packaged, tmp_path, options):
+    write_triton_repository(packaged, tmp_path / "out", options=options)
+    assert has_an_end(tmp_path / "out")
+
+
+def test_the_network_batches(repository):
     config = configured(repository / "shapes_net")
     assert (config.backend, config.max_batch_size) == ("onnxruntime", 8)
     assert [(each.count, each.kind) for each in config.instance_group] == [(1, 2)]  # KIND_CPU
-    queue = config.dynamic_batching.default_queue_policy
-    assert queue.max_queue_size > 0
-    assert queue.default_timeout_microseconds > 0
-    assert queue.timeout_action == 0  # REJECT
+    assert has_an_end(repository)
     assert config.parameters["intra_op_thread_count"].string_value == "3"
     assert {each.name for each in config.input} == {"images", "windows"}
     assert not any(each.optional for each in config.input)
@@ -72,7 +99,6 @@ def test_the_network_batches_and_refuses_what_waits_too_long(repository):
 def test_thresholds_are_optional_scalars_of_a_network_without_batching(repository):
     config = configured(repository / "shapes_net_thresholds")
     assert config.max_batch_size == 0
-    assert not config.HasField("dynamic_batching")
     optional = {each.name: list(each.dims) for each in config.input if each.optional}
     assert optional == {"score_threshold": [1], "nms_threshold": [1]}
     assert tensors(config.input)["images"][1] == [-1, -1, -1, 3]
@@ -192,7 +218,7 @@ def test_a_fixed_batch_is_the_largest(fixed, tmp_path, batch):
     write_triton_repository(path, tmp_path / "out", options=TritonOptions("fixed"))
     config = configured(tmp_path / "out" / "fixed_net")
     assert config.max_batch_size == batch
-    assert config.HasField("dynamic_batching") == (batch > 1)
+    assert has_an_end(tmp_path / "out")
     assert tensors(config.input)["images"][1] == [256, 256, 3]
     assert [each.kind for each in config.instance_group] == [1]  # KIND_GPU, by the target
     assert "intra_op_thread_count" not in config.parameters
@@ -208,7 +234,7 @@ def test_the_processor_can_be_chosen(packaged, tmp_path):
     write_triton_repository(packaged, tmp_path / "out", options=TritonOptions("gpu", max_batch=1, processor="gpu"))
     config = configured(tmp_path / "out" / "gpu_net")
     assert [each.kind for each in config.instance_group] == [1]
-    assert (config.max_batch_size, config.HasField("dynamic_batching")) == (1, False)
+    assert config.max_batch_size == 1
 
 
 @pytest.mark.parametrize(
@@ -217,15 +243,58 @@ def test_the_processor_can_be_chosen(packaged, tmp_path):
         (TritonOptions("a b"), "'a b' cannot be in a URL"),
         (TritonOptions("../a"), "cannot be in a URL"),
         (TritonOptions(""), "cannot be in a URL"),
-        (TritonOptions("a", max_batch=0), "the largest batch is 0: expected a positive number"),
-        (TritonOptions("a", threads=-1), "threads is -1"),
+        (TritonOptions("_a"), "begins with a letter or digit; give --name"),
+        (TritonOptions("\N{LATIN SMALL LETTER E WITH ACUTE}"), "begins with a letter or digit; give --name"),
         (TritonOptions("a", processor="tpu"), "processor is 'tpu'"),
+        *((TritonOptions("a", max_batch=n), "the largest batch is .*: expected an integer from 1") for n in BATCHES),
+        *((TritonOptions("a", threads=n), "threads is .*: expected an integer from 0 to 4096; 0") for n in THREADS),
     ],
 )
 def test_options_out_of_range(packaged, tmp_path, options, message):
     with pytest.raises(LayoutError, match=message):
         write_triton_repository(packaged, tmp_path / "out", options=options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_numbers_that_triton_can_read(packaged, tmp_path):
+    options = TritonOptions("a", max_batch=2**31 - 1, threads=4096)
+    write_triton_repository(packaged, tmp_path / "out", options=options)
+    config = configured(tmp_path / "out" / "a_net")  # a parser of protocol buffers refuses more
+    assert config.max_batch_size == 2**31 - 1
+    assert config.parameters["intra_op_thread_count"].string_value == "4096"
+
+
+def test_threads_are_not_for_a_gpu(packaged, fixed, tmp_path):
+    for path, processor in ((packaged, "gpu"), (fixed(1), None)):
+        with pytest.raises(LayoutError, match=r"threads is 3, and the network .* GPU.* leave out --threads"):
+            write_triton_repository(path, tmp_path / "no", options=TritonOptions(processor=processor, threads=3))
+        assert not (tmp_path / "no").exists()
+    options = TritonOptions("fixed", processor="cpu", threads=3)
+    write_triton_repository(fixed(1), tmp_path / "out", options=options)
+    assert configured(tmp_path / "out/fixed_net").parameters["intra_op_thread_count"].string_value == "3"
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("_mine", "mine"),
+        ("-._mine", "mine"),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}t\N{LATIN SMALL LETTER E WITH ACUTE} 2", "t__2"),
+        ("\N{CJK UNIFIED IDEOGRAPH-6A21}-v2", "v2"),
+        ("(copy)", "copy_"),
+        (".hidden", "hidden"),
+    ],
+)
+def test_the_usual_name_is_allowed(repository, tmp_path, stem, name):
+    path = shutil.copy(repository / "shapes_net/1/model.onnx", tmp_path / f"{stem}.onnx")  # written as it is
+    assert write_triton_repository(path, tmp_path / "out")[0] == name
+
+
+def test_a_file_name_without_letters_needs_a_name(repository, tmp_path):
+    path = shutil.copy(repository / "shapes_net/1/model.onnx", tmp_path / "\N{CJK UNIFIED IDEOGRAPH-6A21}.onnx")
+    with pytest.raises(LayoutError, match="begins with a letter or digit; give --name"):
+        write_triton_repository(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_artifacts_that_are_not_served(packaged, tmp_path):
