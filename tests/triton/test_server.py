@@ -172,6 +172,31 @@ def test_an_overloaded_server_refuses_what_it_cannot_queue(start, repository, pr
     assert all(answer in ("503", [row["mask"] for row in expected]) for answer in answers)
 
 
+def test_models_that_do_not_batch_refuse_what_they_cannot_queue(start, artifact, predictor, tmp_path):
+    """Networks for one image at a time and with settable thresholds: Triton takes the end of a queue from them, too."""
+    options = TritonOptions("demo", max_batch=1, thresholds=True, threads=1)
+    write_triton_repository(artifact, tmp_path / "alone", options=options)
+    for path in (tmp_path / "alone").glob("*/config.pbtxt"):
+        path.write_text(path.read_text().replace("max_queue_size: 128", "max_queue_size: 1"))
+    letterbox, image = predictor.prepare(_pictures(1)[0])
+    images, windows = image[None], np.array([letterbox.window], np.float32)
+    expected = predictor.run(images, windows)["num_detections"]
+
+    def ask(address, name):
+        try:
+            return _network(_client(address), name, images, windows, 1)["num_detections"].ravel().tolist()
+        except InferenceServerException as error:
+            return error.status()
+
+    with start(tmp_path / "alone") as (address, log):
+        for name in ("demo_net", "demo_net_thresholds"):
+            with ThreadPoolExecutor(24) as pool:
+                answers = list(pool.map(ask, [address] * 48, [name] * 48))
+            assert "503" in answers, (name, answers, log.read_text(errors="replace"))
+            assert expected.tolist() in answers, name
+            assert all(answer in ("503", expected.tolist()) for answer in answers), (name, answers)
+
+
 def test_the_log_has_no_traceback_and_says_what_numpy_cannot_do(server):
     log = server.log.read_text(errors="replace")
     assert "Traceback" not in log

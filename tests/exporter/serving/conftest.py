@@ -4,8 +4,10 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from export.publish import write_onnx
 from export.serving.triton import TritonOptions, write_triton_repository
@@ -27,6 +29,29 @@ def repository(packaged, tmp_path_factory):
     folder = tmp_path_factory.mktemp("triton") / "repository"
     write_triton_repository(packaged, folder, options=TritonOptions("shapes", thresholds=True, threads=3))
     return folder
+
+
+@pytest.fixture(scope="session")
+def of_bands(packaged, tmp_path_factory):
+    """Function that makes an artifact with more channels, of which the first three count, and other metadata."""
+
+    def make(channels, **changes):
+        path = tmp_path_factory.mktemp("bands") / "bands.onnx"
+        model = onnx.load_model_from_string(read_model(packaged))
+        graph, ends = model.graph, [np.array([end], np.int64) for end in (0, 3, 3)]
+        for node in graph.node:
+            node.input[:] = ["first three" if name == "images" else name for name in node.input]
+        names = ["from", "to", "axis"]
+        graph.initializer.extend(numpy_helper.from_array(*each) for each in zip(ends, names, strict=True))
+        graph.node.insert(0, helper.make_node("Slice", ["images", *names], ["first three"], name="first three"))
+        graph.input[0].type.tensor_type.shape.dim[3].dim_value = channels
+        metadata = replace(read_metadata(packaged), image_channels=channels, **changes)
+        write_onnx(model.SerializeToString(), path, metadata)
+        proof = {**metadata.verdict, GRAPH_SHA256: graph_digest(path)}
+        write_onnx(model.SerializeToString(), path, replace(metadata, verdict=proof))
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,15 @@ import onnxruntime as ort
 import pytest
 from google.protobuf import json_format, text_format
 from PIL import Image
+from tiff import tiff
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.serving.triton import TritonOptions, write_triton_repository
 from runtime import Predictor
 from runtime.artifact import OUTPUT_NAMES
 from runtime.errors import ArtifactCorruptError, EngineError
+from runtime.pictures.letterbox import ResizePolicy
+from runtime.pictures.pixels import PixelPolicy
 
 
 class Tensor:
@@ -146,6 +149,36 @@ def test_images_of_a_network_for_a_fixed_batch(triton, fixed, pytestconfig, tmp_
     assert [row["mask"] for row in json.loads(answer["detections"].tobytes())["detections"]] == [
         row["mask"] for row in rows
     ]
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixels", "resize"),
+    [
+        (3, PixelPolicy((0, 4095), (6, 2, 4)), ResizePolicy("square", 96, 256, 0)),
+        (6, PixelPolicy((31, 3000)), ResizePolicy("fit64", 192, 256, 0)),
+        (4, PixelPolicy((0, 4095), (2, 6, 4, 1)), ResizePolicy("pad64", 192)),
+    ],
+    ids=["range-bands", "range-6-fit64", "range-4-bands-pad64"],
+)
+def test_deep_images_of_many_bands(triton, of_bands, tmp_path, picture, channels, pixels, resize):
+    path = of_bands(channels, pixels=pixels, resize=resize)
+    write_triton_repository(path, tmp_path / "out", options=TritonOptions("bands", thresholds=True))
+    models, places = parts(tmp_path / "out", "bands"), [1, 0, 2, 2, 1, 0]
+    samples = (picture[:, :199, places].astype(np.uint16) * 16).clip(0, 4095)
+    image = np.frombuffer(tiff(samples), np.uint8)
+    with Predictor(path, "cpu") as predictor:
+        expected = json.loads(predictor(image.tobytes()).to_json())
+        prepared = ask(triton, models.before, image=image)
+        assert prepared["images"].shape[3] == channels
+        np.testing.assert_array_equal(prepared["images"][0], predictor.prepare(image.tobytes())[1])
+        found = ask(triton, models.after, **run(models, prepared))
+        assert json.loads(found["detections"].tobytes()) == expected | {"device": None}
+        for bad in (tiff(samples[:, :, :2]), tiff(samples.astype(np.float32) * np.nan)):
+            (refused,) = predictor.predict_stream([bad], on_error="yield")
+            with pytest.raises(TritonError) as caught:
+                ask(triton, models.before, image=np.frombuffer(bad, np.uint8))
+            assert caught.value.message == str(refused)
+    assert expected["detections"]
 
 
 @pytest.mark.parametrize("content", [b"", b"poison", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut"])
