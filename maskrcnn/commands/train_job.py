@@ -44,6 +44,8 @@ class TrainJob:
         changed: dict[str, Any] = {name: [path.absolute() for path in getattr(self, name)] for name in lists}
         for name in ("config", "init", "class_names"):
             value = getattr(self, name)
+            if name == "init" and value in shared.WORDS_OF_INIT:
+                continue
             changed[name] = str(Path(value).absolute()) if value and Path(value).exists() else value
         return replace(self, output=self.output.absolute(), **changed)
 

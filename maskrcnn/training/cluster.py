@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from itertools import product
 from reprlib import repr as brief
-from typing import Literal
+from typing import Any, Literal
 
 from maskrcnn.configuration.dataclass_json import parse_object
 from maskrcnn.configuration.require import require
@@ -20,6 +20,10 @@ _MOST_NODES = 65_536  # the largest cluster that Slurm manages
 _PORTS = range(10_000, 32_000)  # below those that Linux gives to outgoing connections
 _PORTS_OF_STEP = 64
 _STEPS_APART = 101  # jobs with numbers nearer than this, which share nodes most often, never share a port
+_JOBS = ("chief", "worker")
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]@,]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})")
+_LAST_PORT = 65_535
+_FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # steps of a batch script or an interactive shell, not of srun, have such numbers
 _NODE = re.compile(r"(?:[^\[\],\s]|\[[^\[\]\s]*\])+")
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -28,17 +32,41 @@ _TASKS = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 def check_cluster(text: str) -> None:
     """Refuse a `TF_CONFIG` that does not describe a cluster and the task of this process."""
-    values = parse_object(text, f"the environment variable {TF_CONFIG}")
-    try:
-        cluster, task = values["cluster"], values["task"]
-        is_known = isinstance(cluster[task["type"]][int(task["index"])], str)
-    except (LookupError, TypeError, ValueError):
-        is_known = False
-    require(
-        is_known,
-        f"the environment variable {TF_CONFIG} is {brief(text)}: expected "
-        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
-    )
+    where = f"the environment variable {TF_CONFIG}"
+    values = parse_object(text, where)
+
+    def check(fits: bool, what: str) -> None:
+        require(
+            fits,
+            f"{where} is {brief(text)}: {what}; expected "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}',
+        )
+
+    cluster: Any = values.get("cluster")
+    task: Any = values.get("task")
+    check(isinstance(cluster, dict) and bool(cluster), "it has no cluster")
+    check(isinstance(task, dict), "it has no task")
+    known = set(cluster) <= set(_JOBS) and task.get("type") in _JOBS
+    check(known, "all tasks train, so each is a worker or the chief")
+    for job, addresses in cluster.items():
+        listed = isinstance(addresses, list) and all(isinstance(each, str) for each in addresses)
+        check(listed, f"{job} is no list of addresses")
+        wrong = [each for each in addresses if not _is_address(each)]
+        check(not wrong, f"{brief(wrong[0])} is not host:port" if wrong else "")
+    check(len(cluster.get("chief", ())) <= 1, "there is more than one chief")
+    every = [each.lower() for addresses in cluster.values() for each in addresses]
+    check(len(set(every)) == len(every), "two tasks have one address")
+    index, count = task.get("index"), len(cluster.get(task["type"], ()))
+    check(count > 0, f"it has no address of type {task['type']}")
+    if isinstance(index, str) and _NUMBER.fullmatch(index):  # TensorFlow takes it, too
+        index = int(index)
+    fits = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < count
+    check(fits, f"the index is {brief(index)}, and tasks of type {task['type']} are numbered from 0 to {count - 1}")
+
+
+def _is_address(text: str) -> bool:
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and 1 <= int(found[1]) <= _LAST_PORT
 
 
 def join_cluster(environment: MutableMapping[str, str]) -> None:
@@ -61,10 +89,13 @@ def slurm_workers(environment: Mapping[str, str]) -> tuple[list[str], int] | Non
 
     TensorFlow's own `SlurmClusterResolver` needs GPUs, and has the same ports in every job.
     """
-    if "SLURM_STEP_NODELIST" not in environment:
+    step = _number(environment, "SLURM_STEP_ID", default=0)
+    if "SLURM_STEP_NODELIST" not in environment or step >= _FIRST_SPECIAL_STEP:
         _require_srun(environment)
         return None
     nodes = expand_nodes(environment["SLURM_STEP_NODELIST"])
+    twice = next((name for name in nodes if nodes.count(name) > 1), None) if len(set(nodes)) < len(nodes) else None
+    require(twice is None, f"SLURM_STEP_NODELIST names {twice} twice: expected each node once")
     total = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
     counts = _tasks_per_node(environment, len(nodes), total)
     if "SLURM_NODEID" in environment and "SLURM_LOCALID" in environment:  # however the tasks were dealt out
@@ -77,8 +108,11 @@ def slurm_workers(environment: Mapping[str, str]) -> tuple[list[str], int] | Non
     require(known, f"Slurm's variables contradict each other: this is task {index} of a step with {total} tasks")
     if total == 1:
         return None
-    job, step = (_number(environment, name, default=0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-    port = _first_port(job, step)
+    require(
+        max(counts) <= _PORTS_OF_STEP,
+        f"this Slurm step has {max(counts)} tasks on a node, which has ports for {_PORTS_OF_STEP} of them: start fewer",
+    )
+    port = _first_port(_number(environment, "SLURM_JOB_ID", default=0), step)
     return [f"{name}:{port + i}" for name, count in zip(nodes, counts, strict=True) for i in range(count)], index
 
 

@@ -113,6 +113,15 @@ def test_ports_of_jobs_that_share_a_node_differ():
         (step(task="-1"), "SLURM_PROCID is '-1'"),
         (step(task="9" * 5000), "SLURM_PROCID is"),
         ({"SLURM_STEP_NODELIST": "a"}, "SLURM_STEP_NUM_TASKS and SLURM_NTASKS are not set"),
+        (step("a,a", 2), "names a twice"),
+        (step("n[1-3],n2", 4), "names n2 twice"),
+        (step("a", 65), "65 tasks on a node"),
+        (placed(0, 0, 0, "65,1", tasks=66), "65 tasks on a node"),
+        *(
+            (step("a", 1, SLURM_STEP_ID=str(2**32 - number), **job), "put srun before it")
+            for number in (4, 5, 6)  # of a shell beside the job, of its script, and of an interactive shell
+            for job in ({"SLURM_NTASKS": "4"}, {"SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "2"})
+        ),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, "put srun before it"),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}, "put srun before it"),
     ],
@@ -138,12 +147,88 @@ def test_the_number_of_tasks_has_two_names():
 
 
 @pytest.mark.parametrize(
-    "environment", [{}, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, step("a", 1), {"TF_CONFIG": ""}]
+    "environment",
+    [
+        {},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"},
+        step("a", 1),
+        step("a", 1, SLURM_STEP_ID=str(2**32 - 6), SLURM_NTASKS="1"),
+        {"TF_CONFIG": ""},
+    ],
 )
 def test_otherwise_this_machine_trains_alone(environment):
     before = dict(environment)
     join_cluster(environment)
     assert environment == before
+
+
+TWO = ["a:1", "b:1"]
+
+
+def described(cluster, kind="worker", index=0):
+    return {"cluster": cluster, "task": {"type": kind, "index": index}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "it has no cluster"),
+        (described({}), "it has no cluster"),
+        (described(TWO), "it has no cluster"),
+        ({"cluster": {"worker": TWO}}, "it has no task"),
+        ({"cluster": {"worker": TWO}, "task": "worker"}, "it has no task"),
+        (described({"worker": "a:1"}), "worker is no list of addresses"),
+        (described({"worker": {"0": "a:1"}}), "worker is no list of addresses"),
+        (described({"worker": [["a:1"]]}), "worker is no list of addresses"),
+        (described({"worker": TWO, "chief": "c:1"}), "chief is no list of addresses"),
+        *(
+            (described({"worker": ["a:1", each]}), "is not host:port")
+            for each in (
+                "nohostport",
+                "b:",
+                ":1",
+                "b:one",
+                "b:0",
+                "b:65536",
+                "b:-1",
+                "b c:1",
+                "http://b:1",
+                "::1:1",
+                "",
+            )
+        ),
+        *(
+            (described({"worker": TWO, "ps": ["c:1"]}, kind), "each is a worker or the chief")
+            for kind in ("ps", "worker")
+        ),
+        (described({"worker": TWO, "evaluator": ["c:1"]}, "evaluator"), "each is a worker or the chief"),
+        *((described({"worker": TWO}, kind), "each is a worker") for kind in ("evaluator", "ps", None, ["worker"])),
+        *((described({"worker": TWO}, "worker", each), "the index is") for each in (-1, 2, 0.9, True, None, "-1", "x")),
+        (described({"worker": TWO}, "chief"), "no address of type chief"),
+        (described({"worker": ["a:1", "a:1"]}), "two tasks have one address"),
+        (described({"worker": ["a:1", "A:1"]}), "two tasks have one address"),
+        (described({"chief": ["a:1"], "worker": ["a:1"]}), "two tasks have one address"),
+        (described({"chief": TWO}, "chief"), "more than one chief"),
+    ],
+)
+def test_what_describes_no_cluster_is_refused(values, message):
+    with pytest.raises(ConfigError, match=r"^the environment variable TF_CONFIG is .*" + message) as raised:
+        check_cluster(json.dumps(values))
+    assert exit_code(raised.value) == 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        described({"worker": TWO}, index=1),
+        described({"worker": TWO}, index="1"),
+        described({"worker": ["a:1", "a:2"]}),
+        described({"chief": ["c:1"], "worker": TWO}, "chief"),
+        described({"worker": ["[::1]:10001", "n-1.example.org:65535", "10.0.0.1:1"]}, index=2) | {"environment": "x"},
+    ],
+)
+def test_what_describes_a_cluster(values):
+    check_cluster(json.dumps(values))
 
 
 def test_an_own_description_comes_first():

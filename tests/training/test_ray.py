@@ -22,6 +22,7 @@ from maskrcnn.batch import cluster as batch_cluster
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
 from maskrcnn.commands.exit_codes import exit_code
+from maskrcnn.commands.shared import WORDS_OF_INIT
 from maskrcnn.commands.train_job import TrainJob
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.readers.options import ReadOptions
@@ -225,6 +226,17 @@ def test_a_job_has_absolute_paths(tmp_path, monkeypatch):
     assert found.datasets == [tmp_path / "a", tmp_path / "b"]
     assert (found.output, found.validation) == (tmp_path / "run", [tmp_path / "v"])
     assert (found.config, found.init, found.class_names) == (str(tmp_path / "mine.json"), "imagenet", "x,y")
+
+
+@pytest.mark.parametrize("word", sorted(WORDS_OF_INIT))
+def test_words_of_init_are_no_paths(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(word).mkdir()
+    job = TrainJob(
+        [Path("a")], Path("run"), [], [], [], None, word, None, None, False, [], None, None, None, None, False,
+        ReadOptions(),
+    )  # fmt: skip
+    assert job.absolute().init == word
 
 
 @pytest.mark.parametrize(
