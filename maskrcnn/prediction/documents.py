@@ -1,7 +1,9 @@
 """The document of a picture: a JSON file with its detections, whose presence means that the picture is done."""
 
+import hashlib
 import json
 import os
+import stat as modes
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from runtime.one_line import printable_path
 # One detection as in `Detections.to_json`: `class_id`, `name`, `score`, `box` [x1, y1, x2, y2] and `mask` (RLE).
 Row = dict[str, Any]
 Stamp = dict[str, Any]
+
+MOST_BYTES = 2**31 - 1  # of an image
 
 
 def stamp(source: Source) -> Stamp:
@@ -29,6 +33,18 @@ def stamp(source: Source) -> Stamp:
     return {"path": printable_path(source.path), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
+def content_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it cannot be read, is no regular file or larger than an image may be."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        if not modes.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
 def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dict[str, Any]) -> None:
     """Write the document of a picture atomically.
 
@@ -37,7 +53,7 @@ def write_document(path: Path, source: Source, mark: Stamp, run: str, found: dic
         source: The picture.
         mark: Stamp of the picture, taken before it was read.
         run: Digest of the settings.
-        found: `image_size` [height, width], `device`, and `detections`, a list of rows.
+        found: `content_sha256`, `image_size` [height, width], `device`, and `detections`, a list of rows.
     """
     document = {"picture": source.name, "source": mark, "run": run} | found
     with atomic_write(path, overwrite=True) as temporary:

@@ -59,15 +59,22 @@ class Job:
         return pixels_of(self.predictor)
 
     def predict(
-        self, items: Iterable[T], image_of: Callable[[T], ImageSource]
+        self,
+        items: Iterable[T],
+        image_of: Callable[[T], ImageSource],
+        when_read: Callable[[T], None] = lambda _item: None,
     ) -> Generator[tuple[T, dict[str, Any] | Exception]]:
         """Yield each item, in order, with its detections (see `to_document`) or its error.
 
         Items are made and their images prepared in one thread, the network runs in a second, and a third encodes masks.
+        `when_read` is called with each item whose image was read, or could not be.
         """
 
         def prepare(item: T) -> tuple[Letterbox, Pixels]:
-            return self.predictor.prepare(image_of(item))
+            try:
+                return self.predictor.prepare(image_of(item))
+            finally:
+                when_read(item)
 
         work = Work(prepare, self.predictor.run, self._finish, self.batch_size, 4 * self.batch_size, self.stopped)
         return stream_each(work, items)

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskrcnn.prediction.documents import Stamp, read_document, stamp, write_document
+from maskrcnn.prediction.documents import Stamp, content_digest, read_document, stamp, write_document
 from maskrcnn.prediction.job import Job
 from maskrcnn.prediction.sources import Failure, Source
 from maskrcnn.prediction.views import write_picture_views
 from runtime.errors import ImageError
+from runtime.one_line import printable_path
 from runtime.pictures.read import ImageSource, read_image
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ _MOST_DECODED = 1 << 29
 class _Pending:
     source: Source
     mark: Stamp
+    before: Stamp | None = None  # when it was read
+    content: str | None = None  # SHA-256 of the file, once it was read
     pixels: npt.NDArray[np.uint8] | None = None  # [H, W, 3] RGB, once decoded, if views are drawn on them
 
 
@@ -42,12 +45,14 @@ class PictureRun:
         done: Pictures whose document and views are complete.
         made: Number of pictures predicted by this run.
         failures: Pictures that could not be used.
+        unusable: SHA-256 of those among them that were read, by path.
     """
 
     def __init__(self, job: Job) -> None:
         self.done: list[Source] = []
         self.made = 0
         self.failures: list[Failure] = []
+        self.unusable: dict[str, str | None] = {}
         self._job = job
         self._decoded = 0
         self._decoded_lock = Lock()
@@ -99,14 +104,20 @@ class PictureRun:
         before = total - len(pending)
         self._job.progress("images", before, total)
         writers = ThreadPoolExecutor(_WRITERS, "predict-write")
-        with writers, closing(self._job.predict(pending, self._image_of)) as results:
+        with writers, closing(self._job.predict(pending, self._image_of, self._note_content)) as results:
             saves = (writers.submit(self._save, picture, found) for picture, found in results)
             for number, save in enumerate(_ahead(saves, _WRITERS), before + 1):
                 self.made += save.result()
                 self._job.progress("images", number, total)
 
+    def _note_content(self, picture: _Pending) -> None:
+        """Read a picture again for its digest; one that has changed since it was read for the network has none."""
+        content = content_digest(picture.source.path)
+        picture.content = content if _state(picture.source) == picture.before else None
+
     def _image_of(self, picture: _Pending) -> ImageSource:
         """Return what to predict. For views, the picture is decoded here, once for both."""
+        picture.before = _state(picture.source)
         if not self._job.views:
             return picture.source.path
         if self._job.pixels.bands is not None:  # chosen bands must not be chosen again
@@ -124,19 +135,21 @@ class PictureRun:
         pixels, picture.pixels = picture.pixels, None
         try:
             if isinstance(found, Exception):
-                self._fail(source, found)
+                self._fail(source, found, picture.content)
                 return False
             folder.forget(source)
             if self._job.views:
                 drawn = self._decode_again(source, found) if pixels is None else pixels
                 write_picture_views(folder, source, self._job.views, drawn, found["detections"])
         except ImageError as error:
-            self._fail(source, error)
+            self._fail(source, error, picture.content)
             return False
         finally:
             with self._decoded_lock:
                 self._decoded -= 0 if pixels is None else pixels.nbytes
-        write_document(folder.document(source), source, picture.mark, self._job.run, found)
+        write_document(
+            folder.document(source), source, picture.mark, self._job.run, {"content_sha256": picture.content} | found
+        )
         self.done.append(source)
         return True
 
@@ -153,9 +166,16 @@ class PictureRun:
         pixels = read_image(source.path, channels, self._job.max_pixels, policy)
         return pixels if channels == 3 else read_image(np.ascontiguousarray(pixels[..., : 3 if channels > 3 else 1]))
 
-    def _fail(self, source: Source, error: Exception) -> None:
+    def _fail(self, source: Source, error: Exception, content: str | None = None) -> None:
         self._job.folder.forget(source)
+        self.unusable[printable_path(source.path)] = content
         self.failures.append(Failure.of(source, error))
+
+
+def _state(source: Source) -> Stamp | None:
+    with suppress(ImageError):
+        return stamp(source)
+    return None
 
 
 def _ahead(items: Iterable[T], count: int) -> Iterator[T]:

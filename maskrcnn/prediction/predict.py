@@ -11,7 +11,7 @@ from maskrcnn.prediction.job import Job, pixels_of
 from maskrcnn.prediction.output_folder import open_output
 from maskrcnn.prediction.pictures import PictureRun
 from maskrcnn.prediction.results import Totals, write_failures, write_results
-from maskrcnn.prediction.rows import require_arrow, write_rows
+from maskrcnn.prediction.rows import require_arrow, require_utf8, write_rows
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
@@ -87,7 +87,7 @@ def predict_paths(
         progress: Called with "images", "views" or the name of a video.
 
     Raises:
-        ImageError: A path does not exist, or there is nothing to predict.
+        ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
         ArgumentError: The model does not have one of the classes, or a video is to be written to Parquet.
         OutputError: As for `open_output`, or a result cannot be written.
         MissingPackageError: PyAV, which videos need, pyarrow, which Parquet needs, or filelock is not installed.
@@ -97,6 +97,7 @@ def predict_paths(
     videos = [source for source in sources if source.is_video]
     if options.parquet:
         require_arrow()
+        require_utf8(sources, unreadable)
         if videos:
             raise ArgumentError(f"{videos[0].name!r} is a video, and Parquet has a row per image: leave out --format")
     if videos:
@@ -141,7 +142,7 @@ def _run(
     finished = (source for source in sources if source.path in done)
     if parquet:
         documents = ((source, job.folder.document(source)) for source in finished)
-        images, detections = write_rows(job.folder.path, settings, documents, failures)
+        images, detections = write_rows(job.folder.path, settings, documents, failures, pictures.unusable)
         return PredictRun(job.folder.path, made, failures, Totals(images, 0, detections))
     return PredictRun(job.folder.path, made, failures, write_results(job.folder, settings, finished))
 

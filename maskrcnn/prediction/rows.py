@@ -1,7 +1,7 @@
 """One row per image in Parquet, the same from one machine and from many: its schema, how it is made and written."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ from maskrcnn.prediction.output_folder import NAMES_FILE, ROWS_FILE
 from maskrcnn.prediction.settings import RunSettings
 from maskrcnn.prediction.sources import Failure, Source
 from runtime.atomic import atomic_write
-from runtime.errors import MissingPackageError
+from runtime.errors import ImageError, MissingPackageError
 from runtime.json_file import read_json_file
-from runtime.one_line import one_line, printable_path
+from runtime.one_line import one_line, printable_path, utf8_path
 
 _ROWS_PER_GROUP = 1000
 
@@ -103,11 +103,24 @@ def stored_detections(row: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def require_utf8(sources: Sequence[Source], unreadable: Sequence[Failure]) -> None:
+    """Refuse names that are not UTF-8: rows have texts, in which two such names could be equal.
+
+    Raises:
+        ImageError: A file has such a name, or a folder that cannot be read.
+    """
+    odd = [printable_path(source.path) for source in sources if utf8_path(source.path) is None]
+    odd += [each.path for each in unreadable if "\ufffd" in each.path and not os.path.lexists(each.path)]
+    if odd:
+        raise ImageError(f"{odd[0]!r} is a file name that is not UTF-8: rename it, or leave out --format parquet")
+
+
 def write_rows(
     folder: Path,
     settings: RunSettings,
     done: Iterable[tuple[Source, Path]],
     failures: Iterable[Failure],
+    unusable: Mapping[str, str | None],
 ) -> tuple[int, int]:
     """Write `results.parquet`, sorted by path, from the documents of images, which are read one at a time.
 
@@ -116,6 +129,7 @@ def write_rows(
         settings: Of the run.
         done: The images, each with its document.
         failures: Images that could not be used; a row each.
+        unusable: SHA-256 of those among them that were read, by path.
 
     Returns:
         The number of images with a document, and of detections.
@@ -128,33 +142,26 @@ def write_rows(
     ]
     entries += [(failure.path, failure.name, failure) for failure in failures]
     entries.sort(key=lambda entry: entry[0])
+    with atomic_write(folder / NAMES_FILE, overwrite=True) as temporary:
+        temporary.write_bytes(names_content({path: name for path, name, _ in entries}))
     with atomic_write(folder / ROWS_FILE, overwrite=True) as temporary, pq.ParquetWriter(temporary, row_schema()) as to:
         for start in range(0, len(entries), _ROWS_PER_GROUP):
-            rows = list(_rows(entries[start : start + _ROWS_PER_GROUP], marks))
+            rows = list(_rows(entries[start : start + _ROWS_PER_GROUP], marks, unusable))
             images += sum(row["error"] is None for row in rows)
             detections += sum(len(row["detections"]) for row in rows)
             to.write_table(row_table(rows))
-    with atomic_write(folder / NAMES_FILE, overwrite=True) as temporary:
-        temporary.write_bytes(names_content({path: name for path, name, _ in entries}))
     return images, detections
 
 
-def _rows(entries: Iterable[tuple[str, str, Path | Failure]], marks: Marks) -> Iterator[dict[str, Any]]:
+def _rows(
+    entries: Iterable[tuple[str, str, Path | Failure]], marks: Marks, unusable: Mapping[str, str | None]
+) -> Iterator[dict[str, Any]]:
     for path, _, found in entries:
         if isinstance(found, Failure):
-            yield failed_row(path, _content(Path(path)), found.error, found.message, marks)
+            yield failed_row(path, unusable.get(path), found.error, found.message, marks)
         else:
             document = read_json_file(found)
-            yield found_row(path, _content(Path(path)), document, marks)
-
-
-def _content(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+            yield found_row(path, document.get("content_sha256"), document, marks)  # older versions have none
 
 
 def names_content(names: Mapping[str, str]) -> bytes:

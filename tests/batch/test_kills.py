@@ -63,6 +63,7 @@ def test_each_image_has_one_row_after_a_kill(cluster, many, duration, tmp_path, 
         if victim != "actor":
             process.kill()
         printed, errors = process.communicate(timeout=600)
-    if victim == "actor" and printed:
+    if victim == "actor":
+        assert process.returncode == 0, errors
         assert printed.strip() == str((PICTURES, PICTURES, FAILURES, 0, 0)), errors
     finish(cluster, many, output)
