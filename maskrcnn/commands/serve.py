@@ -10,6 +10,7 @@ from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
 from maskrcnn.errors import ArgumentError
 from maskrcnn.tensorflow_import import import_tensorflow
+from runtime.engines.options import MOST_THREADS
 
 
 def serve(  # noqa: PLR0913  (one argument per option)
@@ -23,14 +24,19 @@ def serve(  # noqa: PLR0913  (one argument per option)
     batch_size: Annotated[
         int | None,
         Option(
-            min=1, metavar="N", help="Images of one input size to run together.", show_default="1 on processors, else 4"
+            min=1,
+            max=64,
+            metavar="N",
+            help="Images of one input size to run together.",
+            show_default="1 on processors, else 4",
         ),
     ] = None,
     partial: Annotated[
         bool, Option("--partial", help="Answer what can be used of a request, with an error per image.")
     ] = False,
     threads: Annotated[
-        int | None, advanced(min=1, metavar="N", help="Threads of the engine.", show_default="one per core")
+        int | None,
+        advanced(min=1, max=MOST_THREADS, metavar="N", help="Threads of the engine.", show_default="one per core"),
     ] = None,
     max_delay: Annotated[
         float | None,
@@ -43,9 +49,14 @@ def serve(  # noqa: PLR0913  (one argument per option)
         ),
     ] = None,
     max_waiting: Annotated[
-        int, advanced(min=1, metavar="N", help="Images in hand; further ones are refused with status 503.")
+        int, advanced(min=1, max=100_000, metavar="N", help="Images in hand; further ones are refused with status 503.")
     ] = 64,
-    max_body: Annotated[int, advanced(min=1, metavar="BYTES", help="Largest body of a request.")] = 20_000_000,
+    max_body: Annotated[
+        int, advanced(min=1, max=2**40, metavar="BYTES", help="Largest body of a request.")
+    ] = 20_000_000,
+    max_pixels: Annotated[
+        int, advanced(min=1, max=2**31, metavar="N", help="Refuse larger images before decoding them.")
+    ] = 25_000_000,
     timeout: Annotated[
         float,
         advanced(min=0.001, max=86_400, metavar="S", help="Seconds after which a request is answered with status 504."),
@@ -65,6 +76,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
             device=device,
             threads=threads,
             max_body=max_body,
+            max_pixels=max_pixels,
             max_waiting=max_waiting,
             timeout=timeout,
             batch_size=batch_size,

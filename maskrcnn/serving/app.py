@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from maskrcnn.serving.protocol import (
 )
 from runtime.artifact_files.read import recorded_digest
 from runtime.detections import Detections
-from runtime.engines.options import EngineOptions
+from runtime.engines.options import MOST_THREADS, EngineOptions
 from runtime.errors import ImageError
 from runtime.pictures.read import ImageSource
 from runtime.predictor import Predictor
@@ -44,7 +45,21 @@ from runtime.predictor import Predictor
 _VERSION = "1"  # of the model, of which there is one
 _READ = "maskrcnn.read"  # in the scope of a request whose body has arrived
 _PROBE_SIZE = (512, 640)  # sides that an artifact takes, too, that does not resize
+_PATHS = (
+    *("/", "/predict", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"),
+    *(f"/v2/models/NAME{rest}" for rest in ("", "/ready", "/infer")),
+)
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # Python would also take 0_1 and more
 R = TypeVar("R")
+RANGES: dict[str, tuple[float, float]] = {
+    "threads": (1, MOST_THREADS),
+    "max_body": (1, 2**40),
+    "max_pixels": (1, 2**31),
+    "max_waiting": (1, 100_000),
+    "timeout": (0.001, 86_400),
+    "batch_size": (1, 64),
+    "max_delay": (0, 60_000),
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -57,6 +72,7 @@ class ServeOptions:
         device: Device for the artifact, as in `runtime.Predictor`.
         threads: Threads that compute one operator, as in `runtime.EngineOptions`.
         max_body: Most bytes of the body of a request.
+        max_pixels: Most pixels of an image; larger ones are refused before they are decoded.
         max_waiting: Most images in hand; further ones are refused with status 503.
         timeout: Seconds after which a request is answered with status 504.
         batch_size: Most images of one input size that run together; None: 1 on processors, 4 elsewhere.
@@ -64,12 +80,13 @@ class ServeOptions:
         partial: Answer requests with images that cannot be used, with an output `error`, instead of refusing them.
 
     Raises:
-        ArgumentError: A number is too small, or not finite.
+        ArgumentError: A number is out of range.
     """
 
     device: str = "auto"
     threads: int | None = None
     max_body: int = 20_000_000
+    max_pixels: int = 25_000_000
     max_waiting: int = 64
     timeout: float = 30.0
     batch_size: int | None = None
@@ -77,11 +94,10 @@ class ServeOptions:
     partial: bool = False
 
     def __post_init__(self) -> None:
-        least = {"max_body": 1, "max_waiting": 1, "timeout": 0.001, "batch_size": 1, "max_delay": 0}
-        for name, low in least.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value < float("inf"):
-                raise ArgumentError(f"{name} is {value!r}: expected a number of at least {low}")
+            if value is not None and not low <= value <= high:
+                raise ArgumentError(f"{name} is {value!r}: expected a number from {low} to {high}")
 
 
 _DEFAULTS = ServeOptions()
@@ -93,10 +109,22 @@ class Service:
     def __init__(self, model: str | Path, options: ServeOptions) -> None:
         path = Path(model).absolute()
         self.options, self.name = options, path.name if path.is_dir() else path.stem
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"{path.name} is not UTF-8, so it cannot be the name of a model: rename it") from error
         self._reading = 0  # bodies that arrive
         self.predictor = Predictor(model, options.device, engine=EngineOptions(threads=options.threads))
+        try:
+            self._prepare()
+        except BaseException:
+            self.predictor.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Run the engine for the first time."""
+        options, device = self.options, self.predictor.device
         self.digest = recorded_digest(self.predictor.path)
-        device = self.predictor.device
         processor = device in ("cpu", "openvino")
         self.metrics = Metrics(STAGES, {"model": self.name, "sha256": self.digest, "device": device})
         batch_size = options.batch_size or (1 if processor else 4)
@@ -109,6 +137,7 @@ class Service:
         )
         self.predictor.warm_up([_PROBE_SIZE], batch_size)
         self.batcher.probe_with(np.zeros((*_PROBE_SIZE, self.predictor.metadata.image_channels), np.uint8))
+        self.predictor.max_pixels = options.max_pixels  # which may be less than the probe has
 
     def is_ready(self) -> bool:
         """Return whether requests can be answered; ask a broken engine again for the next time."""
@@ -221,6 +250,7 @@ def build_app(model: str | Path, options: ServeOptions = _DEFAULTS) -> Starlette
             Route("/predict", _predict, methods=["POST"]),
             Route("/metrics", _metrics),
             Route("/v2", _server_metadata),
+            Route("/v2/", _server_metadata),
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", _ready),
             *(
@@ -304,6 +334,7 @@ async def _infer(request: Request) -> Response:
     """Answer a request of the Open Inference Protocol."""
     service = _require_model(request)
     options = service.options
+    _query(request)
     asked = read_request(
         await service.body(request),
         request.headers.get(HEADER_LENGTH),
@@ -311,9 +342,13 @@ async def _infer(request: Request) -> Response:
         partial=options.partial,
     )
     threshold = service.threshold(asked.score_threshold)
-    answers = await service.predict(
-        request, asked.images, lambda found: image_tensors(found.filter(threshold), asked.outputs)
-    )
+    try:
+        async with asyncio.timeout(asked.timeout):
+            answers = await service.predict(
+                request, asked.images, lambda found: image_tensors(found.filter(threshold), asked.outputs)
+            )
+    except TimeoutError:
+        raise RequestError("there was no result within the timeout of the request", 504) from None
     parts = []
     for place, answer in enumerate(answers):
         result = answer.result
@@ -333,7 +368,7 @@ async def _infer(request: Request) -> Response:
 async def _predict(request: Request) -> Response:
     """Answer an image with the JSON of `Detections.to_json`."""
     service = _service(request)
-    threshold = service.threshold(_number(request.query_params.get("score_threshold")))
+    threshold = service.threshold(_number(_query(request, "score_threshold").get("score_threshold")))
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise RequestError("expected the image as the body, as of curl --data-binary @photo.jpg, and no form")
 
@@ -349,11 +384,24 @@ async def _predict(request: Request) -> Response:
     return Response(text, headers=_timing([answer]), media_type="application/json")
 
 
+def _query(request: Request, *names: str) -> dict[str, str]:
+    """Return the query of a request, each name at most once.
+
+    Raises:
+        RequestError: It has another name, or one twice.
+    """
+    items = request.query_params.multi_items()
+    found = dict(items)
+    if len(found) != len(items) or not found.keys() <= set(names):
+        known = f"nothing but {', '.join(names)}, and that once" if names else "none"
+        raise RequestError(f"the query: expected {known}")
+    return found
+
+
 def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        raise RequestError("score_threshold: expected a number") from None
+    if text is not None and _NUMBER.fullmatch(text) is None:
+        raise RequestError("score_threshold: expected a number such as 0.8")
+    return None if text is None else float(text)
 
 
 def _timing(answers: Sequence[Answer[Any]]) -> dict[str, str]:
@@ -415,4 +463,9 @@ def _answer_to(error: Exception, scope: Scope) -> Response:
 
 
 async def _http_error(_request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail.lower()}, error.status_code, error.headers)
+    """Answer where there is no route."""
+    if error.status_code == 405:
+        said = f"there is no such method for this path: expected {(error.headers or {}).get('Allow', '')}"
+    else:
+        said = f"there is no such path: expected one of {', '.join(_PATHS)}"
+    return JSONResponse({"error": said}, error.status_code, error.headers)

@@ -32,6 +32,11 @@ _OUTPUTS: dict[str, tuple[str, list[int]]] = {
     "rles": ("BYTES", [-1]),
     ERROR: ("BYTES", [-1]),
 }
+# What a part of a request may have; anything else is refused, since a client that asks for it counts on it.
+_FIELDS = ("id", "inputs", "outputs", "parameters")
+_INPUT_FIELDS = ("name", "datatype", "shape", "data", "parameters")
+_OUTPUT_FIELDS = ("name", "parameters")
+_LONGEST_TIMEOUT = 10**12  # microseconds
 _DTYPES = {"INT32": np.dtype("<i4"), "FP32": np.dtype("<f4")}
 Tensor = npt.NDArray[Any] | list[bytes]
 
@@ -45,12 +50,14 @@ class InferRequest:
         score_threshold: Lowest score of returned detections; None for the model's.
         outputs: Whether each output is returned as a binary tensor, by name, in the order of the answer.
         id: What the answer carries too.
+        timeout: Seconds that the client waits for the result; None for as long as the server lets it.
     """
 
     images: tuple[memoryview, ...]
     score_threshold: float | None
     outputs: Mapping[str, bool]
     id: str | None
+    timeout: float | None
 
 
 def tensors(*, partial: bool) -> dict[str, list[dict[str, Any]]]:
@@ -75,17 +82,22 @@ def read_request(body: bytearray, json_length: str | None, *, most_images: int, 
         RequestError: It is malformed; the message says where, but not what was there.
     """
     head, binary = _split(body, json_length)
+    _require_known(head, "the request", _FIELDS)
+    parameters = _parameters(head, "the request", ("binary_data_output", "timeout"))
     found: dict[str, Any] = {}
     for place, tensor in enumerate(_list(head.get("inputs"), "inputs")):
         where = f"inputs[{place}]"
         name = _known(tensor, where, _INPUTS)
         if name in found:
             raise RequestError(f"{where}: the second {name}")
+        _require_known(tensor, where, _INPUT_FIELDS)
         kind, _ = _INPUTS[name]
         if tensor.get("datatype") != kind:
             raise RequestError(f"{where}, {name}: expected datatype {kind}")
-        size = _parameters(tensor, where).get("binary_data_size")
+        size = _parameters(tensor, where, ("binary_data_size",)).get("binary_data_size")
         if size is not None:
+            if "data" in tensor:
+                raise RequestError(f"{where}, {name}: expected data or binary_data_size, not both")
             if type(size) is not int or not 0 <= size <= len(binary):
                 raise RequestError(f"{where}, {name}: binary_data_size is not the length of data that follows")
             data, binary = binary[:size], binary[size:]
@@ -99,7 +111,9 @@ def read_request(body: bytearray, json_length: str | None, *, most_images: int, 
     own_id = head.get("id")
     if own_id is not None and not isinstance(own_id, str):
         raise RequestError("id: expected a string")
-    return InferRequest(found["images"], found.get("score_threshold"), _outputs(head, _names(partial)), own_id)
+    binary_output = _flag(parameters, "binary_data_output", "the request", default=False)
+    outputs = _outputs(head.get("outputs"), _names(partial), binary_output)
+    return InferRequest(found["images"], found.get("score_threshold"), outputs, own_id, _timeout(parameters))
 
 
 def _names(partial: bool) -> list[str]:
@@ -117,13 +131,26 @@ def _split(body: bytearray, json_length: str | None) -> tuple[dict[str, Any], me
         where = "the body" if json_length is None else HEADER_LENGTH
         raise RequestError(f"{where}: expected 1 to {min(len(body), _MOST_JSON)} bytes of JSON in {len(body)} bytes")
     try:
-        head = json.loads(body[:length].decode("utf-8"))
+        head = json.loads(body[:length].decode("utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         hint = f", or {HEADER_LENGTH}" if json_length is None else ""
         raise RequestError(f"the first {length} bytes of the body are not JSON: expected an object{hint}") from None
     if not isinstance(head, dict):
         raise RequestError("the JSON of the request: expected an object")
     return head, memoryview(body)[length:]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise RequestError("the JSON of the request: a name occurs twice in an object")
+    return found
+
+
+def _require_known(of: Mapping[str, Any], where: str, names: Sequence[str]) -> None:
+    """Refuse what nobody would look at."""
+    if not of.keys() <= set(names):
+        raise RequestError(f"{where}: expected nothing but {', '.join(names)}")
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -140,14 +167,20 @@ def _known(tensor: Any, where: str, names: Sequence[str] | Mapping[str, Any]) ->
     return name
 
 
-def _parameters(of: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parameters(of: Mapping[str, Any], where: str, names: Sequence[str]) -> dict[str, Any]:
     parameters = of.get("parameters", {})
     if not isinstance(parameters, dict):
         raise RequestError(f"{where}: expected parameters to be an object")
-    for name in ("shared_memory_region", "classification"):
-        if name in parameters:
-            raise RequestError(f"{where}: {name} is not supported")
+    _require_known(parameters, f"{where}, parameters", names)
     return parameters
+
+
+def _timeout(parameters: Mapping[str, Any]) -> float | None:
+    """Return the seconds of `timeout`, which is in microseconds; 0 is none, as in Triton."""
+    value = parameters.get("timeout", 0)
+    if type(value) is not int or value < 0:
+        raise RequestError("the request, timeout: expected microseconds, an integer of at least 0")
+    return min(value, _LONGEST_TIMEOUT) / 1e6 or None
 
 
 def _images(tensor: Mapping[str, Any], data: memoryview | None, most: int) -> tuple[memoryview, ...]:
@@ -185,17 +218,17 @@ def _threshold(tensor: Mapping[str, Any], data: memoryview | None) -> float:
     return float(np.float32(number))
 
 
-def _outputs(head: Mapping[str, Any], names: Sequence[str]) -> dict[str, bool]:
-    binary = _flag(_parameters(head, "the request"), "binary_data_output", "the request", default=False)
-    if not head.get("outputs"):
+def _outputs(asked: Any, names: Sequence[str], binary: bool) -> dict[str, bool]:
+    if asked is None or asked == []:
         return dict.fromkeys(names, binary)
     found: dict[str, bool] = {}
-    for place, tensor in enumerate(_list(head["outputs"], "outputs")):
+    for place, tensor in enumerate(_list(asked, "outputs")):
         where = f"outputs[{place}]"
         name = _known(tensor, where, names)
         if name in found:
             raise RequestError(f"{where}: the second {name}")
-        found[name] = _flag(_parameters(tensor, where), "binary_data", where, default=binary)
+        _require_known(tensor, where, _OUTPUT_FIELDS)
+        found[name] = _flag(_parameters(tensor, where, ("binary_data",)), "binary_data", where, default=binary)
     return found
 
 

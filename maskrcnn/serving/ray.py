@@ -49,7 +49,7 @@ class RayOptions(ServeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"threads": 1, "gpus": 0, "replicas": 1, "max_replicas": self.replicas}
+        least = {"gpus": 0, "replicas": 1, "max_replicas": self.replicas}
         for name, low in (least | {"max_ongoing_requests": 1, "max_queued_requests": 1}).items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):
@@ -61,9 +61,9 @@ class Replica:
     """One process of the deployment."""
 
     def __init__(self, options: RayOptions, digest: str) -> None:
-        self._app = build_app(options.model, options)
-        if self._app.state.service.digest != digest:
+        if recorded_digest(Path(options.model)) != digest:
             raise ArtifactError(f"{options.model} is another file here than where the deployment was started; copy it")
+        self._app = build_app(options.model, options)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application, which Ray calls in this process."""

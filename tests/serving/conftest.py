@@ -163,6 +163,7 @@ def application(monkeypatch, predictor):
     def run(test, **options):
         async def main():
             monkeypatch.setattr(predictor, "close", lambda: None)
+            monkeypatch.setattr(predictor, "max_pixels", None)  # what it is set to is undone
             monkeypatch.setattr("maskrcnn.serving.app.Predictor", lambda *_, **__: predictor)
             app = build_app(DEMO, ServeOptions(**options))
             async with app.router.lifespan_context(app):

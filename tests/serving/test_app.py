@@ -1,18 +1,26 @@
 """The application without a network: limits, times, failures of the engine, what is left of a request, metrics."""
 
 import asyncio
+import inspect
+import io
+import json
+import os
 import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import get_args
 
 import pytest
+from PIL import Image
 
+from maskrcnn.commands.serve import serve
 from maskrcnn.errors import ArgumentError
-from maskrcnn.serving.app import ServeOptions
+from maskrcnn.serving.app import RANGES, ServeOptions, build_app
 from runtime.errors import EngineError, OutOfMemoryError
+from runtime.predictor import Predictor
 
-from .conftest import infer_body
+from .conftest import DEMO, infer_body
 
 
 class Engine:
@@ -71,13 +79,139 @@ def test_an_image_as_the_body_gives_the_json_of_the_detections(application, imag
     application(test)
 
 
-@pytest.mark.parametrize("value", ["0.4", "1.5", "nan", "inf", "", "much", "-1", "<b>"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0.4",
+        "1.5",
+        "nan",
+        "inf",
+        "",
+        "much",
+        "-1",
+        "<b>",
+        "0_1",
+        "0.9_9",
+        "%200.9",
+        "0.9%20",
+        "+.9",
+        "1e999",
+        "infinity",
+    ],
+)
 def test_other_thresholds_are_refused(application, images, value):
     async def test(client):
         reply = await client.ask(f"/predict?score_threshold={value}", images[0])
         assert reply.status == 400
         assert reply.json["error"].startswith("score_threshold: expected a number")
         assert "<b>" not in reply.json["error"]
+
+    application(test)
+
+
+@pytest.mark.parametrize("text", ["0.9", ".9", "9e-1", "0.90", "1", "1.", "1.0"])
+def test_numbers_in_the_query(application, images, found, text):
+    async def test(client):
+        reply = await client.ask(f"/predict?score_threshold={text}", images[0])
+        assert (reply.status, reply.body.decode()) == (200, found[0].filter(float(text)).to_json())
+
+    application(test)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["score_treshold=0.9", "score_threshold=0.9&s3cret=1", "score_threshold=0.9&score%5Fthreshold=0.9", "s3cret", "=1"],
+)
+def test_a_query_that_the_server_does_not_know_is_refused(application, images, query):
+    async def test(client):
+        reply = await client.ask(f"/predict?{query}", images[0])
+        said = "the query: expected nothing but score_threshold, and that once"
+        assert (reply.status, reply.json) == (400, {"error": said})
+        body, headers = infer_body(images[:1])
+        reply = await client.ask(f"/v2/models/demo/infer?{query}", body, headers)
+        assert (reply.status, reply.json) == (400, {"error": "the query: expected none"})
+
+    application(test)
+
+
+@pytest.mark.parametrize(
+    ("fields", "image", "known"),
+    [
+        *(
+            ({"parameters": {name: value}}, {}, "binary_data_output, timeout")
+            for name, value in [
+                ("priority", 1), ("sequence_id", 7), ("sequence_start", False), ("s3cret", None),
+                ("sequence_end", True), ("score_threshold", 0.9), ("shared_memory_region", "s3cret"),
+            ]
+        ),
+        *(
+            ({"outputs": [{"name": "boxes", "parameters": {name: 1}}]}, {}, "outputs[0], parameters: expected")
+            for name in ("classification", "shared_memory_region", "binary_data_output", "s3cret")
+        ),
+        *(
+            ({}, {"parameters": {name: 1}}, "inputs[0], parameters: expected nothing but binary_data_size")
+            for name in ("shared_memory_region", "content_type", "s3cret")
+        ),
+        ({"score_threshold": 0.9}, {}, "the request: expected nothing but id, inputs, outputs, parameters"),
+        ({"s3cret": None}, {}, "the request: expected nothing but id, inputs, outputs, parameters"),
+        ({"outputs": [{"name": "boxes", "shape": [1]}]}, {}, "outputs[0]: expected nothing but name, parameters"),
+        ({"outputs": {}}, {}, "outputs: expected a list"),
+        ({"outputs": 0}, {}, "outputs: expected a list"),
+        ({}, {"s3cret": 1}, "inputs[0]: expected nothing but name, datatype, shape, data, parameters"),
+        ({}, {"data": ["s3cret"]}, "inputs[0], images: expected data or binary_data_size, not both"),
+        *(
+            ({"parameters": {"timeout": value}}, {}, "the request, timeout: expected microseconds")
+            for value in (-1, 1.5, "s3cret", True, None, [1])
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_request_asks_for_and_the_server_does_not_know_is_refused(application, images, fields, image, known):
+    async def test(client):
+        body, headers = infer_body(images[:1], **fields)
+        length = int(headers["Inference-Header-Content-Length"])
+        head = json.loads(body[:length])
+        given = dict(image)
+        parameters = head["inputs"][0]["parameters"] | given.pop("parameters", {})
+        parameters["binary_data_size"] = len(body) - length
+        head["inputs"][0] |= given | {"parameters": parameters}
+        text = json.dumps(head).encode()
+        headers = {"Inference-Header-Content-Length": len(text)}
+        reply = await client.ask("/v2/models/demo/infer", text + body[length:], headers)
+        assert reply.status == 400
+        assert known in reply.json["error"]
+        assert "s3cret" not in reply.json["error"]
+
+    application(test)
+
+
+def test_a_name_that_occurs_twice_in_a_request_is_refused(application, images):
+    async def test(client):
+        body, headers = infer_body(images[:1], id="a")
+        text = body[: int(headers["Inference-Header-Content-Length"])]
+        for old, new in ((b'"id":', b'"id": "b", "id":'), (b'"shape":', b'"shape": [2], "shape":')):
+            twice = text.replace(old, new)
+            assert twice != text
+            headers = {"Inference-Header-Content-Length": len(twice)}
+            reply = await client.ask("/v2/models/demo/infer", twice + body[len(text) :], headers)
+            assert (reply.status, reply.json["error"].partition(": ")[2]) == (400, "a name occurs twice in an object")
+
+    application(test)
+
+
+def test_a_request_may_wait_less_long_than_the_server_lets_it(application, images, monkeypatch):
+    async def test(client):
+        async with held(client, monkeypatch) as engine:
+            body, headers = infer_body(images[:1], parameters={"timeout": 100_000})
+            reply = await asyncio.wait_for(client.ask("/v2/models/demo/infer", body, headers), 10)
+            assert (reply.status, reply.json) == (
+                504,
+                {"error": "there was no result within the timeout of the request"},
+            )
+            await until(lambda: client.service.batcher.waiting == 0)
+            engine.go.set()
+            for longer in (0, 60_000_000, 10**300):
+                body, headers = infer_body(images[:1], parameters={"timeout": longer})
+                assert (await client.ask("/v2/models/demo/infer", body, headers)).status == 200
 
     application(test)
 
@@ -160,12 +294,87 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(application, path):
 
 def test_paths_and_methods_that_are_not_there(application):
     async def test(client):
-        for path, body, status in (("/<b>", None, 404), ("/predict", None, 405), ("/v2/", None, 404)):
+        paths = "expected one of /, /predict, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, "
+        for path, body, status, said in (
+            ("/<b>", None, 404, paths),
+            ("/predict/", b"", 404, paths),
+            ("/v2/models/demo/<b>", None, 404, paths),
+            ("/predict", None, 405, "expected POST"),
+            ("/v2/models/demo/infer", None, 405, "expected POST"),
+            ("/metrics", b"", 405, "expected GET"),
+            ("/v2/models/<b>", None, 404, "expected demo, version 1"),
+        ):
             reply = await client.ask(path, body)
             assert (reply.status, list(reply.json)) == (status, ["error"])
+            assert said in reply.json["error"]
             assert b"<b>" not in reply.body
+        assert (await client.ask("/v2/")).body == (await client.ask("/v2")).body
+        told = (await client.ask("/nothing")).json["error"].partition("expected one of ")[2].split(", ")
+        for path in told:  # all that are named exist
+            assert (await client.ask(path.replace("NAME", "demo"))).status in (200, 405)
+        routes = {route.path.replace("{model}", "NAME") for route in client.app.routes}
+        assert {path for path in routes if "version" not in path} == {*told, "/v2/"}
 
     application(test)
+
+
+def test_images_of_too_many_pixels_are_refused_by_their_header(application, images, monkeypatch):
+    """Whatever their bytes are; the body itself is small."""
+    file = io.BytesIO()
+    Image.new("RGBA", (500, 601)).save(file, "PNG")
+
+    async def test(client):
+        body, headers = infer_body([file.getvalue()])
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.ImageFile.ImageFile.load", lambda _image: pytest.fail("it is decoded"))
+            for reply in (
+                await client.ask("/predict", file.getvalue()),
+                await client.ask("/v2/models/demo/infer", body, headers),
+            ):
+                assert reply.status == 400
+                assert "500 x 601 pixels; at most 300000 are allowed" in reply.json["error"]
+        assert (await client.ask("/predict", images[0])).status == 200
+
+    application(test, max_pixels=300_000)
+
+
+def test_a_server_without_the_option_refuses_large_images_too(application):
+    file = io.BytesIO()
+    Image.new("1", (5000, 5001)).save(file, "PNG")
+
+    async def test(client):
+        reply = await client.ask("/predict", file.getvalue())
+        assert (reply.status, "at most 25000000 are allowed" in reply.json["error"]) == (400, True)
+
+    application(test)
+
+
+@pytest.mark.parametrize("step", ["warm_up", "prepare", "run"])
+def test_what_fails_at_the_start_leaves_no_engine_behind(monkeypatch, step):
+    closed = []
+
+    class Failing(Predictor):
+        def close(self):
+            closed.append(self)
+            super().close()
+
+        def fail(self, *_):
+            raise OutOfMemoryError("there was too little memory")
+
+    setattr(Failing, step, Failing.fail)
+    monkeypatch.setattr("maskrcnn.serving.app.Predictor", Failing)
+    with pytest.raises(OutOfMemoryError):
+        build_app(DEMO, ServeOptions(device="cpu"))
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("name", [b"bad\xff.onnx", b"\xc3.onnx", b"\xed\xa0\x80.onnx"])
+def test_a_name_that_is_not_utf_8_is_refused_before_the_engine_starts(monkeypatch, tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    monkeypatch.setattr("maskrcnn.serving.app.Predictor", lambda *_, **__: pytest.fail("it is opened"))
+    with pytest.raises(ArgumentError, match="is not UTF-8, so it cannot be the name of a model: rename it") as refused:
+        build_app(path)
+    assert str(refused.value).isprintable()
 
 
 def test_more_images_than_may_wait_are_refused(application, images, monkeypatch):
@@ -416,8 +625,23 @@ def test_metrics(application, images, found):
         ("timeout", float("nan")),
         ("batch_size", 0),
         ("max_delay", -1),
+        ("max_pixels", 0),
+        ("threads", 100_000),
+        ("batch_size", 20_000),
+        ("max_waiting", 10**9),
+        ("timeout", float("inf")),
     ],
 )
 def test_options_out_of_range_are_refused(name, value):
     with pytest.raises(ArgumentError, match=f"{name} is "):
         ServeOptions(**{name: value})
+
+
+def test_the_command_has_the_ranges_and_defaults_of_the_application():
+    options = inspect.signature(serve).parameters
+    for name, limits in RANGES.items():
+        _, option = get_args(options[name].annotation)
+        assert (option.min, option.max) == limits
+        assert options[name].default == getattr(ServeOptions(), name)
+        ServeOptions(**{name: limits[0]})
+        ServeOptions(**{name: limits[1]})

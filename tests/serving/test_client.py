@@ -125,6 +125,26 @@ def test_other_thresholds_are_refused(client, images, value):
     assert refused.value.status() == "400"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"priority": 1}, {"sequence_id": 5}, {"parameters": {"score_threshold": "0.9"}}, {"query_params": {"a": "b"}}],
+    ids=str,
+)
+def test_what_the_server_does_not_know_is_refused(client, images, asked):
+    with pytest.raises(InferenceServerException, match=r"expected (nothing but|none)") as refused:
+        client.infer("demo", [tensor(images[:1])], **asked)
+    assert refused.value.status() == "400"
+
+
+def test_what_a_client_may_ask_for(client, images, found):
+    outputs = [triton.InferRequestedOutput("scores")]
+    assert same(client.infer("demo", [tensor(images[:1])], timeout=20_000_000), found[:1])
+    assert same(client.infer("demo", [tensor(images[:1])], "1", outputs, "a", timeout=0), found[:1], ["scores"])
+    with pytest.raises(InferenceServerException, match="within the timeout of the request") as late:
+        client.infer("demo", [tensor(images[:1])], timeout=1)
+    assert late.value.status() == "504"
+
+
 def test_one_bad_image_is_named(client, images):
     with pytest.raises(InferenceServerException, match=r"images\[2\]: the image of 9 bytes is empty or not") as refused:
         client.infer("demo", [tensor([*images[:2], b"no image!", images[3]])])

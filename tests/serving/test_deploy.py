@@ -14,6 +14,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from maskrcnn.cli import app
+from maskrcnn.serving.app import ServeOptions
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "deploy"
@@ -27,6 +28,8 @@ OPTIONS = {
     if option.startswith("--")
 }
 FINAL = ("cpu", "cuda")
+LIMITS = ("max_waiting", "max_body", "max_pixels")
+BYTES_PER_PIXEL = 20  # while a WebP file is decoded
 HEALTH = {"/v2/health/live", "/v2/health/ready"}
 BUILD_TOOLS = re.compile(
     r"\b(?:apt|apt-get|apk|dnf|gcc|g\+\+|make|cmake|build-essential|curl|wget|git|pip3? install)\b"
@@ -93,6 +96,10 @@ def final_problems(instructions, name):
         "tools to build are in the final stage": any(
             BUILD_TOOLS.search(each) for word, each in instructions if word == "RUN"
         ),
+        "an installer is in the final stage": not all(
+            re.search(rf"RUN .*{each}", "\n".join(map(" ".join, instructions)))
+            for each in ("pip uninstall --yes pip ", r"rm -r \S*/ensurepip ")
+        ),
         "more than the environment is copied": [each for word, each in instructions if word == "COPY"]
         != [f"--from=build-{name} /opt/maskrcnn /opt/maskrcnn"],
         "the health check asks no path of the server": not any(
@@ -114,7 +121,8 @@ def manifest_problems(text):
     user, rights = pod["securityContext"], container["securityContext"]
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     model, *arguments = container["args"]
-    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    given = dict(each.split("=") for each in arguments)
+    most = [int(given.get(f"--{name.replace('_', '-')}", getattr(ServeOptions(), name))) for name in LIMITS]
     wait = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     resources = container["resources"]
     mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
@@ -142,6 +150,8 @@ def manifest_problems(text):
         "requests in hand are cut off": pod["terminationGracePeriodSeconds"] < wait + float(given["--timeout"]) + 5,
         "threads and processors differ": resources["requests"]["cpu"] != given.get("--threads"),
         "memory has no bound": "memory" not in resources["requests"] or "memory" not in resources["limits"],
+        "requests may take more than half of the memory": 2 * most[0] * most[1] + 2 * most[2] * BYTES_PER_PIXEL
+        > int(resources["limits"].get("memory", "0Gi").removesuffix("Gi")) * 2**29,
         "the model is not in a volume that is only read": not mount.get("readOnly")
         or mount["name"] not in {each["name"] for each in pod["volumes"]},
         "a selector finds no pod": any(not selector.items() <= labels.items() for selector in selectors),
@@ -166,6 +176,8 @@ def test_both_are_sound():
         ("USER 10001:10001", "USER maskrcnn", "or has no number"),
         ("USER 10001:10001", "USER 0:0", "the user is root"),
         ("RUN python -m pip uninstall --yes pip", "RUN apt-get update", "tools to build"),
+        ("RUN python -m pip uninstall --yes pip", "RUN true", "an installer"),
+        ("    && rm -r /usr/local/lib/python3.*/ensurepip \\\n", "", "an installer"),
         ("WORKDIR /models", "RUN pip install --no-cache-dir '.[serve]'", "tools to build"),
         ("EXPOSE 8000", "RUN true", "after USER"),
         ("EXPOSE 8000", "EXPOSE 80", "another port"),
@@ -207,9 +219,13 @@ def test_what_would_break_the_dockerfile_is_noticed(old, new, problem):
         ("port: http\n            periodSeconds: 2", "port: web\n            periodSeconds: 2", "does not answer"),
         ("containerPort: 8000", "containerPort: 80", "the port is not"),
         ("terminationGracePeriodSeconds: 45", "terminationGracePeriodSeconds: 30", "cut off"),
-        ('"--threads", "2"', '"--thread", "2"', "no such option"),
-        ('"--threads", "2"', '"--threads", "4"', "differ"),
-        ('"--timeout", "30"', '"--timeout", "60"', "cut off"),
+        ("--threads=2", "--thread=2", "no such option"),
+        ("--threads=2", "--threads=4", "differ"),
+        ("--timeout=30", "--timeout=60", "cut off"),
+        ("            - --max-waiting=12\n", "", "of the memory"),
+        ("            - --max-pixels=16000000\n", "", "of the memory"),
+        ("--max-body=10000000", "--max-body=20000000", "of the memory"),
+        ("memory: 2Gi", "memory: 1Gi", "of the memory"),
         ("              memory: 2Gi", "              cpu: 2", "no bound"),
         ("mountPath: /models", "mountPath: /model", "only read"),
         ("              readOnly: true", "              readOnly: false", "only read"),

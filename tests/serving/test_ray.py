@@ -107,9 +107,11 @@ def test_options_reach_the_replica(served):
         ({"model": "demo.onnx", "threads": "two"}, "threads is 'two'; expected an integer"),
         ({"model": "demo.onnx", "threads": 1.5}, "threads is 1.5; expected an integer"),
         ({"model": "demo.onnx", "threads": True}, "threads is True; expected an integer"),
-        ({"model": "demo.onnx", "threads": "0"}, "threads is 0: expected a number of at least 1"),
+        ({"model": "demo.onnx", "threads": "0"}, "threads is 0: expected a number from 1 to 4096"),
+        ({"model": "demo.onnx", "threads": "100000"}, "threads is 100000: expected a number from 1 to 4096"),
+        ({"model": "demo.onnx", "batch_size": 20_000}, "batch_size is 20000: expected a number from 1 to 64"),
         ({"model": "demo.onnx", "threads": None}, "threads is None; expected an integer"),
-        ({"model": "demo.onnx", "timeout": "nan"}, "timeout is nan: expected a number of at least 0.001"),
+        ({"model": "demo.onnx", "timeout": "nan"}, "timeout is nan: expected a number from 0.001 to 86400"),
         ({"model": "demo.onnx", "gpus": "-1"}, "gpus is -1.0: expected a number of at least 0"),
         ({"model": "demo.onnx", "partial": "yes"}, "partial is 'yes'; expected true or false"),
         ({"model": "demo.onnx", "partial": 1}, "partial is 1; expected true or false"),
@@ -133,7 +135,7 @@ def test_what_is_no_artifact_is_refused_before_anything_starts(served, tmp_path)
         served.app({"model": str(tmp_path / "text.onnx")})
 
 
-def test_a_replica_has_the_same_file_or_refuses(served, tmp_path):
+def test_a_replica_has_the_same_file_or_refuses(served, tmp_path, monkeypatch):
     copy = str(shutil.copy(DEMO, tmp_path / "model.onnx"))
     options, digest = served.app({"model": copy}).arguments
     replica = served.Replica(options, digest)
@@ -143,6 +145,7 @@ def test_a_replica_has_the_same_file_or_refuses(served, tmp_path):
     with pytest.raises(EngineError, match="broken"):
         replica.check_health()
     replica.__serve_build_asgi_app__().state.service.predictor.close()
+    monkeypatch.setattr(served, "build_app", lambda *_: pytest.fail("the engine is started"))
     with pytest.raises(ArtifactError, match=r"model\.onnx is another file here"):
         served.Replica(options, "0" * 64)
 
