@@ -458,14 +458,60 @@ def test_a_file_that_is_too_large_is_not_sent(visit):
     assert not any(url.endswith("predict") for url in page.requests)
 
 
+@pytest.mark.parametrize("busy", ["decode", "draw"])
+def test_the_times_do_not_have_those_of_the_browser(visit, demo_file, busy):
+    """It decodes and draws the image while the server works."""
+    page = visit()
+    page.evaluate(
+        """(busy) => {
+          const kind = busy === "decode" ? HTMLImageElement.prototype : CanvasRenderingContext2D.prototype;
+          const name = busy === "decode" ? "decode" : "drawImage", before = kind[name];
+          let first = true;
+          kind[name] = function (...given) {
+            if (busy === "decode") return new Promise((done) => setTimeout(done, 2000)).then(() => before.call(this));
+            const until = performance.now() + (first ? 2000 : 0);
+            first = false;
+            while (performance.now() < until);
+            return before.apply(this, given);
+          };
+        }""",
+        busy,
+    )
+    drop(page, ("demo.jpg", demo_file.read_bytes()))
+    wait(page)
+    assert float(page.locator(".times .total dd").inner_text().removesuffix(" ms")) < 1500
+    assert float(page.locator(".times .rest dd").inner_text().removesuffix(" ms")) < 1000
+
+
+@pytest.mark.parametrize("error", ["NotFoundError", "NotReadableError"])
+def test_what_cannot_be_read_is_said_and_not_sent(visit, error):
+    """A folder that is dropped looks like a file."""
+    page = visit()
+    page.evaluate(
+        """(error) => {
+          window.fetch = () => { throw new Error("sent"); };
+          const file = new File(["x"], "holiday");
+          for (const name of ["arrayBuffer", "slice"]) file[name] = () => Promise.reject(new DOMException("", error));
+          take([file]);
+        }""",
+        error,
+    )
+    wait(page)
+    assert say(page).startswith("holiday cannot be read. Is it a folder, or has it been moved or deleted?")
+    assert page.complaints == []
+
+
 def test_only_the_last_of_several_images_is_shown(visit):
-    page, ended = visit(), []
+    page, ended, held = visit(), [], []
     page.on("requestfailed", lambda request: ended.append(request.failure))
-    page.route("**/predict", lambda route: None)  # no answer
-    with page.expect_request("**/predict"):
-        drop(page, ("first.png", encoded()))
+    page.route("**/predict", held.append)  # no answer
+    drop(page, ("first.png", encoded()))
+    for _ in range(2000):
+        if not held:  # else the next route would answer it
+            page.wait_for_timeout(5)
     answered(page, made([0.9]).to_json())
-    drop(page, ("second.png", encoded()), ("third.png", encoded()))
+    with page.expect_event("requestfailed"):
+        drop(page, ("second.png", encoded()), ("third.png", encoded()))
     wait(page)
     assert say(page).startswith("second.png, ")
     assert say(page).endswith("Of several files only the first was sent.")
