@@ -10,7 +10,6 @@ from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
 from maskrcnn.errors import ArgumentError
 from maskrcnn.tensorflow_import import import_tensorflow
-from runtime.engines.options import MOST_THREADS
 
 
 def serve(  # noqa: PLR0913  (one argument per option)
@@ -36,7 +35,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
     ] = False,
     threads: Annotated[
         int | None,
-        advanced(min=1, max=MOST_THREADS, metavar="N", help="Threads of the engine.", show_default="one per core"),
+        advanced(min=1, max=4096, metavar="N", help="Threads of the engine.", show_default="one per core"),
     ] = None,
     max_delay: Annotated[
         float | None,
