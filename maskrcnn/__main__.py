@@ -1,5 +1,7 @@
 """Entry point of `maskrcnn`: names a missing extra or starts the command line."""
 
+import os
+import signal
 import sys
 
 from maskrcnn.commands.program import run
@@ -11,6 +13,9 @@ def main() -> None:
 
 
 def _start() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        # Until the server is open. The first process of a container gets no signal that it does not handle.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         from maskrcnn.cli import app  # noqa: PLC0415  (typer is part of an extra)
     except ModuleNotFoundError as error:

@@ -84,7 +84,5 @@ def serve(  # noqa: PLR0913  (one argument per option)
         )
         with server.bind(host, port) as bound:
             app = build_app(artifact, options)
-            device = app.state.service.predictor.device
-            server.serve(
-                app, bound, lambda url: console.show([f"serving {app.state.service.name} on {url} ({device})"])
-            )
+            name, device = app.state.service.name, app.state.service.predictor.device
+            server.serve(app, bound, lambda url: console.show([f"serving {name} on {url} ({device})"]), host)

@@ -441,6 +441,8 @@ class _Answers:
             return
         except Exception as error:
             if begun:
+                if isinstance(error, TimeoutError):  # the client does not read
+                    return
                 raise
             await _answer_to(error, scope)(scope, receive, checked)
 

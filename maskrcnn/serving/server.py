@@ -1,18 +1,41 @@
-"""uvicorn around the application: one socket, one line when it is open, and an end that answers what is in hand."""
+"""uvicorn around the application: one socket, one line when it is open, and an end that answers what is in hand.
 
+uvicorn waits without end for clients that send or read slowly. Here, a connection waits for nothing without a limit.
+"""
+
+import asyncio
 import errno
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol, h11
 
 from maskrcnn.errors import ArgumentError
 
 _BACKLOG = 2048  # connections that wait to be accepted, as of uvicorn
+_MOST_CONNECTIONS = 1000
+_AT_ONCE = 4  # connections that asyncio accepts in one step; it counts them some steps later
+_LINGER = 5.0  # seconds for a client that is still sending to read why it was refused
+_LOOK = 0.1  # seconds between looks at whether a client that sends nothing more is still there
+_VERSION = b"HTTP/1.1 "  # the start of every answer
+_FULL = b"""HTTP/1.1 503 Service Unavailable\r
+Retry-After: 1\r
+Content-Type: application/json\r
+Connection: close\r
+\r
+{"error":"there are too many connections: try again later"}"""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -44,17 +67,21 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -> None:
+def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None], host: str = "localhost") -> None:
     """Serve the application until SIGTERM or Ctrl-C; return when all requests in hand are answered.
 
     Args:
         app: Of `build_app`.
-        bound: A socket, which is closed in the end.
+        bound: A socket of `bind`, which is closed in the end.
         opened: Is told the URL when requests are answered.
+        host: Name that clients may use, besides those of every machine for itself, if the address is a loopback one.
     """
+    options = app.state.service.options
+    local = _is_local(bound.getsockname()[0])
+    limits = _Limits(options.timeout, options.max_body, _most_connections(), host.lower() if local else None)
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=cast("type[asyncio.Protocol]", partial(_Protocol, limits)),
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -62,8 +89,9 @@ def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -
         log_level="error",  # malformed requests are the client's fault
         access_log=False,
         server_header=False,
+        backlog=_AT_ONCE,
         timeout_keep_alive=75,  # longer than proxies keep idle connections, which otherwise use one that is just closed
-        timeout_graceful_shutdown=int(app.state.service.options.timeout) + 5,
+        timeout_graceful_shutdown=int(options.timeout) + 5,
     )
     server = _Server(config, bound, opened)
     # uvicorn raises the signal again when it has ended: then it asks for an end that there has been already.
@@ -74,12 +102,173 @@ def serve(app: Starlette, bound: socket.socket, opened: Callable[[str], None]) -
         signal.signal(signal.SIGTERM, before)
 
 
-class _Protocol(H11Protocol):
-    """HTTP that answers a body which ends too early, too, with status 400; uvicorn alone would only hang up."""
+@dataclass(frozen=True)
+class _Limits:
+    timeout: float  # seconds
+    discarded: int  # most bytes that are read of a request that was refused
+    connections: int
+    host: str | None  # None: any
 
-    def eof_received(self) -> None:
-        if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
-            self.data_received(b"")  # the end, as h11 is told of it
+
+def _most_connections() -> int:
+    """Return how many connections leave enough files to the server itself."""
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ModuleNotFoundError:
+        return _MOST_CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, max(1, files // 2))
+
+
+def _is_local(name: str) -> bool:
+    """Tell whether a machine calls itself so."""
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return name.removesuffix(".") == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+class _Transport:
+    """A connection that the protocol closes in its own way, and whose answer may have been started early."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport, self.close, self.started = transport, close, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def start(self) -> None:
+        """Write how every answer begins."""
+        self.started = True
+        self._transport.write(_VERSION)
+
+    def write(self, data: bytes) -> None:
+        if self.started:
+            data, self.started = data.removeprefix(_VERSION), False
+        self._transport.write(data)
+
+
+class _Protocol(H11Protocol):
+    """HTTP on one connection that waits for nothing without a limit, and answers wherever there can be an answer."""
+
+    def __init__(self, limits: _Limits, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._limits, self.app = limits, self._answer
+        self._timer: asyncio.TimerHandle | None = None  # until the head has come, until it is closed, or to look again
+        self._ending, self._discarded = False, 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._raw, self._started = transport, _Transport(transport, self._end)
+        super().connection_made(cast("asyncio.Transport", self._started))
+        if len(self.connections) > self._limits.connections:
+            transport.write(_FULL)
+            self._end()
+        else:
+            self._after(self._limits.timeout, self._end)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._ending = True
+        self._after()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            self._discarded += len(data)
+            if self._discarded > self._limits.discarded:
+                self._raw.abort()
+            return
+        super().data_received(data)
+        if not self._ending and self.conn.their_state is h11.IDLE and self._timer is None:
+            self._after(self._limits.timeout, self._end)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if not self._ending and self.conn.their_state is not h11.IDLE:
+            self._after()  # the head has come
+
+    def on_response_complete(self) -> None:
+        if not self._ending:
+            super().on_response_complete()
+
+    def eof_received(self) -> bool:
+        if not self._ending and self.cycle is not None and not self.cycle.response_complete:
+            if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
+                self.data_received(b"")  # the end, as h11 is told of it: it answers with status 400
+            elif self.conn.their_state is not h11.SEND_BODY:
+                self._stay()
+                return True
+        self._end()
+        return False
+
+    def shutdown(self) -> None:
+        if self._ending:
+            self._end()
+        else:
+            super().shutdown()
+
+    def _after(self, seconds: float = 0.0, action: Callable[[], None] | None = None) -> None:
+        """Do something later, in place of what was to be done, or nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, action) if action else None
+
+    def _end(self) -> None:
+        """Close when all is sent. Who still sends a request may read the answer first: a reset would discard it."""
+        self._ending = True
+        sends = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        hurry = sends or self.config.app.state.service.batcher.draining
+        self._after(_LINGER if hurry else self._limits.timeout, self._raw.abort)
+        if sends and not self._raw.is_closing():
+            self._raw.write_eof()
+            self._raw.resume_reading()
+        else:
+            self._raw.close()
+
+    def _stay(self) -> None:
+        """Answer a client that sends nothing more, unless it has gone, which shows only when something is written."""
+        self.cycle.keep_alive = False
+        if self.conn.our_state is h11.SEND_RESPONSE:
+            self._started.start()
+            self._look()
+
+    def _look(self) -> None:
+        if self._raw.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._raw.abort()
+        elif not self._ending:
+            self._after(_LOOK, self._look)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; close the connection if the body was not read, or the answer is not."""
+        cycle = self.cycle
+
+        async def limited(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.conn.their_state is h11.SEND_BODY:
+                headers = [each for each in message["headers"] if each != CLOSE_HEADER]
+                message = message | {"headers": [*headers, CLOSE_HEADER]}
+            try:
+                async with asyncio.timeout(self._limits.timeout):
+                    await send(message)
+            except TimeoutError:
+                give_up()
+
+        def give_up() -> None:
+            cycle.disconnected = True
+            self._raw.abort()
+
+        name = Headers(scope=scope).get("host")
+        if name is None or self._is_welcome(name.lower()):
+            await self.config.loaded_app(scope, receive, limited)
+        else:
+            refusal = JSONResponse({"error": "Host: expected localhost, or an address of this machine for itself"}, 421)
+            await refusal(scope, receive, limited)
+        if not cycle.response_complete and not cycle.disconnected:
+            give_up()
+
+    def _is_welcome(self, name: str) -> bool:
+        """Tell whether a request is for this server, and not for a web site whose name was made to lead to it."""
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        return self._limits.host is None or name == self._limits.host or _is_local(name)
 
 
 class _Server(uvicorn.Server):
@@ -88,10 +277,18 @@ class _Server(uvicorn.Server):
         self._bound, self._opened = bound, opened
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_note)
         await super().startup(sockets)
+        self._bound.listen(_BACKLOG)  # asyncio has taken the number that it accepts at once for this one
         host, port = self._bound.getsockname()[:2]
         self._opened(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.service.batcher.draining = True
         super().handle_exit(sig, frame)
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error of the event loop, but for a lack of files: asyncio tries again, and would fill the log."""
+    if context["message"] != "socket.accept() out of system resource":
+        loop.default_exception_handler(context)

@@ -118,7 +118,7 @@ FAMILIES = (wrong_lengths, wrong_shapes, wrong_json, cut)
 
 def request(body, length, rng=None, path="/v2/models/demo/infer"):
     """The bytes of a request, in chunks if there is a source of chance."""
-    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     if length is not None:
         head += f"Inference-Header-Content-Length: {length}\r\n"
     if rng is None:
@@ -192,13 +192,13 @@ def test_a_client_that_ends_in_the_middle_is_told(server, images, chunked):
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET HTTP/1.1\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n12345",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n12345",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\ns3cret\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123456789\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n12345",
-        b"POST /predict HTTP/1.1\r\nHost: a\r\nX: " + b"s3cret" * 20_000 + b"\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n12345",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n12345",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\ns3cret\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123456789\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n12345",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX: " + b"s3cret" * 20_000 + b"\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(server, content):
@@ -225,7 +225,7 @@ def test_a_body_that_is_too_large_is_refused_while_it_arrives(server, chunked):
     kind = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 30000000000"
     part = bytes(1_000_000)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\n" + kind + b"\r\n\r\n")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + kind + b"\r\n\r\n")
         sent, answer = 0, b""
         while not answer.endswith(b"}") and sent < 60:
             connection.settimeout(20)
