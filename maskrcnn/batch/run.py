@@ -19,7 +19,7 @@ from typing import Any
 from maskrcnn.batch.actor import PredictActor, peak_memory
 from maskrcnn.batch.cluster import SMALL_TASK, Need, connected, in_our_words, require_shared, wait_for, workers_that_fit
 from maskrcnn.batch.folder import CHECKPOINT, BatchFolder, Counts, open_batch
-from maskrcnn.batch.sources import find_pictures, is_url, read_pictures
+from maskrcnn.batch.sources import find_pictures, is_url, plain, read_pictures
 from maskrcnn.callbacks import Counted, Say, say_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError, ClusterError
@@ -139,8 +139,10 @@ class _Worker(PredictActor):
 
     def alone(self, path: str) -> dict[str, Any]:
         """Return the row of one image."""
-        (row,) = self(read_pictures([path])).to_pylist()
-        found: dict[str, Any] = row
+        try:
+            found: dict[str, Any] = self(read_pictures([path])).to_pylist()[0]
+        except Exception as error:  # noqa: BLE001  (with no row, the batch would end at this image each time)
+            return failed_row(path, None, type(error).__name__, str(error), self._marks)
         return found
 
     def ready(self) -> None:
@@ -183,10 +185,11 @@ def predict_dataset(
         MissingPackageError: Ray, pyarrow, filelock or an engine is not installed.
     """
     require_arrow()
-    names = find_pictures(sources, str(output))
+    output = plain(str(output))
+    names = find_pictures(sources, output)
     model = Path(model).absolute()
     require_proven(model, read_metadata(model))
-    digest, run = model_digest(model), BatchRun(str(output))
+    digest, run = model_digest(model), BatchRun(output)
     with connected(address, options.need, options.workers) as ray, _stopped_by_signals():
         try:
             workers_that_fit(ray, options.need, options.workers)
@@ -196,14 +199,14 @@ def predict_dataset(
             settings, peak = _probe(ray, worker, options.need, say)
             need = options.need._replace(memory=int(peak * _MEMORY_FACTOR))
             workers = workers_that_fit(ray, need, options.workers)
-            with open_batch(str(output), settings, force=options.force) as folder:
-                if several and not is_url(str(output)):
+            with open_batch(output, settings, force=options.force) as folder:
+                if several and not is_url(output):
                     require_shared(ray, f"{folder.path}/{RUN_FILE}")
                 run = _run(_Job(ray, folder, worker, need, workers, names, progress), settings)
         except _StoppedError as stopped:
-            return BatchRun(str(output), signal=stopped.args[0])
+            return BatchRun(output, signal=stopped.args[0])
         except Exception as error:
-            ours = in_our_words(error, str(output))
+            ours = in_our_words(error, output)
             if ours is error:
                 raise
             raise ours from error
