@@ -4,22 +4,34 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from maskrcnn.callbacks import Say
 from maskrcnn.errors import ArgumentError, ClusterError
+from maskrcnn.runs.folder_lock import LOCK, locked
 from runtime.errors import MissingPackageError, OutputError, ToolkitError
 
 # Of each task that reads images or writes rows.
 SMALL_TASK: dict[str, Any] = {"num_cpus": 0.25}
 _SPARE = 0.1  # part of a cluster's CPUs, at least one CPU, that workers leave to such tasks
 _SECONDS_TO_ANSWER = 5
-_LONGEST_FOLDER = 40  # of a local cluster: sockets below it may have paths of 107 bytes
+_SECONDS_UNTIL_SAID, _SECONDS_BETWEEN = 5, 30  # that a run waits for the cluster
+_NOTICE = b"Set ray log level from environment variable"  # of Ray, for a setting below
+# In the traceback of what Ray Data writes files with.
+_WRITE_STEP = ("datasink.py", "data/checkpoint/")
+_FOLDER = "mrcnn-"
+_LONGEST_FOLDER = 28  # of a local cluster: sockets below it may have paths of 107 bytes
 # Of this process, and of a cluster that it starts.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +40,10 @@ _SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints to stdout that a process ended
 }
+
+
+class StoppedError(BaseException):
+    """Ends a run on a signal, whose number it holds."""
 
 
 class Need(NamedTuple):
@@ -85,7 +101,8 @@ def connected(address: str, need: Need | None = None, wanted: int | None = None)
     if address != "local":
         _check_address(address)
         try:
-            ray.init(address=address, **quiet)
+            with _without_notice():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterError(_no_cluster(address, error)) from error
         try:
@@ -96,18 +113,69 @@ def connected(address: str, need: Need | None = None, wanted: int | None = None)
     if need is not None:
         # At once, and not after the seconds that Ray takes to start; in a container it may find fewer.
         fitting([{"CPU": os.cpu_count() or 1}], need._replace(gpus=0), wanted)
-    folder = _short_folder()
+    with _short_folder() as folder:
+        try:
+            with _without_notice():
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """Make a folder for the time of a block; remove those that killed processes left."""
+    usual = tempfile.gettempdir()
+    parent = usual if len(usual) < _LONGEST_FOLDER or os.name == "nt" else "/tmp"  # noqa: S108
+    for lock in Path(parent).glob(f"{_FOLDER}*/{LOCK}"):
+        with suppress(OutputError), locked(lock.parent, "batch"):  # else it is in use, or of another user
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=_FOLDER, dir=parent)
     try:
-        ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
-        yield ray
+        with locked(Path(folder), "batch"):
+            yield folder
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _short_folder() -> str:
-    usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) < _LONGEST_FOLDER or os.name == "nt" else "/tmp")  # noqa: S108
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Hold back stderr for the time of a block, and leave out Ray's line about a setting of ours."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        before = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if _NOTICE not in line))
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raise `StoppedError` in the main thread on Ctrl-C or SIGTERM; a second one ends the process at once.
+
+    It belongs inside of `connected`, since Ray has a handler of its own. A signal that is ignored stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise StoppedError(number)
+
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in numbers}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _check_address(address: str) -> None:
@@ -160,6 +228,7 @@ def fitting(nodes: Sequence[Mapping[str, float]], need: Need, wanted: int | None
         f"the cluster is too small: {wanted or 1} workers of {', '.join(one)} each, beside {max(1.0, _SPARE * cpus):g} "
         f"CPUs for reading and writing, do not fit on it; it has {has}: "
         + (f"use at most {most} workers" if most else "use fewer --threads or a larger cluster")
+        + ", or --device cpu" * bool(need.gpus)
     )
 
 
@@ -169,11 +238,31 @@ def _room(node: Mapping[str, float], need: Need) -> int:
     return min(math.floor(node.get(name, 0.0) / amount) for name, amount in pairs if amount)
 
 
-def wait_for(ray: Any, reference: Any, say: Say) -> Any:
-    """Return the result of a task; say so while the cluster has no place for it."""
-    while not ray.wait([reference], timeout=30)[0]:
-        say("waiting for the cluster: its processors or GPUs are in use by others")
-    return ray.get(reference)
+def with_gpu(ray: Any, need: Need, device: str) -> tuple[Need, str]:
+    """Return what a worker takes and its device, for "auto" by whether the cluster has GPUs.
+
+    Workers without a GPU of their own see all of their machine: with "auto", each would open the first one.
+    """
+    if device != "auto":
+        return need, device
+    has_gpu = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
+    return (need._replace(gpus=1), device) if has_gpu else (need, "cpu")
+
+
+def wait_for_room(ray: Any, need: Need, say: Say) -> None:
+    """Return once the cluster has a place for a worker; say what it waits for while there is none."""
+    place, seconds = ray.remote(**need.options())(_take_place).remote(), _SECONDS_UNTIL_SAID
+    while not ray.wait([place], timeout=seconds)[0]:
+        free, seconds = ray.available_resources(), _SECONDS_BETWEEN
+        wanted = (("CPU", "processors", need.cpus), ("GPU", "GPUs", need.gpus), ("memory", "memory", need.memory))
+        short = [shown for name, shown, amount in wanted if free.get(name, 0.0) < amount]
+        what = " and ".join(short or ["processors, GPUs or memory of each machine"])
+        say(f"waiting for the cluster, which is busy: others use its {what}")
+    ray.get(place)
+
+
+def _take_place() -> None:
+    """Do nothing, as a task that takes what a worker does."""
 
 
 def require_shared(ray: Any, file: str) -> None:
@@ -205,6 +294,8 @@ def in_our_words(error: Exception, output: str) -> Exception:
             continue
         chain.append(one)
         following += [getattr(one, "cause", None), one.__cause__, one.__context__]
+    where = "".join(traceback.format_exception(error))  # on this machine and, for an error of a task, on that of it
+    writes = any(part in where for part in _WRITE_STEP)
     chain = [one for one in chain if not isinstance(one, ray.exceptions.RayTaskError)]
     for one in chain:
         if isinstance(one, ToolkitError):
@@ -215,7 +306,9 @@ def in_our_words(error: Exception, output: str) -> Exception:
                 f"a machine of the cluster has no package {one.name!r}: install the same on all of them"
             )
         if isinstance(one, OSError) and one.errno is not None:
-            return OutputError(f"cannot write {output}: {os.strerror(one.errno)}")
+            if writes:
+                return OutputError(f"cannot write {output}: {os.strerror(one.errno)}")
+            return ClusterError(f"a step of the run failed ({type(one).__name__}: {' '.join(str(one).split())[:200]})")
     if not isinstance(error, ray.exceptions.RayError):
         return error
     reason = " ".join(str(error).split())[:200]

@@ -5,7 +5,6 @@ was finished from one whose writer was killed. An image that ends its worker tak
 once: in a second pass, each of them runs alone.
 """
 
-import signal
 import threading
 import warnings
 from collections import deque
@@ -13,11 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from maskrcnn.batch.actor import PredictActor, peak_memory
-from maskrcnn.batch.cluster import SMALL_TASK, Need, connected, in_our_words, require_shared, wait_for, workers_that_fit
+from maskrcnn.batch.cluster import (
+    SMALL_TASK,
+    Need,
+    StoppedError,
+    connected,
+    in_our_words,
+    require_shared,
+    stopped_by_signals,
+    wait_for_room,
+    with_gpu,
+    workers_that_fit,
+)
 from maskrcnn.batch.folder import CHECKPOINT, BatchFolder, Counts, open_batch
 from maskrcnn.batch.sources import find_pictures, is_url, plain, read_pictures
 from maskrcnn.callbacks import Counted, Say, say_nothing
@@ -45,7 +54,8 @@ class BatchOptions:
         workers: Processes with a predictor; None for as many as fit on the cluster.
         threads: Threads of each.
         batch_size: Most images of one input size that a network runs together.
-        device: As for `Predictor`; with "cuda" or "tensorrt" each worker takes a GPU.
+        device: As for `Predictor`; with "cuda" or "tensorrt" each worker takes a GPU, with "auto" if the cluster has
+            any, and otherwise uses the CPU.
         score_threshold: Lowest score of a detection; None for the model's.
         nms_threshold: Largest IoU of two detections of one class; None for the model's.
         classes: Names of the classes to keep; empty keeps all.
@@ -109,10 +119,6 @@ class BatchRun:
     signal: int | None = None
 
 
-class _StoppedError(BaseException):
-    """Ends a run on a signal."""
-
-
 @dataclass(frozen=True)
 class _Job:
     """A run in progress."""
@@ -124,6 +130,7 @@ class _Job:
     workers: int
     names: Mapping[str, str]
     progress: Counted
+    say: Say
 
 
 class _Worker(PredictActor):
@@ -190,20 +197,22 @@ def predict_dataset(
     model = Path(model).absolute()
     require_proven(model, read_metadata(model))
     digest, run = model_digest(model), BatchRun(output)
-    with connected(address, options.need, options.workers) as ray, _stopped_by_signals():
+    with connected(address, options.need, options.workers) as ray, stopped_by_signals():
         try:
-            workers_that_fit(ray, options.need, options.workers)
+            need, device = with_gpu(ray, options.need, options.device)
+            workers_that_fit(ray, need, options.workers)
             several = len([node for node in ray.nodes() if node["Alive"]]) > 1
             content = ray.put(model.read_bytes()) if several and model.is_file() else None
             worker = {"model": str(model), "content": content, "digest": digest} | options.of_worker
-            settings, peak = _probe(ray, worker, options.need, say)
-            need = options.need._replace(memory=int(peak * _MEMORY_FACTOR))
+            worker["device"] = device
+            settings, peak = _probe(ray, worker, need, say)
+            need = need._replace(memory=int(peak * _MEMORY_FACTOR))
             workers = workers_that_fit(ray, need, options.workers)
             with open_batch(output, settings, force=options.force) as folder:
                 if several and not is_url(output):
                     require_shared(ray, f"{folder.path}/{RUN_FILE}")
-                run = _run(_Job(ray, folder, worker, need, workers, names, progress), settings)
-        except _StoppedError as stopped:
+                run = _run(_Job(ray, folder, worker, need, workers, names, progress, say), settings)
+        except StoppedError as stopped:
             return BatchRun(output, signal=stopped.args[0])
         except Exception as error:
             ours = in_our_words(error, output)
@@ -215,8 +224,9 @@ def predict_dataset(
 
 def _probe(ray: Any, worker: Mapping[str, Any], need: Need, say: Say) -> tuple[RunSettings, int]:
     """Make a worker once, in a process of its own; return its settings and its peak memory in bytes."""
+    wait_for_room(ray, need, say)
     task = ray.remote(**need.options(), max_calls=1)(_warm_up)
-    found: tuple[RunSettings, int] = wait_for(ray, task.remote(_Worker, dict(worker)), say)
+    found: tuple[RunSettings, int] = ray.get(task.remote(_Worker, dict(worker)))
     return found
 
 
@@ -232,6 +242,7 @@ def _run(job: _Job, settings: RunSettings) -> BatchRun:
     missing = [path for path in job.names if path not in written]
     done = len(job.names) - len(missing)
     if missing:
+        wait_for_room(job.ray, job.need, job.say)
         with _counted(job, done):
             _predict_blocks(job, missing)
         written = job.folder.end_pass()
@@ -276,7 +287,7 @@ def _predict_blocks(job: _Job, paths: Sequence[str]) -> None:
                 fn_constructor_kwargs=dict(job.worker),
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=job.workers, max_tasks_in_flight_per_actor=2),
+                compute=ActorPoolStrategy(size=min(job.workers, len(blocks)), max_tasks_in_flight_per_actor=2),
                 max_restarts=-1,
                 max_task_retries=0,
                 **job.need.options(),
@@ -345,6 +356,7 @@ def _predict_alone(job: _Job, paths: Sequence[str], marks: Marks) -> None:
 
 def _start_alone(job: _Job) -> Any:
     """Start a worker outside of a pool and wait until it is made."""
+    wait_for_room(job.ray, job.need, job.say)
     options = job.need.options() | {"max_restarts": 0, "max_task_retries": 0}
     for attempt in range(1, _MOST_FAILED_STARTS + 1):
         worker = job.ray.remote(**options)(_Worker).remote(**job.worker)
@@ -376,23 +388,3 @@ def _counted(job: _Job, before: int) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Raise `_StoppedError` in the main thread on Ctrl-C or SIGTERM; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        raise _StoppedError(number)
-
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -101,7 +101,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
                 "--overlay": overlay, "--splash": splash, "--every": every != 1, "--format coco": file_format == "coco",
                 "--config": config is not None, "a checkpoint": shared.is_checkpoint(chosen),
             }  # fmt: skip
-            _refuse(refused, "with --ray, which writes rows for images with an artifact: leave it out, or --ray")
+            _refuse(refused, "with --ray, which writes rows for images with an artifact: remove one of the two options")
             values: dict[str, Any] = {"workers": workers, "threads": threads or 1, "batch_size": batch_size}
             values |= {"device": device, "score_threshold": score_threshold, "nms_threshold": nms_threshold}
             values |= {"classes": tuple(classes or ()), "max_pixels": max_pixels, "value_range": value_range}

@@ -265,6 +265,28 @@ def test_the_command_ends_as_the_worker_did(monkeypatch, tmp_path):
     assert asked == ["auto", "auto"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_with_its_exit_code(monkeypatch, tmp_path, number):
+    def as_ray_does(number, _frame):
+        sys.exit(number)
+
+    def train(*_arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(batch_cluster, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(on_ray, "train_on_ray", train)
+    before = signal.signal(number, as_ray_does)
+    try:
+        arguments = ["train", str(tmp_path), "-o", str(tmp_path / "run"), "--ray", "auto", "--workers", "2"]
+        result = CliRunner().invoke(app, arguments)
+        assert signal.getsignal(number) is as_ray_does
+    finally:
+        signal.signal(number, before)
+    assert result.exit_code == 128 + number
+    assert result.stderr.endswith("interrupted: add --resume to the same command to resume from the state saved last\n")
+
+
 def test_a_cluster_that_is_too_small_is_refused_at_once(tmp_path):
     command = [sys.executable, "-m", "maskrcnn", "train", "a", "-o", "run", "--ray", "local", "--workers", "999"]
     root = Path(__file__).parents[2]
