@@ -108,7 +108,7 @@ class BatchRun:
         output: Folder or URL of the rows.
         made: Number of images that this run predicted, not earlier ones.
         counts: From a scan of the rows; None if the run was interrupted.
-        failures: Path, error and message of the first images that could not be used.
+        failures: Path, error and message of the first images of `sources` that could not be used.
         signal: Number of the signal that interrupted the run.
     """
 
@@ -252,7 +252,7 @@ def _run(job: _Job, settings: RunSettings) -> BatchRun:
     job.progress("images", counts.pictures - counts.missing, counts.pictures)
     if not counts.missing and not counts.doubled:
         job.folder.finish(counts)
-    return BatchRun(job.folder.shown, len(missing) - counts.missing, counts, job.folder.failures(20))
+    return BatchRun(job.folder.shown, len(missing) - counts.missing, counts, job.folder.failures(20, job.names.keys()))
 
 
 def _predict_blocks(job: _Job, paths: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ from runtime.json_file import read_json_file
 from runtime.one_line import one_line, printable_path, utf8_path
 
 _ROWS_PER_GROUP = 1000
+MARK_COLUMNS = ("model_sha256", "settings_sha256")  # of `Marks`
+WRITING = {"write_page_checksum": True}  # so that a damaged page is noticed, and is no other number
 
 
 class Marks(NamedTuple):
@@ -144,7 +146,10 @@ def write_rows(
     entries.sort(key=lambda entry: entry[0])
     with atomic_write(folder / NAMES_FILE, overwrite=True) as temporary:
         temporary.write_bytes(names_content({path: name for path, name, _ in entries}))
-    with atomic_write(folder / ROWS_FILE, overwrite=True) as temporary, pq.ParquetWriter(temporary, row_schema()) as to:
+    with (
+        atomic_write(folder / ROWS_FILE, overwrite=True) as temporary,
+        pq.ParquetWriter(temporary, row_schema(), **WRITING) as to,
+    ):
         for start in range(0, len(entries), _ROWS_PER_GROUP):
             rows = list(_rows(entries[start : start + _ROWS_PER_GROUP], marks, unusable))
             images += sum(row["error"] is None for row in rows)
@@ -178,7 +183,20 @@ def names_content(names: Mapping[str, str]) -> bytes:
     return content
 
 
-def read_names(content: bytes) -> dict[str, str]:
-    """Read what `names_content` returned."""
-    table = require_arrow().ipc.open_file(content).read_all()
-    return dict(zip(table["path"].to_pylist(), table["name"].to_pylist(), strict=True))
+def names_table(content: bytes) -> Any:
+    """Read what `names_content` returned; raise ValueError for anything else."""
+    pa = require_arrow()
+    try:
+        table = pa.ipc.open_file(content).read_all()
+        table.validate(full=True)
+    except arrow_errors() as error:
+        raise ValueError(one_line(error)[:200]) from error
+    wanted = pa.schema({"path": pa.string(), "name": pa.string()})
+    if not table.schema.equals(wanted) or any(column.null_count for column in table.columns):
+        raise ValueError("it has no paths and names")
+    return table
+
+
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """Return what pyarrow raises for damaged files."""
+    return (require_arrow().ArrowException, OSError, ValueError)

@@ -43,10 +43,22 @@ class RunSettings:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "RunSettings":
         """Return the settings that `to_dict` made; raise TypeError if it did not."""
+        if not isinstance(stored, dict):
+            raise TypeError("expected an object")
         values: dict[str, Any] = {
             name: tuple(each) if isinstance(each, list) else each for name, each in stored.items()
         }
-        return cls(**values)
+        made = cls(**values)
+        thresholds = (made.score_threshold, made.nms_threshold)
+        sound = (
+            _all((made.model,), str) and _all(made.class_names, str) and _all(thresholds, int, float)
+            and (made.classes is None or _all(made.classes, str)) and _all((made.every, made.version), int)
+            and (made.value_range is None or _all(made.value_range, int, float))
+            and (made.bands is None or _all(made.bands, int))
+        )  # fmt: skip
+        if not sound:
+            raise TypeError("a setting has another type")
+        return made
 
     @property
     def digest(self) -> str:
@@ -80,6 +92,10 @@ def model_digest(path: Path, config: str = "") -> str:
     except OSError as error:  # another export has replaced it since it was opened
         raise ArtifactError(f"cannot read the model at {path}: {error.strerror}: run the command again") from error
     return digest.hexdigest()
+
+
+def _all(values: object, *kinds: type) -> bool:
+    return isinstance(values, tuple) and all(type(value) in kinds for value in values)
 
 
 def _short(value: Any) -> str:

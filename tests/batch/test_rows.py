@@ -1,5 +1,6 @@
 """Rows without a cluster: the worker on tables, Parquet from one machine, and results from rows."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -129,6 +130,10 @@ def rewrite(folder, rows_by_file):
         pq.write_table(pa.Table.from_pylist(rows, row_schema()), folder / name, row_group_size=3)
 
 
+def ended(folder, rows):
+    (folder / "_SUCCESS").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+
+
 def test_results_of_many_files_in_any_order(plain, tmp_path):
     """Files whose ranges of paths overlap, in an order of their own."""
     import shutil
@@ -138,10 +143,11 @@ def test_results_of_many_files_in_any_order(plain, tmp_path):
     order = np.random.default_rng(0).permutation(len(rows))
     rewrite(folder, {f"{n}.parquet": [rows[place] for place in order[n::3]] for n in range(3)})
     assert "no complete run" in failed(UNUSABLE, "results", folder, "-o", tmp_path / "a.json")
-    (folder / "_SUCCESS").write_text("{}", encoding="utf-8")
+    ended(folder, len(rows))
     assert call("results", folder, "-o", tmp_path / "a.json").exit_code == 0
     assert (tmp_path / "a.json").read_bytes() == (plain / "coco" / "results.json").read_bytes()
     rewrite(folder, {"a.parquet": rows, "b.parquet": rows[7:8]})
+    ended(folder, len(rows) + 1)
     assert f"two rows for {rows[7]['path']!r}" in failed(UNUSABLE, "results", folder, "-o", tmp_path / "b.json")
     (folder / "b.parquet").write_bytes(b"PAR1")
     assert "b.parquet" in failed(UNUSABLE, "results", folder, "-o", tmp_path / "b.json")

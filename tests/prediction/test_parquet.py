@@ -96,7 +96,7 @@ def test_names_that_are_not_utf_8_are_refused(run, save, tmp_path):
 
 def test_names_are_written_before_rows(run, save, tmp_path, monkeypatch):
     class Full:
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             assert (tmp_path / "out" / "_names.arrow").exists()
             raise OSError(28, "No space left on device")
 
