@@ -23,7 +23,8 @@ LIST_SUFFIXES = (".txt", ".parquet")
 _MOST_BYTES = 2**31 - 1  # of an image
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE_URL = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.IGNORECASE)
-_IN_URLS = "!#$%&'()*+,/:;=?@[]~"  # beside letters, digits and "-._"
+_PARTS = re.compile(r"([^/]+//[^/?#]*)([^?#]*)(.*)", re.DOTALL)  # of a URL: with its host, the path, the options
+_IN_PATHS = "!$&'()*+,/:;=@~"  # of URLs, beside letters, digits and "-._"
 _PAUSES = (0.5, 2.0, 5.0)  # seconds before an image is read again
 _LASTING = (errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
 _REFUSED = re.compile("(access|permission).?denied|not a regular file", re.IGNORECASE)  # stores have no number for it
@@ -35,12 +36,13 @@ def is_url(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return the path for the URL of a local file, and other URLs with all characters encoded that need it."""
-    if not is_url(text):
+    """Return the path for the URL of a local file, and for another URL the one way to write it."""
+    if not (parts := _PARTS.fullmatch(text)) or not is_url(text):
         return text
-    if not (local := _FILE_URL.fullmatch(text)):
-        return quote(text, _IN_URLS, errors="surrogateescape")
-    return url2pathname(local[1]) if os.name == "nt" else os.fsdecode(unquote_to_bytes(os.fsencode(local[1])))
+    if local := _FILE_URL.fullmatch(text):
+        return url2pathname(local[1]) if os.name == "nt" else os.fsdecode(unquote_to_bytes(os.fsencode(local[1])))
+    path = quote(unquote_to_bytes(parts[2].encode(errors="surrogateescape")), _IN_PATHS)
+    return f"{parts[1]}{path}{quote(parts[3], f'{_IN_PATHS}#%?', errors='surrogateescape')}"
 
 
 def file_system(text: str) -> tuple[Any, str]:
@@ -187,7 +189,7 @@ def _below(url: str) -> Iterator[tuple[str, str]]:
             name = each.path[len(path) :].removeprefix("/")
             shown = each.type == fs.FileType.File and not any(part.startswith(".") for part in name.split("/"))
             if shown and each.path.lower().endswith(PICTURE_SUFFIXES + VIDEO_SUFFIXES):
-                yield f"{base.rstrip('/')}/{quote(name)}{mark}{options}", name
+                yield f"{base.rstrip('/')}/{quote(name, _IN_PATHS)}{mark}{options}", name
     except UnicodeDecodeError as error:
         raise ImageError(f"{url!r} has a file name that is not UTF-8: rename the file") from error
     except (OSError, pa.ArrowException) as error:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +73,16 @@ def test_a_url_of_a_folder_or_file(tmp_path, store, base):
         assert all(path.endswith(OPTIONS) for path in names)
         one = next(iter(names))
         assert found(one) == {one: names[one].removeprefix("päge/")}
+
+
+def test_a_url_has_one_form():
+    """So that an image that is named in two ways, or found in a folder and listed, is one image."""
+    for name in ODD_NAMES:
+        url = f"s3://b/{quote(name)}{OPTIONS}"
+        assert plain(plain(url)) == plain(url) == plain(f"s3://b/{quote(name, safe='')}{OPTIONS}")
+        if not {"?", "#"} & set(name) and "%41" not in name:
+            assert plain(f"s3://b/{name}{OPTIONS}") == plain(url)
+    assert plain("s3://key:se%2Fcret@b/a b?x=%41") == "s3://key:se%2Fcret@b/a%20b?x=%41"
 
 
 def test_suffixes_come_before_the_options_of_a_url(tmp_path, store):
@@ -164,8 +175,9 @@ def twice(folder, tmp_path):
     yield folder.as_uri(), f"{folder.as_uri()}/part1/001.png"
     yield path, path.as_uri()
     listed = tmp_path / "urls.txt"
-    listed.write_text("s3://b/a ü.png\ns3://b/a%20%C3%BC.png\n", encoding="utf-8")
-    yield (listed,)
+    for one, other in (("a ü.png", "a%20%C3%BC.png"), ("a(1).png", "%61%281%29.png"), ("%c3%bc%2f%", "ü/%25")):
+        listed.write_text(f"s3://b/{one}\ns3://b/{other}\n", encoding="utf-8")
+        yield (listed,)
     listed.write_text(f"{path}\n{path.as_uri()}\n", encoding="utf-8")
     yield (listed,)
     listed = tmp_path / "list.txt"
