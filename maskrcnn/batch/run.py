@@ -33,7 +33,7 @@ from maskrcnn.callbacks import Counted, Say, say_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError, ClusterError
 from maskrcnn.prediction.output_folder import RUN_FILE
-from maskrcnn.prediction.rows import Marks, failed_row, require_arrow, row_schema
+from maskrcnn.prediction.rows import WRITING, Marks, failed_row, require_arrow, row_schema
 from maskrcnn.prediction.settings import RunSettings, model_digest
 from runtime.artifact_files.read import read_metadata, require_proven
 
@@ -299,6 +299,7 @@ def _predict_blocks(job: _Job, paths: Sequence[str]) -> None:
                 filename_provider=FilenameProvider(job.folder.attempt, "parquet"),
                 ray_remote_args=SMALL_TASK,
                 schema=row_schema(),
+                **WRITING,
             )
         except job.ray.exceptions.RayError as error:
             if not _crashed(job.ray, error):
