@@ -127,11 +127,14 @@ def _short_folder() -> Iterator[str]:
     """Make a folder for the time of a block; remove those that killed processes left."""
     usual = tempfile.gettempdir()
     parent = usual if len(usual) < _LONGEST_FOLDER or os.name == "nt" else "/tmp"  # noqa: S108
-    for lock in Path(parent).glob(f"{_FOLDER}*/{LOCK}"):
-        with suppress(OutputError), locked(lock.parent, "batch"):  # else it is in use, or of another user
-            shutil.rmtree(lock.parent, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=_FOLDER, dir=parent)
     try:
+        user = Path(folder).stat().st_uid
+        for lock in Path(parent).glob(f"{_FOLDER}*/{LOCK}"):
+            with suppress(OutputError, OSError):  # it is in use, or removed by another process
+                if lock.stat().st_uid == lock.parent.stat().st_uid == user:
+                    with locked(lock.parent, "batch"):
+                        shutil.rmtree(lock.parent, ignore_errors=True)
         with locked(Path(folder), "batch"):
             yield folder
     finally:

@@ -268,6 +268,11 @@ def test_folders_of_killed_processes_are_removed(monkeypatch):
             each.mkdir()
             if each.name != "mrcnn-new":  # not locked yet
                 (each / (".lock" if each.name != "mrcnn-file" else "lock")).touch()
+        if os.getuid() == 0:
+            kept.append(Path(parent, "mrcnn-elses"))
+            kept[-1].mkdir()
+            (kept[-1] / ".lock").touch()
+            os.chown(kept[-1], 12345, -1)
         with locked(kept[0], "batch"), cluster._short_folder() as folder:
             assert sorted(map(str, Path(parent).iterdir())) == sorted([folder, *map(str, kept)])
             with cluster._short_folder() as other:  # of a run at the same time
