@@ -467,7 +467,8 @@ def _answer_to(error: Exception, scope: Scope) -> Response:
 async def _http_error(_request: Request, error: HTTPException) -> Response:
     """Answer where there is no route."""
     if error.status_code == 405:
-        said = f"there is no such method for this path: expected {(error.headers or {}).get('Allow', '')}"
+        allowed = sorted((error.headers or {}).get("Allow", "").split(", "))
+        said = f"there is no such method for this path: expected {', '.join(allowed)}"
     else:
         said = f"there is no such path: expected one of {', '.join(_PATHS)}"
     return JSONResponse({"error": said}, error.status_code, error.headers)

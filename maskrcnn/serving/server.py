@@ -28,8 +28,6 @@ _BACKLOG = 2048  # connections that wait to be accepted, as of uvicorn
 _MOST_CONNECTIONS = 1000
 _AT_ONCE = 4  # connections that asyncio accepts in one step; it counts them some steps later
 _LINGER = 5.0  # seconds for a client that is still sending to read why it was refused
-_LOOK = 0.1  # seconds between looks at whether a client that sends nothing more is still there
-_VERSION = b"HTTP/1.1 "  # the start of every answer
 _FULL = b"""HTTP/1.1 503 Service Unavailable\r
 Retry-After: 1\r
 Content-Type: application/json\r
@@ -130,37 +128,27 @@ def _is_local(name: str) -> bool:
 
 
 class _Transport:
-    """A connection that the protocol closes in its own way, and whose answer may have been started early."""
+    """A connection that the protocol closes in its own way."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._transport, self.close, self.started = transport, close, False
+        self._transport, self.close = transport, close
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def start(self) -> None:
-        """Write how every answer begins."""
-        self.started = True
-        self._transport.write(_VERSION)
-
-    def write(self, data: bytes) -> None:
-        if self.started:
-            data, self.started = data.removeprefix(_VERSION), False
-        self._transport.write(data)
-
 
 class _Protocol(H11Protocol):
-    """HTTP on one connection that waits for nothing without a limit, and answers wherever there can be an answer."""
+    """HTTP on one connection that waits for nothing without a limit."""
 
     def __init__(self, limits: _Limits, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._limits, self.app = limits, self._answer
-        self._timer: asyncio.TimerHandle | None = None  # until the head has come, until it is closed, or to look again
+        self._timer: asyncio.TimerHandle | None = None  # until the head has come, or until it is closed
         self._ending, self._discarded = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self._raw, self._started = transport, _Transport(transport, self._end)
-        super().connection_made(cast("asyncio.Transport", self._started))
+        self._raw = transport
+        super().connection_made(cast("asyncio.Transport", _Transport(transport, self._end)))
         if len(self.connections) > self._limits.connections:
             transport.write(_FULL)
             self._end()
@@ -191,15 +179,12 @@ class _Protocol(H11Protocol):
         if not self._ending:
             super().on_response_complete()
 
-    def eof_received(self) -> bool:
-        if not self._ending and self.cycle is not None and not self.cycle.response_complete:
-            if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
-                self.data_received(b"")  # the end, as h11 is told of it: it answers with status 400
-            elif self.conn.their_state is not h11.SEND_BODY:
-                self._stay()
-                return True
+    def eof_received(self) -> None:
+        """Answer a body that is cut off; a client that has sent all of a request and ends its side has gone."""
+        waits = not self._ending and self.cycle is not None and not self.cycle.response_complete
+        if waits and self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.SEND_RESPONSE:
+            self.data_received(b"")  # the end, as h11 is told of it: it answers with status 400
         self._end()
-        return False
 
     def shutdown(self) -> None:
         if self._ending:
@@ -224,19 +209,6 @@ class _Protocol(H11Protocol):
             self._raw.resume_reading()
         else:
             self._raw.close()
-
-    def _stay(self) -> None:
-        """Answer a client that sends nothing more, unless it has gone, which shows only when something is written."""
-        self.cycle.keep_alive = False
-        if self.conn.our_state is h11.SEND_RESPONSE:
-            self._started.start()
-            self._look()
-
-    def _look(self) -> None:
-        if self._raw.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._raw.abort()
-        elif not self._ending:
-            self._after(_LOOK, self._look)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; close the connection if the body was not read, or the answer is not."""

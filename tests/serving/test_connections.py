@@ -136,32 +136,6 @@ def test_a_client_that_does_not_read(strict):
         assert sent_until_closed(connection, b"x", 3, pause=0.05) < 1000
 
 
-# An engine that is busy for a while.
-BUSY = """
-import time
-from runtime.predictor import Predictor
-run = Predictor.run
-Predictor.run = lambda *a: (time.sleep(0.3), run(*a))[1]
-"""
-
-
-def test_a_client_that_ends_its_side_is_answered_and_one_that_is_gone_is_not(serve, images, found):
-    server = serve(before=BUSY)
-    content = b"POST /predict" + HEAD + b"Content-Length: %d\r\n\r\n" % len(images[0]) + images[0]
-    for _ in range(12):
-        with connect(server) as gone:
-            gone.sendall(content)
-    begun = time.monotonic()
-    with connect(server) as connection:
-        connection.sendall(GET + content)
-        connection.shutdown(socket.SHUT_WR)
-        answers = all_of(connection)
-    assert time.monotonic() - begun < 12 * 0.3
-    assert answers.count(b"HTTP/1.1 200 OK\r\n") == answers.count(b"HTTP/1.1") == 2
-    assert answers.endswith(found[0].to_json().encode())
-    assert server.end() == (0, "")
-
-
 def status_for(port, host):
     with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection:
         line = b"" if host is None else b"Host: " + host.encode() + b"\r\n"

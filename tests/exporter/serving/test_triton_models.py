@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime as ort
 import pytest
+from bad_pictures import tiff_of_samples
 from google.protobuf import json_format, text_format
 from PIL import Image
-from tiff import tiff
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.serving.triton import TritonOptions, write_triton_repository
@@ -165,7 +165,7 @@ def test_deep_images_of_many_bands(triton, of_bands, tmp_path, picture, channels
     write_triton_repository(path, tmp_path / "out", options=TritonOptions("bands", thresholds=True))
     models, places = parts(tmp_path / "out", "bands"), [1, 0, 2, 2, 1, 0]
     samples = (picture[:, :199, places].astype(np.uint16) * 16).clip(0, 4095)
-    image = np.frombuffer(tiff(samples), np.uint8)
+    image = np.frombuffer(tiff_of_samples(samples), np.uint8)
     with Predictor(path, "cpu") as predictor:
         expected = json.loads(predictor(image.tobytes()).to_json())
         prepared = ask(triton, models.before, image=image)
@@ -173,7 +173,7 @@ def test_deep_images_of_many_bands(triton, of_bands, tmp_path, picture, channels
         np.testing.assert_array_equal(prepared["images"][0], predictor.prepare(image.tobytes())[1])
         found = ask(triton, models.after, **run(models, prepared))
         assert json.loads(found["detections"].tobytes()) == expected | {"device": None}
-        for bad in (tiff(samples[:, :, :2]), tiff(samples.astype(np.float32) * np.nan)):
+        for bad in (tiff_of_samples(samples[:, :, :2]), tiff_of_samples(samples.astype(np.float32) * np.nan)):
             (refused,) = predictor.predict_stream([bad], on_error="yield")
             with pytest.raises(TritonError) as caught:
                 ask(triton, models.before, image=np.frombuffer(bad, np.uint8))

@@ -5,9 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-from bad_pictures import encode
+from bad_pictures import encode, tiff_of_samples
 from PIL import Image
-from tiff import tiff
 
 from runtime.errors import ImageError, InputError
 from runtime.pictures.pixels import PixelPolicy
@@ -39,13 +38,13 @@ FILES = {
     "png-gray-alpha": (png16(_DEEP[:, :, :2], 4), GRAY),
     "png-rgb": (png16(_DEEP, 2), _DEEP),
     "png-rgba": (png16(np.concatenate([_DEEP, GRAY], 2), 6), _DEEP),
-    "tiff-gray": (tiff(GRAY), GRAY),
-    "tiff-gray-big-endian": (tiff(GRAY, order=">", rows=7), GRAY),
-    "tiff-gray-packed": (tiff(GRAY, packed=True, predictor=2), GRAY),
-    "tiff-rgb": (tiff(_DEEP, more={262: [2]}), _DEEP),
-    "tiff-rgb-big-endian": (tiff(_DEEP, order=">", more={262: [2]}), _DEEP),
-    "tiff-rgb-packed": (tiff(_DEEP, packed=True, rows=8, more={262: [2]}), _DEEP),
-    "tiff-rgb-packed-big-endian": (tiff(_DEEP, order=">", packed=True, predictor=2, more={262: [2]}), _DEEP),
+    "tiff-gray": (tiff_of_samples(GRAY), GRAY),
+    "tiff-gray-big-endian": (tiff_of_samples(GRAY, order=">", rows=7), GRAY),
+    "tiff-gray-packed": (tiff_of_samples(GRAY, packed=True, predictor=2), GRAY),
+    "tiff-rgb": (tiff_of_samples(_DEEP, more={262: [2]}), _DEEP),
+    "tiff-rgb-big-endian": (tiff_of_samples(_DEEP, order=">", more={262: [2]}), _DEEP),
+    "tiff-rgb-packed": (tiff_of_samples(_DEEP, packed=True, rows=8, more={262: [2]}), _DEEP),
+    "tiff-rgb-packed-big-endian": (tiff_of_samples(_DEEP, order=">", packed=True, predictor=2, more={262: [2]}), _DEEP),
     "pgm": (b"P5 61 45 65535\n" + GRAY.astype(">u2").tobytes(), GRAY),
     "ppm": (b"P6 # made\n61 45\n65535\n" + _DEEP.astype(">u2").tobytes(), _DEEP),
 }
@@ -134,8 +133,8 @@ def test_deep_images_are_turned(orientation):
     for kind in ("PNG", "TIFF"):
         found = read_image(encode(deep, kind, exif=exif), 1, pixels=TWELVE)
         np.testing.assert_array_equal(found, read_image(encode(plain, kind, exif=exif), 1))
-    rgb = tiff(_DEEP, more={262: [2], 274: [orientation]})
-    bands = tiff(np.concatenate([_DEEP, _DEEP], 2), more={274: [orientation]})
+    rgb = tiff_of_samples(_DEEP, more={262: [2], 274: [orientation]})
+    bands = tiff_of_samples(np.concatenate([_DEEP, _DEEP], 2), more={274: [orientation]})
     chosen = PixelPolicy((0, 4095), (1, 2, 3))
     np.testing.assert_array_equal(read_image(bands, pixels=chosen), read_image(rgb, pixels=TWELVE))
     assert read_image(rgb, pixels=TWELVE).shape == ((61, 45, 3) if orientation > 4 else (45, 61, 3))
@@ -163,7 +162,7 @@ def test_bands_are_chosen(order, layout, count, deep):
     samples = SIX[:, :, :count]
     if deep:
         samples = samples.astype(np.uint16) * 16 + 5
-    file = tiff(samples, order=order, **layout)
+    file = tiff_of_samples(samples, order=order, **layout)
     for bands in ((2, 1, 2), (count,), tuple(range(1, count + 1))):
         expected = samples[:, :, [band - 1 for band in bands]]
         policy = PixelPolicy((0, 4095) if deep else None, bands)
@@ -183,18 +182,18 @@ def test_bands_are_chosen(order, layout, count, deep):
 )
 def test_a_file_with_many_bands_is_named_as_such(samples, named):
     with pytest.raises(ImageError, match=named) as caught:
-        read_image(tiff(samples))
+        read_image(tiff_of_samples(samples))
     assert "bands=(3, 2, 1)" in str(caught.value)
     assert "--bands 3,2,1" in str(caught.value)
 
 
 def test_a_network_with_as_many_channels_takes_all_bands():
-    np.testing.assert_array_equal(read_image(tiff(SIX), 6), SIX)
+    np.testing.assert_array_equal(read_image(tiff_of_samples(SIX), 6), SIX)
 
 
 def test_bands_that_do_not_exist():
     policy = PixelPolicy(None, (1, 2, 7))
-    for source in (tiff(SIX), SIX, encode(Image.fromarray(SIX[:, :, :3]))):
+    for source in (tiff_of_samples(SIX), SIX, encode(Image.fromarray(SIX[:, :, :3]))):
         with pytest.raises(ImageError, match="band 7 was asked for: choose from 1 to"):
             read_image(source, pixels=policy)
 
@@ -225,9 +224,9 @@ def test_pages_as_bands(deep, caplog):
 
 def test_too_many_bands_for_the_limit():
     with pytest.raises(ImageError, match="too large"):
-        read_image(tiff(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70)
+        read_image(tiff_of_samples(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70)
     with pytest.raises(ImageError, match="max_pixels"):
-        read_image(tiff(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70 - 1)
+        read_image(tiff_of_samples(SIX), pixels=PixelPolicy(None, (1, 2, 3)), max_pixels=37 * 70 - 1)
 
 
 # The policy
