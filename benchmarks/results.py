@@ -9,7 +9,16 @@ from typing import Any
 FOLDER = Path(__file__).parent / "results"
 
 # Words in the names of what we did not write, or wrote only to compare with.
-_OTHERS = ("torchvision", "garden", "pillow", "pycocotools", "tensorflow_operator", "loop_of_resizes", "class_offset")
+_OTHERS = (
+    "torchvision",
+    "nncf",
+    "garden",
+    "pillow",
+    "pycocotools",
+    "tensorflow_operator",
+    "loop_of_resizes",
+    "class_offset",
+)
 _PRODUCT = "product"
 
 
