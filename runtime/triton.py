@@ -7,6 +7,7 @@ values of arrays of NumPy 2 without an error.
 
 import ctypes
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ RECORD = "artifact.json"  # beside `model.py`: that digest, the network file's d
 NETWORK_FILE = "model.onnx"
 
 
-class _PythonModel:
+class _PythonModel(ABC):
     """What both models share: the check of digests and of tensors at the start, and errors as Triton expects them."""
 
     _suffix = ""
@@ -59,8 +60,9 @@ class _PythonModel:
             return triton.InferenceResponse([], problem)
         return triton.InferenceResponse([to_tensor(triton, name, array) for name, array in answer.items()])
 
+    @abstractmethod
     def _answer(self, request: Any) -> dict[str, npt.NDArray[Any]]:
-        raise NotImplementedError
+        """Return the outputs for a request, by name."""
 
     def _get(self, request: Any, name: str) -> npt.NDArray[Any]:
         """Return an input tensor; it shares Triton's memory, which is gone after the request."""

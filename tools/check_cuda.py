@@ -6,15 +6,13 @@ this needs Linux on x86-64 and a C compiler; without them it says so and ends. A
 Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped.
 """
 
-import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tools.check_lowest import counts
+from tools.check_lowest import run_all
 from tools.environments import ROOT, export_demo, new_environment, run
 from tools.installed import requirements
 
@@ -37,18 +35,7 @@ def main() -> int:
             artifacts / "demo-fp16.onnx", *_TARGET, "--precision", "fp16", "--calibrate", str(shapes / "images")
         )
         python = new_environment(folder / "environment", "--group", "cuda-tests", *requirements("predict"))
-        report = folder / "report.xml"
-        command = [str(python), "-m", "pytest", "tests/cuda", "-m", "cuda_standin", f"--junitxml={report}"]
-        command += [f"--basetemp={folder / 'tests'}"]
-        environment = os.environ | {"MASKRCNN_CUDA_ARTIFACTS": str(artifacts)}
-        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
-        if code:
-            return code
-        ran, skipped = counts(report)
-    if not ran or skipped:
-        sys.stderr.write(f"error: {ran} tests of tests/cuda ran, and {skipped.total()} were skipped: expected all\n")
-        return 1
-    return 0
+        return run_all(python, "tests/cuda", folder, {"MASKRCNN_CUDA_ARTIFACTS": str(artifacts)}, "-m", "cuda_standin")
 
 
 if __name__ == "__main__":

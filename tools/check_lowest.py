@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
@@ -56,6 +57,31 @@ def lowest_versions() -> list[str]:
     """Return each requirement of an installation with `[onnx]`, pinned to the lowest version it allows."""
     wanted = [Requirement(text) for text in requirements("onnx")]
     return [f"{requirement.name}=={floor(requirement)}" for requirement in wanted]
+
+
+def run_all(python: Path | str, tests: str, folder: Path, variables: Mapping[str, str], *options: str) -> int:
+    """Run a folder of tests, of which none may be skipped.
+
+    Args:
+        python: Interpreter with pytest.
+        tests: The folder, relative to the root of the project.
+        folder: For the report and temporary files.
+        variables: Added to the environment.
+        options: Further options of pytest.
+
+    Returns:
+        0, pytest's own exit code if a test fails, or 1 if one was skipped or none ran.
+    """
+    report = folder / "report.xml"
+    command = [str(python), "-m", "pytest", tests, *options, f"--junitxml={report}", f"--basetemp={folder / 'tests'}"]
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | dict(variables), check=False).returncode  # noqa: S603
+    if code:
+        return code
+    ran, skipped = counts(report)
+    if not ran or skipped:
+        sys.stderr.write(f"error: {ran} tests of {tests} ran, and {skipped.total()} were skipped: expected all\n")
+        return 1
+    return 0
 
 
 def counts(report: Path) -> tuple[int, Counter[str]]:

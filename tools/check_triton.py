@@ -8,14 +8,12 @@ same checks. This needs Linux on x86-64, elsewhere it says so and ends, and the 
 Exit codes: 0 all tests pass; pytest's own if one fails; 1 if one was skipped, or the wheel cannot be had.
 """
 
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tools.check_lowest import counts
+from tools.check_lowest import run_all
 from tools.environments import ROOT, new_environment, run
 from tools.installed import requirements
 
@@ -40,18 +38,7 @@ def main() -> int:
                 "connect this machine to a package index, or set PIP_FIND_LINKS to a folder with its wheels\n"
             )
             return 1
-        report = folder / "report.xml"
-        command = [sys.executable, "-m", "pytest", "tests/triton", f"--junitxml={report}"]
-        command += [f"--basetemp={folder / 'tests'}"]
-        environment = os.environ | {"MASKRCNN_TRITON": str(python.parents[1])}
-        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
-        if code:
-            return code
-        ran, skipped = counts(report)
-    if not ran or skipped:
-        sys.stderr.write(f"error: {ran} tests of tests/triton ran, and {skipped.total()} were skipped: expected all\n")
-        return 1
-    return 0
+        return run_all(sys.executable, "tests/triton", folder, {"MASKRCNN_TRITON": str(python.parents[1])})
 
 
 if __name__ == "__main__":
