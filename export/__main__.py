@@ -1,28 +1,19 @@
-"""Entry point of `maskrcnn-export`: names a missing extra or starts the command line."""
+"""Entry point of `maskrcnn-export`."""
 
-import sys
+from typing import Any
 
 from maskrcnn.commands.program import run
 
 
 def main() -> None:
     """Run the command line."""
-    run(_start)
+    run("maskrcnn-export", _command_line)
 
 
-def _start() -> None:
-    try:
-        from export.cli import app  # noqa: PLC0415  (typer is part of an extra)
-    except ModuleNotFoundError as error:
-        from maskrcnn.distribution import missing_package  # noqa: PLC0415
+def _command_line() -> Any:
+    from export.cli import app  # noqa: PLC0415  (typer is part of an extra)
 
-        lean = "".join(sys.argv[1:2]) in ("inspect", "edit", "benchmark", "doctor")
-        missing = missing_package(error, "predict" if lean else "export", "maskrcnn-export")
-        if missing is None:
-            raise
-        sys.stderr.write(f"error: {missing}\n")
-        sys.exit(3)
-    app(prog_name="maskrcnn-export")
+    return app
 
 
 if __name__ == "__main__":

@@ -55,12 +55,9 @@ def split_paths(paths: list[Path]) -> tuple[list[Path], Path | None]:
 
 
 @contextmanager
-def errors(extra: str = "export") -> Iterator[None]:
-    """Turn an expected error into a line on stderr and an exit code. A failed parity check prints its verdict.
-
-    `extra` is the smallest one that brings what the command needs.
-    """
-    with failures(extra, "maskrcnn-export", _exit_code):
+def errors(command: str, extra: str | None = None) -> Iterator[None]:
+    """Do what `failures` does, with the errors of exports. A failed parity check prints its verdict."""
+    with failures(command, extra=extra, code_of=_exit_code):
         try:
             yield
         except ParityError as error:

@@ -7,6 +7,7 @@ be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
 from maskrcnn.commands.console import progress, show, written
+from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import (
     ClassNames,
     Device,
@@ -33,8 +35,6 @@ from maskrcnn.commands.shared import (
 )
 from runtime.artifact import Precision, Target as Engine, Thresholds
 from runtime.engines.options import BF16
-
-app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
 _all_engines = partial(Option, rich_help_panel="All engines")
@@ -68,12 +68,6 @@ MaxBatch = Annotated[
 ]
 
 
-@app.callback()
-def main(version: Version = False) -> None:
-    """Export a Mask R-CNN to ONNX or SavedModel, proven to give the same detections."""
-
-
-@app.command()
 def onnx(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
     *,
@@ -131,7 +125,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         goal = Target(engine, batch, opset, thresholds)
     except ConversionError as error:
         raise BadParameter(str(error)) from None
-    with errors():
+    with errors("export onnx"):
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
 
@@ -147,7 +141,6 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         written(output)
 
 
-@app.command()
 def savedmodel(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
     *,
@@ -163,7 +156,7 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
     verify_images: VerifyImages = None,
 ) -> None:
     """Export a checkpoint to a SavedModel folder, and verify that it gives the same detections."""
-    with errors():
+    with errors("export savedmodel"):
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
@@ -174,7 +167,6 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
         written(output)
 
 
-@app.command()
 def verify(  # noqa: PLR0913  (one argument per option)
     artifact: Artifact,
     *,
@@ -230,7 +222,7 @@ def verify(  # noqa: PLR0913  (one argument per option)
         raise BadParameter("--truth, --truth-images and --max-drop need --precision bf16")
     if against is None:
         raise BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
-    with errors():
+    with errors("verify"):
         model, origin = load(against, choose(config, family, classes, settings), False)
         from export import verify_artifact  # noqa: PLC0415
 
@@ -255,7 +247,7 @@ def _judge(
     force: bool,
 ) -> None:
     """Run `verify --precision`."""
-    with errors("train"):
+    with errors("verify", extra="train"):
         from export import verify_precision  # noqa: PLC0415
         from runtime.artifact_files.read import judgement_path, read_metadata  # noqa: PLC0415
 
@@ -266,7 +258,6 @@ def _judge(
         written(judgement_path(artifact, precision))
 
 
-@app.command()
 def edit(
     artifact: Artifact,
     rename: Annotated[
@@ -284,7 +275,7 @@ def edit(
     pairs = [pair.partition("=") for pair in rename or ()]
     if not all(old and new for old, _, new in pairs):
         raise BadParameter("expected OLD=NEW, such as square=box", param_hint="--rename")
-    with errors("predict"):
+    with errors("edit"):
         from export.edit import edit_artifact  # noqa: PLC0415
 
         names = {old: new for old, _, new in pairs}
@@ -293,10 +284,9 @@ def edit(
         written(output or artifact)
 
 
-@app.command()
-def inspect(artifact: Artifact) -> None:
+def show_artifact(artifact: Artifact) -> None:
     """Show the metadata of an artifact: classes, inputs, outputs, origin and verdict."""
-    with errors("predict"):
+    with errors("show"):
         from runtime.artifact_files.read import (  # noqa: PLC0415
             graph_digest,
             judgement_flaw,
@@ -312,7 +302,6 @@ def inspect(artifact: Artifact) -> None:
             show([f"  {BF16:<12}{f'not accepted: {flaw}' if flaw else f'accepted: see {beside.name}'}"])
 
 
-@app.command()
 def benchmark(  # noqa: PLR0913  (one argument per option)
     paths: Annotated[
         list[Path],
@@ -382,7 +371,7 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
         raise BadParameter("several artifacts, --truth, --truth-images, --max-drop and --limit need --all")
     if chart is not None and chart.suffix not in (".png", ".svg"):
         raise BadParameter(f"{chart.name} ends in neither .png nor .svg", param_hint="--chart")
-    with errors("predict"):
+    with errors("benchmark"):
         from export.benchmark.artifact import benchmark as measure  # noqa: PLC0415
         from maskrcnn.demo import demo_picture  # noqa: PLC0415
         from runtime.atomic import atomic_write, check_output  # noqa: PLC0415
@@ -417,7 +406,7 @@ def _compare(
     **numbers: Any,
 ) -> None:
     """Run `benchmark --all`; a number that is None has its default."""
-    with errors("train"):
+    with errors("benchmark", extra="train"):
         from export.benchmark.comparison import compare, timed_pictures  # noqa: PLC0415
         from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
 
@@ -434,7 +423,6 @@ def _compare(
                 written(path)
 
 
-@app.command()
 def triton(
     artifact: Annotated[Path, Argument(metavar="ARTIFACT|demo", help="An .onnx file.")],
     *,
@@ -455,7 +443,7 @@ def triton(
     force: Force = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton: the network, and an ensemble from encoded image to JSON."""
-    with errors():
+    with errors("export triton"):
         from export.serving.triton import TritonOptions, write_triton_repository  # noqa: PLC0415
 
         options = TritonOptions(name, max_batch, thresholds, processor, threads)
@@ -465,7 +453,6 @@ def triton(
         written(output)
 
 
-@app.command()
 def tfserving(
     artifact: Annotated[Path, Argument(metavar="ARTIFACT", help="A SavedModel folder.")],
     *,
@@ -476,7 +463,7 @@ def tfserving(
     force: Force = False,
 ) -> None:
     """Write a model's folder for TensorFlow Serving: the SavedModel, batching, and warm-up."""
-    with errors():
+    with errors("export tfserving"):
         from export.serving.tfserving import write_tfserving_model  # noqa: PLC0415
 
         options: dict[str, Any] = {"max_batch": max_batch, "overwrite": force, "progress": progress}
@@ -484,7 +471,6 @@ def tfserving(
             written(path)
 
 
-@app.command()
 def doctor(
     artifacts: Annotated[
         list[Path] | None,
@@ -492,22 +478,52 @@ def doctor(
     ] = None,
 ) -> None:
     """Show which engines and devices work here, why others do not, and how to fix them."""
-    with errors("predict"):
+    with errors("doctor"):
         from export.doctor.examine import examine  # noqa: PLC0415
 
         code = console.findings(examine(artifacts or (), progress))
     raise Exit(code)
 
 
-@app.command()
 def demo(
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder for artifacts and images.")] = Path(
         "demo-output"
     ),
 ) -> None:
     """Export the demo model to both formats, predict an image with both, and draw the detections."""
-    with errors():
+    with errors("demo"):
         from export.demo import run_demo  # noqa: PLC0415
 
         for path in run_demo(output, progress, console.verdict_table):
             written(path)
+
+
+# By what they work on; `maskrcnn` has these commands, too.
+FORMATS: dict[str, Callable[..., None]] = {
+    "onnx": onnx,
+    "savedmodel": savedmodel,
+    "triton": triton,
+    "tfserving": tfserving,
+}
+TOOLS: dict[str, Callable[..., None]] = {
+    "verify": verify,
+    "show": show_artifact,
+    "edit": edit,
+    "benchmark": benchmark,
+}
+ENVIRONMENT: dict[str, Callable[..., None]] = {"doctor": doctor, "demo": demo}
+
+app = Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def main(version: Version = False) -> None:
+    """Export a Mask R-CNN to ONNX or SavedModel, proven to give the same detections.
+
+    `maskrcnn` has the same commands, and those that train and predict.
+    """
+
+
+for _name, _command in (FORMATS | TOOLS | ENVIRONMENT).items():
+    app.command(_name)(_command)
+app.command("inspect", hidden=True)(show_artifact)  # what `show` was called

@@ -1,32 +1,48 @@
 """`maskrcnn`: parses arguments, calls one function, prints the result. Imports no engine before it is needed.
 
-Exit codes: 0 done; 1 a dataset has errors, the loss is not finite, or a batch lacks or doubles rows; 2 wrong usage;
-3 a package, device or cluster is missing; 4 a configuration, dataset, checkpoint, artifact or run cannot be used; 5 an
-image cannot be used; 6 the output cannot be written; 7 another machine of a training run is gone; 130 and 143 the run
-was interrupted by Ctrl-C or SIGTERM, and can be resumed.
+Exit codes: 0 done; 1 a parity check failed, lower precision costs too much, a dataset has errors, the loss is not
+finite, or a batch lacks or doubles rows; 2 wrong usage; 3 a package, device or cluster is missing, or the doctor found
+a problem; 4 a configuration, dataset, checkpoint, artifact or run cannot be used; 5 an image cannot be used; 6 the
+output cannot be written; 7 another machine of a training run is gone; 130 and 143 the run was interrupted by Ctrl-C or
+SIGTERM, and can be resumed.
 """
+
+from collections.abc import Callable, Mapping
 
 from typer import Typer
 
+from export.cli import ENVIRONMENT, FORMATS, TOOLS
 from maskrcnn.commands import config, data, weights
 from maskrcnn.commands.evaluate import evaluate
 from maskrcnn.commands.inspect import inspect
+from maskrcnn.commands.names import Commands
 from maskrcnn.commands.predict import predict
 from maskrcnn.commands.results import results
 from maskrcnn.commands.serve import serve
 from maskrcnn.commands.shared import Version
 from maskrcnn.commands.train import train
 
-app = Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, add_completion=False)
+app = Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Train, evaluate, run, serve and inspect a Mask R-CNN."""
+    """Train, evaluate, run, serve, inspect and export a Mask R-CNN."""
 
 
-for _command in (train, evaluate, predict, results, serve, inspect):
-    app.command()(_command)
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
-app.add_typer(weights.app, name="weights")
+_formats = Typer(cls=Commands, help="Export a checkpoint, or write an artifact for a server.", no_args_is_help=True)
+for _name, _function in FORMATS.items():
+    _formats.command(_name)(_function)
+_PANELS: dict[str, Mapping[str, Callable[..., None] | Typer]] = {
+    "Train and measure": {"data": data.app, "train": train, "evaluate": evaluate, "inspect": inspect},
+    "Use": {"predict": predict, "results": results, "serve": serve},
+    "Export": {"export": _formats, **TOOLS},
+    "Weights and configurations": {"weights": weights.app, "config": config.app},
+    "Environment": ENVIRONMENT,
+}
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_command)

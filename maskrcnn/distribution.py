@@ -1,5 +1,6 @@
 """The distribution that the three packages come in: its version, and the extras that bring optional packages."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from runtime.errors import MissingPackageError
@@ -37,6 +38,39 @@ EXTRAS = {
     "uvicorn": _SERVER,
     "yaml": _TENSORFLOW,
 }
+# Every command of `maskrcnn`, with the extra that brings what it needs. `maskrcnn-export` leaves out the word `export`.
+COMMANDS = {
+    "data check": "train",
+    "data shapes": "train",
+    "train": "train",
+    "evaluate": "train",
+    "inspect": "inspect",
+    "predict": "predict",
+    "results": "batch",
+    "serve": "serve",
+    "export onnx": "export",
+    "export savedmodel": "export",
+    "export triton": "export",
+    "export tfserving": "export",
+    "verify": "export",
+    "show": "predict",
+    "edit": "predict",
+    "benchmark": "predict",
+    "weights convert": "train",
+    "config from": "train",
+    "doctor": "predict",
+    "demo": "export",
+}
+
+
+def command_extra(program: str, words: Sequence[str]) -> str:
+    """Return the extra of the command that the arguments of a program begin with; if they name none, the usual one."""
+    words, usual = ["".join(words[:1]), " ".join(words[:2])], "train"
+    if program == NAME:
+        words, usual = [words[0].replace("inspect", "show"), f"export {words[0]}"], "export"
+    groups = {command.partition(" ")[0]: extra for command, extra in COMMANDS.items()}
+    known = groups | COMMANDS
+    return next((known[word] for word in words if word in known), usual)
 
 
 def own_version() -> str:

@@ -7,9 +7,10 @@ from typer import Argument, Option, Typer, echo
 
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
+from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
 
-app = Typer(help="Make a configuration for a checkpoint.", no_args_is_help=True)
+app = Typer(cls=Commands, help="Make a configuration for a checkpoint.", no_args_is_help=True)
 
 
 @app.callback()
@@ -30,7 +31,7 @@ def from_(
     settings: shared.Settings = None,
 ) -> None:
     """Read backbone, classes and layer sizes from a checkpoint, and write a configuration to complete."""
-    with failures("train", "maskrcnn config"):
+    with failures("config from"):
         from maskrcnn.checkpoints.open_weights import config_to_print  # noqa: PLC0415
         from runtime.atomic import atomic_write  # noqa: PLC0415
 

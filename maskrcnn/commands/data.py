@@ -7,6 +7,7 @@ from typer import Argument, Exit, Option, Typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.failures import failures
+from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import (
     BoxesAsMasks,
     ByName,
@@ -20,7 +21,7 @@ from maskrcnn.commands.shared import (
 )
 from maskrcnn.data.readers.options import ReadOptions
 
-app = Typer(help="Check a dataset, or make a synthetic one.", no_args_is_help=True)
+app = Typer(cls=Commands, help="Check a dataset, or make a synthetic one.", no_args_is_help=True)
 
 
 @app.command()
@@ -37,7 +38,7 @@ def check(  # noqa: PLR0913  (one argument per option)
     encoding: Encoding = None,
 ) -> None:
     """Find the errors of a dataset before training."""
-    with failures("train", "maskrcnn data check"):
+    with failures("data check"):
         from maskrcnn.data.readers.check import check_dataset  # noqa: PLC0415
 
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
@@ -54,7 +55,7 @@ def shapes(
     force: Force = False,
 ) -> None:
     """Write a synthetic dataset of squares, circles and triangles as COCO JSON."""
-    with failures("train", "maskrcnn data shapes"):
+    with failures("data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
         console.written(write_shapes(folder, count, seed, overwrite=force))

@@ -36,7 +36,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     encoding: shared.Encoding = None,
 ) -> None:
     """Measure a model on a dataset: COCO average precision, speed, and a sheet of the worst images."""
-    with failures("train", "maskrcnn evaluate"):
+    with failures("evaluate"):
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.data.records import require_objects  # noqa: PLC0415

@@ -6,17 +6,19 @@ from contextlib import contextmanager
 import typer
 
 from maskrcnn.commands.exit_codes import exit_code
-from maskrcnn.distribution import missing_package
+from maskrcnn.distribution import COMMANDS, missing_package
 from runtime.one_line import one_line
 
 
 @contextmanager
-def failures(extra: str, program: str, code_of: Callable[[Exception], int | None] = exit_code) -> Iterator[None]:
+def failures(
+    command: str, *, extra: str | None = None, code_of: Callable[[Exception], int | None] = exit_code
+) -> Iterator[None]:
     """Turn an expected error into a line and an exit code; an unexpected one keeps its traceback.
 
     Args:
-        extra: Extra that brings the optional packages of the command.
-        program: Name of the program and command, for the message about a missing package.
+        command: Words of the command, for the message about a missing package.
+        extra: Extra that brings what the command needs with the options given; that of the command if None.
         code_of: Returns the exit code of an error, None if it is unexpected.
 
     Raises:
@@ -25,7 +27,7 @@ def failures(extra: str, program: str, code_of: Callable[[Exception], int | None
     try:
         yield
     except Exception as error:
-        known = missing_package(error, extra, program) or error
+        known = missing_package(error, extra or COMMANDS[command], f"maskrcnn {command}") or error
         code = code_of(known)
         if code is None:
             raise

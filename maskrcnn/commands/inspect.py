@@ -50,7 +50,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     encoding: shared.Encoding = None,
 ) -> None:
     """Write one HTML page that shows every step of detection, the weights and the data."""
-    with failures("inspect", "maskrcnn inspect"):
+    with failures("inspect"):
         choices = shared.choose(config, family, class_names, settings)
         shared.check_model(model, choices)
         import_tensorflow()

@@ -93,7 +93,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
     To resume an interrupted run, repeat the command.
     """
     channels = shared.band_numbers(bands)
-    with failures("predict", "maskrcnn predict"):
+    with failures("predict"):
         chosen, choices = shared.find_artifact(model), shared.choose(config, family, class_names, settings)
         shared.check_choices(chosen, choices)
         if ray is not None:

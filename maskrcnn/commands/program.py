@@ -1,4 +1,4 @@
-"""How both programs run: with streams that are closed or full, and Ctrl-C at any time.
+"""How both programs run: a missing extra is named, streams may be closed or full, and Ctrl-C may come at any time.
 
 Imports little, so that Ctrl-C is in hand before anything slow is imported.
 """
@@ -45,21 +45,22 @@ class _Progress(io.FileIO):
         return memoryview(content).nbytes if written is None else written
 
 
-def run(start: Callable[[], None]) -> None:
+def run(program: str, load: Callable[[], Callable[..., object]]) -> None:
     """Run a program to its end, which is a `SystemExit`.
 
     A closed stream takes everything and gives nothing, as /dev/null does. Characters that a stream's encoding lacks are
     escaped.
 
     Args:
-        start: Imports the command line and runs it.
+        program: Its name.
+        load: Imports the command line and returns its `Typer`.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as for jobs of scripts
         signal.signal(signal.SIGINT, _interrupt)
     _open_streams()
     try:
         try:
-            start()
+            _load(program, load)(prog_name=program)
         finally:
             sys.stdout.flush()
     except _InterruptedExit:
@@ -70,6 +71,20 @@ def run(start: Callable[[], None]) -> None:
 
         sys.stderr.write(f"error: {one_line(error)}\n")
         raise SystemExit(exit_code(error)) from None
+
+
+def _load(program: str, load: Callable[[], Callable[..., object]]) -> Callable[..., object]:
+    """Import a command line, whose packages are part of an extra."""
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        from maskrcnn.distribution import command_extra, missing_package  # noqa: PLC0415
+
+        missing = missing_package(error, command_extra(program, sys.argv[1:]), program)
+        if missing is None:
+            raise
+        sys.stderr.write(f"error: {missing}\n")
+        raise SystemExit(3) from None
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ def results(
     force: shared.Force = False,
 ) -> None:
     """Write the rows of a prediction run as COCO JSON or CSV, sorted by path."""
-    with failures("batch", "maskrcnn results"):
+    with failures("results"):
         from maskrcnn.batch.results import write_row_results  # noqa: PLC0415
 
         totals = write_row_results(folder, output, overwrite=force)

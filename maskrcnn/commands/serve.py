@@ -62,7 +62,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
     ] = 30.0,
 ) -> None:
     """Serve an artifact over HTTP: the Open Inference Protocol V2, and POST /predict for curl."""
-    with failures("serve", "maskrcnn serve"), console.plain_warnings():
+    with failures("serve"), console.plain_warnings():
         from maskrcnn.serving import server  # noqa: PLC0415
         from maskrcnn.serving.app import ServeOptions, build_app  # noqa: PLC0415
 

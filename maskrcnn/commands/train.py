@@ -125,7 +125,7 @@ def train(  # noqa: PLR0913  (one argument per option)
     pixel_settings = [
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
-    with failures("train", "maskrcnn train"):
+    with failures("train"):
         job = TrainJob(
             datasets=tuple(datasets),
             output=output,

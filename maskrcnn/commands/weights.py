@@ -8,9 +8,10 @@ from typer import Argument, Option, Typer
 
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
+from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
 
-app = Typer(help="Convert checkpoints.", no_args_is_help=True)
+app = Typer(cls=Commands, help="Convert checkpoints.", no_args_is_help=True)
 
 
 class Goal(StrEnum):
@@ -40,7 +41,7 @@ def convert(
     force: Force = False,
 ) -> None:
     """Write a checkpoint in our own format, or as a state dict that torchvision loads."""
-    with failures("train", "maskrcnn weights"):
+    with failures("weights convert"):
         from runtime.atomic import check_output  # noqa: PLC0415
 
         check_output(output, overwrite=force)

@@ -65,6 +65,51 @@ def test_what_is_required_comes_first(app, path, command, monkeypatch):
         assert rare not in texts["Options"]
 
 
+def test_both_programs_have_the_same_commands():
+    """The very same functions; `maskrcnn-export` has those that write a format without the word `export`."""
+    whole, part = (dict(commands(typer.main.get_command(app))) for app in (maskrcnn_app, export_app))
+    functions = {path: command.callback for path, command in whole.items()}
+    for path, command in part.items():
+        if path and path != ("inspect",):
+            assert command.callback.__wrapped__ is functions.get(path, functions.get(("export", *path))).__wrapped__
+    assert part["inspect",].hidden
+    assert part["inspect",].callback.__wrapped__ is part["show",].callback.__wrapped__
+    assert not [path for path, command in whole.items() if command.hidden]
+
+
+def test_the_commands_are_in_groups(monkeypatch):
+    panels = re.findall(r"^╭─ ([A-Z][\w ]*\w) ─", help_of(maskrcnn_app, [], monkeypatch, 80), flags=re.MULTILINE)
+    assert panels == ["Options", "Train and measure", "Use", "Export", "Weights and configurations", "Environment"]
+
+
+MEANT = [
+    ("maskrcnn", "onnx x", "'maskrcnn export onnx'"),
+    ("maskrcnn", "tfserving x", "'maskrcnn export tfserving'"),
+    ("maskrcnn", "convert x", "'maskrcnn weights convert'"),
+    ("maskrcnn", "evalute x", "'evaluate'"),
+    ("maskrcnn", "onx x", "'maskrcnn export onnx'"),
+    ("maskrcnn", "export verify x", "'maskrcnn verify'"),
+    ("maskrcnn", "export savdmodel x", "'savedmodel'"),
+    ("maskrcnn", "data shape x", "'shapes'"),
+    ("maskrcnn", "config predict x", "'maskrcnn predict'"),
+    ("maskrcnn", "xyzzy", None),
+    ("maskrcnn-export", "predict x", "'maskrcnn predict'"),
+    ("maskrcnn-export", "export onnx x", "'maskrcnn export'"),
+    ("maskrcnn-export", "weights list", "'maskrcnn weights'"),
+    ("maskrcnn-export", "trian x", "'maskrcnn train'"),
+    ("maskrcnn-export", "onxn x", "'onnx'"),
+    ("maskrcnn-export", "sho x", "'show'"),
+]
+
+
+@pytest.mark.parametrize(("program", "line", "meant"), MEANT, ids=[" ".join(case[:2]) for case in MEANT])
+def test_a_command_that_does_not_exist_names_the_one_that_is_meant(program, line, meant):
+    result = CliRunner().invoke(APPS[program], line.split(), env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    said = re.search(r"No such command .*?\.(?: Did you mean (.*)\?)?", result.stderr)
+    assert (said[1].split(", ")[0] if said[1] else None) == meant
+
+
 RUN_ALL = """
 import json, sys
 from typer.testing import CliRunner

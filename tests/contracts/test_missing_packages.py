@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from export.cli import app as export_app
 from maskrcnn.cli import app as maskrcnn_app
 from maskrcnn.commands.failures import failures
-from maskrcnn.distribution import EXTRAS
+from maskrcnn.distribution import COMMANDS, EXTRAS, command_extra
 from runtime.errors import MissingPackageError
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_the_table_is_that_of_the_distribution():
 
 def end(extra, name, capsys):
     """Return what a command prints if a module cannot be imported."""
-    with pytest.raises(typer.Exit) as ended, failures(extra, "maskrcnn this"):
+    with pytest.raises(typer.Exit) as ended, failures("this", extra=extra):
         import_module(name)
     assert ended.value.exit_code == MISSING
     return capsys.readouterr().err
@@ -83,7 +83,7 @@ def test_a_package_of_an_extra(extra, package, named, monkeypatch, capsys):
 
 
 def test_an_error_that_names_an_extra_itself(capsys):
-    with pytest.raises(typer.Exit), failures("train", "maskrcnn this"):
+    with pytest.raises(typer.Exit), failures("this", extra="train"):
         raise MissingPackageError("av", "video", "reading videos")
     assert "reading videos needs the package 'av'" in capsys.readouterr().err
 
@@ -95,13 +95,13 @@ def test_an_error_that_names_an_extra_itself(capsys):
 )
 def test_a_module_that_no_extra_brings(name, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=re.escape(name)), failures("train", "maskrcnn this"):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(name)), failures("this", extra="train"):
         import_module(name)
     assert capsys.readouterr().err == ""
 
 
 def test_an_error_without_a_name():
-    with pytest.raises(ModuleNotFoundError, match="see the manual"), failures("train", "maskrcnn this"):
+    with pytest.raises(ModuleNotFoundError, match="see the manual"), failures("this", extra="train"):
         raise ModuleNotFoundError("see the manual")
 
 
@@ -112,7 +112,7 @@ def test_an_error_without_a_name():
         (maskrcnn_app, "data shapes out", "fcntl"),
         (maskrcnn_app, "evaluate demo data.json -o out", "maskrcnn.data.readers.open"),
         (export_app, "doctor", "export.doctor.cuda"),
-        (export_app, "inspect missing.onnx", "msvcrt"),
+        (export_app, "show missing.onnx", "msvcrt"),
     ],
 )
 def test_a_broken_import_keeps_its_traceback(app, line, module, tmp_path, monkeypatch):
@@ -151,6 +151,9 @@ def start(package, blocked, *arguments):
         ("maskrcnn", ["evaluate"], "train"),
         ("export", ["benchmark", "demo.onnx"], "predict"),
         ("export", ["inspect", "demo.onnx"], "predict"),
+        ("export", ["show", "demo.onnx"], "predict"),
+        ("maskrcnn", ["show", "demo.onnx"], "predict"),
+        ("maskrcnn", ["export", "onnx"], "export"),
     ],
 )
 def test_the_command_line_without_its_package(package, arguments, extra):
@@ -159,6 +162,60 @@ def test_the_command_line_without_its_package(package, arguments, extra):
     program = "maskrcnn-export" if package == "export" else "maskrcnn"
     expected = f"{program} needs the package 'typer', which is not installed"
     assert done.stderr == f"error: {expected}: pip install 'maskrcnn-export[{extra}]'\n"
+
+
+def words_of(command, *path):
+    """Yield the words of every command of a program that is not hidden."""
+    if not hasattr(command, "commands"):
+        yield " ".join(path)
+    for name, each in getattr(command, "commands", {}).items():
+        if not each.hidden:
+            yield from words_of(each, *path, name)
+
+
+def test_every_command_is_in_the_table():
+    """In the order of the help; `maskrcnn-export` has some of them, without the word `export`."""
+    assert set(words_of(typer.main.get_command(maskrcnn_app))) == set(COMMANDS)
+    exports = set(words_of(typer.main.get_command(export_app)))
+    assert exports <= {command.removeprefix("export ") for command in COMMANDS}
+    assert {command.removeprefix("export ") for command, extra in COMMANDS.items() if extra == "export"} <= exports
+    assert set(COMMANDS.values()) <= set(DECLARED)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_extra_of_a_command_line(command):
+    assert command_extra("maskrcnn", [*command.split(), "demo", "-o", "out"]) == COMMANDS[command]
+
+
+@pytest.mark.parametrize("command", list(words_of(typer.main.get_command(export_app))))
+def test_the_extra_of_a_command_line_of_exports(command):
+    assert command_extra("maskrcnn-export", [command, "demo"]) in (
+        COMMANDS.get(command),
+        COMMANDS.get(f"export {command}"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "extra"),
+    [
+        ("maskrcnn", "", "train"),
+        ("maskrcnn", "--version", "train"),
+        ("maskrcnn", "export", "export"),
+        ("maskrcnn", "data", "train"),
+        ("maskrcnn-export", "", "export"),
+        ("maskrcnn-export", "fly", "export"),
+        ("maskrcnn-export", "inspect", "predict"),
+    ],
+)
+def test_the_extra_of_a_line_that_names_no_command(program, line, extra):
+    assert command_extra(program, line.split()) == extra
+
+
+def test_a_command_ends_with_its_own_extra():
+    """Each command calls `failures` with its own words."""
+    files = [*(ROOT / "maskrcnn" / "commands").glob("*.py"), ROOT / "export" / "cli.py"]
+    calls = re.findall(r'with (?:failures|errors)\("([a-z0-9 ]+)"', "".join(path.read_text() for path in files))
+    assert set(calls) == set(COMMANDS)
 
 
 TRAINING = ("tensorflow", "keras", "h5py", "onnx", "tf2onnx", "pycocotools", "matplotlib", "jinja2", "tensorboard")
@@ -197,7 +254,7 @@ def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
     assert json.loads((tmp_path / "times.json").read_text())["timings"][0]["milliseconds"]["total"]["p50"] > 0
     done = lean("export", "edit", demo, "--rename", "square=box", "-o", "edited.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = lean("export", "inspect", "edited.onnx", cwd=tmp_path)
+    done = lean("maskrcnn", "show", "edited.onnx", cwd=tmp_path)
     assert "box, circle, triangle" in done.stdout
     assert "proven      yes" in done.stdout
 
@@ -212,6 +269,7 @@ def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
         ("export", ["verify", "D.onnx", "--against", "demo"], None, "export"),
         ("export", ["onnx", "demo", "-o", "m.onnx"], None, "export"),
         ("export", ["demo"], None, "export"),
+        ("maskrcnn", ["export", "onnx", "demo", "-o", "m.onnx"], None, "export"),
         ("maskrcnn", ["evaluate", "demo", "data.json", "-o", "out"], None, "train"),
         ("maskrcnn", ["train", "data.json", "-o", "out"], None, "train"),
         ("maskrcnn", ["inspect", "demo", "-o", "out"], None, "inspect"),
@@ -244,7 +302,7 @@ def test_every_command_names_its_own_extra_on_a_lean_install(package, arguments,
     ],
 )
 def test_an_error_from_within_names_the_extra_of_the_command(own, package, said, named, capsys):
-    with pytest.raises(typer.Exit), failures(own, "maskrcnn this"):
+    with pytest.raises(typer.Exit), failures("this", extra=own):
         raise MissingPackageError(package, said, "doing that")
     expected = f"doing that needs the package {package!r}, which is not installed"
     assert capsys.readouterr().err == f"error: {expected}: pip install 'maskrcnn-export[{named}]'\n"
