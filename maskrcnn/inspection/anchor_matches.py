@@ -14,7 +14,7 @@ from maskrcnn.intermediates.stage_run import StageRun, shown
 from maskrcnn.rpn_targets import anchor_grids, rpn_targets
 from runtime.output.draw import Color
 
-_SHOWN = 60
+SHOWN = 60  # boxes that a scene of many shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,13 @@ class AnchorMatches:
         match: int32 [A], before sampling: 1 positive, 0 neutral, -1 negative.
         used: int32 [A], after sampling: 1 and -1 take part in the loss.
         moved: float64 [P, 4], where the target moves each positive anchor; x1, y1, x2, y2 in input pixels.
+        deltas: float64 [P, 4], the targets (dy, dx, dh, dw) of the positive anchors in units of `model.rpn_box_std`.
     """
 
     match: npt.NDArray[np.int32]
     used: npt.NDArray[np.int32]
     moved: npt.NDArray[np.float64]
+    deltas: npt.NDArray[np.float64]
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -67,11 +69,12 @@ def match_anchors(run: StageRun, sample: Sample, seed: int = 0) -> AnchorMatches
         )
     everything, used = found
     positive = np.flatnonzero(everything.match == 1)
-    deltas = everything.deltas[: len(positive)] * np.array(config.model.rpn_box_std)
+    deltas = everything.deltas[: len(positive)]
+    moves = deltas * np.array(config.model.rpn_box_std)
     # Targets are deltas of pixel boxes, so they are decoded as pixel boxes.
     pixels = run.to_input(run.anchors[positive])[:, [1, 0, 3, 2]]
-    moved = np.asarray(box_ops.decode(tf.constant(pixels, tf.float64), tf.constant(deltas, tf.float64)))
-    return AnchorMatches(everything.match, used.match, moved[:, [1, 0, 3, 2]])
+    moved = np.asarray(box_ops.decode(tf.constant(pixels, tf.float64), tf.constant(moves, tf.float64)))
+    return AnchorMatches(everything.match, used.match, moved[:, [1, 0, 3, 2]], deltas)
 
 
 def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: int = 0) -> list[Scene]:
@@ -79,7 +82,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
     objects = [Shape(box_of(b), TRUTH, facts={"object": "annotated"}) for b in sample.boxes[:, [1, 0, 3, 2]]]
     counts = matches.numbers
     positive = np.flatnonzero(matches.match == 1)
-    rows = _some(len(positive), _SHOWN, seed)
+    rows = some(len(positive), SHOWN, seed)
     anchors = run.to_input(run.anchors[positive[rows]])
     shapes = [
         Shape(box_of(anchor), POSITIVE, True, facts=level_facts(run, positive[row]), target=box_of(matches.moved[row]))
@@ -99,7 +102,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
     kinds: tuple[tuple[str, int, Color], ...] = (("negative", -1, NEGATIVE), ("neutral", 0, NEUTRAL))
     for kind, value, color in kinds:
         candidates = np.flatnonzero((matches.used if value else matches.match) == value)
-        chosen = candidates[_some(len(candidates), _SHOWN, seed)]
+        chosen = candidates[some(len(candidates), SHOWN, seed)]
         drawn = zip(run.to_input(run.anchors[chosen]), chosen, strict=True)
         what = (
             f"{counts['negative']} anchors are background, {counts['used_negative']} of them are used in the loss"
@@ -119,7 +122,7 @@ def match_scenes(run: StageRun, matches: AnchorMatches, sample: Sample, seed: in
     return scenes
 
 
-def _some(total: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+def some(total: int, count: int, seed: int) -> npt.NDArray[np.int64]:
     """Return up to `count` random rows of `total`, in order."""
     if total <= count:
         return np.arange(total)

@@ -16,6 +16,8 @@ from runtime.errors import MissingPackageError
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError as error:
     raise MissingPackageError(error.name or "matplotlib", "inspect", "drawing charts") from error
@@ -85,6 +87,41 @@ def histogram_grid(
             for each, color in zip(drawn, (_FIRST, _SECOND), strict=False):
                 counts, _ = np.histogram(each, edges)
                 axes.stairs(counts, edges, fill=True, color=color, alpha=0.55)
+    return figure
+
+
+def overlaid_histograms(
+    panels: Mapping[str, Mapping[str, npt.NDArray[np.floating]]], title: str, most_bins: int = 50
+) -> Figure:
+    """Return histograms two by two, each of one array or of two over each other, as shares of their values.
+
+    Args:
+        panels: Arrays [N] by name, by what they measure and its unit. The names are the same in all panels.
+        title: Title of the chart.
+        most_bins: Most bars of a histogram; few values have fewer.
+    """
+    names = list(dict.fromkeys(name for arrays in panels.values() for name in arrays))
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.8, 4.8), layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        for place, (unit, arrays) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(-(-len(panels) // 2), 2, place, xlabel=unit, ylabel="share (%)")
+            known = {name: array[np.isfinite(array)] for name, array in arrays.items()}
+            ends = np.array([(each.min(), each.max()) for each in known.values() if each.size])
+            if not len(ends):
+                continue
+            low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+            bins = min(most_bins, 4 + 2 * int(max(each.size for each in known.values()) ** 0.5))
+            edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+            for name, each in known.items():
+                shares = 100 * np.histogram(each, edges)[0] / max(1, each.size)
+                if name == names[0]:
+                    axes.stairs(shares, edges, fill=True, color=_FIRST, alpha=0.7)
+                else:
+                    axes.stairs(shares, edges, color=_SECOND, linewidth=1.6)
+        if len(names) > 1:
+            handles = [Patch(color=_FIRST, alpha=0.7), Line2D([], [], color=_SECOND, linewidth=1.6)]
+            figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -12,8 +12,8 @@ from maskrcnn.data.mask_crops import boxes_of, expand_mask, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample, load_sample
 from maskrcnn.inspection.scene import Scene, Shape, box_of
-from maskrcnn.inspection.strips import cell, strip
 from maskrcnn.intermediates.stage_run import StageRun, shown
+from maskrcnn.intermediates.strips import cell, strip
 from runtime.masks.edges import PasteMode
 from runtime.masks.paste import place_crops
 from runtime.output.draw import instance_color

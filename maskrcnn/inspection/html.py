@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from importlib import resources
@@ -46,7 +48,7 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
         lstrip_blocks=True,
     )
     environment.globals |= {"drawn": _drawn, "backdrop": store.add, "css": _css, "group_colors": _group_colors}
-    environment.filters |= {"script": _script, "data_uri": partial(_encode, kind="WEBP"), "trusted": Markup}
+    environment.filters |= {"script": _script, "data_uri": partial(_encode, kind="WEBP"), "trusted": _Charts().place}
     folder = resources.files("maskrcnn.inspection").joinpath("page")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     body = environment.get_template("sections.html.jinja").render(pictures=pictures, sections=sections)
@@ -75,6 +77,19 @@ class _ImageStore:
             smaller = resize(pixels, min(1.0, drawing_scale(pixels.shape[:2])))
             self.images[key] = _encode(Image.fromarray(smaller), "JPEG"), pixels.shape[1], pixels.shape[0]
         return key
+
+
+class _Charts:
+    """Makes the ids of equal charts differ: images can have the same numbers."""
+
+    def __init__(self) -> None:
+        self._places: Counter[str] = Counter()
+
+    def place(self, chart: str) -> Markup:
+        """Return a chart for the next place on the page."""
+        self._places[chart] += 1
+        own = re.sub(r"\bchart-(?=[0-9a-f]{10}-)", f"chart-{self._places[chart]}-", chart)
+        return Markup(own)  # noqa: S704  (matplotlib has escaped its texts)
 
 
 def _drawn(scene: Scene) -> list[_Drawn]:

@@ -102,8 +102,7 @@ class Inspection:
             (temporary / PAGE).write_text(page, encoding="utf-8")
             text = json.dumps(_without_infinities(self.figures), ensure_ascii=False, indent=1, allow_nan=False)
             (temporary / FIGURES).write_text(text + "\n", encoding="utf-8")
-            rows = [(each.name, each.scenes, each.activations, each.figures) for each in self.pictures]
-            write_tensorboard(temporary / EVENTS, rows, self.arrays)
+            write_tensorboard(temporary / EVENTS, self.pictures, self.arrays)
 
 
 def inspect_pictures(

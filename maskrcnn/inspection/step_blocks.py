@@ -8,17 +8,25 @@ import numpy.typing as npt
 
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample
-from maskrcnn.inspection.anchor_matches import match_anchors, match_scenes
-from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
+from maskrcnn.inspection.anchor_matches import AnchorMatches, match_scenes
+from maskrcnn.inspection.box_refinement import (
+    DELTA_NAMES,
+    BoxDeltas,
+    final_refinement,
+    refinement_numbers,
+    refinement_scene,
+)
+from maskrcnn.inspection.charts import bar_chart, overlaid_histograms, to_svg
 from maskrcnn.inspection.data_pictures import anchor_scene, augmented_scenes, input_scene, mini_mask
 from maskrcnn.inspection.final_result import truth_scene
 from maskrcnn.inspection.final_steps import Candidates
-from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
-from maskrcnn.inspection.page_model import Block, Images, Numbers, Scenes, Table
+from maskrcnn.inspection.mask_generation import mask_strip, strip_facts
+from maskrcnn.inspection.page_model import Block, Charts, Images, Numbers, Scenes, Table
 from maskrcnn.inspection.proposal_steps import RECALL_IOU, proposal_scenes, proposal_steps, recalls
+from maskrcnn.inspection.training_step import TrainingStep, roi_scenes, target_strip
 from maskrcnn.inspection.truth import Truth
 from maskrcnn.intermediates.activations import Activation, mosaic
-from maskrcnn.intermediates.stage_run import ModelStages, StageRun, StageRunner
+from maskrcnn.intermediates.stage_run import StageRun
 
 # The most that the page shows of each kind.
 _SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS, _SHOWN_MINI_MASKS = 50, 24, 8, 6
@@ -44,12 +52,17 @@ _REFINEMENT_NAMES = {
     "refinement.candidates": "classified as an object",
     "refinement.median_shift": "median shift (input pixels)",
     "refinement.median_growth": "median ratio of the areas, after / before",
+    "refinement.kept": "detections",
+    "refinement.kept_median_shift": "median shift of the detections (input pixels)",
 }
-_TARGET_NAMES = {
-    "masks.targets_sampled": "proposals sampled",
-    "masks.targets_positive": "matched to an object",
-    "masks.targets_negative": "background",
+_ROI_NAMES = {
+    "rois.sampled": "proposals sampled",
+    "rois.positive": "positive (match an object)",
+    "rois.negative": "negative (background)",
+    "rois.positive_ratio": "share of positives",
+    "rois.largest_ratio": "largest share allowed",
 }
+_DELTA_AXES = ("dy (down)", "dx (right)", "dh (log height)", "dw (log width)")
 
 
 def gt_boxes(sample: Sample | None) -> npt.NDArray[np.number]:
@@ -57,20 +70,74 @@ def gt_boxes(sample: Sample | None) -> npt.NDArray[np.number]:
     return np.zeros((0, 4)) if sample is None else sample.boxes[sample.class_ids > 0]
 
 
-def anchor_blocks(run: StageRun, sample: Sample | None) -> Described:
+def anchor_blocks(run: StageRun, sample: Sample | None, matches: AnchorMatches | None) -> Described:
     """Describe the match of anchors and objects, if there are annotations, and the way from anchors to proposals."""
     steps = proposal_steps(run)
     figures: dict[str, Any] = {"anchors.total": len(run.anchors)}
     figures |= {f"anchors.{key}": value for key, value in steps.numbers.items()}
     scenes: list[Block] = []
-    if sample is not None:
-        matches = match_anchors(run, sample)
+    if sample is not None and matches is not None:
         figures |= {f"anchors.{key}": value for key, value in matches.numbers.items()}
         found = recalls(run, steps, gt_boxes(sample)) if len(gt_boxes(sample)) else {}
         figures |= {f"anchors.recall_{key}": value for key, value in found.items()}
         scenes.append(Scenes("How training matches anchors to objects", match_scenes(run, matches, sample)))
     scenes.append(Scenes("From anchors to proposals", proposal_scenes(run, steps, gt_boxes(sample), _SHOWN_BOXES)))
     return [Numbers("Anchors at each step", _named(figures, _ANCHOR_NAMES)), *scenes], figures
+
+
+def delta_blocks(deltas: BoxDeltas, stage: str, positives: str, others: str) -> list[Block]:
+    """Describe the deltas of a stage by histograms and their means.
+
+    Args:
+        stage: Who predicts them.
+        positives: The boxes that have targets.
+        others: The boxes of `deltas.predictions`.
+    """
+    intro = (
+        f"How far {stage} moves boxes: dy and dx in heights and widths of the box, dh and dw as logarithms of the "
+        "ratio of the sizes, each divided by its standard deviation in the configuration. If these deviations fit the "
+        "dataset, the targets have means near 0 and deviations near 1."
+    )
+    numbers, charts, rows = deltas.numbers, [], []
+    predicted, same = {"predictions": deltas.predictions}, "predictions for the same boxes"
+    pairs = [(others, predicted)]
+    if deltas.targets is not None and deltas.answers is not None:
+        pairs.insert(0, (positives, {"targets": deltas.targets, same: deltas.answers}))
+    for boxes, arrays in pairs:
+        if count := max(map(len, arrays.values())):
+            panels = {
+                f"{axis}, unit {std:g}": {name: each[:, column] for name, each in arrays.items()}
+                for column, (axis, std) in enumerate(zip(_DELTA_AXES, deltas.std, strict=True))
+            }
+            charts.append(to_svg(overlaid_histograms(panels, f"{boxes.capitalize()} ({count})")))
+    named = {"targets": f"targets of {positives}", "answers": same, "predictions": f"predictions for {others}"}
+    for key, name in named.items():
+        if key in numbers and numbers[key]["count"]:
+            values = zip(numbers[key]["mean"], numbers[key]["std"], strict=True)
+            rows.append([name, str(numbers[key]["count"]), *(f"{mean:.3f} ± {std:.3f}" for mean, std in values)])
+    if numbers.get("error"):
+        errors = [f"{error:.3f}" for error in numbers["error"]]
+        rows.append(["mean absolute error of the predictions", str(numbers["targets"]["count"]), *errors])
+    title = f"Deltas of {stage}"
+    columns = ["deltas", "boxes", *(f"{name}, mean ± std" for name in DELTA_NAMES)]
+    return [Charts(title, intro, charts), Table(f"{title}, in numbers", columns, rows)]
+
+
+def roi_blocks(step: TrainingStep, sample: Sample, largest: float) -> Described:
+    """Describe the proposals that a training step samples; `largest` is the largest allowed share of positives."""
+    numbers = step.numbers | {"largest_ratio": largest}
+    figures = {f"rois.{key}": value for key, value in numbers.items()}
+    intro = (
+        "Classes of the proposals that this training step samples; BG is the background. Few positives mean that the "
+        "proposals miss the objects."
+    )
+    chart = bar_chart(numbers["per_class"], "Sampled proposals per class", "proposals")
+    blocks: list[Block] = [
+        Numbers("Proposals sampled in a training step", _named(figures, _ROI_NAMES)),
+        Scenes("What the heads are trained on", roi_scenes(step, sample)),
+        Charts("Classes of the sampled proposals", intro, [to_svg(chart)]),
+    ]
+    return blocks, figures
 
 
 def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | None) -> Described:
@@ -80,15 +147,21 @@ def refinement_blocks(run: StageRun, candidates: Candidates, sample: Sample | No
     counts = [[name, str(count)] for name, count in numbers["per_class"].items()]
     blocks: list[Block] = [
         Numbers("Effect of the box head", _named(figures, _REFINEMENT_NAMES)),
-        Scenes("How the box head moves boxes", [refinement_scene(run, candidates, gt_boxes(sample))]),
+        Scenes(
+            "How the box head moves boxes",
+            [
+                final_refinement(run, candidates, gt_boxes(sample)),
+                refinement_scene(run, candidates, gt_boxes(sample)),
+            ],
+        ),
     ]
     if counts:
         blocks.append(Table("Proposals classified as each class", ["class", "proposals"], counts))
     return blocks, figures
 
 
-def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> Described:
-    """Describe the masks of the detections and, for a checkpoint, the mask targets of a training step."""
+def mask_blocks(run: StageRun, step: TrainingStep | None) -> Described:
+    """Describe the masks of the detections and the mask targets of a training step."""
     detections = run.detections
     count = min(len(detections), _SHOWN_MASKS)
     strips = []
@@ -103,15 +176,10 @@ def mask_blocks(run: StageRun, runner: StageRunner, sample: Sample | None) -> De
     )
     blocks: list[Block] = [Images("Masks of the detections", intro if count else "There are no detections.", strips)]
     figures: dict[str, Any] = {"masks.shown": count}
-    if sample is None or not isinstance(runner, ModelStages):
-        return blocks, figures
-    targets = mask_targets_of(runner.model, sample)
-    figures |= {f"masks.targets_{key}": value for key, value in targets.numbers.items()}
-    blocks.append(Numbers("Proposals sampled in a training step", _named(figures, _TARGET_NAMES)))
-    if len(targets.rois):
-        rows = np.linspace(0, len(targets.rois) - 1, min(len(targets.rois), _SHOWN_TARGETS)).astype(int).tolist()
+    if step is not None and len(step.masks):
+        rows = np.linspace(0, len(step.masks) - 1, min(len(step.masks), _SHOWN_TARGETS)).astype(int).tolist()
         names = run.config.model.class_names
-        images = [(target_strip(targets, row), names[targets.class_ids[row]]) for row in rows]
+        images = [(target_strip(step, row), names[step.class_ids[row]]) for row in rows]
         intro = "What the mask head would be trained on: the image inside the proposal, and the mask it should predict."
         blocks.append(Images("Mask targets in training", intro, images))
     return blocks, figures

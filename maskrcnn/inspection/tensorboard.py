@@ -8,20 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maskrcnn.inspection.scene import Scene
-from maskrcnn.intermediates.activations import Activation, log_activations
+from maskrcnn.inspection.picture_report import PictureReport
+from maskrcnn.intermediates.activations import log_activations
 from runtime.errors import MissingPackageError
 
 
 def write_tensorboard(
     folder: Path,
-    pictures: Sequence[tuple[str, Sequence[Scene], Sequence[Activation], Mapping[str, object]]],
+    pictures: Sequence[PictureReport],
     weights: Mapping[str, npt.NDArray[np.float32]],
 ) -> None:
     """Write one event file with images, activations, numbers and weights; each image is a step.
 
     Args:
-        pictures: Name, scenes, activations and numbers of each image.
+        pictures: What the page shows of each image.
         weights: Weights by name, written as histograms.
 
     Raises:
@@ -33,13 +33,15 @@ def write_tensorboard(
     with writer.as_default(step=0):
         for name, array in weights.items():
             tf.summary.histogram(f"weights/{name}", array)
-    for step, (name, scenes, activations, numbers) in enumerate(pictures):
+    for step, picture in enumerate(pictures):
         with writer.as_default(step=step):
-            tf.summary.text("picture", name)
-            for scene in scenes:
+            tf.summary.text("picture", picture.name)
+            for scene in picture.scenes:
                 tf.summary.image(scene.name, np.asarray(scene.to_image())[None], description=scene.caption)
-            for key, value in numbers.items():
+            for key, value in picture.figures.items():
                 if isinstance(value, int | float):
                     tf.summary.scalar(key.replace(".", "/", 1), value)
-            log_activations(activations)
+            for key, array in picture.histograms.items():
+                tf.summary.histogram(key, array)
+            log_activations(picture.activations)
     writer.close()

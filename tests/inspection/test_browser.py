@@ -159,7 +159,7 @@ def test_hovering_a_box_tells_its_score_class_level_and_overlap(visit, report_fo
 
 def test_classes_are_switched_on_and_off(visit, report_folder):
     page = visit(report_folder)
-    figure = page.locator("#refinement figure").first
+    figure = page.locator("#refinement figure", has_text="Proposals and refined boxes")
     circles = figure.locator('g[data-group="circle"]')
     assert circles.count() > 0
     assert circles.first.is_visible()
@@ -168,6 +168,18 @@ def test_classes_are_switched_on_and_off(visit, report_folder):
     assert figure.locator('g[data-group="square"]').first.is_visible()
     figure.get_by_label("circle").check()
     assert circles.first.is_visible()
+
+
+def test_an_object_is_switched_off_with_its_proposal(visit, report_folder):
+    """The refinement of the detections has a color per object: its dotted and its solid box go together."""
+    figure = visit(report_folder).locator("#refinement figure", has_text="Refinement of the detections")
+    boxes, choice = figure.locator("g[data-group] rect"), figure.get_by_role("checkbox")
+    assert (boxes.count(), choice.count()) == (14, 7)
+    strokes = [each.get_attribute("stroke") for each in boxes.all()]
+    assert sorted(strokes.count(color) for color in set(strokes)) == [2] * 7
+    assert figure.locator("rect.dotted").count() == 7
+    choice.first.uncheck()
+    assert sum(each.is_visible() for each in boxes.all()) == 12
 
 
 def test_one_picture_at_a_time_and_both_on_paper(visit, crowded_folder):

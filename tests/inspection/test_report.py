@@ -57,8 +57,16 @@ def test_anchor_and_result_numbers_come_out_the_same_elsewhere(figures, demo, de
         "final.confident": int(np.sum((probs.argmax(axis=1) > 0) & (probs.max(axis=1) >= detection.min_score))),
         "final.final": len(found),
         "masks.shown": len(found),
+        "refinement.kept": len(found),
+        "rois.sampled": demo.config.training.rois_per_image,
+        "rois.largest_ratio": demo.config.training.roi_positive_ratio,
     }
     assert {key: numbers[key] for key in expected} == expected
+    assert sum(numbers["rois.per_class"].values()) == numbers["rois.sampled"]
+    assert numbers["anchors.deltas"]["predictions"]["count"] == numbers["anchors.total"]
+    assert numbers["anchors.deltas"]["targets"]["count"] == numbers["anchors.positive"]
+    assert numbers["refinement.deltas"]["predictions"]["count"] == numbers["refinement.candidates"]
+    assert numbers["refinement.deltas"]["targets"]["count"] == numbers["rois.positive"]
 
 
 def test_the_average_precision_is_matterports(figures, detect_at, record):
@@ -137,7 +145,12 @@ def test_events_for_tensorboard(report_folder, figures):
             if value.tag == "anchors/positive" and kind == "scalars":
                 assert tf.make_ndarray(value.tensor) == figures["pictures"][0]["anchors.positive"]
     assert {"anchors/positive", "refinement", "differences", "activations/C2", "activations/P5"} <= tags["images"]
+    assert {"final_refinement", "rois/positive", "rois/negative"} <= tags["images"]
     assert {"activations/C5", "weights/conv1/kernel"} <= tags["histograms"]
+    for part in ("anchors", "refinement"):
+        for group in ("targets", "answers", "predictions"):
+            assert {f"{part}/{group}/{name}" for name in ("dy", "dx", "dh", "dw")} <= tags["histograms"]
+    assert "rois/positive_ratio" in tags["scalars"]
     assert "truth/ap50" in tags["scalars"]
     assert images > 20
 

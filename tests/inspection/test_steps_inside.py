@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.inspection.box_refinement import refinement_numbers, refinement_scene
+from maskrcnn.inspection.box_refinement import final_refinement, refinement_numbers, refinement_scene
 from maskrcnn.inspection.final_steps import find_candidates
-from maskrcnn.inspection.mask_generation import mask_strip, mask_targets_of, strip_facts, target_strip
+from maskrcnn.inspection.mask_generation import mask_strip, strip_facts
 from maskrcnn.intermediates.activations import Activation, layer_activations, mosaic, stage_activations
 from maskrcnn.intermediates.color_map import color_map
 from maskrcnn.training.evaluator import Evaluator
@@ -41,6 +41,40 @@ def test_refinement_scene_pairs_dotted_with_solid(run, sample):
     assert all({"score", "class", "level", "IoU"} <= set(shape.facts) for shape in scene.shapes)
 
 
+def test_the_refinement_of_the_detections_alone(run, sample):
+    """One pair of boxes per detection; the solid one is where the detection is, the dotted one a proposal."""
+    scene = final_refinement(run, find_candidates(run), sample.boxes)
+    detections = run.detections
+    dotted, solid = scene.shapes[::2], scene.shapes[1::2]
+    assert [shape.dotted for shape in scene.shapes] == [True, False] * len(detections)
+    assert len({shape.color for shape in scene.shapes}) == len(detections) == 7
+    proposals, boxes = (
+        (run.tensors[name] * (run.image.shape[0] - 1) + [0, 0, 1, 1])[:, [1, 0, 3, 2]]
+        for name in ("proposals", "detected_boxes")
+    )
+    moved = []
+    for row, (before, after) in enumerate(zip(dotted, solid, strict=True)):
+        assert before.color == after.color
+        assert after.label.startswith(f"{row + 1} {detections.names[row]} {detections.scores[row]:.2f}")
+        np.testing.assert_allclose(after.box, boxes[row], atol=1e-2)
+        assert np.abs(proposals - before.box).max(axis=1).min() < 1e-3
+        y, x = ((after.box[i] + after.box[i + 2] - before.box[i] - before.box[i + 2]) / 2 for i in (1, 0))
+        moved.append(np.hypot(y, x))
+        assert after.facts["moved"] == f"{moved[-1]:.1f} pixels"
+    numbers = refinement_numbers(run, find_candidates(run))
+    assert numbers["kept"] == 7
+    assert numbers["kept_median_shift"] == pytest.approx(np.median(moved), rel=1e-4)
+
+
+def test_no_detections_no_refinement(run_at, sample):
+    nothing = run_at(1.0)
+    candidates = find_candidates(nothing)
+    assert final_refinement(nothing, candidates, sample.boxes).shapes == []
+    numbers = refinement_numbers(nothing, candidates)
+    assert (numbers["kept"], numbers["kept_median_shift"]) == (0, None)
+    assert numbers["candidates"] > 0
+
+
 def test_a_mask_strip_has_the_probabilities_in_its_middle(run):
     detections = run.detections
     strip = np.asarray(mask_strip(run, detections, 2))
@@ -51,24 +85,6 @@ def test_a_mask_strip_has_the_probabilities_in_its_middle(run):
     assert facts["area"] == f"{detections.masks[2].sum()} px"
     unsure = np.mean((detections.mask_probabilities[2] > 0.1) & (detections.mask_probabilities[2] < 0.9))
     assert facts["unsure"] == f"{unsure:.0%}"
-
-
-def test_mask_targets_are_the_objects_in_their_proposals(demo, sample):
-    targets = mask_targets_of(demo, sample)
-    numbers = targets.numbers
-    assert numbers["sampled"] == demo.config.training.rois_per_image
-    assert numbers["positive"] + numbers["negative"] == numbers["sampled"]
-    assert 0 < numbers["positive"] <= demo.config.training.rois_per_image * demo.config.training.roi_positive_ratio
-    boxes = sample.boxes[:, [1, 0, 3, 2]].astype(float)
-    for roi, class_id, target in zip(targets.rois, targets.class_ids, targets.targets, strict=True):
-        low, high = np.maximum(boxes[:, :2], roi[:2]), np.minimum(boxes[:, 2:], roi[2:])
-        shared = np.clip(high - low, 0, None).prod(axis=1)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (roi[2:] - roi[:2]).prod() - shared
-        assert (shared / union).max() >= 0.49
-        assert sample.class_ids[(shared / union).argmax()] == class_id
-        assert set(np.unique(target)) <= {0.0, 1.0}
-        assert target.any()
-    assert np.asarray(target_strip(targets, 0)).shape == (112, 2 * 112 + 4, 3)
 
 
 def test_dead_and_saturated_channels():
