@@ -12,7 +12,7 @@ from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.commands.console import dataset_report, progress
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import build_network, find_artifact, names_demo, open_checkpoint
+from maskrcnn.commands.shared import build_network, find_artifact, find_model, names_demo, open_checkpoint
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 
 
@@ -35,7 +35,7 @@ def load(checkpoint: Path, choices: Choices, exclude_heads: bool) -> tuple[Any, 
     from export.describe import checkpoint_facts  # noqa: PLC0415
 
     progress(f"{checkpoint.name}: {loaded}")
-    facts = checkpoint_facts(None if names_demo(checkpoint) else checkpoint)
+    facts = checkpoint_facts(None if names_demo(checkpoint) else find_model(checkpoint))
     if opened.family is not None:
         facts["family"] = opened.family.found.family
     if loaded.excluded:

@@ -38,7 +38,7 @@ from runtime.engines.options import BF16
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
 _all_engines = partial(Option, rich_help_panel="All engines")
-_CHECKPOINT = "CHECKPOINT|demo"
+_CHECKPOINT = "CHECKPOINT|coco|demo"
 Checkpoint = Annotated[Path, Argument(metavar=_CHECKPOINT, help=shared.CHECKPOINT_KINDS)]
 Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
 ExcludeHeads = Annotated[
@@ -171,7 +171,7 @@ def verify(  # noqa: PLR0913  (one argument per option)
     artifact: Artifact,
     *,
     against: Annotated[
-        Path | None, Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or demo. Required.")
+        Path | None, Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or its name. Required.")
     ] = None,
     config: ModelConfig = None,
     family: PyTorchFamily = None,

@@ -65,7 +65,7 @@ __all__, __getattr__ = lazy_names(
     {
         "maskrcnn.errors": "ArgumentError CheckpointError CheckpointFormatError CheckpointMismatchError "
         "CheckpointNotFoundError ClusterError ConfigError DatasetError DatasetFormatError DatasetNotFoundError "
-        "MaskRCNNError NonFiniteLossError TrainingError WorkerLostError",
+        "DownloadError MaskRCNNError NonFiniteLossError TrainingError WorkerLostError",
         "maskrcnn.checkpoint_predictor": "CheckpointPredictor",
         "maskrcnn.checkpoints.checkpoint": "load_checkpoint save_checkpoint save_matterport",
         "maskrcnn.checkpoints.families.choices": "Choices",

@@ -6,7 +6,8 @@
     ├── CheckpointError (ValueError)      a weights file cannot be used
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   ├── CheckpointFormatError         empty, truncated, not HDF5, or an unknown layout
-    │   └── CheckpointMismatchError       layers or shapes of another model
+    │   ├── CheckpointMismatchError       layers or shapes of another model
+    │   └── DownloadError                 pretrained weights cannot be fetched, or are another file
     ├── DatasetError (ValueError)         annotations cannot be used
     │   ├── DatasetNotFoundError (FileNotFoundError)
     │   └── DatasetFormatError            an unknown format, or damaged
@@ -47,6 +48,10 @@ class CheckpointFormatError(CheckpointError):
 
 class CheckpointMismatchError(CheckpointError):
     """The file has the layers or shapes of another model."""
+
+
+class DownloadError(CheckpointError):
+    """Pretrained weights cannot be fetched, or the file that arrived or lies in the cache is another one."""
 
 
 class DatasetError(MaskRCNNError, ValueError):

@@ -58,7 +58,8 @@ def load_checkpoint(
     """Build a model and load its weights.
 
     Args:
-        path: Our `.weights.h5`, a matterport `.h5`, or a PyTorch checkpoint of torchvision, Detectron2 or MMDetection.
+        path: Our `.weights.h5`, a matterport `.h5`, a PyTorch checkpoint of torchvision, Detectron2 or MMDetection, or
+            the name of pretrained weights, such as "coco", which are fetched unless they are in the cache.
         config: Configuration of the model, its file, or the name of a sample. Our own files store it, and a PyTorch
             checkpoint has the preset of its family; for it, this may also be a YAML of Detectron2 or a Python file of
             MMDetection.

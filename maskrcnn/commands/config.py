@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer, echo
 
+from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.names import Commands
@@ -20,7 +21,7 @@ def config() -> None:
 
 @app.command("from")
 def from_(
-    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|demo", help=CHECKPOINT_KINDS)],
+    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|coco|demo", help=CHECKPOINT_KINDS)],
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="FILE", help="JSON file to write.", show_default="printed")
     ] = None,
@@ -36,7 +37,9 @@ def from_(
         from runtime.atomic import atomic_write  # noqa: PLC0415
 
         choices = shared.choose(config, family, class_names, settings)
-        found, report, missing = config_to_print(shared.find_model(checkpoint), choices)
+        path = shared.find_model(checkpoint)
+        named = find_pretrained(checkpoint) is not None
+        found, report, missing = config_to_print(checkpoint if named else path, choices)
         for line in report:
             console.progress(line)
         if output is None:

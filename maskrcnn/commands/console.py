@@ -1,10 +1,10 @@
 """What commands print: progress on stderr, results on stdout, with control characters escaped."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -76,6 +76,16 @@ def dataset_report(name: str, found: "Sequence[DatasetFinding]") -> None:
     for level, kind, count, first in summary(found):
         left_out = " left out" if level == "error" else ""
         progress(f"{name}: {level} {kind} ({count}{left_out}): {first}")
+
+
+def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
+    """Print a line for each name of pretrained weights, and where the files are or are to be kept."""
+    lines = [f"{'name':<19}  {'network':<24}  {'classes':>7}  {'size':>6}  license"]
+    for row in rows:
+        size = "?" if row["bytes"] is None else f"{row['bytes'] / 10**6:.0f} MB"
+        lines.append(f"{row['name']:<19}  {row['network']:<24}  {row['classes']:>7}  {size:>6}  {row['license']}")
+        lines.append(f"  {'in the cache' if row['cached'] else 'would be kept'}: {row['path']}")
+    show(lines)
 
 
 def datasets(training: "Dataset", validation: "Dataset | None") -> None:

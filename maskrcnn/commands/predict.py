@@ -113,10 +113,11 @@ def predict(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
 
         def open_model() -> tuple[Any, str]:
+            file = shared.find_model(chosen, progress)
             predictor = shared.open_predictor(
                 chosen, choices, device, score_threshold, nms_threshold, max_pixels, value_range, channels
             )
-            return predictor, model_digest(chosen, shared.stated_config(predictor, chosen, choices))
+            return predictor, model_digest(file, shared.stated_config(predictor, chosen, choices))
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from typer import Argument, BadParameter, Exit, Option, echo
 
+from maskrcnn.callbacks import Counted
 from maskrcnn.checkpoints.families.choices import NO_CHOICES, Choices
 from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
+from maskrcnn.checkpoints.pretrained import Pretrained, find_pretrained, is_taken
 from maskrcnn.commands.console import progress
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.open import DatasetFormat
@@ -19,7 +22,6 @@ from maskrcnn.data.readers.options import MaskValues
 from maskrcnn.distribution import NAME, own_version
 from maskrcnn.errors import ArgumentError
 from maskrcnn.tensorflow_import import import_tensorflow
-from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.errors import InputError
 from runtime.pictures.pixels import PixelPolicy
 from runtime.pictures.read import MAX_PIXELS
@@ -39,7 +41,7 @@ CONFIG_KINDS = f"a JSON file with our or matterport's field names, or a sample (
 DATASET_KINDS = "COCO JSON, VGG Image Annotator JSON or CSV, or a folder of labelme files, mask images or YOLO labels"
 CHECKPOINT_KINDS = (
     "One of our .weights.h5, a matterport .h5, a .pth, .pkl or .safetensors of torchvision, Detectron2 or MMDetection, "
-    "or demo for the demo model."
+    "or a name: demo for the demo model, coco or another of `maskrcnn weights list` for pretrained weights."
 )
 MODEL_KINDS = f"An .onnx file, a SavedModel folder, or a checkpoint. {CHECKPOINT_KINDS}"
 
@@ -54,7 +56,7 @@ RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
 SCORE = RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
 NMS = RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
 
-Model = Annotated[Path, Argument(metavar="MODEL|demo", help=MODEL_KINDS)]
+Model = Annotated[Path, Argument(metavar="MODEL|coco|demo", help=MODEL_KINDS)]
 DatasetPath = Annotated[Path, Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]
 ModelConfig = Annotated[
     str | None,
@@ -201,12 +203,24 @@ Version = Annotated[
 
 def names_demo(model: Path) -> bool:
     """Return whether a model argument is the word `demo`, and no model here has that name."""
-    return model == Path("demo") and not model.is_file() and not (model / MANIFEST).is_file()
+    return model == Path("demo") and not is_taken(model)
 
 
-def find_model(model: Path) -> Path:
-    """Return the path of a model argument; `demo` is the packaged checkpoint."""
+def find_model(model: Path, count: Counted | None = None) -> Path:
+    """Return the path of a model argument; `demo` is the packaged checkpoint, and pretrained weights are fetched."""
+    named = find_pretrained(model)
+    if named is not None:
+        return fetch(named, count)
     return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
+
+
+def fetch(weights: Pretrained, count: Counted | None = None) -> Path:
+    """Return the file of pretrained weights; `count` shows the progress of a download, in place of a bar of its own."""
+    from maskrcnn.checkpoints.download import fetch_pretrained  # noqa: PLC0415
+    from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
+
+    with progress_bar(progress) if count is None else nullcontext(count) as shown:
+        return fetch_pretrained(weights, progress, shown)
 
 
 def find_artifact(model: Path) -> Path:
@@ -245,25 +259,24 @@ def open_checkpoint(checkpoint: Path, choices: Choices) -> "Weights":
     """Open a checkpoint argument and find its configuration, or refuse it, without TensorFlow."""
     from maskrcnn.checkpoints.open_weights import open_weights  # noqa: PLC0415
 
-    return open_weights(find_model(checkpoint), choices)
+    found = find_model(checkpoint)
+    return open_weights(found if find_pretrained(checkpoint) is None else checkpoint, choices)
 
 
 def open_start(init: str | None, choices: Choices) -> "str | Weights | None":
-    """Open the PyTorch checkpoint that training starts from, without TensorFlow; other weights are only checked.
+    """Open the PyTorch or pretrained weights that training starts from, without TensorFlow; others are only checked.
 
     Returns:
         The opened checkpoint, or `init`.
     """
-    from maskrcnn.checkpoints.open_weights import open_weights  # noqa: PLC0415
-
     if init is None or init in WORDS_OF_INIT:
         if choices.family is not None or choices.classes is not None:
             raise ArgumentError("--family and --classes are for a PyTorch checkpoint, and --init names none")
         return init
-    opened = open_weights(init, choices)
+    opened = open_checkpoint(Path(init), choices)
     for sentence in opened.report:
         progress(sentence)
-    return init if opened.family is None else opened
+    return init if opened.family is None and find_pretrained(init) is None else opened
 
 
 def check_model(model: Path, choices: Choices) -> None:
@@ -282,7 +295,8 @@ def check_choices(model: Path, choices: Choices) -> None:
 
 def stated_config(predictor: Any, model: Path, choices: Choices) -> str:
     """Return the JSON of the configuration of an opened checkpoint argument, unless its file alone says it."""
-    if not is_checkpoint(model) or (choices == NO_CHOICES and find_model(model).suffix == ".h5"):
+    in_file = choices == NO_CHOICES and find_pretrained(model) is None and find_model(model).suffix == ".h5"
+    if in_file or not is_checkpoint(model):
         return ""
     config: Config = predictor.model.config
     return config.to_json()
@@ -290,6 +304,8 @@ def stated_config(predictor: Any, model: Path, choices: Choices) -> str:
 
 def is_checkpoint(model: Path) -> bool:
     """Return whether a model argument is a weights file, of whatever kind, and not an artifact."""
+    if find_pretrained(model) is not None:
+        return True
     path = find_model(model)
     return path.suffix in SUFFIXES and path.suffix != ".onnx" and not path.is_dir()
 
@@ -308,14 +324,14 @@ def open_predictor(
 
     A threshold of None is that of the artifact, or of the configuration of a checkpoint.
     """
-    path = find_model(model)
     if is_checkpoint(model):
-        network, _ = load_network(path, choices)
+        network, _ = load_network(model, choices)
         from maskrcnn.checkpoint_predictor import CheckpointPredictor  # noqa: PLC0415
 
         if score_threshold is None:
             score_threshold = network.config.detection.min_score
         return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels, value_range, bands)
+    path = find_model(model)
     if path.is_dir():
         import_tensorflow()  # the engine of a SavedModel
     from runtime.predictor import Predictor  # noqa: PLC0415

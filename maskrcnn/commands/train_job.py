@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.checkpoints.families.recognize import Family
+from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.data.readers.options import ReadOptions
@@ -44,7 +45,7 @@ class TrainJob:
         changed: dict[str, Any] = {name: [path.absolute() for path in getattr(self, name)] for name in lists}
         for name in ("config", "init", "class_names"):
             value = getattr(self, name)
-            if name == "init" and value in shared.WORDS_OF_INIT:
+            if name == "init" and value and (value in shared.WORDS_OF_INIT or find_pretrained(value) is not None):
                 continue
             changed[name] = str(Path(value).absolute()) if value and Path(value).exists() else value
         return replace(self, output=self.output.absolute(), **changed)

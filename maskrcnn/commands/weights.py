@@ -1,4 +1,4 @@
-"""`maskrcnn weights convert`."""
+"""`maskrcnn weights`: pretrained weights by name, and checkpoints in other formats."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
+from maskrcnn.checkpoints.pretrained import PRETRAINED
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
+from maskrcnn.errors import ArgumentError
 
-app = Typer(cls=Commands, help="Convert checkpoints.", no_args_is_help=True)
+app = Typer(cls=Commands, help="List and fetch pretrained weights, and convert checkpoints.", no_args_is_help=True)
 
 
 class Goal(StrEnum):
@@ -23,12 +25,34 @@ class Goal(StrEnum):
 
 @app.callback()
 def weights() -> None:
-    """Convert checkpoints."""
+    """List and fetch pretrained weights, and convert checkpoints."""
+
+
+@app.command("list")
+def list_() -> None:
+    """List the names of pretrained weights, with classes, size, license, and where they are kept."""
+    with failures("weights list"):
+        from maskrcnn.checkpoints.download import pretrained_list  # noqa: PLC0415
+
+        console.pretrained(pretrained_list())
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], Argument(metavar="NAME", help="Names that `maskrcnn weights list` shows.")],
+) -> None:
+    """Download pretrained weights into the cache, unless they are there, and print their paths."""
+    with failures("weights fetch"):
+        unknown = [name for name in names if name not in PRETRAINED]
+        if unknown:
+            raise ArgumentError(f"there are no pretrained weights {unknown[0]!r}: names are {', '.join(PRETRAINED)}")
+        for name in names:
+            console.show([str(shared.fetch(PRETRAINED[name]))])
 
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|demo", help=CHECKPOINT_KINDS)],
+    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|coco|demo", help=CHECKPOINT_KINDS)],
     *,
     output: Annotated[
         Path, Option("--output", "-o", metavar="FILE", help="The .weights.h5, or .pth for torchvision, to write.")

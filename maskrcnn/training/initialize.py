@@ -17,6 +17,7 @@ from maskrcnn.checkpoints.named_weights import (
     set_arrays,
 )
 from maskrcnn.checkpoints.open_weights import Weights, open_weights
+from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.checkpoints.pytorch.state_dict import is_state_file
 from maskrcnn.checkpoints.resnet_files import is_classifier, to_backbone
 from maskrcnn.configuration.model import Config
@@ -38,7 +39,7 @@ def initialize(
         source: A matterport `.h5`, our `.weights.h5`, a ResNet `.h5` of Keras applications (for the backbone; blocks
             missing from it stay random), a PyTorch checkpoint of torchvision, Detectron2 or MMDetection, also opened
             (`maskrcnn.open_weights`), "imagenet" to let Keras download such a file, "demo" for the weights of the
-            demo model, or None or "none" for random weights only.
+            demo model, the name of pretrained weights, such as "coco", or None or "none" for random weights only.
         seed: Seed of the random weights.
         exclude_heads: Whether to leave the layers that depend on the number of classes random; None does so if the
             file has other classes or another number of them. Ignored for classifiers, which have no such layers.
@@ -55,7 +56,7 @@ def initialize(
             return initialize(network, path, seed, exclude_heads)
     if source == "imagenet":
         return _load_backbone(network, _imagenet_arrays(network.config), "the ImageNet weights")
-    if not isinstance(source, Weights) and is_state_file(Path(source)):
+    if not isinstance(source, Weights) and (find_pretrained(source) is not None or is_state_file(Path(source))):
         source = open_weights(source)
     if isinstance(source, Weights) and source.family is not None:
         return _load_family(network, source, source.family, exclude_heads)
