@@ -221,7 +221,7 @@ def verify(  # noqa: PLR0913  (one argument per option)
     if truth is not None or truth_images is not None or max_drop is not None:
         raise BadParameter("--truth, --truth-images and --max-drop need --precision bf16")
     if against is None:
-        raise BadParameter("name a checkpoint, or demo for the packaged demo model", param_hint="--against")
+        raise BadParameter("give a checkpoint, or its name, such as demo", param_hint="--against")
     with errors("verify"):
         model, origin = load(against, choose(config, family, classes, settings), False)
         from export import verify_artifact  # noqa: PLC0415

@@ -52,10 +52,10 @@ def train(  # noqa: PLR0913  (one argument per option)
     init: Annotated[
         str | None,
         Option(
-            metavar="FILE|coco|imagenet|demo",
+            metavar="FILE|NAME",
             help="Initial weights: one of our .weights.h5, a matterport .h5, a .pth, .pkl or .safetensors of "
-            "torchvision, Detectron2 or MMDetection, a ResNet .h5 of Keras applications, ImageNet's, the demo's, or a "
-            "name of `maskrcnn weights list`.",
+            "torchvision, Detectron2 or MMDetection, a ResNet .h5 of Keras applications, or a name: "
+            "imagenet, demo, coco or another of `maskrcnn weights list`.",
             show_default="random",
         ),
     ] = None,
