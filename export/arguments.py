@@ -9,7 +9,7 @@ from typing import Any
 from export import console
 from export.errors import EditError, LayoutError, ParityError, PrecisionError
 from maskrcnn.checkpoints.families.choices import Choices
-from maskrcnn.commands.console import dataset_report, progress
+from maskrcnn.commands.console import dataset_report, progress, warning
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import build_network, find_artifact, find_model, names_demo, open_checkpoint
@@ -39,7 +39,7 @@ def load(checkpoint: Path, choices: Choices, exclude_heads: bool) -> tuple[Any, 
     if opened.family is not None:
         facts["family"] = opened.family.found.family
     if loaded.excluded:
-        progress("the excluded layers have random weights: train them before you use the artifact")
+        warning("the excluded layers have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
     return model, {"checkpoint": facts, "source": None if loaded.excluded else opened.family}
 

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typer import Argument, BadParameter, Exit, Option, Typer
+from typer import Argument, BadParameter, Exit, Option
 
 from export import console
 from export.arguments import annotated, errors, load, split_paths
 from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
+from maskrcnn.commands.app import App
 from maskrcnn.commands.console import progress, show, written
-from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import (
     ClassNames,
     Device,
@@ -254,7 +254,7 @@ def _judge(
         dataset = annotated(truth, read_metadata(artifact).class_names, truth_images)
         images = dataset if folder is None else folder
         options: dict[str, Any] = {"device": device, "max_drop": max_drop, "overwrite": force, "progress": progress}
-        console.gate(verify_precision(artifact, precision, images, **options).to_dict())
+        console.gate(verify_precision(artifact, precision, images, **options))
         written(judgement_path(artifact, precision))
 
 
@@ -280,7 +280,8 @@ def edit(
 
         names = {old: new for old, _, new in pairs}
         thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
-        show(edit_artifact(artifact, output, rename=names, **thresholds, overwrite=force))
+        changes = edit_artifact(artifact, output, rename=names, **thresholds, overwrite=force)
+        show(changes, changes=changes)
         written(output or artifact)
 
 
@@ -299,7 +300,8 @@ def show_artifact(artifact: Artifact) -> None:
         beside = judgement_path(artifact, BF16)
         if found.format == "onnx" and os.path.lexists(beside):
             flaw = judgement_flaw(artifact, BF16)
-            show([f"  {BF16:<12}{f'not accepted: {flaw}' if flaw else f'accepted: see {beside.name}'}"])
+            line = f"  {BF16:<12}{f'not accepted: {flaw}' if flaw else f'accepted: see {beside.name}'}"
+            show([line], judgements={BF16: {"path": beside, "accepted": not flaw, "flaw": flaw}})
 
 
 def benchmark(  # noqa: PLR0913  (one argument per option)
@@ -449,7 +451,7 @@ def triton(
         options = TritonOptions(name, max_batch, thresholds, processor, threads)
         path = find_artifact(artifact)
         models = write_triton_repository(path, output, options=options, overwrite=force, progress=progress)
-        show([f"models: {', '.join(models)}"])
+        show([f"models: {', '.join(models)}"], models=models)
         written(output)
 
 
@@ -493,8 +495,15 @@ def demo(
     """Export the demo model to both formats, predict an image with both, and draw the detections."""
     with errors("demo"):
         from export.demo import run_demo  # noqa: PLC0415
+        from export.verify.verdict import Verdict  # noqa: PLC0415
 
-        for path in run_demo(output, progress, console.verdict_table):
+        verdicts: list[Verdict] = []
+
+        def show_verdict(verdict: Verdict) -> None:
+            verdicts.append(verdict)
+            show(console.verdict_lines(verdict), verdicts=verdicts)
+
+        for path in run_demo(output, progress, show_verdict):
             written(path)
 
 
@@ -513,7 +522,7 @@ TOOLS: dict[str, Callable[..., None]] = {
 }
 ENVIRONMENT: dict[str, Callable[..., None]] = {"doctor": doctor, "demo": demo}
 
-app = Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
+app = App()
 
 
 @app.callback()

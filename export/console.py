@@ -1,11 +1,12 @@
 """Tables that `maskrcnn-export` prints."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn.commands.console import show
+from maskrcnn.commands.console import session, show
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
 from runtime.one_line import one_line
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
     from export.benchmark.artifact import Benchmark
     from export.benchmark.comparison import Comparison
     from export.doctor.finding import DoctorFinding
-    from export.verify.verdict import Verdict
+    from export.verify.verdict import PrecisionGate, Verdict
 
 
 def verdict_table(verdict: "Verdict") -> None:
-    """Print a verdict: the stages, the whole runs, and the outcome."""
+    """Print a verdict."""
+    show(verdict_lines(verdict), verdict=verdict)
+
+
+def verdict_lines(verdict: "Verdict") -> list[str]:
+    """Return a verdict as lines: the stages, the whole runs, and the outcome."""
     lines = [f"{verdict.engine} against {verdict.reference}"]
     lines += _stage_lines(verdict)
     width = max((len(case.case) for case in verdict.cases), default=0)
@@ -46,12 +52,12 @@ def verdict_table(verdict: "Verdict") -> None:
     lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
     if verdict.precision:
         lines += _precision_lines(verdict.precision)
-    show(lines)
+    return lines
 
 
-def gate(found: Mapping[str, Any]) -> None:
+def gate(found: "PrecisionGate") -> None:
     """Print what lower precision costs, in total and per class."""
-    show(_precision_lines(found))
+    show(_precision_lines(found.to_dict()), judgement=found)
 
 
 def _source_lines(source: Mapping[str, Any]) -> list[str]:
@@ -142,7 +148,7 @@ def metadata(path: Path, found: Metadata, flaw: str) -> None:
         lines += _verdict_lines(found, flaw)
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # written by an older version, or made up
         raise ArtifactCorruptError(f"the verdict in {path} cannot be read: export the checkpoint again") from error
-    show(lines)
+    show(lines, artifact=path, metadata=json.loads(found.to_json()), proven=not flaw, flaw=flaw)
 
 
 def _verdict_lines(found: Metadata, flaw: str) -> list[str]:
@@ -176,7 +182,7 @@ def benchmark(found: "Benchmark") -> None:
     lines.append("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most))
     memory = "unknown" if found.peak_memory is None else f"{found.peak_memory:.0f} MB"
     lines.append(f"  peak memory {memory};  {_pairs(found.machine)}")
-    show(lines)
+    show(lines, **found.to_dict())
 
 
 def comparison(found: "Comparison") -> None:
@@ -210,7 +216,7 @@ def comparison(found: "Comparison") -> None:
     lines.append(f"fastest{allowed} (*): {best.milliseconds['total']:.1f} ms")
     if found.equal:
         lines.append(f"  as fast, within the noise of these rounds (=): {len(found.equal)} more")
-    show([*lines, best.python])
+    show([*lines, best.python], **found.to_dict())
     if not best.judged:
         options = f"--device {best.device} --precision {best.precision}"
         command = f"maskrcnn-export verify {shlex.quote(best.artifact)} {options}"
@@ -225,8 +231,13 @@ def findings(found: "Sequence[DoctorFinding]") -> int:
     """Print the doctor's findings, each command that fixes one on a line of its own; return the exit code."""
     subjects = [one_line(finding.subject) for finding in found]
     width = max(map(len, subjects))
+    lines: list[str] = []
     for subject, finding in zip(subjects, found, strict=True):
-        show([f"{finding.state:<7}  {subject:<{width}}  {one_line(finding.detail)}"])
+        lines.append(f"{finding.state:<7}  {subject:<{width}}  {one_line(finding.detail)}")
         if finding.fix:
-            show([f"{'':<7}  to fix it:", finding.fix])
-    return 3 if any(finding.state == "problem" for finding in found) else 0
+            lines += [f"{'':<7}  to fix it:", finding.fix]
+    show(lines, findings=found)
+    problems = [one_line(finding.subject) for finding in found if finding.state == "problem"]
+    if problems:
+        session().note_error("Problem", f"there are problems with {', '.join(problems)}")
+    return 3 if problems else 0

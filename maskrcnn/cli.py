@@ -13,16 +13,16 @@ from typer import Typer
 
 from export.cli import ENVIRONMENT, FORMATS, TOOLS
 from maskrcnn.commands import config, data, weights
+from maskrcnn.commands.app import App
 from maskrcnn.commands.evaluate import evaluate
 from maskrcnn.commands.inspect import inspect
-from maskrcnn.commands.names import Commands
 from maskrcnn.commands.predict import predict
 from maskrcnn.commands.results import results
 from maskrcnn.commands.serve import serve
 from maskrcnn.commands.shared import Version
 from maskrcnn.commands.train import train
 
-app = Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
+app = App()
 
 
 @app.callback()
@@ -30,7 +30,7 @@ def main(version: Version = False) -> None:
     """Train, evaluate, run, serve, inspect and export a Mask R-CNN."""
 
 
-_formats = Typer(cls=Commands, help="Export a checkpoint, or write an artifact for a server.", no_args_is_help=True)
+_formats = App(help="Export a checkpoint, or write an artifact for a server.")
 for _name, _function in FORMATS.items():
     _formats.command(_name)(_function)
 _PANELS: dict[str, Mapping[str, Callable[..., None] | Typer]] = {

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, Typer, echo
+from typer import Argument, Option
 
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
+from maskrcnn.commands.app import App
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
 
-app = Typer(cls=Commands, help="Make a configuration for a checkpoint.", no_args_is_help=True)
+app = App(help="Make a configuration for a checkpoint.")
 
 
 @app.callback()
@@ -43,11 +43,12 @@ def from_(
         for line in report:
             console.progress(line)
         if output is None:
-            echo(found.to_json(), nl=False)
+            console.show(found.to_json().splitlines(), config=found)
         else:
             with atomic_write(output, overwrite=force) as path:
                 path.write_text(found.to_json(), encoding="utf-8")
+        console.show((), missing=missing)
         for line in missing:
-            console.progress(f"fill in {line}")
+            console.warning(f"fill in {line}")
         if output is not None:
             console.written(output)

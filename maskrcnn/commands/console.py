@@ -1,13 +1,24 @@
-"""What commands print: progress on stderr, results on stdout, with control characters escaped."""
+"""What commands print: messages on stderr, the result on stdout, as text or as one JSON document.
 
+A command says what it has found with `show` and `written`, whatever its options are. As text, lines are printed at
+once. With --json, the fields that go with them are collected, and `Session.end` prints one document. With --quiet,
+only warnings and errors are printed on stderr. Control characters are escaped.
+"""
+
+import json
 import logging
+import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
+from maskrcnn.commands.exit_codes import exit_code
+from runtime.json_file import read_json_file
 from runtime.one_line import escaped, one_line
 
 if TYPE_CHECKING:
@@ -16,33 +27,162 @@ if TYPE_CHECKING:
     from maskrcnn.data.records import Dataset
     from maskrcnn.evaluation.evaluate import Evaluation
     from maskrcnn.prediction.predict import PredictRun
+    from maskrcnn.training.run import RunFolder
     from maskrcnn.training.train import TrainingResult
+
+INTERRUPTED = "Interrupted"  # the type of an error that is a signal
+
+
+@dataclass
+class Session:
+    """One call of a program.
+
+    Attributes:
+        json: Whether to print a document in place of text.
+        quiet: Whether to leave out messages that are neither warnings nor errors.
+        command: Words of the command; "" until it begins.
+        document: Fields of the result so far.
+        written: Paths of outputs.
+        warnings: What may be wrong.
+        error: Type and message of what ends the command.
+        stdout: Where the document goes.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    command: str = ""
+    document: dict[str, Any] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: dict[str, str] | None = None
+    stdout: IO[str] | None = None
+    _ended: bool = False
+
+    @contextmanager
+    def running(self, command: str, *, json: bool, quiet: bool) -> Iterator[None]:
+        """Run a command. With --json, what anything else prints on stdout goes to stderr."""
+        self.command, self.json, self.quiet, self.stdout = command, json, quiet, sys.stdout
+        if not json:
+            yield
+            return
+        with redirect_stdout(sys.stderr):
+            yield
+
+    def end(self, code: int | None) -> None:
+        """Print the document, once; `code` is None for a server, which is ready and goes on."""
+        if self._ended or not self.json or not (self.command or code):
+            return
+        self._ended = True
+        head: dict[str, Any] = {"command": self.command, "exit_code": code}
+        if self.error is not None:
+            head["error"] = self.error
+        head |= {"written": self.written, "warnings": self.warnings}
+        print(json.dumps(head | _plain(self.document), allow_nan=False), file=self.stdout or sys.stdout, flush=True)
+
+    def end_with(self, error: BaseException) -> None:
+        """Print the document of a command that ends with an error, unless that only is an exit code."""
+        code = getattr(error, "exit_code", getattr(error, "code", None))  # of a usage error or `Exit`; of `SystemExit`
+        if not isinstance(code, int):
+            code = 1 if not isinstance(error, Exception) else exit_code(error) or 1
+        context = getattr(error, "ctx", None)  # of a usage error
+        self.command = self.command or getattr(context, "command_path", "")
+        if code and self.error is None:
+            message = getattr(error, "format_message", error.__str__)()
+            ends = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.note_error(INTERRUPTED if ends else type(error).__name__, "interrupted" if ends else message)
+        self.end(code)
+
+    def note_error(self, kind: str, message: object) -> None:
+        """Note what ends the command."""
+        self.error = {"type": kind, "message": one_line(message)}
+
+
+_session = Session()
+
+
+def begin(words: Sequence[str]) -> None:
+    """Begin a session; `words` are the arguments of the program, of which none is parsed yet."""
+    global _session  # noqa: PLW0603  (a process is one call of a program, except in tests)
+    _session = Session(json="--json" in words)
+
+
+def finish(error: BaseException | None = None) -> None:
+    """Print the document of a command that has ended, if it has one, and end its session."""
+    global _session
+    ended, _session = _session, Session()
+    if error is None:
+        ended.end(0)
+    else:
+        ended.end_with(error)
+
+
+def session() -> Session:
+    """Return the session of this call of a program."""
+    return _session
+
+
+def is_quiet() -> bool:
+    """Return whether only warnings and errors are printed on stderr."""
+    return _session.quiet
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values; a number that is not finite is null, as JSON has none."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    elif is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
+    elif hasattr(value, "item"):  # a number of NumPy's
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)  # a path
 
 
 def progress(message: str) -> None:
     """Print what is being done."""
-    typer.echo(f"... {one_line(message)}", err=True)
+    if not _session.quiet:
+        typer.echo(f"... {one_line(message)}", err=True)
 
 
-def relay(stream: str, line: str) -> None:
-    """Print a line that a worker on another machine printed."""
-    typer.echo(line, err=stream == "stderr")
+def warning(message: str) -> None:
+    """Print what may be wrong, also with --quiet."""
+    _session.warnings.append(one_line(message))
+    typer.echo(f"warning: {one_line(message)}", err=True)
 
 
-def refusal(sentence: str) -> None:
-    """Print the error that a worker on another machine ended with."""
-    typer.echo(f"error: {one_line(sentence)}", err=True)
+def error(kind: str, message: object) -> None:
+    """Print what ends the command; `kind` is the type of the error."""
+    _session.note_error(kind, message)
+    typer.echo(f"error: {one_line(message)}", err=True)
 
 
-def show(lines: Iterable[str]) -> None:
-    """Print lines of a result."""
+def show(lines: Iterable[str], **found: Any) -> None:
+    """Print lines of a result, or add its fields to the document."""
+    if _session.json:
+        _session.document |= found
+        return
     for line in lines:
         typer.echo(escaped(line))
 
 
-def written(path: Path) -> None:
-    """Print the path of an output."""
-    show([f"wrote {path}"])
+def written(*paths: str | Path) -> None:
+    """Print the path of each output, or add it to the document."""
+    _session.written += map(str, paths)
+    show(f"wrote {path}" for path in paths)
+
+
+def relay(stream: str, line: str) -> None:
+    """Print a line that a worker on another machine printed."""
+    if stream == "stderr" or _session.json:
+        if not (_session.quiet and line.startswith("... ")):
+            typer.echo(line, err=True)
+    else:
+        typer.echo(line)
 
 
 def pictures(done: int, total: int) -> None:
@@ -52,15 +192,15 @@ def pictures(done: int, total: int) -> None:
 
 
 class _Lines(logging.Handler):
-    """Prints log records as lines of progress."""
+    """Prints log records as warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        progress(record.getMessage())
+        warning(record.getMessage())
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print the warnings that `runtime` logs as lines of progress, for the time of a block."""
+    """Print the warnings that `runtime` logs as ours, for the time of a block."""
     logger, lines = logging.getLogger("runtime"), _Lines(logging.WARNING)
     logger.addHandler(lines)
     try:
@@ -75,7 +215,8 @@ def dataset_report(name: str, found: "Sequence[DatasetFinding]") -> None:
 
     for level, kind, count, first in summary(found):
         left_out = " left out" if level == "error" else ""
-        progress(f"{name}: {level} {kind} ({count}{left_out}): {first}")
+        say = progress if level == "info" else warning
+        say(f"{name}: {level} {kind} ({count}{left_out}): {first}")
 
 
 def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
@@ -85,7 +226,7 @@ def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
         size = "?" if row["bytes"] is None else f"{row['bytes'] / 10**6:.0f} MB"
         lines.append(f"{row['name']:<19}  {row['network']:<24}  {row['classes']:>7}  {size:>6}  {row['license']}")
         lines.append(f"  {'in the cache' if row['cached'] else 'would be kept'}: {row['path']}")
-    show(lines)
+    show(lines, weights=rows)
 
 
 def datasets(training: "Dataset", validation: "Dataset | None") -> None:
@@ -96,21 +237,39 @@ def datasets(training: "Dataset", validation: "Dataset | None") -> None:
     progress(f"{images}; {len(training.class_names) - 1} classes: {names}")
 
 
-def training(result: "TrainingResult") -> int:
+def training(found: "TrainingResult") -> int:
     """Print the outcome of a training run; return the exit code."""
-    folder = result.folder
-    lines = [f"training {result.ended} after {len(result.history)} epochs"]
-    if result.history:
-        last = result.history[-1]
+    folder = found.folder
+    lines = [f"training {found.ended} after {len(found.history)} epochs"]
+    if found.history:
+        last = found.history[-1]
         lines.append("  last epoch  " + ", ".join(f"{name} {value:.4g}" for name, value in last.items()))
-    if result.best_score is not None and result.best_epoch is not None:
-        lines.append(f"  best epoch  {result.best_epoch + 1}, score {result.best_score:.4g}")
-    lines += [f"wrote {path}" for path in (folder.last, folder.best) if path.exists()]
-    show(lines)
-    if result.ended != "interrupted":
+    if found.best_score is not None and found.best_epoch is not None:
+        lines.append(f"  best epoch  {found.best_epoch + 1}, score {found.best_score:.4g}")
+    best = None if found.best_epoch is None else found.best_epoch + 1
+    show(lines, ended=found.ended, best_epoch=best, best_score=found.best_score, **_trained(folder, found.history))
+    written(*(path for path in (folder.last, folder.best) if path.exists()))
+    if found.ended != "interrupted":
         return 0
-    progress(f"the state is saved in {folder.path}: add --resume to the same command to resume")
-    return 128 + (result.signal or 0)
+    interrupted(f"the state is saved in {folder.path}: add --resume to the same command to resume")
+    return 128 + (found.signal or 0)
+
+
+def _trained(folder: "RunFolder", history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    return {"folder": folder.path, "epochs": len(history), "last_epoch": history[-1] if history else None}
+
+
+def trained_elsewhere(folder: "RunFolder") -> None:
+    """Note the outcome of a run on other machines, which has printed it as text, for the document."""
+    show((), ended="finished", **_trained(folder, read_json_file(folder.history)))
+    if session().json:
+        written(*(path for path in (folder.last, folder.best) if path.exists()))
+
+
+def interrupted(message: str) -> None:
+    """Print that a run was interrupted, and how to resume it."""
+    _session.note_error(INTERRUPTED, message)
+    typer.echo(f"... {one_line(message)}", err=True)
 
 
 def evaluation(found: "Evaluation") -> None:
@@ -126,63 +285,81 @@ def evaluation(found: "Evaluation") -> None:
         scores = f"{_share(found.bbox.classes[name]['AP'])}  {_share(row['AP']):>7}  {_share(row['AP50']):>9}"
         lines.append(f"  {name:<{width}}  {row['objects']:>7}  {scores}")
     speed = ", ".join(f"{name} {value:.1f}" for name, value in found.speed.median.items())
-    show([*lines, f"  median milliseconds per image: {speed}"])
+    show(
+        [*lines, f"  median milliseconds per image: {speed}"],
+        dataset=found.dataset.name,
+        images=len(found.dataset),
+        detections=len(found.results),
+        score_threshold=found.score_threshold,
+        boxes=found.bbox,
+        masks=found.segm,
+        median_milliseconds=found.speed.median,
+    )
 
 
 def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
-def prediction(result: "PredictRun", *, parquet: bool) -> int:
+def prediction(found: "PredictRun", *, parquet: bool) -> int:
     """Print the outcome of a prediction run and every failure; return the exit code."""
     files = ("results.parquet",) if parquet else ("results.json", "results.csv")
-    totals, failures = result.totals, result.failures
+    totals, failures = found.totals, found.failures
+    show((), folder=found.folder, settings=found.settings, predicted=found.made)
+    show((), failures=[failure._asdict() for failure in failures])
     if totals is not None:
         frames = f" and {totals.frames} frames" if totals.frames else ""
-        before = max(totals.pictures + totals.frames - result.made, 0)
+        before = max(totals.pictures + totals.frames - found.made, 0)
         show(
             [
                 f"{totals.pictures} images{frames}, {totals.detections} detections, {len(failures)} failures",
-                f"  {result.made} predicted in this run, {before} in earlier ones",
-                *(f"wrote {result.folder / name}" for name in files),
-            ]
+                f"  {found.made} predicted in this run, {before} in earlier ones",
+            ],
+            images=totals.pictures,
+            frames=totals.frames,
+            detections=totals.detections,
         )
+        written(*(found.folder / name for name in files))
     for failure in failures:
         typer.echo(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"), err=True)
-    if result.signal is not None:
-        progress(f"interrupted after {result.made} images and frames: run the same command again to resume")
-        return 128 + result.signal
+    if found.signal is not None:
+        interrupted(f"interrupted after {found.made} images and frames: run the same command again to resume")
+        return 128 + found.signal
     if failures:
-        folder = one_line(result.folder / "failures.json")
-        typer.echo(f"error: {len(failures)} inputs could not be used: see {folder}", err=True)
+        error("ImageError", f"{len(failures)} inputs could not be used: see {found.folder / 'failures.json'}")
         return 5
     return 0
 
 
-def batch(result: "BatchRun") -> int:
+def batch(found: "BatchRun") -> int:
     """Print the outcome of a run on a cluster and the first failures; return the exit code."""
-    if result.counts is None:
-        progress("interrupted: run the same command again to resume")
-        return 128 + (result.signal or 0)
-    counts = result.counts
+    show((), folder=found.output, predicted=found.made)
+    if found.counts is None:
+        interrupted("interrupted: run the same command again to resume")
+        return 128 + (found.signal or 0)
+    counts = found.counts
     show(
         [
             f"{counts.pictures} images, {counts.rows} rows, {counts.failures} failures",
-            f"  {result.made} predicted in this run, {counts.pictures - counts.missing - result.made} in earlier ones",
-        ]
+            f"  {found.made} predicted in this run, {counts.pictures - counts.missing - found.made} in earlier ones",
+        ],
+        images=counts.pictures,
+        rows=counts.rows,
+        failed=counts.failures,
+        failures=[{"path": path, "error": kind, "message": message} for path, kind, message in found.failures],
     )
-    for path, error, message in result.failures:
-        typer.echo(one_line(f"failed: {path}: {error}: {message}"), err=True)
+    for path, kind, message in found.failures:
+        typer.echo(one_line(f"failed: {path}: {kind}: {message}"), err=True)
     if counts.missing or counts.doubled:
-        typer.echo(
-            f"error: {counts.missing} images have no row and {counts.doubled} rows are doubled, so there is no "
-            f"_SUCCESS in {one_line(result.output)}: run the same command again, into a new folder if rows are doubled",
-            err=True,
+        error(
+            "OutputError",
+            f"{counts.missing} images have no row and {counts.doubled} rows are doubled, so there is no "
+            f"_SUCCESS in {found.output}: run the same command again, into a new folder if rows are doubled",
         )
         return 1
-    show([f"wrote {result.output}"])
+    written(found.output)
     if counts.failures:
-        typer.echo(f"error: {counts.failures} images could not be used: each is a row with its error", err=True)
+        error("ImageError", f"{counts.failures} images could not be used: each is a row with its error")
         return 5
     return 0
 
@@ -197,10 +374,17 @@ def findings(dataset: Path, found: "Sequence[DatasetFinding]", rows: bool) -> in
     """
     from maskrcnn.data.readers.findings import has_errors, summary, table_rows  # noqa: PLC0415
 
-    if rows:
-        show(f"{level:<7}  {kind:<18}  {where}: {message}" for level, kind, where, message in table_rows(found))
-    else:
-        show(f"{level:<7}  {kind:<18}  {count:>6}  {first}" for level, kind, count, first in summary(found))
+    names = ("level", "kind", "where", "message") if rows else ("level", "kind", "count", "first")
+    layout = "{level:<7}  {kind:<18}  {where}: {message}" if rows else "{level:<7}  {kind:<18}  {count:>6}  {first}"
+    table = [dict(zip(names, row, strict=True)) for row in (table_rows(found) if rows else summary(found))]
     bad = has_errors(found)
-    show([f"{dataset}: {'cannot be trained on as it is' if bad else 'can be trained on'}"])
+    outcome = f"{dataset}: {'cannot be trained on as it is' if bad else 'can be trained on'}"
+    show(
+        [*(layout.format(**row) for row in table), outcome],
+        dataset=dataset,
+        can_be_trained_on=not bad,
+        findings=table,
+    )
+    if bad:
+        _session.note_error("DatasetError", outcome)
     return 1 if bad else 0

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Exit, Option, Typer
+from typer import Argument, Exit, Option
 
 from maskrcnn.commands import console
+from maskrcnn.commands.app import App
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import (
     BoxesAsMasks,
     ByName,
@@ -21,7 +21,7 @@ from maskrcnn.commands.shared import (
 )
 from maskrcnn.data.readers.options import ReadOptions
 
-app = Typer(cls=Commands, help="Check a dataset, or make a synthetic one.", no_args_is_help=True)
+app = App(help="Check a dataset, or make a synthetic one.")
 
 
 @app.command()
@@ -58,4 +58,6 @@ def shapes(
     with failures("data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
-        console.written(write_shapes(folder, count, seed, overwrite=force))
+        path = write_shapes(folder, count, seed, overwrite=force)
+        console.show((), images=count, seed=seed)
+        console.written(path)

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import typer
 
+from maskrcnn.commands import console
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.distribution import COMMANDS, missing_package
-from runtime.one_line import one_line
 
 
 @contextmanager
@@ -31,5 +31,5 @@ def failures(
         code = code_of(known)
         if code is None:
             raise
-        typer.echo(f"error: {one_line(known)}", err=True)
+        console.error(type(known).__name__, known)
         raise typer.Exit(code) from None

@@ -111,7 +111,7 @@ def _history(checkpoint: Path) -> list[dict[str, float]]:
     try:
         history = read_json_file(path)
     except (OSError, ValueError):
-        console.progress(f"{path} cannot be read: the page has no training curves")
+        console.warning(f"{path} cannot be read: the page has no training curves")
         return []
     epochs = history if isinstance(history, list) else []
     numbers = (int, float)

@@ -4,6 +4,7 @@ Imports little, so that Ctrl-C is in hand before anything slow is imported.
 """
 
 import io
+import json
 import os
 import signal
 import sys
@@ -84,6 +85,10 @@ def _load(program: str, load: Callable[[], Callable[..., object]]) -> Callable[.
         if missing is None:
             raise
         sys.stderr.write(f"error: {missing}\n")
+        if "--json" in sys.argv:
+            said = {"type": type(missing).__name__, "message": one_line(missing)}
+            document = {"command": program, "exit_code": 3, "error": said, "written": [], "warnings": []}
+            sys.stdout.write(json.dumps(document) + "\n")
         raise SystemExit(3) from None
 
 

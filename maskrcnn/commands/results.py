@@ -22,5 +22,6 @@ def results(
         from maskrcnn.batch.results import write_row_results  # noqa: PLC0415
 
         totals = write_row_results(folder, output, overwrite=force)
-        console.show([f"{totals.pictures} images, {totals.detections} detections"])
+        lines = [f"{totals.pictures} images, {totals.detections} detections"]
+        console.show(lines, images=totals.pictures, detections=totals.detections)
         console.written(output)

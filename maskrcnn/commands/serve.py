@@ -85,4 +85,9 @@ def serve(  # noqa: PLR0913  (one argument per option)
         with server.bind(host, port) as bound:
             app = build_app(artifact, options)
             name, device = app.state.service.name, app.state.service.predictor.device
-            server.serve(app, bound, lambda url: console.show([f"serving {name} on {url} ({device})"]), host)
+
+            def ready(url: str) -> None:
+                console.show([f"serving {name} on {url} ({device})"], model=name, url=url, device=device)
+                console.session().end(None)
+
+            server.serve(app, bound, ready, host)

@@ -15,7 +15,7 @@ from maskrcnn.checkpoints.families.choices import NO_CHOICES, Choices
 from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.checkpoints.pretrained import Pretrained, find_pretrained, is_taken
-from maskrcnn.commands.console import progress
+from maskrcnn.commands.console import progress, warning
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.data.readers.options import MaskValues
@@ -251,7 +251,7 @@ def build_network(checkpoint: Path, opened: "Weights", exclude_heads: bool = Fal
 
     model, report = load_weights(opened, exclude_heads)
     if report.leftover:
-        progress(f"{checkpoint.name}: not used, no weights of the network: {', '.join(report.leftover)}")
+        warning(f"{checkpoint.name}: not used, no weights of the network: {', '.join(report.leftover)}")
     return model, report
 
 

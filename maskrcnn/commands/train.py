@@ -162,12 +162,13 @@ def train(  # noqa: PLR0913  (one argument per option)
 def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) -> int:
     from maskrcnn.batch.cluster import StoppedError, connected, in_our_words, stopped_by_signals  # noqa: PLC0415
     from maskrcnn.training.on_ray import train_on_ray  # noqa: PLC0415
+    from maskrcnn.training.run import RunFolder  # noqa: PLC0415
 
     with connected(address) as ray, stopped_by_signals():
         try:
             end = train_on_ray(ray, job.absolute(), workers, max_failures, exit_code, console.relay)
         except StoppedError as stopped:
-            console.progress("interrupted: add --resume to the same command to resume from the state saved last")
+            console.interrupted("interrupted: add --resume to the same command to resume from the state saved last")
             return 128 + int(stopped.args[0])
         except Exception as error:
             known = in_our_words(error, str(job.output))
@@ -175,6 +176,7 @@ def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) 
                 raise
             raise known from error
     if end is None:
+        console.trained_elsewhere(RunFolder(job.output))
         return 0
-    console.refusal(end.sentence)
+    console.error("TrainingError", end.sentence)
     return end.code

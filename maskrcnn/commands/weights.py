@@ -4,16 +4,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
 from maskrcnn.checkpoints.pretrained import PRETRAINED
 from maskrcnn.commands import console, shared
+from maskrcnn.commands.app import App
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.names import Commands
 from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
 from maskrcnn.errors import ArgumentError
 
-app = Typer(cls=Commands, help="List and fetch pretrained weights, and convert checkpoints.", no_args_is_help=True)
+app = App(help="List and fetch pretrained weights, and convert checkpoints.")
 
 
 class Goal(StrEnum):
@@ -46,8 +46,10 @@ def fetch(
         unknown = [name for name in names if name not in PRETRAINED]
         if unknown:
             raise ArgumentError(f"there are no pretrained weights {unknown[0]!r}: names are {', '.join(PRETRAINED)}")
+        paths: dict[str, str] = {}
         for name in names:
-            console.show([str(shared.fetch(PRETRAINED[name]))])
+            paths[name] = str(shared.fetch(PRETRAINED[name]))
+            console.show([paths[name]], paths=paths)
 
 
 @app.command()
@@ -81,4 +83,5 @@ def convert(
             state, arguments = to_torchvision(model)
             write_state(output, state, overwrite=force)
             console.progress(f"build the model in torchvision with {arguments}")
+            console.show((), torchvision=arguments)
         console.written(output)

@@ -56,12 +56,14 @@ class PredictRun:
         folder: Where the results are.
         made: Number of images and frames predicted by this run, not by earlier ones.
         failures: Inputs that could not be used.
+        settings: What the results depend on.
         totals: Counts over all results; None if the run was interrupted.
         signal: Number of the signal that interrupted the run.
     """
 
     folder: Path
     made: int
+    settings: RunSettings
     failures: list[Failure] = field(default_factory=list)
     totals: Totals | None = None
     signal: int | None = None
@@ -136,15 +138,15 @@ def _run(
     failures = sorted(unreadable + pictures.failures + videos.failures)
     made = pictures.made + videos.made
     if interruption.signal is not None:
-        return PredictRun(job.folder.path, made, failures, signal=interruption.signal)
+        return PredictRun(job.folder.path, made, settings, failures, signal=interruption.signal)
     done = {source.path for source in (*pictures.done, *videos.done)}
     write_failures(job.folder.path, failures)
     finished = (source for source in sources if source.path in done)
     if parquet:
         documents = ((source, job.folder.document(source)) for source in finished)
         images, detections = write_rows(job.folder.path, settings, documents, failures, pictures.unusable)
-        return PredictRun(job.folder.path, made, failures, Totals(images, 0, detections))
-    return PredictRun(job.folder.path, made, failures, write_results(job.folder, settings, finished))
+        return PredictRun(job.folder.path, made, settings, failures, Totals(images, 0, detections))
+    return PredictRun(job.folder.path, made, settings, failures, write_results(job.folder, settings, finished))
 
 
 def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) -> RunSettings:

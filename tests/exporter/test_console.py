@@ -52,7 +52,12 @@ def evaluated(text):
     scores = SimpleNamespace(numbers={"AP": 0.5}, classes={text: {"objects": 3, "AP": 0.5, "AP50": None}})
     dataset = Dataset(text, ("BG", text), ())
     return SimpleNamespace(
-        dataset=dataset, results=[], segm=scores, bbox=scores, speed=SimpleNamespace(median={"total": 1.0})
+        dataset=dataset,
+        results=[],
+        score_threshold=0.05,
+        segm=scores,
+        bbox=scores,
+        speed=SimpleNamespace(median={"total": 1.0}),
     )
 
 

@@ -1,0 +1,259 @@
+"""What all commands of both programs print: one JSON document with --json, no messages with --quiet."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer.main
+from annotation_files import coco, write_coco
+from PIL import Image
+from typer.testing import CliRunner
+
+import export
+from export.cli import app as export_app
+from export.doctor.finding import DoctorFinding
+from export.verify.verdict import CaseResult, PrecisionGate, Verdict
+from maskrcnn.cli import app as maskrcnn_app
+from maskrcnn.commands import console
+
+ROOT = Path(__file__).parents[2]
+APPS = {"maskrcnn": maskrcnn_app, "maskrcnn-export": export_app}
+ALWAYS = {"command", "exit_code", "written", "warnings"}
+VERDICT = Verdict(
+    reference="Keras",
+    engine="ONNX Runtime",
+    stages=(),
+    cases=(CaseResult("photo", 7, 7, float("nan"), float("inf"), 0.0, True),),
+    score_threshold=0.5,
+    nms_threshold=0.5,
+)
+GATE = PrecisionGate("bf16", "annotations", "mask AP", 2, 9, 0.5, 0.5, 0.005, {"apple": (0.5, None)})
+
+
+def leaves(command, *path):
+    """Yield the words and the object of each command that does something."""
+    below = getattr(command, "commands", {})
+    for name, each in below.items():
+        yield from leaves(each, *path, name)
+    if not below:
+        yield " ".join(path), command
+
+
+COMMANDS = {words: each for name, app in APPS.items() for words, each in leaves(typer.main.get_command(app), name)}
+
+# How to call each, in the folder of `files`, where what takes long is replaced by `quick`.
+LINES = {
+    "maskrcnn train": "data.json -o out --config shapes",
+    "maskrcnn evaluate": "demo.onnx shapes -o out",
+    "maskrcnn predict": "demo.onnx good.png -o out",
+    "maskrcnn results": "rows -o out.csv",
+    "maskrcnn serve": "demo --port 0",
+    "maskrcnn inspect": "demo.onnx good.png -o out",
+    "maskrcnn config from": "demo",
+    "maskrcnn data check": "data.json",
+    "maskrcnn data shapes": "out --count 1",
+    "maskrcnn weights convert": "demo --to maskrcnn -o out.weights.h5",
+    "maskrcnn-export onnx": "demo -o out.onnx",
+    "maskrcnn-export savedmodel": "demo -o out",
+    "maskrcnn-export verify": "demo.onnx --against demo",
+    "maskrcnn-export edit": "demo.onnx --rename square=box -o out.onnx",
+    "maskrcnn-export inspect": "demo.onnx",
+    "maskrcnn-export benchmark": "demo.onnx --runs 1 --device cpu",
+    "maskrcnn-export triton": "demo -o out",
+    "maskrcnn-export tfserving": "demo.onnx -o out",
+    "maskrcnn-export doctor": "",
+    "maskrcnn-export demo": "-o out",
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    write_coco(tmp_path, coco())
+    (tmp_path / "demo.onnx").symlink_to(ROOT / "maskrcnn" / "demo.onnx")
+    Image.open(ROOT / "maskrcnn" / "demo.jpg").save(tmp_path / "good.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def documented():
+    """Return the fields of each command that docs/commands.md names: those always there, and all."""
+    rows = re.findall(r"^\| `(maskrcnn[^`]*)` \|(.*)\|$", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+
+    def named(text):
+        return set(re.findall(r"`([a-z_]+)`", re.sub(r"\((?:`numbers`|in this|\"fin)[^)]*\)", "", text)))
+
+    return {words: (named(re.sub(r"\([^()]*`[^()]*\)", "", text)), named(text)) for words, text in rows}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Replace what takes long; what it prints itself must not be on stdout."""
+
+    def says(value):
+        def call(*_arguments, progress=lambda _: None, **_options):
+            sys.stdout.write("a library speaks\n")
+            progress("working")
+            return value
+
+        return call
+
+    model = SimpleNamespace(config=SimpleNamespace(model=SimpleNamespace(class_names=("BG", "a"))))
+    monkeypatch.setattr("export.cli.load", says((model, {"checkpoint": {}, "source": None})))
+    for name in ("export_onnx", "export_savedmodel", "verify_artifact"):
+        monkeypatch.setitem(vars(export), name, says(VERDICT))
+    monkeypatch.setattr("export.serving.tfserving.write_tfserving_model", says([Path("out/1")]))
+    monkeypatch.setattr("export.doctor.examine.examine", lambda *_: [DoctorFinding("ok", "python", "3")])
+    monkeypatch.setattr("export.demo.run_demo", lambda folder, _, show: [show(VERDICT) or folder / "picture.png"])
+    monkeypatch.setattr("maskrcnn.commands.train.TrainJob.run", trained)
+    monkeypatch.setattr("maskrcnn.commands.shared.load_network", says((model, None)))
+    monkeypatch.setattr("maskrcnn.checkpoints.checkpoint.save_checkpoint", says(None))
+    monkeypatch.setattr("maskrcnn.serving.server.serve", lambda _app, _bound, opened, _host: opened("http://h:1"))
+    monkeypatch.setattr("maskrcnn.inspection.report.inspect_pictures", says(SimpleNamespace(write=says(None))))
+    totals = SimpleNamespace(pictures=1, detections=2)
+    monkeypatch.setattr("maskrcnn.batch.results.write_row_results", says(totals))
+
+
+def trained(job):
+    sys.stdout.write("a library speaks\n")
+    folder = SimpleNamespace(path=job.output, last=ROOT / "README.md", best=ROOT / "LICENSE")
+    ended = SimpleNamespace(ended="finished", history=({"loss": float("nan")},), best_epoch=0, best_score=0.5)
+    console.progress("training")
+    return console.training(SimpleNamespace(folder=folder, signal=None, **vars(ended)))
+
+
+def call(words, *arguments):
+    program, *path = words.split()
+    return CliRunner().invoke(APPS[program], [*path, *arguments], prog_name=program)
+
+
+def document_of(result):
+    """Return the one document on stdout, whose numbers are finite."""
+    (line,) = result.stdout.splitlines()
+    return json.loads(line, parse_constant=pytest.fail)
+
+
+def test_the_table_has_every_command():
+    assert set(LINES) == set(COMMANDS) == set(documented())
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_the_options(words):
+    options = Counter(name for parameter in COMMANDS[words].params for name in parameter.opts)
+    assert (options["--json"], options["--quiet"], options["-q"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("words", LINES)
+def test_json_of_a_command_that_succeeds(words, files, quick):
+    if words == "maskrcnn evaluate":
+        call("maskrcnn data shapes", "shapes", "--count", "2")
+    result = call(words, *LINES[words].split(), "--json")
+    assert result.exit_code == 0, result.output
+    found = document_of(result)
+    always, all_of_them = documented()[words]
+    assert (found["command"], found["exit_code"]) == (words, None if words.endswith("serve") else 0)
+    assert always <= set(found) - ALWAYS <= all_of_them
+    assert all(isinstance(path, str) for path in found["written"])
+    assert bool(found["written"]) == ("-o" in LINES[words] or words.endswith("shapes"))
+
+
+@pytest.mark.parametrize("words", LINES)
+def test_a_quiet_command_prints_its_result_alone(words, files, quick):
+    if words == "maskrcnn evaluate":
+        call("maskrcnn data shapes", "shapes", "--count", "2")
+    loud = call(words, *LINES[words].split())
+    for name in ("out", "out.onnx", "out.onnx.verdict.json", "out.csv", "out.weights.h5"):
+        (files / name).exists() and (files / name).rename(files / f"before-{name}")
+    result = call(words, *LINES[words].split(), "--quiet")
+    assert (result.exit_code, loud.exit_code) == (0, 0), result.output
+    assert not [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    lines = result.stdout.splitlines()
+    assert lines
+    assert len(lines) == len(loud.stdout.splitlines())
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_json_of_wrong_usage(words):
+    result = call(words, "--json", "--no-such-option")
+    found = document_of(result)
+    assert result.exit_code == found["exit_code"] == 2
+    assert found["command"] == words
+    assert found["error"] == {"type": "NoSuchOption", "message": "No such option: --no-such-option"}
+    assert "No such option" in result.stderr
+
+
+FAILURES = {
+    "maskrcnn fly": (2, "UsageError"),
+    "maskrcnn predict": (2, "MissingParameter"),
+    "maskrcnn predict missing.onnx good.png -o out": (4, "ArtifactNotFoundError"),
+    "maskrcnn predict demo missing.png -o out": (5, "ImageError"),
+    "maskrcnn predict demo good.png -o good.png": (6, "OutputError"),
+    "maskrcnn predict demo good.png broken.png -o out": (5, "ImageError"),
+    "maskrcnn data check missing.json": (1, "DatasetError"),
+    "maskrcnn train data.json -o out --workers 2": (2, "ArgumentError"),
+    "maskrcnn-export onnx demo -o out.onnx --precision int8": (2, "BadParameter"),
+    "maskrcnn-export edit demo.onnx --rename unicorn=horse": (2, "EditError"),
+    "maskrcnn-export verify demo.onnx --against demo": (1, "ParityError"),
+    "maskrcnn-export doctor": (3, "Problem"),
+}
+
+
+@pytest.mark.parametrize("line", FAILURES)
+def test_json_of_a_command_that_fails(line, files, quick, monkeypatch):
+    (files / "broken.png").write_bytes(b"no image")
+    monkeypatch.setitem(vars(export), "verify_artifact", lambda *_, **__: replace(VERDICT, cases=()))
+    problem = DoctorFinding("problem", "cuda", "is missing")
+    monkeypatch.setattr("export.doctor.examine.examine", lambda *_: [problem])
+    code, kind = FAILURES[line]
+    result = call(line, "--json")
+    found = document_of(result)
+    assert result.exit_code == found["exit_code"] == code
+    assert found["error"]["type"] == kind
+    assert found["error"]["message"]
+    assert result.exit_code == call(line).exit_code
+    if "broken" in line:
+        assert (found["images"], len(found["failures"])) == (1, 1)
+
+
+def test_json_of_a_bug_and_of_ctrl_c(files, monkeypatch):
+    for error, code, kind in ((RuntimeError("oh"), 1, "RuntimeError"), (SystemExit(130), 130, "Interrupted")):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr("maskrcnn.data.synthetic.shapes.write_shapes", fail)
+        result = call("maskrcnn data shapes", "x", "--json")
+        found = document_of(result)
+        assert (result.exit_code, found["exit_code"], found["error"]["type"]) == (code, code, kind)
+
+
+def test_no_document_without_a_command():
+    for arguments in (["predict", "--help", "--json"], ["--version"], ["predict", "--", "--json"]):
+        assert "exit_code" not in call("maskrcnn", *arguments).stdout
+
+
+def test_json_where_the_command_line_is_not_installed():
+    code = "import sys; sys.modules['typer'] = None; from maskrcnn.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "predict", "demo", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    found = json.loads(done.stdout)
+    assert done.returncode == found["exit_code"] == 3
+    assert found["error"]["type"] == "MissingPackageError"
+
+
+def test_warnings_are_told_in_every_mode(files, quick, monkeypatch):
+    def examine(*_):
+        console.warning("look out")
+        return [DoctorFinding("ok", "python", "3")]
+
+    monkeypatch.setattr("export.doctor.examine.examine", examine)
+    for options in (["--json"], ["--quiet"], ["--json", "--quiet"]):
+        result = call("maskrcnn-export doctor", *options)
+        assert result.stderr == "warning: look out\n"
+        if "--json" in options:
+            assert document_of(result)["warnings"] == ["look out"]
