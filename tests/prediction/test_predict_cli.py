@@ -203,7 +203,7 @@ def test_a_warning_is_a_line(onnx_artifact, picture, tmp_path):
     result = call(onnx_artifact, tmp_path, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     (line,) = (line for line in result.stderr.splitlines() if "several frames" in line)
-    assert line.startswith("... ")
+    assert line.startswith("warning: ")
     assert "Warning" not in result.stderr
 
 
