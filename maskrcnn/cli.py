@@ -9,8 +9,6 @@ SIGTERM, and can be resumed.
 
 from collections.abc import Callable, Mapping
 
-from typer import Typer
-
 from export.cli import ENVIRONMENT, FORMATS, TOOLS
 from maskrcnn.commands import config, data, weights
 from maskrcnn.commands.app import App
@@ -33,7 +31,7 @@ def main(version: Version = False) -> None:
 _formats = App(help="Export a checkpoint, or write an artifact for a server.")
 for _name, _function in FORMATS.items():
     _formats.command(_name)(_function)
-_PANELS: dict[str, Mapping[str, Callable[..., None] | Typer]] = {
+_PANELS: dict[str, Mapping[str, Callable[..., None] | App]] = {
     "Train and measure": {"data": data.app, "train": train, "evaluate": evaluate, "inspect": inspect},
     "Use": {"predict": predict, "results": results, "serve": serve},
     "Export": {"export": _formats, **TOOLS},
@@ -42,7 +40,7 @@ _PANELS: dict[str, Mapping[str, Callable[..., None] | Typer]] = {
 }
 for _panel, _commands in _PANELS.items():
     for _name, _command in _commands.items():
-        if isinstance(_command, Typer):
+        if isinstance(_command, App):
             app.add_typer(_command, name=_name, rich_help_panel=_panel)
         else:
             app.command(_name, rich_help_panel=_panel)(_command)
