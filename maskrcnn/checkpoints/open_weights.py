@@ -23,7 +23,7 @@ class Weights:
     Attributes:
         path: The file.
         config: The configuration of the model.
-        report: Sentences on what a PyTorch checkpoint is, and where its settings came from.
+        report: Sentences on what a PyTorch checkpoint is, and where its settings came from; none if it has a name.
         family: The PyTorch checkpoint, if it is one.
     """
 
@@ -54,7 +54,7 @@ def open_weights(path: str | Path, choices: Choices = NO_CHOICES) -> Weights:
     path = Path(path)
     if is_state_file(path):
         file = read_family(path, choices)
-        report = tuple(file.report(choices.family is not None))
+        report = () if named is not None else tuple(file.report(choices.family is not None))
         return Weights(path, file.config, report, file)
     if choices.family is not None or choices.classes is not None:
         raise ArgumentError(f"{path} is no PyTorch checkpoint: --family and --classes are for those")

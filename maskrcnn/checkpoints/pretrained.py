@@ -48,7 +48,7 @@ class Pretrained:
             known.config if given.config is None else given.config,
             known.family if given.family is None else given.family,
             known.classes if given.classes is None else given.classes,
-            given.settings,
+            (*known.settings, *given.settings),
         )
 
 
@@ -56,6 +56,8 @@ _MATTERPORT = "https://github.com/matterport/Mask_RCNN/releases"
 _TORCHVISION = "https://download.pytorch.org/models"
 _TORCHVISION_PAGE = "https://docs.pytorch.org/vision/stable/models/mask_rcnn.html"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation"
+# The families keep detections from 0.05 on, for measurements of AP; an image is unreadable with so many.
+_SHOWN = ("detection.min_score=0.5",)
 
 # Where sizes and digests come from: docs/models.md.
 PRETRAINED: dict[str, Pretrained] = {
@@ -89,7 +91,7 @@ PRETRAINED: dict[str, Pretrained] = {
             f"{_TORCHVISION}/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
             178_090_079,
             "sha256:bf2d0c1efbc936eeee2bc95a48e80ebc86b891f61b0106485937fc29f9315fc0",
-            Choices(family="torchvision", classes="coco"),
+            Choices(family="torchvision", classes="coco", settings=_SHOWN),
             (BACKGROUND, *(coco_names(90) or ())),
             "BSD-3-Clause",
             _TORCHVISION_PAGE,
@@ -100,7 +102,7 @@ PRETRAINED: dict[str, Pretrained] = {
             f"{_TORCHVISION}/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
             185_828_065,
             "sha256:73cbd0190fcbe3ba339921fbce2c3a0b6bb9126c9a133c85e43a2a8e060a109e",
-            Choices(family="torchvision", classes="coco"),
+            Choices(family="torchvision", classes="coco", settings=_SHOWN),
             (BACKGROUND, *(coco_names(90) or ())),
             "BSD-3-Clause",
             _TORCHVISION_PAGE,
@@ -111,7 +113,7 @@ PRETRAINED: dict[str, Pretrained] = {
             f"{_DETECTRON2}/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
             177_841_981,
             "sha256:9a737e290372f1f70994ebcbd89d8004dbb3ae30a605fd915a190fa4a782dd66",
-            Choices(family="detectron2", classes="coco"),
+            Choices(family="detectron2", classes="coco", settings=_SHOWN),
             COCO.model.class_names,
             "CC BY-SA 3.0",
             "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md",

@@ -463,7 +463,10 @@ def test_what_a_user_says_comes_before_what_is_known():
     known, said = PRETRAINED["coco"], Choices("mine.json", settings=("detection.min_score=0.5",))
     assert known.with_choices(NO_CHOICES) == known.choices
     assert known.with_choices(said) == said
-    assert PRETRAINED["coco-torchvision"].with_choices(Choices(classes="a,b")).classes == "a,b"
+    family = PRETRAINED["coco-torchvision"]
+    assert family.with_choices(Choices(classes="a,b")).classes == "a,b"
+    both = family.with_choices(Choices(settings=("detection.min_score=0.1",))).settings
+    assert both == ("detection.min_score=0.5", "detection.min_score=0.1")  # the last one counts
 
 
 @pytest.fixture
