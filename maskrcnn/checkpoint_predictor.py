@@ -32,6 +32,7 @@ class CheckpointPredictor:
         value_range: As in `runtime.Predictor`; None takes the configuration's.
         bands: As in `runtime.Predictor`; None takes the configuration's.
         max_pixels: Most pixels of an image; larger ones are refused. None for 100 million.
+        remember_image: As in `runtime.Predictor`.
 
     Raises:
         InputError: A threshold or limit is out of range.
@@ -45,8 +46,11 @@ class CheckpointPredictor:
         max_pixels: int | None = None,
         value_range: tuple[float, ...] | None = None,
         bands: tuple[int, ...] | None = None,
+        *,
+        remember_image: bool = True,
     ) -> None:
         self.model = model
+        self.remember_image = remember_image
         self.pixels = model.config.pixels.replaced(value_range, bands)
         check_bands(self.pixels, model.config.model.image_channels)
         self.max_pixels = max_pixels
@@ -60,6 +64,13 @@ class CheckpointPredictor:
             tf.TensorSpec([], tf.float32, name=NMS_THRESHOLD),
         ]
         self._detect = tf.function(model.detect, input_signature=signature, autograph=False)
+
+    def __repr__(self) -> str:
+        """Return model, number of classes and thresholds."""
+        return (
+            f"CheckpointPredictor({self.model.config.name!r}, {len(self.class_names) - 1} classes, "
+            f"score_threshold={self.score_threshold:g}, nms_threshold={self.nms_threshold:g})"
+        )
 
     @property
     def score_threshold(self) -> float:
@@ -95,17 +106,24 @@ class CheckpointPredictor:
         """Names by class id; 0 is the background."""
         return self.model.config.model.class_names
 
-    def __call__(self, image: ImageSource) -> Detections:
+    def __call__(
+        self, image: ImageSource, *, score_threshold: float | None = None, nms_threshold: float | None = None
+    ) -> Detections:
         """Return the detections in one image.
 
         Args:
             image: Path, bytes, PIL image, or uint8 array [H, W, C].
+            score_threshold: Lowest score returned by this call; None for the predictor's.
+            nms_threshold: Largest IoU within a class, for this call; None for the predictor's.
 
         Raises:
             ImageError: The image cannot be used.
+            InputError: A threshold is out of range.
         """
+        thresholds = {SCORE_THRESHOLD: score_threshold, NMS_THRESHOLD: nms_threshold}
+        given = {name: real(name, value) for name, value in thresholds.items() if value is not None}
         letterbox, prepared = self.prepare(image)
-        outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
+        outputs = self.run(prepared[None], np.array([letterbox.window], np.float32), **given)
         return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
     def prepare(self, image: ImageSource) -> tuple[Letterbox, Pixels]:
@@ -115,16 +133,34 @@ class CheckpointPredictor:
             ImageError: The image cannot be used.
         """
         config = self.model.config
-        return letterbox_picture(image, config.model.image_channels, config.resize, self.max_pixels, self.pixels)
+        return letterbox_picture(
+            image,
+            config.model.image_channels,
+            config.resize,
+            self.max_pixels,
+            self.pixels,
+            remember=self.remember_image,
+        )
 
-    def run(self, images: Pixels, windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self,
+        images: Pixels,
+        windows: npt.NDArray[np.float32],
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
         """Run the model on letterboxed images; return outputs as in `runtime.artifact`.
 
         Args:
             images: [B, H, W, C] as `prepare` makes them.
             windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
+            score_threshold: As for a call.
+            nms_threshold: As for a call.
         """
-        thresholds = (np.float32(self.score_threshold), np.float32(self.nms_threshold))
+        score = self.score_threshold if score_threshold is None else real(SCORE_THRESHOLD, score_threshold)
+        overlap = self.nms_threshold if nms_threshold is None else real(NMS_THRESHOLD, nms_threshold)
+        thresholds = (np.float32(score), np.float32(overlap))
         outputs = self._detect(tf.constant(images), tf.constant(windows), *map(tf.constant, thresholds))
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 

@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxruntime": ("onnx", "predict", "export"),
     "openvino": ("openvino",),
     "packaging": _COMMAND_LINE,
+    "pandas": ("pandas",),
     "pooch": _TENSORFLOW,
     "prometheus_client": _SERVER,
     "pyarrow": ("batch",),

@@ -33,7 +33,7 @@ Target = Literal["cpu", "cuda", "tensorrt"]
 Thresholds = Literal["inputs", "constants"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metadata:
     """The metadata of an artifact.
 
@@ -87,6 +87,13 @@ class Metadata:
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     edits: tuple[str, ...] = ()
     thresholds: Thresholds = "inputs"
+
+    def __repr__(self) -> str:
+        """Return the main facts; `to_json` has them all."""
+        proven = "not proven" if self.verdict_flaw(None) else "proven"
+        return (
+            f"Metadata({self.name!r}, {self.format}, {self.precision}, {len(self.class_names) - 1} classes, {proven})"
+        )
 
     @property
     def schema_version(self) -> int:

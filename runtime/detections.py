@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.arguments import real
-from runtime.errors import InputError
+from runtime.errors import ImageError, InputError
 from runtime.masks.edges import Edges, PasteMode, box_spans, mask_edges
 from runtime.masks.paste import MaskCrop, check_boxes, check_paste_mode, paste_mask, paste_masks
 from runtime.masks.polygons import Ring, trace_rings
 from runtime.masks.rle import RLE, encode_edges
 from runtime.output import formats
 from runtime.pictures.read import ImageSource
+from runtime.pictures.remembered import CURE, RememberedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +42,9 @@ class Detections:
     copy one to change it. Indexing with an int, a slice, or an array of ints or bools returns `Detections`; iterating
     yields `Detections` of one object each.
 
+    The image is not kept, but detections that a predictor made can find it: by its path, or the array or PIL image as
+    long as that exists. So `draw`, `show` and `save` need no image.
+
     Attributes:
         boxes: float32 [N, 4], x1, y1, x2, y2 in image pixels; x2, y2 exclusive.
         scores: float32 [N].
@@ -51,6 +55,7 @@ class Detections:
         paste_mode: how masks are pasted into the image, see `runtime.masks.paste.paste_mask`.
         device: where the graph ran: "cpu", "cuda:N", "tensorrt:N", "openvino" or "openvino:GPU"; None if
             unknown.
+        remembered: how the image is found again; None if that was not wanted, or is not known.
 
     Raises:
         InputError: a field has the wrong type, dtype, shape or range.
@@ -64,6 +69,7 @@ class Detections:
     class_names: tuple[str, ...]
     paste_mode: PasteMode = "matterport"
     device: str | None = None
+    remembered: RememberedImage | None = None
 
     def __post_init__(self) -> None:
         self._freeze_arrays()
@@ -79,6 +85,8 @@ class Detections:
             raise InputError("scores has a value that is not finite")
         if len(self) and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
             raise InputError(f"class_ids has a value outside 0..{len(self.class_names) - 1}, the ids with a class name")
+        if not isinstance(self.remembered, RememberedImage | None):
+            raise InputError(f"remembered is a {type(self.remembered).__name__}; expected that of a predictor, or None")
         masks = self.mask_probabilities
         if len(self) and not (masks.min() >= 0 and masks.max() <= 1):
             raise InputError("mask_probabilities has a value outside 0..1")
@@ -127,6 +135,18 @@ class Detections:
         low, high = float(self.scores.min()), float(self.scores.max())
         scores = f"score {high:.2f}" if len(self) == 1 else f"scores {low:.2f} to {high:.2f}"
         return f"{len(self)} detection{'s' if len(self) > 1 else ''}: {counted} ({scores})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the image, if it can be found, and a table of the best detections."""
+        from runtime.output.notebook import to_html  # noqa: PLC0415 - as for `draw`
+
+        return to_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the image for a notebook, or None."""
+        from runtime.output.notebook import to_png  # noqa: PLC0415 - as for `draw`
+
+        return to_png(self)
 
     def filter(
         self, min_score: float | None = None, classes: str | int | Iterable[str | int] | None = None
@@ -213,22 +233,91 @@ class Detections:
         """Return `supervision.Detections`; see `runtime.output.formats.to_supervision`."""
         return formats.to_supervision(self)
 
-    def draw(
-        self,
-        image: ImageSource,
-        *,
-        masks: bool = True,
-        boxes: bool = True,
-        labels: bool = True,
-        opacity: float = 0.45,
-    ) -> "Image":
-        """Return `image` with the detections drawn on it; see `runtime.output.draw.draw_detections`."""
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame`, one row per detection; see `runtime.output.formats.to_pandas`."""
+        return formats.to_pandas(self)
+
+    def to_labelme(self, path: str | PathLike[str], image_path: str | PathLike[str] | None = None) -> None:
+        """Write a labelme file with polygons to edit; see `runtime.output.annotations.to_labelme`."""
+        from runtime.output.annotations import to_labelme  # noqa: PLC0415 - used by few
+
+        to_labelme(self, path, image_path)
+
+    def to_yolo(self, path: str | PathLike[str]) -> None:
+        """Write a label file of a YOLO segmentation dataset; see `runtime.output.annotations.to_yolo`."""
+        from runtime.output.annotations import to_yolo  # noqa: PLC0415 - used by few
+
+        to_yolo(self, path)
+
+    @property
+    def image_path(self) -> str | None:
+        """The absolute path of the image; None if no path was predicted, or it is not remembered."""
+        return None if self.remembered is None else self.remembered.path
+
+    def read_image(self) -> npt.NDArray[np.uint8]:
+        """Return the image that was predicted, uint8 [H, W, 3] RGB; a file is read again.
+
+        Raises:
+            ImageError: it is gone, has changed, or is not remembered.
+        """
+        if self.remembered is None:
+            raise ImageError(
+                f"these detections remember no image (they were made by hand, or with remember_image=False): {CURE}"
+            )
+        return self.remembered.read()
+
+    def draw(self, image: ImageSource | None = None, **options: Any) -> "Image":
+        """Return the image with the detections drawn on it.
+
+        Args:
+            image: the image that the detections belong to; None for the one that was predicted.
+            **options: see `runtime.output.draw.draw_detections`.
+
+        Raises:
+            ImageError: the image cannot be read or, if none is given, is gone, has changed, or is not remembered.
+            InputError: its size is not `image_size`, or an option is out of range.
+        """
         from runtime.output.draw import draw_detections  # noqa: PLC0415 - loads fonts
 
-        return draw_detections(image, self, masks=masks, boxes=boxes, labels=labels, opacity=opacity)
+        return draw_detections(self.read_image() if image is None else image, self, **options)
 
-    def splash(self, image: ImageSource) -> "Image":
-        """Return `image` in gray except inside the masks; see `runtime.output.splash.color_splash`."""
+    def show(self, image: ImageSource | None = None, **options: Any) -> None:
+        """Show what `draw` returns, in the notebook or with the system's viewer of images.
+
+        Raises:
+            ImageError: as for `draw`, and so is InputError.
+            OutputError: there is no display, or no viewer.
+        """
+        from runtime.output.show import show  # noqa: PLC0415 - as for `draw`
+
+        show(self.draw(image, **options))
+
+    def save(self, path: str | PathLike[str], image: ImageSource | None = None, **options: Any) -> None:
+        """Write what `draw` returns to a file, completely or not at all; an existing one is replaced.
+
+        Args:
+            path: a file whose suffix is the format: .png, .jpg, .webp, .bmp or .tif. Folders are created.
+            image: as for `draw`.
+            **options: as for `draw`.
+
+        Raises:
+            ImageError: as for `draw`, and so is InputError.
+            OutputError: the suffix is unknown, the file cannot be written, or it is the image itself.
+        """
+        from runtime.output.show import check_target, save  # noqa: PLC0415 - as for `draw`
+
+        check_target(path, self.image_path if image is None else image)
+        save(self.draw(image, **options), path)
+
+    def splash(self, image: ImageSource | None = None) -> "Image":
+        """Return the image in gray except inside the masks; see `runtime.output.splash.color_splash`.
+
+        Args:
+            image: as for `draw`.
+
+        Raises:
+            ImageError: as for `draw`, and so is InputError.
+        """
         from runtime.output.splash import color_splash  # noqa: PLC0415 - as for `draw`
 
-        return color_splash(image, self)
+        return color_splash(self.read_image() if image is None else image, self)

@@ -1,6 +1,7 @@
 """Predictor: image in, detections out."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -35,6 +36,7 @@ _SETTINGS = (
     "max_pixels",
     "value_range",
     "bands",
+    "remember_image",
 )  # travel when it is pickled
 
 
@@ -54,6 +56,8 @@ class Predictor:
         value_range: The sample values that become 0 and 255 in images of more than 8 bits, such as (0, 4095) for a
             12-bit camera; None for the artifact's. 8-bit images stay as they are.
         bands: Bands of TIFF files that are the channels of the image, counted from 1; None for the artifact's.
+        remember_image: Whether detections can find their image again, for `draw()`, `show()`, `save(path)` and
+            notebooks: by its path, or the array or PIL image as long as that exists. Pixels are never kept.
         verify_digest: Whether to compare the artifact's bytes with the recorded SHA-256, and its graph with that in the
             verdict.
         require_verdict: Whether to refuse an artifact that is not proven to equal its model: its verdict failed, or
@@ -81,6 +85,7 @@ class Predictor:
         max_pixels: int | None = None,
         value_range: tuple[float, ...] | None = None,
         bands: tuple[int, ...] | None = None,
+        remember_image: bool = True,
         verify_digest: bool = True,
         require_verdict: bool = True,
         engine: EngineOptions = _DEFAULTS,
@@ -94,9 +99,19 @@ class Predictor:
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
         self.max_pixels = max_pixels
+        self.remember_image = remember_image
         self.pixels = self.metadata.pixels.replaced(value_range, bands)
         check_bands(self.pixels, self.metadata.image_channels)
         self._engine = Engine(Opening.of(self.path, device, engine, verify_digest, require_verdict), self.metadata)
+
+    def __repr__(self) -> str:
+        """Return artifact, device, number of classes and thresholds."""
+        artifact = "bytes" if self._memory is not None else repr(self.path.name)
+        closed = ", closed" if self._engine.closed else ""
+        return (
+            f"Predictor({artifact}, {self.metadata.format} on {self.device}, {len(self.class_names) - 1} classes, "
+            f"score_threshold={self.score_threshold:g}, nms_threshold={self.nms_threshold:g}{closed})"
+        )
 
     def close(self) -> None:
         """Release the engine; closing again does nothing.
@@ -192,38 +207,54 @@ class Predictor:
         """The name of each class id; 0 is the background."""
         return self.metadata.class_names
 
-    def __call__(self, image: ImageSource) -> Detections:
+    def __call__(
+        self, image: ImageSource, *, score_threshold: float | None = None, nms_threshold: float | None = None
+    ) -> Detections:
         """Return the detections in one image.
 
         Args:
             image: A path; bytes; a file in binary mode, or an upload of a web framework; a PIL image; or a uint8 array
                 [H, W, 3] RGB (of OpenCV's BGR, pass `image[:, :, ::-1]`). With a value range, arrays of other types of
                 numbers too.
+            score_threshold: Lowest score of returned detections, for this call; None for the predictor's.
+            nms_threshold: Largest IoU of two detections of one class, for this call; None for the predictor's.
 
         Raises:
             ImageError: The image cannot be used.
+            InputError: A threshold is out of range.
             EngineError: The engine failed (OutOfMemoryError: for lack of memory), as in all methods that run it.
             ClosedError: The predictor is closed, as in all methods that need the engine.
         """
+        run = self._run_with(score_threshold, nms_threshold)
         letterbox, prepared = self.prepare(image)
-        outputs = self.run(prepared[None], np.array([letterbox.window], np.float32))
+        outputs = run(prepared[None], np.array([letterbox.window], np.float32))
         return self.finish({name: array[0] for name, array in outputs.items()}, letterbox)
 
-    def predict_batch(self, images: Iterable[ImageSource], batch_size: int = 4) -> list[Detections]:
+    def predict_batch(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 4,
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> list[Detections]:
         """Return the detections in several images of any sizes, in their order.
 
         Images with the same input size run together, at most `batch_size` at a time. The next images are read while the
-        engine works.
+        engine works. Thresholds are as for a call.
 
         Raises:
             ImageError: An image cannot be used.
-            InputError: `batch_size` is not a positive integer, or `images` is a single image.
+            InputError: `batch_size` is not a positive integer, `images` is a single image, or a threshold is out of
+                range.
         """
         check_pictures(images, batch_size)
         images = list(images)
         batch_size = min(int(batch_size), max(len(images), 1))
         # Far enough ahead that no image runs in a smaller batch because results are waiting for it.
-        return list(self.predict_stream(images, batch_size, len(images) + batch_size))
+        ahead = len(images) + batch_size
+        thresholds: dict[str, Any] = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
+        return list(self.predict_stream(images, batch_size, ahead, **thresholds))
 
     @overload
     def predict_stream(
@@ -234,6 +265,8 @@ class Predictor:
         *,
         on_error: Literal["raise"] = "raise",
         rles: bool = False,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
     ) -> Generator[Detections]: ...
 
     @overload
@@ -245,6 +278,8 @@ class Predictor:
         *,
         on_error: Literal["yield"],
         rles: bool = False,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
     ) -> Generator[Detections | ImageError]: ...
 
     def predict_stream(
@@ -255,6 +290,8 @@ class Predictor:
         *,
         on_error: OnError = "raise",
         rles: bool = False,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
     ) -> Generator[Any]:
         """Predict images one after another, in order; `images` may be endless, such as a camera.
 
@@ -271,6 +308,8 @@ class Predictor:
             on_error: What to do about an image that cannot be used: "raise" its `ImageError` in its place and end, or
                 "yield" the `ImageError` instead of detections and continue.
             rles: Compute `Detections.rles` in the third thread instead of on first access.
+            score_threshold: As for a call.
+            nms_threshold: As for a call.
 
         Yields:
             One result per image.
@@ -281,7 +320,8 @@ class Predictor:
             Exception: What `images` raises, after the results of the images before it.
         """
         self._engine.require_open()
-        return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles)
+        run = self._run_with(score_threshold, nms_threshold)
+        return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles, run=run)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
         """Run a synthetic image of each size, so that the first real one does not wait for the engine to prepare.
@@ -363,24 +403,40 @@ class Predictor:
         """
         self._engine.require_open()
         return letterbox_picture(
-            image, self.metadata.image_channels, self.metadata.resize, self.max_pixels, self.pixels
+            image,
+            self.metadata.image_channels,
+            self.metadata.resize,
+            self.max_pixels,
+            self.pixels,
+            remember=self.remember_image,
         )
 
-    def run(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Arrays:
+    def run(
+        self,
+        images: Pixels,
+        windows: npt.NDArray[np.float32],
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> Arrays:
         """Run the graph on letterboxed images.
 
         Args:
             images: [B, H, W, C] as `prepare` makes them: uint8 or float32, H and W multiples of 64 or 32.
             windows: float32 [B, 4] y1, x1, y2, x2 of the images inside the padding, in input pixels.
+            score_threshold: As for a call.
+            nms_threshold: As for a call.
 
         Returns:
             The outputs by name, as `Metadata.outputs` describes them.
 
         Raises:
-            InputError: A type, rank or size is wrong, or a window is not finite.
+            InputError: A type, rank or size is wrong, a window is not finite, or a threshold is out of range.
             EngineError: The engine failed (OutOfMemoryError: for lack of memory).
         """
         inputs = self._inputs(images, check_inputs(images, windows, self.metadata))
+        given = self._checked(score_threshold, nms_threshold)
+        inputs |= {name: np.asarray(value, np.float32) for name, value in given.items()}
         with self._engine.running() as backend:
             return backend(inputs)
 
@@ -389,7 +445,23 @@ class Predictor:
         found = to_detections(outputs, letterbox, self.class_names, self.metadata.mask_paste, self.device)
         return found[: self.max_detections]
 
-    def _inputs(self, images: Pixels, windows: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[Any]]:
+    def _run_with(
+        self, score_threshold: float | None, nms_threshold: float | None
+    ) -> Callable[[Pixels, npt.NDArray[np.float32]], Arrays]:
+        """Return `run` with the thresholds of one call, after a check of them."""
+        given = self._checked(score_threshold, nms_threshold)
+        return partial(self.run, score_threshold=score_threshold, nms_threshold=nms_threshold) if given else self.run
+
+    def _checked(self, score_threshold: float | None, nms_threshold: float | None) -> dict[str, float]:
+        """Return the thresholds that are given."""
+        given = {}
+        if score_threshold is not None:
+            given[names.SCORE_THRESHOLD] = allowed_score(score_threshold, self.metadata)
+        if nms_threshold is not None:
+            given[names.NMS_THRESHOLD] = allowed_overlap(nms_threshold, self.metadata)
+        return given
+
+    def _inputs(self, images: Pixels, windows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         return {
             names.IMAGES: images,
             names.WINDOWS: windows,

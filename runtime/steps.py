@@ -1,6 +1,7 @@
 """An image to the inputs of the graph, and its outputs back to the frame of the image."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ from runtime.masks.edges import PasteMode
 from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy, plan_letterbox
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
+from runtime.pictures.remembered import Reading, RememberedImage
 
 
 @runtime_checkable
@@ -39,8 +41,12 @@ def letterbox_picture(
     resize: ResizePolicy,
     max_pixels: int = MAX_PIXELS,
     pixels: PixelPolicy = PLAIN,
+    *,
+    remember: bool = False,
 ) -> tuple[Letterbox, Pixels]:
     """Read an image and bring it to the input size of the network: [input height, input width, channels].
+
+    With `remember`, the letterbox, and so the detections, can find the image again.
 
     Raises:
         ImageError: it cannot be read, would become too large, or its sides would not be multiples of 64.
@@ -57,7 +63,11 @@ def letterbox_picture(
             f"the image is {height} x {width} pixels, and this model does not resize: "
             f"give sides that are multiples of {resize.size_multiple}"
         )
-    return letterbox, letterbox.apply(picture)
+    prepared = letterbox.apply(picture)
+    if remember:
+        found = RememberedImage(image, prepared, Reading(channels, resize, max_pixels, pixels))
+        letterbox = replace(letterbox, remembered=found)
+    return letterbox, prepared
 
 
 def to_detections(
@@ -79,5 +89,6 @@ def to_detections(
         class_names=class_names,
         paste_mode=paste_mode,
         device=device,
+        remembered=letterbox.remembered,
     )
     return detections[kept]

@@ -92,8 +92,11 @@ def stream(
     *,
     on_error: OnError,
     rles: bool,
+    run: Callable[[Pixels, npt.NDArray[np.float32]], Outputs] | None = None,
 ) -> Generator[Result]:
     """Predict images in order; see `runtime.Predictor.predict_stream`. Threads start with the first result.
+
+    `run` takes the place of that of `steps`.
 
     Raises:
         InputError: An argument is out of range, or `images` is a single image.
@@ -105,7 +108,7 @@ def stream(
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {on_error!r}: expected one of {', '.join(get_args(OnError))}")
     errors = (ImageError,) if on_error == "yield" else ()
-    work = Work(partial(_prepare, steps), steps.run, partial(_finish, steps, rles), batch_size, ahead)
+    work = Work(partial(_prepare, steps), run or steps.run, partial(_finish, steps, rles), batch_size, ahead)
     return _results(work, images, errors, each=False)
 
 

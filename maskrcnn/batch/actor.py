@@ -81,6 +81,7 @@ class PredictActor:
             max_pixels=max_pixels,
             value_range=value_range,
             bands=bands,
+            remember_image=False,
             engine=EngineOptions(threads=threads),
         )
         found = model_digest(self._predictor.path)

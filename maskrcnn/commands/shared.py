@@ -330,7 +330,9 @@ def open_predictor(
 
         if score_threshold is None:
             score_threshold = network.config.detection.min_score
-        return CheckpointPredictor(network, score_threshold, nms_threshold, max_pixels, value_range, bands)
+        return CheckpointPredictor(
+            network, score_threshold, nms_threshold, max_pixels, value_range, bands, remember_image=False
+        )
     path = find_model(model)
     if path.is_dir():
         import_tensorflow()  # the engine of a SavedModel
@@ -344,4 +346,5 @@ def open_predictor(
         max_pixels=max_pixels,
         value_range=value_range,
         bands=bands,
+        remember_image=False,
     )

@@ -114,7 +114,8 @@ class Service:
         except UnicodeEncodeError as error:
             raise ArgumentError(f"{path.name} is not UTF-8, so it cannot be the name of a model: rename it") from error
         self._reading = 0  # bodies that arrive
-        self.predictor = Predictor(model, options.device, engine=EngineOptions(threads=options.threads))
+        engine = EngineOptions(threads=options.threads)
+        self.predictor = Predictor(model, options.device, remember_image=False, engine=engine)
         try:
             self._prepare()
         except BaseException:

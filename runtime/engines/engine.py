@@ -27,6 +27,11 @@ class Engine:
         """Release the backend; the last run in progress frees it."""
         self._backend = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the backend was released."""
+        return self._backend is None
+
     def require_open(self) -> Backend:
         """Return the backend, or raise ClosedError if it was released."""
         backend = self._backend

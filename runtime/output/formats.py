@@ -1,4 +1,4 @@
-"""Detections in other formats: COCO results, JSON, supervision."""
+"""Detections in other formats: COCO results, JSON, supervision, pandas."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -160,3 +160,34 @@ def to_supervision(detections: "Detections") -> Any:
         class_id=detections.class_ids.astype(np.int64),
         data={"class_name": np.array(detections.names, dtype=np.str_)},
     )
+
+
+def to_pandas(detections: "Detections") -> Any:
+    """Return a `pandas.DataFrame` with one row per detection.
+
+    Its columns and their types are always the same: `image` (the absolute path, missing if unknown) and `class_name` of
+    the type "string", `class_id` and `area` (pixels of the mask) int64, `score` and the sides of the box in image
+    pixels, `x1`, `y1`, `x2`, `y2`, float32.
+
+    Raises:
+        MissingPackageError: pandas is not installed.
+    """
+    try:
+        import pandas  # noqa: PLC0415 - optional, and slow to import
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise  # as above
+        raise MissingPackageError("pandas", "pandas", "Detections.to_pandas()") from error
+    x1, y1, x2, y2 = detections.boxes.T
+    columns = {
+        "image": pandas.array([detections.image_path] * len(detections), dtype="string"),
+        "class_id": detections.class_ids.astype(np.int64),
+        "class_name": pandas.array(list(detections.names), dtype="string"),
+        "score": detections.scores,
+        "x1": x1,
+        "y1": y1,
+        "x2": x2,
+        "y2": y2,
+        "area": detections.areas,
+    }
+    return pandas.DataFrame(columns)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from store import unverified
 from typer.testing import CliRunner
 
@@ -32,8 +33,6 @@ SNIPPETS = re.findall(r"^```(bash|python)\n(.*?)^```", README.read_text(encoding
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, demo):
     """The files that the snippets read: a checkpoint, photos, and annotated images, all small."""
-    from PIL import Image
-
     path = tmp_path_factory.mktemp("readme")
     save_checkpoint(demo, path / "mask_rcnn_coco.h5")
     Image.fromarray(demo_picture()).save(path / "street.jpg")
@@ -93,10 +92,12 @@ def test_the_snippets_of_the_runtime_page_run(tmp_path, monkeypatch, capsys, onn
     """The camera has three frames, of which two are wanted."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_artifact, "mine.onnx")
+    Image.fromarray(picture).save("street.jpg")
     text = (README.parent / "docs" / "runtime.md").read_text(encoding="utf-8")
     seen = []
     world = {"camera": lambda: iter([picture] * 3), "found_enough": lambda found: seen.append(found) or len(seen) == 2}
     for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         exec(compile(code, "runtime.md", "exec"), world)
     assert len(list(Path("engine-cache").iterdir())) == 1
+    assert {path.name for path in Path().iterdir()} >= {"street_detections.png", "street.json"}
     assert capsys.readouterr().out.count("7 detections") == 2

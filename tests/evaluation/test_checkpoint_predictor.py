@@ -75,6 +75,26 @@ def test_thresholds(picture):
     assert defaults == (EVALUATION_SCORE_THRESHOLD, model.config.detection.nms_threshold, MAX_PIXELS)
 
 
+def test_thresholds_of_one_call(picture):
+    predictor = CheckpointPredictor(models.demo(), 0.3, 0.4)
+    found = predictor(picture)
+    middle = float(np.median(found.scores))
+    np.testing.assert_array_equal(predictor(picture, score_threshold=middle).boxes, found.filter(middle).boxes)
+    assert len(predictor(picture, score_threshold=0, nms_threshold=1)) > len(found)
+    assert (predictor.score_threshold, predictor.nms_threshold) == (0.3, 0.4)
+    for name, value in {"score_threshold": 1.5, "nms_threshold": "0.4"}.items():
+        with pytest.raises(InputError, match=f"^{name} is .*: expected a number from 0 to 1$"):
+            predictor(None, **{name: value})
+    assert repr(predictor) == "CheckpointPredictor('demo', 3 classes, score_threshold=0.3, nms_threshold=0.4)"
+
+
+def test_the_image_is_remembered(picture):
+    image = picture.copy()
+    found = CheckpointPredictor(models.demo(), 0.3)(image)
+    np.testing.assert_array_equal(found.draw(), found.draw(picture))
+    assert CheckpointPredictor(models.demo(), remember_image=False)(image).remembered is None
+
+
 def test_weights_are_read_at_each_call_and_the_graph_is_traced_once(picture):
     model = demo_model()
     predictor = CheckpointPredictor(model)

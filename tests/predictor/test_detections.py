@@ -267,9 +267,42 @@ def test_supervision_that_is_not_installed_is_named(monkeypatch):
         make().to_supervision()
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_to_pandas(count):
+    pandas = pytest.importorskip("pandas")
+    whole = make(count)
+    table = whole.to_pandas()
+    expected = {"image": "string", "class_id": "int64", "class_name": "string", "score": "float32"}
+    expected |= dict.fromkeys(("x1", "y1", "x2", "y2"), "float32") | {"area": "int64"}
+    assert {name: str(kind) for name, kind in table.dtypes.items()} == expected
+    assert table.index.tolist() == list(range(count))
+    assert table["image"].isna().all()
+    assert tuple(table["class_name"]) == whole.names
+    np.testing.assert_array_equal(table[["x1", "y1", "x2", "y2"]], whole.boxes)
+    for name, values in {"class_id": whole.class_ids, "score": whole.scores, "area": whole.areas}.items():
+        np.testing.assert_array_equal(table[name], values)
+    table["score"] += 1  # its own copy
+    assert len(pandas.concat([table, make(2).to_pandas()])) == count + 2
+
+
+def test_pandas_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingPackageError, match=r"maskrcnn-export\[pandas\]"):
+        make().to_pandas()
+
+
 def test_importing_loads_nothing_heavy():
     code = "import sys, runtime.detections; print([m for m in sys.modules if m in sys.argv])"
-    heavy = ["supervision", "PIL.ImageDraw", "PIL.ImageFont", "runtime.output.draw", "scipy", "pycocotools"]
+    heavy = [
+        "supervision",
+        "PIL.ImageDraw",
+        "PIL.ImageFont",
+        "runtime.output.draw",
+        "scipy",
+        "pycocotools",
+        "pandas",
+        "IPython",
+    ]
     output = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
 

@@ -265,6 +265,65 @@ def test_thresholds_come_from_the_artifact_unless_given(doctored, picture, found
     assert (given.score_threshold, given.nms_threshold) == (0.0, 0.0)
 
 
+def test_thresholds_of_one_call(predictor, picture, found):
+    middle = float(np.median(found.scores))
+    before = predictor.score_threshold, predictor.nms_threshold
+    for thresholds in ({"score_threshold": middle}, {"score_threshold": 0.05, "nms_threshold": 0.9}, {}):
+        for name, value in thresholds.items():
+            setattr(predictor, name, value)
+        expected = predictor(picture)
+        predictor.score_threshold, predictor.nms_threshold = before
+        calls = [
+            predictor(picture, **thresholds),
+            *predictor.predict_batch([picture, picture], **thresholds),
+            *predictor.predict_stream([picture], **thresholds),
+        ]
+        for each in calls:
+            assert_same(each, expected)
+        assert (predictor.score_threshold, predictor.nms_threshold) == before
+    assert len(predictor(picture, score_threshold=middle)) < len(found) <= len(predictor(picture, score_threshold=0))
+    assert_same(predictor(picture, score_threshold=None, nms_threshold=None), found, 0, 0, 0)
+
+
+def test_thresholds_of_calls_at_the_same_time(predictor, picture, found):
+    values = sorted({0.0, *map(float, found.scores)})
+    alone = {value: predictor(picture, score_threshold=value) for value in values}
+    assert len({len(each) for each in alone.values()}) > 2
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda value: (value, predictor(picture, score_threshold=value)), values * 3))
+    for value, result in results:
+        assert_same(result, alone[value])
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "nms_threshold"])
+def test_thresholds_of_a_call_are_checked_as_those_of_the_predictor(predictor, picture, name):
+    letterbox, prepared = predictor.prepare(picture)
+    inputs = prepared[None], np.array([letterbox.window], np.float32)
+    for value in (1.5, -0.1, "0.5", True, float("nan")):
+        with pytest.raises(InputError) as assigned:
+            setattr(predictor, name, value)
+        for call in (
+            lambda given: predictor(None, **given),  # before the image is looked at
+            lambda given: predictor.predict_batch([picture], **given),
+            lambda given: predictor.predict_stream([picture], **given),  # before the first result
+            lambda given: predictor.run(*inputs, **given),
+        ):
+            with pytest.raises(InputError) as refused:
+                call({name: value})
+            assert str(refused.value) == str(assigned.value)
+
+
+def test_a_predictor_and_its_metadata_are_shown_in_one_line(predictor, artifact, onnx_artifact):
+    kind, metadata = predictor.metadata.format, predictor.metadata
+    thresholds = f"score_threshold={metadata.score_threshold}, nms_threshold={metadata.nms_threshold}"
+    assert repr(predictor) == f"Predictor({artifact.name!r}, {kind} on cpu, 3 classes, {thresholds})"
+    assert repr(metadata) == f"Metadata({metadata.name!r}, {kind}, fp32, 3 classes, proven)"
+    with Predictor(onnx_artifact.read_bytes(), "cpu") as held:
+        held.score_threshold = 0.25
+        assert repr(held).startswith("Predictor(bytes, onnx on cpu, 3 classes, score_threshold=0.25, ")
+    assert repr(held).endswith(", closed)")
+
+
 def test_no_detections(artifact, picture, tmp_path):
     empty = Predictor(artifact, "cpu", score_threshold=1.0)(picture)
     assert len(empty) == 0

@@ -78,6 +78,13 @@ def test_it_finds_what_onnx_runtime_finds_on_thirty_sizes(openvino, plain, pictu
     assert sum(each.expected for each in compared) >= 90
 
 
+def test_thresholds_and_the_image_of_one_call(openvino, plain, picture):
+    thresholds = {"score_threshold": float(np.median(plain(picture).scores)), "nms_threshold": 0.9}
+    found, expected = openvino(picture, **thresholds), plain(picture, **thresholds)
+    assert 0 < len(found) == len(expected) < len(openvino(picture))
+    np.testing.assert_array_equal(found.draw(), found.draw(picture))
+
+
 def test_zero_detections_in_a_batch(demo_onnx, picture):
     predictor = Predictor(demo_onnx, "openvino", score_threshold=1.0)
     assert [len(found) for found in predictor.predict_batch([picture, picture[:50], picture * 0])] == [0, 0, 0]

@@ -146,6 +146,9 @@ def test_constant_thresholds(request, free, picture, kind, device):
             setattr(predictor, name, value)
         with pytest.raises(InputError, match=f"{name} is {value}"):
             Predictor(predictor.path, device, **{name: value})
+        with pytest.raises(InputError, match=f"{name} is {value}"):
+            predictor(picture, **{name: value})
+    same(predictor(picture, score_threshold=float(scores[3])), free(picture, score_threshold=float(scores[3])))
     predictor.score_threshold = None
     predictor.warm_up([picture.shape[:2]])
     assert predictor.explain().counts

@@ -1,0 +1,118 @@
+"""Detections as annotations to edit and to train on: labelme files, and labels of YOLO segmentation."""
+
+import json
+import os
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.atomic import atomic_write
+from runtime.errors import InputError, OutputError
+from runtime.masks.polygons import join_polygons, short_polygons
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+
+_LABELME_VERSION = "5.5.0"  # whose format is written
+
+
+def to_labelme(
+    detections: "Detections", path: str | PathLike[str], image_path: str | PathLike[str] | None = None
+) -> None:
+    """Write a labelme file: for each detection, one polygon for each part of its mask.
+
+    Polygons have as few corners as an IoU of 0.99 with the mask allows (see `runtime.masks.polygons.short_polygons`).
+    Parts of one object share a `group_id`. labelme's polygons have no holes: a line leads from the outline to a hole,
+    and the same line leads back. Each shape has a `score` too, which labelme keeps. A mask without pixels is left out.
+
+    Args:
+        detections: the detections in one image.
+        path: a .json file, replaced if it exists; its folder is created.
+        image_path: the image; None for the one that was predicted. The file names it relative to its own folder.
+
+    Raises:
+        InputError: the path of the image is neither given nor known.
+        OutputError: the file cannot be written, or does not end in .json.
+    """
+    target = _target(path, ".json", "a labelme file")
+    image = detections.image_path if image_path is None else os.fsdecode(image_path)
+    if image is None:
+        raise InputError(
+            "a labelme file names its image, and these detections know no path: give it, as in "
+            "to_labelme('street.json', image_path='street.jpg')"
+        )
+    shapes = []
+    rows = zip(detections.names, detections.scores.tolist(), detections.polygons, strict=True)
+    for row, (name, score, rings) in enumerate(rows):
+        polygons = short_polygons(rings)
+        for polygon in polygons:
+            shape = {
+                "label": name,
+                "points": [[x, y] for x, y in zip(polygon[::2], polygon[1::2], strict=True)],
+                "group_id": row if len(polygons) > 1 else None,
+                "description": "",
+                "shape_type": "polygon",
+                "flags": {},
+                "mask": None,
+                "score": round(score, 4),
+            }
+            shapes.append(shape)
+    height, width = (int(side) for side in detections.image_size)
+    content: dict[str, Any] = {
+        "version": _LABELME_VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": _relative(image, target),
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+    _write(target, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
+    """Write the label file of one image for a YOLO segmentation dataset: a line with class and polygon per detection.
+
+    Class ids start at 0, without the background: they are those of `class_names[1:]`, which belong into the dataset's
+    data.yaml. Polygons are those of `to_labelme`, as shares of width and height. The format has one outline per object:
+    parts and holes are joined by lines there and back, as Ultralytics' converter from COCO does. Such a line encloses
+    nothing, but programs that draw outlines show it, and Ultralytics' own masks include its pixels. Scores are not
+    written. A mask without pixels is left out; without detections the file is empty.
+
+    Args:
+        detections: the detections in one image.
+        path: a .txt file, replaced if it exists; its folder is created.
+
+    Raises:
+        OutputError: the file cannot be written, or does not end in .txt.
+    """
+    target = _target(path, ".txt", "a YOLO label file")
+    height, width = detections.image_size
+    lines = []
+    for class_id, rings in zip(detections.class_ids.tolist(), detections.polygons, strict=True):
+        if rings:
+            corners = join_polygons(short_polygons(rings))
+            shares = (f"{x / width:.6f} {y / height:.6f}" for x, y in zip(corners[::2], corners[1::2], strict=True))
+            lines.append(f"{class_id - 1} {' '.join(shares)}\n")
+    _write(target, "".join(lines))
+
+
+def _target(path: str | PathLike[str], suffix: str, what: str) -> Path:
+    target = Path(path)
+    if target.suffix.lower() != suffix:
+        raise OutputError(f"{target} has the suffix {target.suffix!r}: {what} ends in {suffix}")
+    return target
+
+
+def _relative(image: str, target: Path) -> str:
+    """Return the path of an image as seen from the folder of a file."""
+    try:
+        return Path(os.path.relpath(image, target.parent)).as_posix()
+    except ValueError:  # another drive on Windows
+        return Path(image).absolute().as_posix()
+
+
+def _write(target: Path, text: str) -> None:
+    with atomic_write(target, overwrite=True) as temporary:
+        # As in `to_json`: half a pair of surrogates is not UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

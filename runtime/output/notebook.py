@@ -1,0 +1,84 @@
+"""Detections as notebooks show them: a small drawn image, and a table of the best."""
+
+from base64 import b64encode
+from dataclasses import replace
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from runtime.errors import RuntimeLibraryError
+from runtime.output.draw import draw_detections
+
+if TYPE_CHECKING:
+    from runtime.detections import Detections
+
+_LONGEST_SIDE = 1024  # pixels
+_MOST_BYTES = 2**20  # of the PNG file
+_ROWS = 10
+
+
+def to_html(detections: "Detections") -> str:
+    """Return the image, if it can be found, else why not, and a table of the best detections."""
+    try:
+        encoded = b64encode(_drawn(detections)).decode("ascii")
+        shown = f'<img src="data:image/png;base64,{encoded}" alt="{escape(repr(detections))}" style="max-width:100%">'
+    except (RuntimeLibraryError, OSError, MemoryError) as error:
+        shown = f"<p>No image: {_text(str(error) or type(error).__name__)}</p>"
+    rows = zip(detections.names, detections.scores, detections.boxes.tolist(), strict=True)
+    cells = [
+        f"<tr><td>{number}</td><td>{_text(name)}</td><td>{score:.3f}</td>"
+        f"<td>{', '.join(f'{side:.0f}' for side in box)}</td></tr>"
+        for number, (name, score, box) in enumerate(rows)
+        if number < _ROWS
+    ]
+    more = len(detections) - len(cells)
+    if not cells:
+        table = ""
+    else:
+        head = "<tr><th></th><th>class</th><th>score</th><th>x1, y1, x2, y2</th></tr>"
+        rest = f'<tr><td></td><td colspan="3">and {more} more</td></tr>' if more else ""
+        table = f"<table><thead>{head}</thead><tbody>{''.join(cells)}{rest}</tbody></table>"
+    return f"<div>{shown}<p>{_text(repr(detections))}</p>{table}</div>"
+
+
+def to_png(detections: "Detections") -> bytes | None:
+    """Return the drawn image as a PNG file of at most 1 MB, or None if there is none."""
+    try:
+        return _drawn(detections)
+    except (RuntimeLibraryError, OSError, MemoryError):
+        return None
+
+
+def _drawn(detections: "Detections") -> bytes:
+    """Draw on the shrunk image, so that lines and labels can still be seen."""
+    image = shrunk(Image.fromarray(detections.read_image()))
+    size = image.height, image.width
+    factors = np.divide(size[::-1] * 2, detections.image_size[::-1] * 2)
+    boxes = (detections.boxes * factors).astype(np.float32)
+    return small_png(draw_detections(image, replace(detections, boxes=boxes, image_size=size)))
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Return an image with no side of more than 1024 pixels."""
+    image = image.copy()
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return image
+
+
+def small_png(image: Image.Image) -> bytes:
+    """Return a PNG file of at most 1 MB, with fewer pixels if need be."""
+    while True:
+        stream = BytesIO()
+        image.save(stream, "PNG")
+        if stream.tell() <= _MOST_BYTES:
+            return stream.getvalue()
+        share = 0.95 * (_MOST_BYTES / stream.tell()) ** 0.5
+        image = image.resize((max(1, int(image.width * share)), max(1, int(image.height * share))))
+
+
+def _text(text: str) -> str:
+    """Escape text; class names may have characters that do not print, or halves of surrogate pairs."""
+    return escape(text if text.isprintable() else ascii(text))
