@@ -1,8 +1,10 @@
 """Options that several commands share, and the models of their arguments."""
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from difflib import get_close_matches
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -14,13 +16,13 @@ from maskrcnn.callbacks import Counted
 from maskrcnn.checkpoints.families.choices import NO_CHOICES, Choices
 from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
-from maskrcnn.checkpoints.pretrained import Pretrained, find_pretrained, is_taken
+from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrained, is_taken
 from maskrcnn.commands.console import progress, warning
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.data.readers.options import MaskValues
 from maskrcnn.distribution import NAME, own_version
-from maskrcnn.errors import ArgumentError
+from maskrcnn.errors import ArgumentError, CheckpointNotFoundError
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.errors import InputError
 from runtime.pictures.pixels import PixelPolicy
@@ -211,6 +213,9 @@ def find_model(model: Path, count: Counted | None = None) -> Path:
     named = find_pretrained(model)
     if named is not None:
         return fetch(named, count)
+    if not model.suffix and not os.path.exists(model):  # noqa: PTH110  (False, not an error, for a name too long)
+        for name in get_close_matches(str(model), [*PRETRAINED, "demo"], n=1):
+            raise CheckpointNotFoundError(f"there is no model at {model}: did you mean {name}?")
     return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
 
 

@@ -516,6 +516,16 @@ def test_a_name_where_a_checkpoint_is_opened(standin, cache, offline):
     assert open_weights("standin").config == replace(DEMO, name="stand-in")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["predict cocos demo.jpg -o found", "weights convert cocos --to maskrcnn -o x.weights.h5", "config from cocos"],
+)
+def test_a_name_with_a_typo(words):
+    (Path.cwd() / "demo.jpg").write_bytes((Path(download.__file__).parents[1] / "demo.jpg").read_bytes())
+    done = run(*words.split())
+    assert (done.exit_code, done.stderr.strip()) == (4, "error: there is no model at cocos: did you mean coco?")
+
+
 def test_workers_in_other_folders_get_the_name(standin):
     from maskrcnn.commands.train_job import TrainJob
 
