@@ -22,6 +22,7 @@ from maskrcnn.commands import shared
 from maskrcnn.commands.app import App
 from maskrcnn.commands.console import progress, show, written
 from maskrcnn.commands.shared import (
+    Checkpoint,
     ClassNames,
     Device,
     Force,
@@ -38,9 +39,14 @@ from runtime.engines.options import BF16
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
 _all_engines = partial(Option, rich_help_panel="All engines")
-_CHECKPOINT = "CHECKPOINT|coco|demo"
-Checkpoint = Annotated[Path, Argument(metavar=_CHECKPOINT, help=shared.CHECKPOINT_KINDS)]
-Artifact = Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")]
+Artifact = Annotated[
+    Path,
+    Argument(
+        metavar="ARTIFACT|demo",
+        autocompletion=shared.ARTIFACTS,
+        help="An .onnx file or SavedModel folder, or demo for the packaged .onnx file.",
+    ),
+]
 ExcludeHeads = Annotated[
     bool,
     advanced("--exclude-heads", help="Skip the layers that depend on the number of classes; they get random weights."),
@@ -171,7 +177,12 @@ def verify(  # noqa: PLR0913  (one argument per option)
     artifact: Artifact,
     *,
     against: Annotated[
-        Path | None, Option(metavar=_CHECKPOINT, help="Checkpoint to compare with, or its name. Required.")
+        Path | None,
+        Option(
+            metavar="CHECKPOINT|coco|demo",
+            autocompletion=shared.MODELS,
+            help="Checkpoint to compare with, or its name. Required.",
+        ),
     ] = None,
     config: ModelConfig = None,
     family: PyTorchFamily = None,
@@ -214,6 +225,8 @@ def verify(  # noqa: PLR0913  (one argument per option)
     if precision is not None:
         if against is not None or output is not None:
             raise BadParameter("--precision compares the artifact with itself: leave out --against and --output")
+        if shared.names_demo(artifact):
+            raise BadParameter("--precision writes beside the artifact: name a file or folder, not demo")
         if (truth is None) == (verify_images is None):
             raise BadParameter("--precision needs images: give --truth, or --verify-images without annotations")
         _judge(artifact, precision, truth, truth_images, verify_images, device, max_drop, force)
@@ -228,7 +241,7 @@ def verify(  # noqa: PLR0913  (one argument per option)
 
         options: dict[str, Any] = {"device": device, "verify_images": verify_images, "progress": progress}
         options["source"] = origin["source"]
-        verdict = verify_artifact(artifact, model, output=output, overwrite=force, **options)
+        verdict = verify_artifact(find_artifact(artifact), model, output=output, overwrite=force, **options)
         if not verdict.passed:
             raise ParityError(verdict)
         console.verdict_table(verdict)
@@ -259,7 +272,7 @@ def _judge(
 
 
 def edit(
-    artifact: Artifact,
+    artifact: Annotated[Path, Argument(metavar="ARTIFACT", help="An .onnx file or SavedModel folder.")],
     rename: Annotated[
         list[str] | None, Option("--rename", metavar="OLD=NEW", help="Rename a class; may be repeated.")
     ] = None,
@@ -295,6 +308,7 @@ def show_artifact(artifact: Artifact) -> None:
             read_metadata,
         )
 
+        artifact = find_artifact(artifact)
         found = read_metadata(artifact)
         console.metadata(artifact, found, found.verdict_flaw(graph_digest(artifact)))
         beside = judgement_path(artifact, BF16)
@@ -309,6 +323,7 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
         list[Path],
         Argument(
             metavar="ARTIFACT... [IMAGE]",
+            autocompletion=shared.ARTIFACTS,
             help="An .onnx file or SavedModel folder, or demo; with --all, several of one model. Then the image to "
             "predict, with --all an image or a folder of images; the demo image or those of --truth without it.",
             show_default=False,
@@ -426,7 +441,9 @@ def _compare(
 
 
 def triton(
-    artifact: Annotated[Path, Argument(metavar="ARTIFACT|demo", help="An .onnx file.")],
+    artifact: Annotated[
+        Path, Argument(metavar="ARTIFACT|demo", help="An .onnx file, or demo.", autocompletion=shared.ARTIFACTS)
+    ],
     *,
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The model repository to write.")],
     name: Annotated[
@@ -476,14 +493,18 @@ def tfserving(
 def doctor(
     artifacts: Annotated[
         list[Path] | None,
-        Argument(metavar="ARTIFACT", help="Artifacts to check as well: .onnx files and SavedModel folders."),
+        Argument(
+            metavar="ARTIFACT|demo",
+            autocompletion=shared.ARTIFACTS,
+            help="Artifacts to check as well: .onnx files and SavedModel folders, or demo.",
+        ),
     ] = None,
 ) -> None:
     """Show which engines and devices work here, why others do not, and how to fix them."""
     with errors("doctor"):
         from export.doctor.examine import examine  # noqa: PLC0415
 
-        code = console.findings(examine(artifacts or (), progress))
+        code = console.findings(examine([find_artifact(path) for path in artifacts or ()], progress))
     raise Exit(code)
 
 

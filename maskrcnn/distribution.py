@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
 
 from runtime.errors import MissingPackageError
 
 NAME = "maskrcnn-export"
+_ENGINES = ("onnxruntime", "onnxruntime-gpu", "tensorflow", "tensorflow-cpu", "keras", "openvino")
 
 _TENSORFLOW = ("tf", "train", "export", "inspect")
 _COMMAND_LINE = ("predict", "train", "export", "inspect")
@@ -79,10 +81,20 @@ def command_extra(program: str, words: Sequence[str]) -> str:
 
 def own_version() -> str:
     """Return the installed version; "unknown" in a checkout that is not installed."""
+    return _version(NAME) or "unknown"
+
+
+def engine_versions() -> str:
+    """Return the versions of Python and of the installed engines, without importing one."""
+    found = [(name, _version(name)) for name in _ENGINES]
+    return ", ".join([f"Python {python_version()}", *(f"{name} {number}" for name, number in found if number)])
+
+
+def _version(name: str) -> str | None:
     try:
-        return version(NAME)
+        return version(name)
     except PackageNotFoundError:
-        return "unknown"
+        return None
 
 
 def missing_package(error: Exception, extra: str, purpose: str) -> MissingPackageError | None:

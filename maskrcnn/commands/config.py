@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.app import App
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
+from maskrcnn.commands.shared import Force
 
 app = App(help="Make a configuration for a checkpoint.")
 
@@ -21,7 +21,7 @@ def config() -> None:
 
 @app.command("from")
 def from_(
-    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|coco|demo", help=CHECKPOINT_KINDS)],
+    checkpoint: shared.Checkpoint,
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="FILE", help="JSON file to write.", show_default="printed")
     ] = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Exit, Option
 
 from maskrcnn.commands import console, shared
+from maskrcnn.commands.completion import words
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
 from maskrcnn.errors import ArgumentError
@@ -64,6 +65,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="auto|local|HOST:PORT",
+            autocompletion=words("auto", "local"),
             help="Predict images on a Ray cluster: of this machine, started on it, or elsewhere.",
             show_default="this process",
             rich_help_panel=_ON_RAY,

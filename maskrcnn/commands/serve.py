@@ -13,7 +13,14 @@ from maskrcnn.tensorflow_import import import_tensorflow
 
 
 def serve(  # noqa: PLR0913  (one argument per option)
-    model: Annotated[Path, Argument(metavar="MODEL|demo", help="An .onnx file or a SavedModel folder, or demo.")],
+    model: Annotated[
+        Path,
+        Argument(
+            metavar="MODEL|demo",
+            autocompletion=shared.ARTIFACTS,
+            help="An .onnx file or a SavedModel folder, or demo.",
+        ),
+    ],
     *,
     port: Annotated[int, Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")] = 8000,
     host: Annotated[

@@ -17,11 +17,12 @@ from maskrcnn.checkpoints.families.choices import NO_CHOICES, Choices
 from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrained, is_taken
+from maskrcnn.commands.completion import words, words_or_files
 from maskrcnn.commands.console import progress, warning
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.open import DatasetFormat
 from maskrcnn.data.readers.options import MaskValues
-from maskrcnn.distribution import NAME, own_version
+from maskrcnn.distribution import NAME, engine_versions, own_version
 from maskrcnn.errors import ArgumentError, CheckpointNotFoundError
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.errors import InputError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from maskrcnn.model import MaskRCNN
 
 _FOR_CHECKPOINTS = "Checkpoints"
+ARTIFACTS, MODELS = words_or_files("demo"), words_or_files("demo", *PRETRAINED)  # what completes an argument
 WORDS_OF_INIT = ("none", "imagenet", "demo")
 RUN_PREFIX = "run."  # of settings of a training run, which are not the model's
 advanced = partial(Option, rich_help_panel="Advanced")  # for options that few people need
@@ -58,13 +60,15 @@ RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
 SCORE = RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
 NMS = RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
 
-Model = Annotated[Path, Argument(metavar="MODEL|coco|demo", help=MODEL_KINDS)]
+Model = Annotated[Path, Argument(metavar="MODEL|coco|demo", help=MODEL_KINDS, autocompletion=MODELS)]
+Checkpoint = Annotated[Path, Argument(metavar="CHECKPOINT|coco|demo", help=CHECKPOINT_KINDS, autocompletion=MODELS)]
 DatasetPath = Annotated[Path, Argument(metavar="DATASET", help=f"{DATASET_KINDS}.")]
 ModelConfig = Annotated[
     str | None,
     Option(
         "--config",
         metavar="FILE|SAMPLE",
+        autocompletion=words_or_files(*SAMPLES),
         help=f"Model configuration for checkpoints that do not store one: {CONFIG_KINDS}; for PyTorch checkpoints also "
         "a YAML of Detectron2 or a Python file of MMDetection.",
     ),
@@ -84,6 +88,7 @@ ClassNames = Annotated[
     Option(
         "--classes",
         metavar="coco|FILE|A,B,C",
+        autocompletion=words_or_files("coco"),
         help="Class names of a PyTorch checkpoint, without background: COCO's, a file with a name per line, or names.",
         show_default="numbers, unless something names them",
         rich_help_panel=_FOR_CHECKPOINTS,
@@ -99,7 +104,12 @@ Settings = Annotated[
     ),
 ]
 Device = Annotated[
-    str, Option(metavar="DEVICE", help="Device for an artifact: auto, cpu, cuda, cuda:N, tensorrt or openvino.")
+    str,
+    Option(
+        metavar="DEVICE",
+        autocompletion=words("auto", "cpu", "cuda", "tensorrt", "openvino"),
+        help="Device for an artifact: auto, cpu, cuda, cuda:N, tensorrt or openvino.",
+    ),
 ]
 Force = Annotated[bool, Option("--force", help="Replace an existing output.")]
 Format = Annotated[
@@ -194,12 +204,18 @@ def band_numbers(text: str | None) -> tuple[int, ...] | None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        echo(f"{NAME} {own_version()}")
+        echo(f"{NAME} {own_version()}\n{engine_versions()}")
         raise Exit
 
 
 Version = Annotated[
-    bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    bool,
+    Option(
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Show the versions of the package and of the engines, and exit.",
+    ),
 ]
 
 

@@ -7,11 +7,14 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
+from maskrcnn.checkpoints.pretrained import PRETRAINED
 from maskrcnn.commands import console, shared
+from maskrcnn.commands.completion import words, words_or_files
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
 from maskrcnn.commands.train_job import TrainJob
+from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.errors import ArgumentError
 from maskrcnn.training.cluster import ClusterKind, join_cluster
@@ -44,6 +47,7 @@ def train(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="FILE|SAMPLE",
+            autocompletion=words_or_files(*SAMPLES),
             help=f"Configuration: {CONFIG_KINDS}; for an initial PyTorch checkpoint also a YAML of Detectron2 or a "
             "Python file of MMDetection.",
             show_default="that of the resumed run or the --init checkpoint",
@@ -53,6 +57,7 @@ def train(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="FILE|NAME",
+            autocompletion=words_or_files(*shared.WORDS_OF_INIT, *PRETRAINED),
             help="Initial weights: one of our .weights.h5, a matterport .h5, a .pth, .pkl or .safetensors of "
             "torchvision, Detectron2 or MMDetection, a ResNet .h5 of Keras applications, or a name: "
             "imagenet, demo, coco or another of `maskrcnn weights list`.",
@@ -75,6 +80,7 @@ def train(  # noqa: PLR0913  (one argument per option)
         str | None,
         Option(
             metavar="auto|local|HOST:PORT",
+            autocompletion=words("auto", "local"),
             help="Train on a Ray cluster: of this machine, started on it, or elsewhere.",
             show_default="this process",
             rich_help_panel=_MACHINES,

@@ -9,8 +9,9 @@ from typer import Argument, Option
 from maskrcnn.checkpoints.pretrained import PRETRAINED
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.app import App
+from maskrcnn.commands.completion import words
 from maskrcnn.commands.failures import failures
-from maskrcnn.commands.shared import CHECKPOINT_KINDS, Force
+from maskrcnn.commands.shared import Force
 from maskrcnn.errors import ArgumentError
 
 app = App(help="List and fetch pretrained weights, and convert checkpoints.")
@@ -39,7 +40,14 @@ def list_() -> None:
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], Argument(metavar="NAME", help="Names that `maskrcnn weights list` shows.")],
+    names: Annotated[
+        list[str],
+        Argument(
+            metavar="NAME",
+            autocompletion=words(*PRETRAINED),
+            help="Names that `maskrcnn weights list` shows.",
+        ),
+    ],
 ) -> None:
     """Download pretrained weights into the cache, unless they are there, and print their paths."""
     with failures("weights fetch"):
@@ -54,7 +62,7 @@ def fetch(
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT|coco|demo", help=CHECKPOINT_KINDS)],
+    checkpoint: shared.Checkpoint,
     *,
     output: Annotated[
         Path, Option("--output", "-o", metavar="FILE", help="The .weights.h5, or .pth for torchvision, to write.")

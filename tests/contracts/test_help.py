@@ -1,6 +1,7 @@
 """Help and version of both programs: complete in a narrow terminal, important options first, no engine loaded."""
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -136,7 +137,9 @@ def test_no_help_loads_an_engine(module, program, pytestconfig):
 @pytest.mark.parametrize("arguments", [["--version"], ["--version", "no-such-command"]], ids=" ".join)
 def test_version(app, arguments):
     result = CliRunner().invoke(app, arguments)
-    assert (result.exit_code, result.stdout) == (0, f"maskrcnn-export {version('maskrcnn-export')}\n")
+    own, engines = result.stdout.splitlines()
+    assert (result.exit_code, own) == (0, f"maskrcnn-export {version('maskrcnn-export')}")
+    assert f", onnxruntime {version('onnxruntime')}, tensorflow {version('tensorflow')}, " in engines
 
 
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
@@ -146,4 +149,4 @@ def test_version_of_a_checkout_that_is_not_installed(app, monkeypatch):
 
     monkeypatch.setattr(distribution, "version", missing)
     result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, "maskrcnn-export unknown\n")
+    assert (result.exit_code, result.stdout) == (0, f"maskrcnn-export unknown\nPython {platform.python_version()}\n")
