@@ -9,35 +9,38 @@ from runtime.errors import MissingPackageError
 NAME = "maskrcnn-export"
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "tensorflow", "tensorflow-cpu", "keras", "openvino")
 
-_TENSORFLOW = ("tf", "train", "export", "inspect")
-_COMMAND_LINE = ("predict", "train", "export", "inspect")
-_SERVER = ("serve", "serve-ray")
+_INSPECT = ("inspect", "all")
+_TRAIN = ("train", *_INSPECT)
+_EXPORT = ("export", *_TRAIN)
+_TENSORFLOW = ("tf", *_EXPORT)
+_COMMAND_LINE = ("predict", *_EXPORT)
+_SERVER = ("serve", "serve-ray", "all")
 # Import name of each optional package, with the extras that bring it, the smallest first.
 EXTRAS = {
-    "av": ("video",),
+    "av": ("video", "all"),
     "filelock": _COMMAND_LINE,
     "h5py": _TENSORFLOW,
-    "jinja2": ("inspect",),
+    "jinja2": _INSPECT,
     "keras": _TENSORFLOW,
-    "matplotlib": ("inspect",),
-    "onnx": ("export",),
-    "onnxruntime": ("onnx", "predict", "export"),
-    "openvino": ("openvino",),
+    "matplotlib": _INSPECT,
+    "onnx": _EXPORT,
+    "onnxruntime": ("onnx", *_COMMAND_LINE),
+    "openvino": ("openvino", "all"),
     "packaging": _COMMAND_LINE,
-    "pandas": ("pandas",),
+    "pandas": ("pandas", "all"),
     "pooch": _TENSORFLOW,
     "prometheus_client": _SERVER,
     "pyarrow": ("batch",),
-    "pycocotools": ("train", "inspect"),
+    "pycocotools": _TRAIN,
     "pydantic": ("batch",),
     "ray": ("batch", "serve-ray"),
     "rich": _COMMAND_LINE,
     "safetensors": _TENSORFLOW,
     "starlette": _SERVER,
-    "supervision": ("supervision",),
-    "tensorboard": ("train", "inspect"),
+    "supervision": ("supervision", "all"),
+    "tensorboard": _TRAIN,
     "tensorflow": _TENSORFLOW,
-    "tf2onnx": ("export",),
+    "tf2onnx": _EXPORT,
     "typer": _COMMAND_LINE,
     "uvicorn": _SERVER,
     "yaml": _TENSORFLOW,

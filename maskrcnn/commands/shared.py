@@ -20,8 +20,7 @@ from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrai
 from maskrcnn.commands.completion import words, words_or_files
 from maskrcnn.commands.console import progress, warning
 from maskrcnn.configuration.samples import SAMPLES
-from maskrcnn.data.readers.open import DatasetFormat
-from maskrcnn.data.readers.options import MaskValues
+from maskrcnn.data.readers.options import DatasetFormat, MaskValues
 from maskrcnn.distribution import NAME, engine_versions, own_version
 from maskrcnn.errors import ArgumentError, CheckpointNotFoundError
 from maskrcnn.tensorflow_import import import_tensorflow

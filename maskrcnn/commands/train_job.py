@@ -10,8 +10,7 @@ from typing import Any
 from maskrcnn.checkpoints.families.recognize import Family
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
-from maskrcnn.data.readers.open import DatasetFormat
-from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.readers.options import DatasetFormat, ReadOptions
 from maskrcnn.runs.folder_lock import locked
 from maskrcnn.tensorflow_import import import_tensorflow
 from maskrcnn.training.cluster import TF_CONFIG

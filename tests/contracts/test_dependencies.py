@@ -1,6 +1,7 @@
 """The dependencies of the package: bounds, floors above known vulnerabilities, audit, bill of materials."""
 
 import json
+import re
 import sys
 import tomllib
 from dataclasses import replace
@@ -29,6 +30,42 @@ FIRST_SAFE = {
 def test_every_requirement_is_bounded_on_both_sides(text):
     operators = {one.operator for one in Requirement(text).specifier}
     assert "~=" in operators or {">=", "<"} <= operators
+
+
+EXTRAS = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+
+def brought(extra):
+    """The names of the packages that an extra brings."""
+    for requirement in map(Requirement, EXTRAS[extra]):
+        if requirement.name == "maskrcnn-export":
+            yield from (name for other in requirement.extras for name in brought(other))
+        else:
+            yield requirement.name
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_no_extra_brings_two_wheels_of_one_engine(extra):
+    assert len({name for name in brought(extra) if name.startswith("onnxruntime")}) <= 1
+
+
+def test_what_extras_bring():
+    whole = set(brought("all"))
+    for extra in set(EXTRAS) - {"batch", "serve-ray", "tensorrt", "all"}:
+        assert "gpu" in extra or set(brought(extra)) <= whole, extra
+    assert set(brought("export")) < set(brought("train")) < set(brought("inspect")) < whole
+    gpu = {"onnxruntime-gpu"} | set(brought("train")) - {"onnxruntime"}
+    assert set(brought("export-gpu")) == gpu
+    assert set(brought("train-gpu")) == gpu - {"tf2onnx", "onnx"}
+    assert "onnxruntime-gpu" not in set(brought("tf-gpu"))  # so `[train,tf-gpu]` has one ONNX Runtime
+
+
+def test_readme_names_every_extra_and_no_other():
+    text = (PYPROJECT.parent / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## What it needs")[2].partition("\n## ")[0]
+    cells = [cell for row in section.splitlines() if row.startswith("| ") for cell in row.split(" | ")[1:]]
+    named = {name for cell in cells for span in re.findall(r"`([a-z][\w,-]*)`", cell) for name in span.split(",")}
+    assert set(EXTRAS) == named
 
 
 def test_a_package_has_one_range_in_extras_and_dependency_groups():

@@ -234,6 +234,24 @@ def test_what_a_page_names_is_there(name):
     assert problems(PAGES[name].read_text(encoding="utf-8"), PAGES[name]) == []
 
 
+def sentences(path):
+    """The texts of a module; values in them are X."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_command_that_a_message_suggests_is_there():
+    files = [path for package in ("runtime", "maskrcnn", "export") for path in (ROOT / package).rglob("*.py")]
+    quoted = re.compile(r"'(maskrcnn(?:-export)?) ([^']+)'")
+    found = {command for path in files for text in sentences(path) for command in quoted.findall(text)}
+    assert len(found) > 10
+    assert [wrong for command in found if (wrong := wrong_command(*command))] == []
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

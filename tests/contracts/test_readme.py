@@ -1,12 +1,15 @@
 """Every snippet of README.md runs in one folder, in order: commands through the command line.
 
-The Python of docs/inspection.md and docs/runtime.md runs too. `test_docs.py` checks the commands of all pages.
+A slow test runs them as a reader does, each in a new environment with the wheel and the extra that the text names. The
+Python of docs/inspection.md and docs/runtime.md runs too. `test_docs.py` checks the commands of all pages.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +27,18 @@ from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.synthetic.shapes import write_shapes
 from runtime.pictures.letterbox import ResizePolicy
+from tools.environments import new_environment, run
 
 PROGRAMS = {"maskrcnn-export": export_app, "maskrcnn": training_app}
 README = Path(__file__).parents[2] / "README.md"
-SNIPPETS = re.findall(r"^```(bash|python)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+# The text before a snippet, its kind, and its code.
+_PARTS = re.findall(r"(.*?)^```(bash|python)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+SNIPPETS = [(kind, code) for _, kind, code in _PARTS]
+# The extra that the text before each snippet names.
+EXTRAS = [
+    "".join((re.findall(r'^pip install "\.\[([\w,-]+)\]"|extra `([\w,-]+)`', text, re.MULTILINE) or [()])[-1])
+    for text, _, _ in _PARTS
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +88,38 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
         with nullcontext() if "model.onnx" in arguments else unverified():
             result = CliRunner().invoke(PROGRAMS[program], arguments)
         assert result.exit_code == 0, result.output
+
+
+def test_the_text_before_every_snippet_names_an_extra():
+    assert EXTRAS == ["export", "onnx", "inspect", "export", "onnx"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    found = tmp_path_factory.mktemp("wheel")
+    run([sys.executable, "-m", "build", "--wheel", "--outdir", str(found), str(README.parent)], found)
+    (path,) = found.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_snippets_run_with_the_extra_that_they_name(folder, wheel, demo, tmp_path):
+    """As a reader runs them. Files named `coco` and `small` are configurations of small models."""
+    (folder / "coco").write_text(demo.config.to_json(), encoding="utf-8")
+    config = short(sample_config("small"))
+    config = replace(config, detection=replace(config.detection, min_score=0.0))  # what two steps train detects little
+    (folder / "small").write_text(config.to_json(), encoding="utf-8")
+    environments = {extra: new_environment(tmp_path / extra, f"{wheel}[{extra}]") for extra in dict.fromkeys(EXTRAS)}
+    for extra, (kind, code) in zip(EXTRAS, SNIPPETS, strict=True):
+        python = environments[extra]
+        command = [str(python), "-c", code] if kind == "python" else ["bash", "-euc", code]
+        run(command, folder, {"PATH": f"{python.parent}:{os.environ['PATH']}"})
+    assert {path.name for path in folder.iterdir()} >= {
+        "model.onnx",
+        "street_detections.png",
+        "balloons.onnx",
+        "inside",
+    }
 
 
 def test_the_notebook_of_the_inspection_runs(tmp_path, monkeypatch, capsys):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from maskrcnn.data.readers.findings import DatasetFinding, Findings, Scan
 from maskrcnn.data.readers.finish import check_pictures, count_objects, note_lost
-from maskrcnn.data.readers.open import DatasetFormat, scan_dataset, with_background
-from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.readers.open import scan_dataset, with_background
+from maskrcnn.data.readers.options import DatasetFormat, ReadOptions
 from maskrcnn.data.records import NO_OBJECTS, Dataset, has_objects
 from maskrcnn.errors import DatasetError
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from maskrcnn.data.readers.coco import is_coco, scan_coco
 from maskrcnn.data.readers.findings import DatasetFinding, Scan, summary
@@ -12,7 +12,7 @@ from maskrcnn.data.readers.finish import count_objects, finish
 from maskrcnn.data.readers.json_rows import UTF_8, note_encoding, read_json, read_text
 from maskrcnn.data.readers.labelme import is_labelme, scan_labelme
 from maskrcnn.data.readers.mask_png import is_single, mask_folders, scan_masks
-from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.readers.options import DatasetFormat, ReadOptions
 from maskrcnn.data.readers.picture_rows import BACKGROUND, DEFAULT_CLASS
 from maskrcnn.data.readers.via import scan_via
 from maskrcnn.data.readers.via_forms import is_via
@@ -20,7 +20,6 @@ from maskrcnn.data.readers.yolo import find_yolo, is_yolo_file, scan_yolo, yolo_
 from maskrcnn.data.records import Dataset, combine
 from maskrcnn.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
 
-DatasetFormat = Literal["coco", "via", "labelme", "masks", "yolo"]
 # Called with the name of each dataset and what was found in it: conversions, what is left out, objects per class.
 Report = Callable[[str, Sequence[DatasetFinding]], None]
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from maskrcnn.errors import DatasetError
 
+DatasetFormat = Literal["coco", "via", "labelme", "masks", "yolo"]
 MaskValues = Literal["objects", "parts", "classes"]
 
 
