@@ -11,6 +11,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from export.cli import app as export_app
+from maskrcnn.checkpoints.pretrained import PRETRAINED
 from maskrcnn.cli import app as maskrcnn_app
 from maskrcnn.configuration.samples import SAMPLES
 
@@ -44,11 +45,14 @@ FILES = ["a street.jpg", "data", "demo.h5", "model.onnx"]
     ("line", "expected"),
     [
         ("maskrcnn predict demo", ["demo", "demo.h5"]),
-        ("maskrcnn predict ", ["demo", *FILES]),
+        ("maskrcnn predict ", ["demo", *PRETRAINED, *FILES]),
         ("maskrcnn predict mo", []),  # the shell completes it
         ("maskrcnn predict demo.", []),
         ("maskrcnn predict demo a", []),
         ("maskrcnn export onnx de", ["demo", "demo.h5"]),
+        ("maskrcnn export onnx coc", [name for name in PRETRAINED if name.startswith("coc")]),
+        ("maskrcnn show coc", []),  # an artifact
+        ("maskrcnn weights fetch b", ["balloon"]),
         ("maskrcnn verify model.onnx --against de", ["demo", "demo.h5"]),
         ("maskrcnn train x.json --init i", ["imagenet"]),
         ("maskrcnn train x.json --config s", ["shapes", "small"]),
