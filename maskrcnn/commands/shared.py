@@ -228,10 +228,12 @@ def find_model(model: Path, count: Counted | None = None) -> Path:
     named = find_pretrained(model)
     if named is not None:
         return fetch(named, count)
+    if names_demo(model):
+        return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
     if not model.suffix and not os.path.exists(model):  # noqa: PTH110  (False, not an error, for a name too long)
         for name in get_close_matches(str(model), [*PRETRAINED, "demo"], n=1):
             raise CheckpointNotFoundError(f"there is no model at {model}: did you mean {name}?")
-    return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5"))) if names_demo(model) else model
+    return model
 
 
 def fetch(weights: Pretrained, count: Counted | None = None) -> Path:
