@@ -11,7 +11,7 @@ import numpy.typing as npt
 from maskrcnn.inspection.anchor_matches import AnchorMatches
 from maskrcnn.inspection.final_steps import Candidates, rows_of_detections
 from maskrcnn.inspection.proposal_steps import iou_facts
-from maskrcnn.inspection.scene import Scene, Shape, box_of
+from maskrcnn.inspection.scene import Scene, Shape, box_of, label_of
 from maskrcnn.inspection.training_step import TrainingStep
 from maskrcnn.intermediates.stage_run import Floats, StageRun
 from runtime.output.draw import instance_color
@@ -91,7 +91,7 @@ def final_refinement(run: StageRun, candidates: Candidates, gt_boxes: npt.NDArra
     shapes = []
     for place, row in enumerate(rows.tolist()):
         name = run.config.model.class_names[candidates.class_ids[row]]
-        label, color = f"{place + 1} {name} {candidates.scores[row]:.2f}", instance_color(place)
+        label, color = f"{place + 1} {label_of(name, float(candidates.scores[row]))}", instance_color(place)
         facts = {"class": name, "score": f"{candidates.scores[row]:.3f}", "moved": f"{shifts[place]:.1f} pixels"}
         for kind, boxes, overlap in (("proposal", before, overlaps[0]), ("refined", after, overlaps[1])):
             shown, dotted = {"box": kind, **facts, **overlap[place]}, kind == "proposal"

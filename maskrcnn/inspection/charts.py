@@ -3,9 +3,12 @@
 import hashlib
 import re
 import warnings
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import accumulate
 from typing import Any, NamedTuple
+from unicodedata import east_asian_width
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +35,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.titlecolor": _INK,
     "axes.titlesize": 10,
+    "figure.titlesize": 10,
     "font.family": "sans-serif",
     "font.size": 9,
     "legend.frameon": False,
@@ -42,7 +46,7 @@ _STYLE: Any = {
 }
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "inspection"}
 _MARKERS = "osD^vPX"
-# Longest name that is not shortened, and largest number of bars.
+# Longest name that is not shortened, where wide letters count twice, and largest number of bars.
 _LONGEST_NAME, _MOST_BARS = 28, 30
 
 
@@ -50,7 +54,8 @@ def precision_recall_chart(precision: AveragePrecision, title: str) -> Figure:
     """Return a chart of precision over recall."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 3.4), layout="constrained")
-        axes = figure.add_subplot(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision", title=title)
+        axes = figure.add_subplot(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
+        figure.suptitle(title, wrap=True)
         axes.step(precision.recalls, precision.precisions, where="post", color=_FIRST, linewidth=2)
         axes.fill_between(precision.recalls, precision.precisions, step="post", color=_FIRST, alpha=0.15)
     return figure
@@ -133,14 +138,15 @@ def bar_chart(counts: Mapping[str, float], title: str, unit: str) -> Figure:
         rows = [*rows[: _MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
     with mpl.rc_context(_STYLE):
         figure = Figure((5.0, 0.9 + 0.24 * max(1, len(rows))), layout="constrained")
-        axes = figure.add_subplot(title=title, xlabel=unit)
+        figure.suptitle(title, wrap=True)  # that of the axes would be cut where they are narrower
+        axes = figure.add_subplot(xlabel=unit)
         places = np.arange(len(rows))
         axes.barh(places, [count for _, count in rows], color=_FIRST, alpha=0.8)
         axes.set_yticks(places, [shorten(name) for name, _ in rows])
         axes.invert_yaxis()
         for place, (_, count) in enumerate(rows):
             axes.annotate(f" {count:.4g}", (count, place), va="center", fontsize=8)
-        axes.margins(x=0.12)
+        axes.margins(x=0.12, y=0.01)
     return figure
 
 
@@ -148,7 +154,8 @@ def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bi
     """Return a histogram; integers get one bar each, if there are not too many."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 2.8), layout="constrained")
-        axes = figure.add_subplot(title=title, xlabel=unit, ylabel="count")
+        figure.suptitle(title, wrap=True)
+        axes = figure.add_subplot(xlabel=unit, ylabel="count")
         whole = values.dtype.kind in "iu"
         low, high = (int(values.min()), int(values.max())) if whole else (0, bins + 1)
         edges = (np.arange(low, high + 2) - 0.5).tolist() if high - low <= bins else bins
@@ -160,17 +167,31 @@ def distribution_chart(values: npt.NDArray[np.number], title: str, unit: str, bi
 
 
 def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) -> Figure:
-    """Return a chart of lines over epochs, counted from 1; values may be NaN."""
+    """Return a chart of lines over epochs, counted from 1; values may be NaN.
+
+    A curve "val_NAME" is dashed and has the color of the curve NAME. The legend is beside the lines.
+    """
     with mpl.rc_context(_STYLE):
-        figure = Figure((5.2, 3.2), layout="constrained")
+        figure = Figure((6.4, max(3.2, 0.7 + 0.2 * len(curves))), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel="epoch", ylabel=unit)
+        colors: dict[str, str] = {}
         for name, points in curves.items():
+            own = name.removeprefix("val_")
+            color = colors.setdefault(own, f"C{len(colors) % 10}")
             known = np.flatnonzero(np.isfinite(points))  # not every epoch has scores
-            axes.plot(known + 1, np.asarray(points)[known], marker=".", label=shorten(name))
+            style: Any = {"linestyle": "--" if name != own in curves else "-", "marker": ".", "color": color}
+            axes.plot(known + 1, np.asarray(points)[known], label=_curve_name(name), **style)
         if curves:
-            axes.legend(fontsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            figure.legend(loc="outside right upper", fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _curve_name(name: str) -> str:
+    """Return a short name of a loss or a score, such as "val mask" for "val_mrcnn_mask_loss"."""
+    short = name.replace("mrcnn_", "").replace("bbox", "box").replace("segm", "mask")
+    short = short.replace("rpn", "RPN").replace("_ap", " AP").replace("_loss", "" if "_loss" in short[4:] else " loss")
+    return shorten(short.replace("_", " "))
 
 
 class Point(NamedTuple):
@@ -195,7 +216,8 @@ def trade_off_chart(
     """
     with mpl.rc_context(_STYLE):
         figure = Figure((7.2, 3.8 + 0.1 * len(series)), layout="constrained")
-        axes = figure.add_subplot(title=title, xlabel=axes_names[0], ylabel=axes_names[1])
+        figure.suptitle(title, wrap=True)
+        axes = figure.add_subplot(xlabel=axes_names[0], ylabel=axes_names[1])
         axes.axhline(floor, color=_INK, linewidth=0.8, linestyle="--", label="lowest allowed")
         axes.plot([best.x], [best.y], "o", markersize=15, color=_INK, fillstyle="none", label="fastest allowed")
         above: Any = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8}
@@ -214,7 +236,7 @@ def trade_off_chart(
 
 
 def to_svg(figure: Figure) -> str:
-    """Return a figure as an SVG element that keeps text as text, takes the page's color and shrinks with its column."""
+    """Return a figure as an SVG element that keeps text as text, takes the page's color and fills its column."""
     stream = BytesIO()
     with mpl.rc_context(_SVG), warnings.catch_warnings():
         # The browser draws letters that matplotlib's font lacks with its own fonts.
@@ -226,12 +248,14 @@ def to_svg(figure: Figure) -> str:
     # Ids must be unique on the page, but matplotlib uses the same ones in every chart.
     own = "chart-" + hashlib.sha256(element.encode()).hexdigest()[:10]
     element = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}-", element)
-    # With a fixed height the chart could not shrink with its column; the view box stays.
+    # With a fixed size the chart could not fill its column; the view box stays.
     size = re.compile(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"')
-    return size.sub(r'\1 style="width: \2pt; max-width: 100%"', element, count=1)
+    return size.sub(r'\1 style="--natural: \2pt"', element, count=1)
 
 
 def shorten(name: str) -> str:
     """Return a name that fits next to a chart, with "?" for characters that do not print."""
     printable = "".join(sign if sign.isprintable() else "?" for sign in name)
-    return printable if len(printable) <= _LONGEST_NAME else printable[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    widths = list(accumulate(2 if east_asian_width(sign) in "WF" else 1 for sign in printable))
+    fitting = bisect_right(widths, _LONGEST_NAME)
+    return printable if fitting == len(printable) else printable[: max(0, fitting - 1)] + "\N{HORIZONTAL ELLIPSIS}"

@@ -11,7 +11,7 @@ from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.mask_crops import boxes_of, expand_mask, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample, load_sample
-from maskrcnn.inspection.scene import Scene, Shape, box_of
+from maskrcnn.inspection.scene import Scene, Shape, box_of, label_of
 from maskrcnn.intermediates.stage_run import StageRun, shown
 from maskrcnn.intermediates.strips import cell, strip
 from runtime.masks.edges import PasteMode
@@ -54,12 +54,11 @@ def augmented_scenes(record: Record, config: Config, count: int = 6, seed: int =
 
 def _sample_shapes(sample: Sample, class_names: Sequence[str]) -> list[Shape]:
     shapes = []
-    for crop, class_id, (y1, x1, y2, x2) in zip(
-        sample.crops, sample.class_ids.tolist(), sample.boxes.tolist(), strict=True
-    ):
-        label = class_names[abs(class_id)] + (" (crowd)" if class_id < 0 else "")
-        color = instance_color(abs(class_id))
-        shapes.append(Shape((x1, y1, x2, y2), color, label=label, facts={"class": label}, mask=crop))
+    rows = zip(sample.crops, sample.class_ids.tolist(), sample.boxes.tolist(), strict=True)
+    for row, (crop, class_id, (y1, x1, y2, x2)) in enumerate(rows):
+        name, crowd = class_names[abs(class_id)], " (crowd)" if class_id < 0 else ""
+        label, facts = label_of(name) + crowd, {"class": name + crowd}
+        shapes.append(Shape((x1, y1, x2, y2), instance_color(row), label=label, facts=facts, mask=crop))
     return shapes
 
 

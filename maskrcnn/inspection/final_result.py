@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSITIVE, Scene, Shape, box_of
+from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSITIVE, Scene, Shape, box_of, label_of
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
@@ -29,7 +29,7 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
             "score": f"{detections.scores[row]:.3f}",
             "IoU": f"{iou:.2f}",
         }
-        label = f"{detections.scores[row]:.2f} / {iou:.2f}"
+        label = label_of(detections.names[row], float(detections.scores[row]))
         mask = detections.mask_crops[row]
         shapes.append(
             Shape(box_of(detections.boxes[row]), _COLORS[outcome], label=label, facts=facts, group=outcome, mask=mask)
@@ -39,7 +39,7 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
         mask = truth.masks[y1:y2, x1:x2, row], (y1, x1)
         name = names[truth.class_ids[row]]
         facts = {"outcome": "missed", "class": name}
-        shapes.append(Shape((x1, y1, x2, y2), _MISSED, True, f"missed: {name}", facts, "missed", mask))
+        shapes.append(Shape((x1, y1, x2, y2), _MISSED, True, f"missed: {label_of(name)}", facts, "missed", mask))
     counts = comparison.numbers
     caption = (
         f"{counts['objects']} objects: {counts['matches']} matched, {counts['misses']} missed (red, dotted); "
@@ -57,7 +57,8 @@ def truth_scene(run: StageRun, truth: Truth) -> Scene:
         name, crop = run.config.model.class_names[class_id], (truth.masks[y1:y2, x1:x2, row], (y1, x1))
         area = int(np.count_nonzero(crop[0]))
         facts = {"class": name, "area": f"{area} pixels"}
-        shapes.append(Shape((x1, y1, x2, y2), instance_color(class_id), label=name, facts=facts, group=name, mask=crop))
+        label = label_of(name)
+        shapes.append(Shape((x1, y1, x2, y2), instance_color(row), label=label, facts=facts, group=name, mask=crop))
     caption = f"{len(truth)} annotated objects; the boxes are those of their masks."
     return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskrcnn.inspection.page_model import Section
+from maskrcnn.inspection.page_model import Block, Charts, Images, Scenes, Section, Table, Text
 from maskrcnn.inspection.scene import Scene, Shape, drawing_scale, resize, scale_crop
 from runtime.errors import MissingPackageError
 from runtime.output.draw import Color
@@ -27,6 +27,7 @@ except ModuleNotFoundError as error:
     raise MissingPackageError(error.name or "jinja2", "inspect", "writing the page") from error
 
 _OPACITY = 0.45
+_NARROW_COLUMNS = 6  # of a table
 
 
 class _Drawn(NamedTuple):
@@ -47,7 +48,13 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"drawn": _drawn, "backdrop": store.add, "css": _css, "group_colors": _group_colors}
+    environment.globals |= {
+        "backdrop": store.add,
+        "css": _css,
+        "drawn": _drawn,
+        "group_colors": _group_colors,
+        "is_narrow": _is_narrow,
+    }
     environment.filters |= {"script": _script, "data_uri": partial(_encode, kind="WEBP"), "trusted": _Charts().place}
     folder = resources.files("maskrcnn.inspection").joinpath("page")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -114,9 +121,25 @@ def _mask(shape: Shape, scale: float) -> str:
     return _uri(stream, "png")
 
 
-def _group_colors(scene: Scene) -> dict[str, Color]:
-    """Return the color of each group of a scene, in the order of first shapes."""
-    return {shape.group: shape.color for shape in scene.shapes if shape.group}
+def _group_colors(scene: Scene) -> dict[str, Color | None]:
+    """Return the color of each group of a scene, in the order of first shapes; None if a group has several colors."""
+    pairs = dict.fromkeys((shape.group, shape.color) for shape in scene.shapes if shape.group)
+    colors: dict[str, Color | None] = dict(pairs.keys())
+    return colors if len(colors) == len(pairs) else dict.fromkeys(colors)
+
+
+def _is_narrow(block: Block) -> bool:
+    """Return whether a block shares its row with the next narrow ones."""
+    match block:
+        case Table():
+            return len(block.columns) <= _NARROW_COLUMNS
+        case Scenes():
+            return len(block.scenes) == 1
+        case Images():
+            return len(block.images) == 1
+        case Charts():
+            return len(block.charts) == 1
+    return isinstance(block, Text)
 
 
 def _css(color: Color) -> str:

@@ -1,8 +1,13 @@
-"""The content of the page: sections of blocks, each of one kind. The templates define how each kind looks."""
+"""The content of the page: sections of blocks, each of one kind. The templates define how each kind looks.
+
+The blocks of a section follow each other. Most take a whole row. `Text`, `Table` with up to six columns, and `Scenes`,
+`Images` and `Charts` of one figure share a row with their neighbors of these kinds, so keep together what belongs
+together. The page chooses how many figures of a block stand side by side.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
@@ -18,9 +23,42 @@ class Numbers:
     rows: Mapping[str, tuple[str, str]]
 
 
+class Finding(NamedTuple):
+    """What a reader should look at.
+
+    Attributes:
+        section: Key of the section that shows it, to which its text is a link.
+        text: What was found, in a few words.
+        picture: Number of the image that it was found in; None for what belongs to no image.
+    """
+
+    section: str
+    text: str
+    picture: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """The whole inspection in a few numbers.
+
+    Attributes:
+        numbers: Name and text by key, as in `Numbers`.
+        columns: The names of the columns of `rows`.
+        rows: One row per image: its name, which is a link to its result, and a text for each further column. They are
+            shown if there are several.
+        findings: What to look at; if there is nothing, the page says so.
+    """
+
+    kind: ClassVar[str] = "summary"
+    numbers: Mapping[str, tuple[str, str]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    findings: Sequence[Finding]
+
+
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Images with shapes on them."""
+    """Images with shapes on them; shapes with a label have it written next to them where there is room."""
 
     kind: ClassVar[str] = "scenes"
     title: str
@@ -29,7 +67,7 @@ class Scenes:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Small images with captions, in rows; a wide one takes a row of its own."""
+    """Small images with captions, side by side; wide ones are mosaics, which get more room."""
 
     kind: ClassVar[str] = "images"
     title: str
@@ -96,12 +134,15 @@ class Text:
     commands: Sequence[str] = ()
 
 
-Block = Numbers | Scenes | Images | Charts | Table | Result | Text
+Block = Numbers | Summary | Scenes | Images | Charts | Table | Result | Text
 
 
 @dataclass(eq=False)
 class Section:
-    """A section of the page; `common` blocks belong to no image, the others are stored by the number of their image."""
+    """A section of the page; `common` blocks belong to no image, the others are stored by the number of their image.
+
+    A section without blocks is not shown.
+    """
 
     key: str
     title: str

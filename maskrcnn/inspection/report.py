@@ -18,6 +18,7 @@ from maskrcnn.inspection.model_report import (
     dataset_blocks,
     history_blocks,
     mean_precision,
+    summary_blocks,
     weight_blocks,
 )
 from maskrcnn.inspection.page_model import Block, Section, Text
@@ -31,6 +32,12 @@ from runtime.atomic import atomic_write
 PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"
 
 _SECTIONS = (
+    ("summary", "Summary", ""),
+    (
+        "result",
+        "Result",
+        "How proposals are filtered into detections. Move the sliders to see the result at other thresholds.",
+    ),
     (
         "anchors",
         "1 Anchors",
@@ -40,14 +47,9 @@ _SECTIONS = (
     ("masks", "3 Masks", "How predicted probabilities become the pixels of a mask."),
     ("activations", "4 Activations", "The output of each layer, and channels that carry no information."),
     ("weights", "5 Weights", "Every array of the checkpoint, with those that look wrong marked."),
-    ("tensorboard", "6 TensorBoard", "Training curves, and how to open this inspection in TensorBoard."),
-    (
-        "result",
-        "7 Result",
-        "How proposals are filtered into detections. Move the sliders to see the result at other thresholds.",
-    ),
+    ("tensorboard", "6 Training", "Curves of the training run, and how to open this inspection in TensorBoard."),
     ("data", "Data", "The input images and their objects, and how training prepares them."),
-    ("artifact", "Artifact", "Where the exported graph runs, and how long each operator takes."),
+    ("artifact", "Artifact", "Where the exported graph runs, how long each operator takes, and where it comes from."),
 )
 
 
@@ -71,7 +73,8 @@ class Inspection:
 
     Attributes:
         facts: Short texts about the model.
-        figures: Every number: "pictures" in their order, and by section "weights", "data", "result", "artifact".
+        figures: Every number: "pictures" in their order, and by section "summary", "result", "weights", "data",
+            "artifact".
         arrays: The weights, for TensorBoard; empty for an artifact.
     """
 
@@ -159,9 +162,10 @@ def inspect_pictures(
     if dataset is not None:
         progress("dataset")
         add("data", *dataset_blocks(dataset_statistics(dataset)))
-    add("tensorboard", [_tensorboard_text(), *history_blocks(history)])
+    add("tensorboard", [*history_blocks(history), _tensorboard_text()])
     if any(picture.annotated for picture in pictures):
-        add("result", *mean_precision([each.figures for each in reports]))
+        figures["result"] = mean_precision([each.figures for each in reports])
+    add("summary", *summary_blocks(figures))
     names = [f"image {pictures[0].name}"] if len(pictures) == 1 else []
     return Inspection(title, [*names, *_facts(runner)], reports, list(sections.values()), figures, arrays)
 

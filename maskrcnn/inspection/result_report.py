@@ -1,5 +1,6 @@
 """The result section of the page: filters with sliders, detections, and their comparison with the annotations."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from maskrcnn.inspection.charts import precision_recall_chart, to_svg
 from maskrcnn.inspection.final_result import detection_levels, difference_scene
 from maskrcnn.inspection.final_steps import Candidates, FinalSteps, compose, rows_of_detections
 from maskrcnn.inspection.page_model import Block, Charts, Numbers, Result, Scenes, Table
-from maskrcnn.inspection.scene import Scene, Shape, box_of
+from maskrcnn.inspection.scene import Scene, Shape, box_of, label_of
 from maskrcnn.inspection.truth import MATCH_IOU, Comparison, Truth, compare
 from maskrcnn.intermediates.stage_run import StageRun, StageRunner
 from runtime.detections import Detections
@@ -49,12 +50,15 @@ def result_blocks(
     detections = run.detections
     figures: dict[str, Any] = {f"final.{key}": value for key, value in steps.numbers.items()}
     figures["final.final"] = len(detections)  # without boxes that have no pixel in the image
-    blocks: list[Block] = [_interactive(run, runner, candidates, steps, truth), _suppression_table(run, steps)]
-    if truth is not None:
-        comparison = compare(detections, truth)
-        figures |= {f"truth.{key}": value for key, value in comparison.numbers.items()}
-        blocks += _comparison_blocks(run, detections, truth, comparison)
-    return blocks, figures
+    figures["final.per_class"] = dict(Counter(detections.names))
+    result, suppression = _interactive(run, runner, candidates, steps, truth), _suppression_table(run, steps)
+    if truth is None:
+        return [result, suppression], figures
+    comparison = compare(detections, truth)
+    figures |= {f"truth.{key}": value for key, value in comparison.numbers.items()}
+    compared = _comparison_blocks(run, detections, truth, comparison)
+    overlaps = [_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []
+    return [result, *compared, suppression, *overlaps], figures
 
 
 def _interactive(
@@ -67,15 +71,19 @@ def _interactive(
     crops = _candidate_masks(run, runner, candidates, steps, boxes)
     overlaps = box_iou(boxes[:, [1, 0, 3, 2]], truth.boxes) if truth is not None and len(truth) else None
     levels = run.levels(candidates.rois)
+    # Detections have the colors that `runtime.draw_detections` gives them.
+    order = dict.fromkeys([*(row for row in steps.final.tolist() if has_area[row]), *range(len(candidates))])
+    colors = {row: instance_color(place) for place, row in enumerate(order)}
     shapes, rows = [], []
     for row, class_id in enumerate(candidates.class_ids.tolist()):
         iou = "" if overlaps is None else f"{overlaps[row].max():.2f}"
         facts = {"class": names[class_id], "score": f"{candidates.scores[row]:.3f}", "level": f"P{levels[row]}"}
         if iou:
             facts["IoU"] = iou
-        shapes.append(Shape(box_of(boxes[row]), instance_color(class_id), facts=facts, mask=crops.get(row)))
+        label = label_of(names[class_id], float(candidates.scores[row]))
+        shapes.append(Shape(box_of(boxes[row]), colors[row], label=label, facts=facts, mask=crops.get(row)))
         rows.append([str(row + 1), *facts.values()])
-    caption = "Detections at the thresholds above. Point at a box to see its class, score, level and IoU."
+    caption = "Detections at these thresholds. Point at a box to see its class, score, level and IoU."
     if len(candidates) > len(crops):
         caption += f" The best {len(crops)} candidates have masks, the others only boxes."
     data = {
@@ -138,7 +146,6 @@ def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comp
         Numbers("Compared with the annotations, at the model's thresholds", shown),
         Scenes("Matches and errors", [difference_scene(run, detections, truth, comparison)]),
         Table("Outcome of each detection", columns, cells, marks),
-        *([_overlap_table(run, detections, truth, comparison)] if comparison.overlaps.size else []),
         Charts("Precision and recall", intro, [to_svg(chart)]),
     ]
 

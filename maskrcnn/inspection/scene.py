@@ -23,6 +23,7 @@ TRUTH: Color = (70, 200, 255)
 # Largest and smallest length of a drawn image's longer side, in pixels.
 _LONGEST, _SHORTEST = 1024, 512
 _DASH = 6
+_LONGEST_LABEL = 22  # letters of a class
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Shape:
     Attributes:
         box: x1, y1, x2, y2 in pixels of the scene's image.
         dotted: Whether the box is an origin rather than a result.
-        label: Text next to the box.
+        label: Text next to the box, see `label_of`. The page leaves out those for which there is no room.
         facts: Texts by name, such as score and class, which the page shows when the pointer is on the box.
         group: Shapes of a group, such as a class, are switched on and off together.
         target: The box that this one moves to, drawn as an arrow from center to center.
@@ -100,6 +101,12 @@ class Scene:
         if scale != 1 or self.border:
             mask = scale_crop((mask[0], (mask[1][0] + self.border, mask[1][1] + self.border)), scale, size)
         return DrawnObject(mask, (x1, y1, x2, y2), shape.label, "", shape.color)
+
+
+def label_of(name: str, score: float | None = None) -> str:
+    """Return the label of an object: its class, shortened where it is long, and its score."""
+    short = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return short if score is None else f"{short} {score:.2f}"
 
 
 def box_of(corners: npt.NDArray[np.number]) -> Box:

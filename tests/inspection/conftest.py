@@ -166,9 +166,38 @@ def crowded_folder(artifact_store):
             InspectedPicture("a second picture", record, False),
         ]
         dataset = Dataset("x", tuple(names), (record,))
-        inspect_pictures(ModelStages(model), pictures, title="Inside <b>", dataset=dataset).write(path)
+        losses = ["loss", "l2_loss", "rpn_class_loss", "rpn_bbox_loss", "mrcnn_mask_loss"]
+        names_of_curves = [*losses, *(f"val_{name}" for name in losses), "val_bbox_ap", "val_segm_ap50"]
+        history = [{name: 0.0 if "l2" in name else 1 / epoch for name in names_of_curves} for epoch in (1, 2, 3)]
+        given = {"title": "Inside <b>", "dataset": dataset, "history": history}
+        inspect_pictures(ModelStages(model), pictures, **given).write(path)
 
     return artifact_store("crowded", make)
+
+
+@pytest.fixture(scope="session")
+def artifact_folder(artifact_store, request):
+    """The page of an artifact, as if it came from PyTorch and had failed the comparison with it."""
+
+    def make(path):
+        from dataclasses import replace
+
+        from maskrcnn.inspection.report import InspectedPicture, inspect_pictures
+        from maskrcnn.intermediates.artifact_run import ArtifactStages
+        from runtime import Predictor
+
+        runner = ArtifactStages(Predictor(request.getfixturevalue("onnx_artifact"), device="cpu"))
+        metadata = runner.predictor.metadata
+        source = {"ran": True, "package": "torchvision 0.29.1", "images": 2, "passed": False}
+        runner.predictor.metadata = replace(
+            metadata,
+            checkpoint={"name": "hats.pth", "sha256": "0123" * 16, "family": "torchvision"},
+            verdict=dict(metadata.verdict) | {"source": source | {"cases": [{"matched": 4}, {"matched": 5}]}},
+        )
+        picture = InspectedPicture("demo.jpg", request.getfixturevalue("record"), False)
+        inspect_pictures(runner, [picture], title="Inside hats.onnx").write(path)
+
+    return artifact_store("artifact_page", make)
 
 
 @pytest.fixture(scope="session")

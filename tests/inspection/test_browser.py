@@ -5,7 +5,27 @@ import json
 import numpy as np
 import pytest
 
+from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, histogram_grid, to_svg
+from maskrcnn.inspection.html import render
+from maskrcnn.inspection.page_model import Charts, Section
+from runtime.output.draw import instance_color
+
 SIZES = [(1400, 900), (420, 860)]
+# Texts in SVG that lie outside their image or chart, or on each other.
+SVG_TEXTS = """() => [...document.querySelectorAll('main svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect(), found = [];
+  const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()])
+    .filter(([, box]) => box.width > 0);
+  texts.forEach(([text, a], row) => {
+    if (a.left < frame.left - 1 || a.right > frame.right + 1 || a.top < frame.top - 1 || a.bottom > frame.bottom + 1)
+      found.push('cut: ' + text);
+    texts.slice(row + 1).forEach(([other, b]) => {
+      if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+        found.push(text + ' | ' + other);
+    });
+  });
+  return found;
+})"""
 
 
 @pytest.fixture
@@ -41,11 +61,14 @@ def test_no_complaint_no_request_no_overflow(folder, size, scheme, visit, reques
     assert (paper > 600 and ink < 150) if scheme == "light" else (paper < 150 and ink > 600)
 
 
-@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder"])
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "artifact_folder"])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_text_is_cut_or_covered(folder, size, visit, request):
-    """No heading, number, caption or button is cut off or covered by another."""
+    """No heading, number, caption, button, label or text of a chart is cut off or covered by another."""
     page = visit(request.getfixturevalue(folder), size)
+    page.wait_for_timeout(100)  # labels and charts are fitted once they have a size
+    assert page.locator("main svg text").count() > 20
+    assert page.evaluate(SVG_TEXTS) == []
     cut = page.evaluate(
         "[...document.querySelectorAll('h1, h2, h3, h4, p, dt, dd, figcaption, button, summary, th')]"
         ".filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display"
@@ -67,6 +90,99 @@ def test_no_text_is_cut_or_covered(folder, size, visit, request):
         }"""
     )
     assert covered == []
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1900, 1000)])
+def test_the_navigation_stays_and_says_where_it_is(size, visit, crowded_folder):
+    page = visit(crowded_folder, size)
+    titles = page.locator("main > section > h2").all_inner_texts()
+    assert titles[:3] == ["Summary", "Result", "1 Anchors"]
+    assert page.locator("nav a").all_inner_texts() == titles
+    assert page.locator("nav [aria-current]").inner_text() == "Summary"
+    for key, title in (("masks", "3 Masks"), ("result", "Result"), ("data", "Data")):
+        page.locator(f'nav a[href="#{key}"]').click()
+        page.wait_for_function("title => document.querySelector('nav [aria-current]').textContent === title", arg=title)
+        bar, heading, link = (
+            page.locator(each).bounding_box() for each in (".bar", f"#{key} h2", "nav [aria-current]")
+        )
+        assert 0 <= bar["y"] < 1  # it is still there
+        assert bar["y"] <= link["y"] < link["y"] + link["height"] <= size[1]
+        assert bar["x"] <= link["x"] < link["x"] + link["width"] <= bar["x"] + bar["width"]
+        beside = bar["x"] + bar["width"] <= heading["x"]
+        assert beside if size[0] > 1000 else bar["y"] + bar["height"] <= heading["y"]
+        assert bar["height"] <= 64 or beside
+    assert page.locator("#picture-choice").is_visible()
+    assert page.locator("#theme").is_visible()
+
+
+@pytest.mark.parametrize("width", [1400, 1900])
+def test_the_width_is_used(width, visit, report_folder):
+    page = visit(report_folder, (width, 900))
+    content = page.locator("main").bounding_box()
+    assert content["width"] > 0.8 * width
+    for selector in ("#result .result-view", "#anchors .thumbs", ".mosaics", ".strips", "#weights .chart-row"):
+        ends = page.locator(selector).first.evaluate(
+            "each => [...each.children].map(child => child.getBoundingClientRect().right)"
+        )
+        assert max(ends) > content["x"] + 0.95 * content["width"], selector
+
+
+def test_each_object_has_its_color_class_and_score_in_the_image(visit, report_folder, detect_at):
+    page = visit(report_folder)
+    expected = [f"{name} {score:.2f}" for name, score in zip(detect_at().names, detect_at().scores, strict=True)]
+    scene = page.locator(".result-view svg")
+    assert scene.locator(".labels text").all_text_contents() == expected
+    colors = ["#{:02x}{:02x}{:02x}".format(*instance_color(row)) for row in range(len(expected))]
+    rows = scene.locator("g[data-row]:not(.off)").evaluate_all(
+        "rows => rows.sort((a, b) => a.dataset.row - b.dataset.row)"
+        ".map(row => row.querySelector('rect').getAttribute('stroke'))"
+    )
+    tags = scene.locator(".labels rect").evaluate_all("tags => tags.map(tag => tag.getAttribute('fill'))")
+    assert rows == tags == colors
+    move(page, "score", "0.99")
+    assert 0 < scene.locator(".labels text").count() == number(page, '[data-count="final"]') < len(expected)
+    page.locator("#result .thumb").first.click()
+    assert page.locator("dialog .labels text").count() > 0
+
+
+def test_labels_leave_a_crowd_visible(visit, crowded_folder):
+    page = visit(crowded_folder)
+    share = page.locator(".result-view svg").first.evaluate(
+        "svg => [...svg.querySelectorAll('.labels rect')].reduce((sum, tag) => sum + tag.width.baseVal.value *"
+        " tag.height.baseVal.value, 0) / (svg.viewBox.baseVal.width * svg.viewBox.baseVal.height)"
+    )
+    assert 0.05 < share <= 0.15
+
+
+def test_the_summary_leads_to_what_it_names(visit, crowded_folder):
+    page = visit(crowded_folder)
+    rows = page.locator("#summary tbody tr")
+    assert rows.count() == 2
+    rows.nth(1).locator("a").click()
+    assert page.locator('#result .of-picture[data-picture="1"]').is_visible()
+    assert page.locator("#picture-choice").input_value() == "1"
+    page.get_by_role("link", name="100 wrong detections").click()
+    assert page.locator('#result .of-picture[data-picture="0"]').is_visible()
+    assert page.evaluate("location.hash") == "#result"
+
+
+def test_charts_with_any_names_are_whole(visit, tmp_path):
+    """Letters wider than those of matplotlib's font, long names, and many curves."""
+    names = ("三角形" * 9, "W" * 60, "a name of a class that is too long for a chart", "\U0001f600" * 20)
+    counts = {f"{number} {name}"[: 10 + number]: number + 1.5 for number, name in enumerate(names * 9)}
+    history = [{f"{name}_loss": each + 0.1 for each, name in enumerate(names * 3)} for _ in range(12)]
+    drawn = [
+        bar_chart(counts, "A title that is much longer than the axes are wide, of " + "a_file_name" * 3, "objects"),
+        curve_chart({f"val_{name}": [1.0] for name in history[0]}, "Loss", "loss"),
+        distribution_chart(np.array([123456, 123457]), "Sizes", "pixels"),
+        histogram_grid({name: np.linspace(-1e-5, 1e-5, 50, dtype=np.float32) for name in names}),
+    ]
+    section = Section("charts", "Charts", "", [Charts("Charts", "", [to_svg(each) for each in drawn])])
+    (tmp_path / "index.html").write_text(render("Charts", [], [], [section]), encoding="utf-8")
+    for size in SIZES:
+        page = visit(tmp_path, size)
+        page.wait_for_timeout(100)
+        assert page.evaluate(SVG_TEXTS) == []
 
 
 def test_the_sliders_give_what_the_network_gives(visit, report_folder, detect_at):
@@ -102,13 +218,19 @@ def test_sliders_and_thumbnails_with_the_keyboard_alone(visit, report_folder):
     slider.focus()
     page.keyboard.press("ArrowRight")
     assert page.locator('[data-value="score"]').inner_text() == "0.51"
-    thumbs = page.locator(".thumb")
+    thumbs = page.locator("#anchors .thumb")
     reached = set()
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.locator("nav a").first.focus()
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.tagName + (document.activeElement.dataset.title || '')"))
     assert {"A", "BUTTON", "DIVPositive anchors"} <= reached
+    page.locator(".thumb").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".large-title").inner_text() == "Result"
+    page.keyboard.press("ArrowLeft")  # the first has no predecessor
+    assert page.locator(".large-title").inner_text() == "Result"
+    page.keyboard.press("Escape")
     thumbs.first.focus()
     page.keyboard.press("Enter")
     assert page.locator("dialog").is_visible()
@@ -116,7 +238,6 @@ def test_sliders_and_thumbnails_with_the_keyboard_alone(visit, report_folder):
     page.keyboard.press("ArrowRight")
     assert page.locator(".large-title").inner_text() == "Negative anchors"
     page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")  # the first has no predecessor
     assert page.locator(".large-title").inner_text() == "Positive anchors"
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()

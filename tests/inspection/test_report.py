@@ -9,7 +9,7 @@ import tensorflow as tf
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.evaluation.metrics import average_precision
 from maskrcnn.inspection.final_steps import find_candidates
-from maskrcnn.inspection.model_report import history_blocks
+from maskrcnn.inspection.model_report import findings, history_blocks
 from maskrcnn.inspection.report import Inspection
 from maskrcnn.inspection.result_report import result_blocks
 from runtime.errors import OutputError
@@ -200,7 +200,83 @@ def test_names_that_are_not_utf8_and_numbers_that_are_not_finite(tmp_path):
 
 
 def test_curves_of_an_unfinished_training_run():
-    """The last epoch has no scores yet."""
-    (block,) = history_blocks([{"loss": 2.0, "val_segm_ap": 0.3}, {"loss": 1.0}])
-    assert len(block.charts) == 2
+    """The last epoch has no scores yet. A loss that is always zero has no curve, but its numbers are in the table."""
+    history = [{"loss": 2.0, "l2_loss": 0.0, "val_mrcnn_mask_loss": 0.5, "val_segm_ap": 0.3}, {"loss": 1.0}]
+    charts, table = history_blocks(history)
+    assert len(charts.charts) == 2
+    assert [name in charts.charts[0] for name in (">loss<", ">val mask<", "l2")] == [True, True, False]
+    assert table.columns == ["epoch", "loss", "l2_loss", "val_mrcnn_mask_loss", "val_segm_ap"]
+    assert table.rows == [["1", "2", "0", "0.5", "0.3"], ["2", "1", "-", "-", "-"]]
     assert history_blocks([]) == []
+
+
+def test_the_legend_is_beside_the_curves():
+    from maskrcnn.inspection.charts import curve_chart
+
+    figure = curve_chart({f"{name}_loss": [1.0, 0.5] for name in "abcdefgh"}, "Loss", "loss")
+    figure.canvas.draw()
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
+
+
+def test_the_summary_adds_up(figures, crowded_folder, artifact_folder, read_page):
+    crowded = json.loads((crowded_folder / "figures.json").read_text(encoding="utf-8"))
+    for found in (figures, crowded):
+        summary, annotated = found["summary"], [each for each in found["pictures"] if "truth.objects" in each]
+        assert summary["images"] == len(found["pictures"])
+        assert summary["detections"] == sum(each["final.final"] for each in found["pictures"])
+        assert summary["objects"] == summary["found"] + summary["missed"]
+        assert summary["found"] == sum(each["truth.matches"] for each in annotated)
+        assert summary["wrong"] == sum(each["truth.wrong_class"] + each["truth.false"] for each in annotated)
+        assert summary["ap50"] == pytest.approx(np.mean([each["truth.ap50"] for each in annotated]))
+        for each in found["pictures"]:
+            assert sum(each["final.per_class"].values()) == each["final.final"]
+    shown = read_page(crowded_folder / "index.html").found
+    assert {key: shown[f"summary.{key}", ""] for key in ("images", "detections", "wrong", "ap")} == {
+        "images": "2",
+        "detections": "200",
+        "wrong": "100",
+        "ap": "0.000",
+    }
+    assert set(json.loads((artifact_folder / "figures.json").read_text())["summary"]) == {"images", "detections"}
+
+
+def test_what_is_worth_a_look():
+    quiet = {"final.final": 3, "truth.objects": 3, "truth.matches": 3, "anchors.recall_proposals": 1.0}
+    quiet |= {f"truth.{key}": 0 for key in ("misses", "wrong_class", "false", "duplicates")}
+    quiet["activations.P2"] = {"dead": [], "saturated": []}
+    sound = {"name": "a/kernel", "dead": False, "overflow": False}
+    figures = {"pictures": [quiet], "weights": [sound], "data": {"empty": 0, "boxes_differ": {"5": None}}}
+    assert findings(figures | {"artifact": {"parity_check": True, "source_check": None}}) == []
+    loud = quiet | {"final.final": 0, "truth.misses": 1, "truth.false": 2, "truth.duplicates": 1}
+    loud |= {"activations.P2": {"dead": [1, 7], "saturated": [3]}, "anchors.recall_proposals": 0.5}
+    weights = [sound | {"name": f"{flag}/kernel", flag: True} for flag in ("dead", "overflow")]
+    data = {"empty": 1, "pictures_without_objects": 2, "boxes_differ": {"5": 0.125}}
+    artifact = {"parity_check": False, "source_check": False}
+    found = findings({"pictures": [quiet, loud], "weights": weights, "data": data, "artifact": artifact})
+    assert [(each.section, each.picture) for each in found] == [
+        *[("result", 1)] * 4,
+        ("anchors", 1),
+        *[("activations", 1)] * 2,
+        *[("weights", None)] * 2,
+        *[("data", None)] * 3,
+        *[("artifact", None)] * 2,
+    ]
+    texts = [each.text for each in found]
+    for text in (
+        "no detections",
+        "1 of 3 objects missed",
+        "2 wrong detections",
+        "1 duplicate",
+        "2 dead channels: P2 2",
+    ):
+        assert text in texts
+    assert "1 array dead: dead/kernel" in texts
+    assert "12.5% of the boxes differ from their mask by 5 px or more" in texts
+
+
+def test_the_page_of_an_artifact_tells_its_source(artifact_folder):
+    text = page_text(artifact_folder)
+    for part in ("hats.pth", "torchvision 0.29.1", "failed: 9 detections in 2 images"):
+        assert f"<td>{part}</td>" in text
+    assert "the artifact differs from the package that its checkpoint comes from" in text
