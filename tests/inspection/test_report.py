@@ -214,7 +214,7 @@ def test_the_legend_is_beside_the_curves():
     from maskrcnn.inspection.charts import curve_chart
 
     figure = curve_chart({f"{name}_loss": [1.0, 0.5] for name in "abcdefgh"}, "Loss", "loss")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     (legend,), (axes,) = figure.legends, figure.axes
     assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
 
