@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from export.to_onnx import export_onnx as export_onnx
     from export.to_savedmodel import export_savedmodel as export_savedmodel
 
-__all__, __getattr__ = lazy_names(
+__all__, __dir__, __getattr__ = lazy_names(
     __name__,
     {
         "export.edit": "edit_artifact",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         DatasetError as DatasetError,
         DatasetFormatError as DatasetFormatError,
         DatasetNotFoundError as DatasetNotFoundError,
+        DownloadError as DownloadError,
         MaskRCNNError as MaskRCNNError,
         NonFiniteLossError as NonFiniteLossError,
         TrainingError as TrainingError,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from maskrcnn.training.train import TrainingResult as TrainingResult, train as train
     from runtime.pictures.letterbox import ResizePolicy as ResizePolicy
 
-__all__, __getattr__ = lazy_names(
+__all__, __dir__, __getattr__ = lazy_names(
     __name__,
     {
         "maskrcnn.errors": "ArgumentError CheckpointError CheckpointFormatError CheckpointMismatchError "

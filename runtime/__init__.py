@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from runtime.placement import Placement as Placement
     from runtime.predictor import Predictor as Predictor
 
-__all__, __getattr__ = lazy_names(
+__all__, __dir__, __getattr__ = lazy_names(
     __name__,
     {
         "runtime.artifact": "Metadata",

@@ -3,8 +3,9 @@
 Names are loaded when they are used; none of them imports Ray before a cluster is.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from maskrcnn.batch.actor import PredictActor as PredictActor
@@ -14,11 +15,7 @@ if TYPE_CHECKING:
         predict_dataset as predict_dataset,
     )
 
-_HOMES = {"PredictActor": "actor", "BatchOptions": "run", "BatchRun": "run", "predict_dataset": "run"}
-__all__ = ["BatchOptions", "BatchRun", "PredictActor", "predict_dataset"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"maskrcnn.batch.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__, __dir__, __getattr__ = lazy_names(
+    __name__,
+    {"maskrcnn.batch.actor": "PredictActor", "maskrcnn.batch.run": "BatchOptions BatchRun predict_dataset"},
+)

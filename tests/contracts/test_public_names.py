@@ -1,9 +1,15 @@
 """The public names of the three packages: complete, sorted, importable, documented."""
 
+import ast
 import importlib
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 PACKAGES = ("runtime", "maskrcnn", "export")
 NAMES = [(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__]
@@ -69,6 +75,49 @@ def test_unknown_name_is_an_attribute_error(package):
         _ = importlib.import_module(package).no_such_name
     with pytest.raises(ImportError):
         exec(f"from {package} import no_such_name", {})
+
+
+LAZY = sorted(
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("__init__.py")
+    if "__getattr__" in path.read_text(encoding="utf-8")
+)
+
+
+def test_there_are_lazy_packages():
+    assert set(LAZY) >= {*PACKAGES, "maskrcnn.batch"}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_names_are_listed_before_they_are_loaded(package):
+    """As an interactive shell completes them, in a process that has used none; listing loads nothing."""
+    code = f"import sys, {package} as p; before = set(sys.modules); print(*dir(p)); assert set(sys.modules) == before"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = done.stdout.split()
+    assert listed == sorted(set(listed))
+    assert set(listed) >= {*importlib.import_module(package).__all__, "__all__", "__doc__", "__name__"}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_editors_see_the_names(package):
+    """They read `if TYPE_CHECKING`, which imports each name as itself, so that it counts as public."""
+    tree = ast.parse((ROOT.joinpath(*package.split(".")) / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [(each.module, alias.name, alias.asname) for each in block.body for alias in each.names]
+    assert all(name == public for _, name, public in imports)
+    assert sorted(name for _, name, _ in imports) == importlib.import_module(package).__all__
+    for module, name, _ in imports:
+        assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(package), name)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_completer_offers_the_names(package):
+    """That of IPython, notebooks and several editors, which reads the source."""
+    jedi = pytest.importorskip("jedi")
+    project = jedi.Project(ROOT)
+    found = {each.name for each in jedi.Script(f"import {package} as p\np.", project=project).complete()}
+    assert found >= set(importlib.import_module(package).__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
