@@ -11,12 +11,11 @@ from runtime.errors import MissingPackageError, OutputError
 LOCK = ".lock"
 # Errors of file systems without the locks of the kernel. There, the lock is a file that names its owner.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
-_OWNER = ".lock-owner"
 _SECONDS = 3  # to find that the owner of such a file is dead
 
 
 @contextmanager
-def locked(folder: Path, extra: str) -> Iterator[None]:
+def locked(folder: Path, extra: str, name: str = LOCK) -> Iterator[None]:
     """Make a folder if it is missing, and lock it against other runs for the time of a block.
 
     The kernel releases the lock of a killed process, and all containers of a machine share it. On a file system without
@@ -26,6 +25,7 @@ def locked(folder: Path, extra: str) -> Iterator[None]:
     Args:
         folder: The run folder.
         extra: Extra of the command, for the message about a missing package.
+        name: Of the file that is locked; a folder has one for each use.
 
     Raises:
         OutputError: Another run uses the folder, or it cannot be made or locked.
@@ -35,14 +35,14 @@ def locked(folder: Path, extra: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    lock = _acquire(folder, extra)
+    lock = _acquire(folder, extra, name)
     try:
         yield
     finally:
         lock.release()
 
 
-def _acquire(folder: Path, extra: str) -> Any:
+def _acquire(folder: Path, extra: str, name: str) -> Any:
     try:
         import filelock  # noqa: PLC0415  (comes with the command line)
     except ModuleNotFoundError as error:
@@ -50,7 +50,7 @@ def _acquire(folder: Path, extra: str) -> Any:
             raise
         raise MissingPackageError("filelock", extra, "locking the folder of a run") from error
     in_use = f"{folder} is in use by another run: wait for it, or choose another folder"
-    lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)
+    lock = filelock.FileLock(folder / name, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
@@ -60,7 +60,7 @@ def _acquire(folder: Path, extra: str) -> Any:
             raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
     else:
         return lock
-    owner = folder / _OWNER
+    owner = folder / f"{name}-owner"
     lock = filelock.SoftFileLock(owner)
     try:
         lock.acquire(timeout=_SECONDS, poll_interval=0.2)
