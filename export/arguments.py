@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from export import console
 from export.errors import EditError, LayoutError, ParityError, PrecisionError
 from maskrcnn.checkpoints.families.choices import Choices
-from maskrcnn.commands.console import dataset_report, progress, warning
+from maskrcnn.checkpoints.pretrained import find_pretrained
+from maskrcnn.commands.console import command, dataset_report, progress, useful_next, warning
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import build_network, find_artifact, find_model, names_demo, open_checkpoint
@@ -52,6 +54,19 @@ def split_paths(paths: list[Path]) -> tuple[list[Path], Path | None]:
     is_artifact = len(paths) == 1 or last.suffix == ".onnx" or is_folder or names_demo(last)
     artifacts = paths if is_artifact else paths[:-1]
     return [find_artifact(path) for path in artifacts], None if is_artifact else last
+
+
+def default_output(checkpoint: Path, ending: str) -> Path:
+    """Return where the artifact of a checkpoint argument is written: beside it; for a name, in this folder."""
+    named = names_demo(checkpoint) or find_pretrained(checkpoint) is not None
+    name = checkpoint.name.removesuffix(checkpoint.suffix).removesuffix(".weights")
+    return (Path() if named else checkpoint.parent) / f"{name}{ending}"
+
+
+def use(artifact: Path, *folders: Path | None) -> None:
+    """Print the command that uses an artifact, on images that the command named, or on the packaged one."""
+    packaged = Path(str(resources.files("maskrcnn").joinpath("demo.jpg")))
+    useful_next(command("maskrcnn", "predict", artifact, next(filter(None, folders), packaged), overlay=True))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, BadParameter, Exit, Option
 
 from export import console
-from export.arguments import annotated, errors, load, split_paths
+from export.arguments import annotated, default_output, errors, load, split_paths, use
 from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
@@ -39,6 +39,7 @@ from runtime.engines.options import BF16
 
 _lower_precision = partial(Option, rich_help_panel="Lower precision")
 _all_engines = partial(Option, rich_help_panel="All engines")
+_BESIDE = "beside the checkpoint, with its name"
 Artifact = Annotated[
     Path,
     Argument(
@@ -77,7 +78,10 @@ MaxBatch = Annotated[
 def onnx(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
     *,
-    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="FILE", help="The .onnx file to write.", show_default=_BESIDE),
+    ] = None,
     config: ModelConfig = None,
     family: PyTorchFamily = None,
     classes: ClassNames = None,
@@ -131,6 +135,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         goal = Target(engine, batch, opset, thresholds)
     except ConversionError as error:
         raise BadParameter(str(error)) from None
+    path = output or default_output(checkpoint, ".onnx" if precision == "fp32" else f".{precision}.onnx")
     with errors("export onnx"):
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
@@ -138,19 +143,23 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         options: dict[str, Any] = {"target": goal, "verify_images": verify_images}
         options |= origin | {"overwrite": force, "progress": progress}
         if precision == "fp32" or calibrate is None:
-            verdict = export_onnx(model, output, **options)
+            verdict = export_onnx(model, path, **options)
         else:
             truths = annotated(truth, model.config.model.class_names, truth_images)
             lower = LowerPrecision(precision, calibrate, truths, max_drop)
-            verdict = export_lower_precision(model, output, lower, **options)
+            verdict = export_lower_precision(model, path, lower, **options)
         console.verdict_table(verdict)
-        written(output)
+        written(path)
+        use(path, verify_images, calibrate)
 
 
 def savedmodel(  # noqa: PLR0913  (one argument per option)
     checkpoint: Checkpoint,
     *,
-    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.")],
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="FOLDER", help="The SavedModel folder to write.", show_default=_BESIDE),
+    ] = None,
     config: ModelConfig = None,
     family: PyTorchFamily = None,
     classes: ClassNames = None,
@@ -162,15 +171,17 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
     verify_images: VerifyImages = None,
 ) -> None:
     """Export a checkpoint to a SavedModel folder, and verify that it gives the same detections."""
+    path = output or default_output(checkpoint, "_savedmodel")
     with errors("export savedmodel"):
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
         options: dict[str, Any] = {"target": target, "thresholds": thresholds, "overwrite": force}
         options |= {"verify_images": verify_images}
-        verdict = export_savedmodel(model, output, progress=progress, **options, **origin)
+        verdict = export_savedmodel(model, path, progress=progress, **options, **origin)
         console.verdict_table(verdict)
-        written(output)
+        written(path)
+        use(path, verify_images)
 
 
 def verify(  # noqa: PLR0913  (one argument per option)

@@ -8,6 +8,7 @@ only warnings and errors are printed on stderr. Control characters are escaped.
 import json
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -44,6 +45,7 @@ class Session:
         document: Fields of the result so far.
         written: Paths of outputs.
         warnings: What may be wrong.
+        next: Command lines that are useful now.
         error: Type and message of what ends the command.
         stdout: Where the document goes.
     """
@@ -54,6 +56,7 @@ class Session:
     document: dict[str, Any] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    next: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
     stdout: IO[str] | None = None
     _ended: bool = False
@@ -76,7 +79,7 @@ class Session:
         head: dict[str, Any] = {"command": self.command, "exit_code": code}
         if self.error is not None:
             head["error"] = self.error
-        head |= {"written": self.written, "warnings": self.warnings}
+        head |= {"written": self.written, "warnings": self.warnings, "next": self.next}
         print(json.dumps(head | _plain(self.document), allow_nan=False), file=self.stdout or sys.stdout, flush=True)
 
     def end_with(self, error: BaseException) -> None:
@@ -176,10 +179,32 @@ def written(*paths: str | Path) -> None:
     show(f"wrote {path}" for path in paths)
 
 
+def command(*words: object, **options: object) -> str:
+    """Return a command line as a shell takes it; options that are None, False or empty are left out."""
+    line = list(map(str, words))
+    for name, value in options.items():
+        flag = "--" + name.rstrip("_").replace("_", "-")
+        if value is True:
+            line.append(flag)
+        elif value:
+            line += [
+                part for each in (value if isinstance(value, list | tuple) else [value]) for part in (flag, str(each))
+            ]
+    return shlex.join(line)
+
+
+def useful_next(*commands: str) -> None:
+    """Print commands that are useful now."""
+    _session.next += commands
+    for line in commands:
+        if not _session.quiet:
+            typer.echo(f"next: {one_line(line)}", err=True)
+
+
 def relay(stream: str, line: str) -> None:
     """Print a line that a worker on another machine printed."""
     if stream == "stderr" or _session.json:
-        if not (_session.quiet and line.startswith("... ")):
+        if not (_session.quiet and line.startswith(("... ", "next: "))):
             typer.echo(line, err=True)
     else:
         typer.echo(line)
@@ -259,11 +284,12 @@ def _trained(folder: "RunFolder", history: Sequence[Mapping[str, float]]) -> dic
     return {"folder": folder.path, "epochs": len(history), "last_epoch": history[-1] if history else None}
 
 
-def trained_elsewhere(folder: "RunFolder") -> None:
+def trained_elsewhere(folder: "RunFolder", commands: Sequence[str]) -> None:
     """Note the outcome of a run on other machines, which has printed it as text, for the document."""
-    show((), ended="finished", **_trained(folder, read_json_file(folder.history)))
     if session().json:
+        show((), ended="finished", **_trained(folder, read_json_file(folder.history)))
         written(*(path for path in (folder.last, folder.best) if path.exists()))
+        _session.next += commands
 
 
 def interrupted(message: str) -> None:

@@ -8,6 +8,7 @@ from typer import Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
+from maskrcnn.runs.default_folder import folder_for
 
 
 def evaluate(  # noqa: PLR0913  (one argument per option)
@@ -15,8 +16,15 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
     dataset: shared.DatasetPath,
     *,
     output: Annotated[
-        Path, Option("--output", "-o", metavar="FOLDER", help="Folder for results.json, summary.json and worst.png.")
-    ],
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for results.json, summary.json and worst.png.",
+            show_default="runs/evaluate",
+        ),
+    ] = None,
     images: shared.Images = None,
     config: shared.ModelConfig = None,
     family: shared.PyTorchFamily = None,
@@ -44,7 +52,8 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
 
         choices = shared.choose(config, family, class_names, settings)
         shared.check_model(model, choices)
-        evaluation.check_outputs(output, overwrite=force)
+        if output is not None:
+            evaluation.check_outputs(output, overwrite=force)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
         pictures = open_dataset(
             dataset,
@@ -59,6 +68,15 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         require_objects(pictures)
         predictor = shared.open_predictor(model, choices, device, score_threshold)
         found = evaluation.evaluate(predictor, pictures, limit=limit, progress=console.pictures)
-        found.write(output, worst=worst, overwrite=force)
+        with folder_for(output, "evaluate") as folder:
+            found.write(folder, worst=worst, overwrite=force)
         console.evaluation(found)
-        console.written(output)
+        console.written(folder)
+        if shared.is_checkpoint(model):
+            of_checkpoint = {"config": config, "family": family, "classes": class_names, "set": settings}
+            console.useful_next(console.command("maskrcnn", "export", "onnx", model, **of_checkpoint))
+        else:
+            of_dataset = {"images": images, "format": format_, "class_attribute": class_attribute, "by_name": by_name}
+            of_dataset |= {"skip_bad": skip_bad, "boxes_as_masks": boxes_as_masks, "mask_values": mask_values}
+            of_dataset |= {"encoding": encoding, "dataset": dataset}
+            console.useful_next(console.command("maskrcnn", "inspect", model, **of_dataset))

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import DATASET_KINDS, advanced
+from maskrcnn.runs.default_folder import folder_for
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.json_file import read_json_file
 
@@ -19,7 +20,12 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         list[Path] | None, Argument(metavar="IMAGE", help="Images; with --dataset, paths or names of images in it.")
     ] = None,
     *,
-    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder for the page, index.html.")],
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the page, index.html.", show_default="runs/inspect"
+        ),
+    ] = None,
     dataset: Annotated[
         Path | None, Option(metavar="DATASET", help=f"Dataset with ground truth: {DATASET_KINDS}.")
     ] = None,
@@ -61,7 +67,8 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.inspection.report import FIGURES, PAGE, inspect_pictures  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
 
-        check_output(output, overwrite=force, directory=True, marker=FIGURES)
+        if output is not None:
+            check_output(output, overwrite=force, directory=True, marker=FIGURES)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
         read = partial(
             open_dataset,
@@ -88,8 +95,9 @@ def inspect(  # noqa: PLR0913  (one argument per option)
             layers=layer or [],
             progress=console.progress,
         )
-        found.write(output, overwrite=force)
-        console.written(output / PAGE)
+        with folder_for(output, "inspect") as folder:
+            found.write(folder, overwrite=force or output is None)
+        console.written(folder / PAGE)
 
 
 def _runner(predictor: Any) -> Any:

@@ -1,5 +1,6 @@
 """`maskrcnn predict`, on this machine or on a cluster."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from maskrcnn.commands.completion import words
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
 from maskrcnn.errors import ArgumentError
+from maskrcnn.runs.default_folder import not_input, resumed_or_new
 from runtime.pictures.read import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -30,8 +32,15 @@ def predict(  # noqa: PLR0913  (one argument per option)
     ],
     *,
     output: Annotated[
-        str, Option("--output", "-o", metavar="FOLDER", help="Folder for the results; on a cluster, or its URL.")
-    ],
+        str | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the results; on a cluster, or its URL.",
+            show_default="runs/predict",
+        ),
+    ] = None,
     overlay: Annotated[
         bool, Option("--overlay", help="Also draw the detections: a PNG per image, an MP4 per video.")
     ] = False,
@@ -104,12 +113,15 @@ def predict(  # noqa: PLR0913  (one argument per option)
                 "--config": config is not None, "a checkpoint": shared.is_checkpoint(chosen),
             }  # fmt: skip
             _refuse(refused, "with --ray, which writes rows for images with an artifact: remove one of the two options")
+            if output is None:
+                raise ArgumentError("--ray needs a folder that all machines share: give it with -o")
             values: dict[str, Any] = {"workers": workers, "threads": threads or 1, "batch_size": batch_size}
             values |= {"device": device, "score_threshold": score_threshold, "nms_threshold": nms_threshold}
             values |= {"classes": tuple(classes or ()), "max_pixels": max_pixels, "value_range": value_range}
             raise Exit(_predict_on_ray(chosen, paths, output, ray, values | {"bands": channels, "force": force}))
         _refuse({"--workers": workers, "--threads": threads}, "without --ray: add --ray local")
 
+        from maskrcnn.prediction.output_folder import RUN_FILE, is_finished  # noqa: PLC0415
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
         from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
@@ -125,8 +137,15 @@ def predict(  # noqa: PLR0913  (one argument per option)
         options = PredictOptions(
             views, tuple(classes or ()), batch_size, every, force=force, parquet=file_format == "parquet"
         )
-        with console.plain_warnings(), progress_bar(console.progress) as progress:
-            result = predict_paths(paths, Path(output), open_model, options, progress)
+        made: dict[str, Any] = {"model": str(model), "paths": paths, "overlay": overlay, "splash": splash}
+        made |= {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "classes": classes, "every": every}
+        made |= {"value_range": value_range, "bands": bands, "config": config, "family": family, "set": settings}
+        made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
+        opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
+        with opened as folder, console.plain_warnings(), progress_bar(console.progress) as progress:
+            if output is None:
+                console.progress(f"{'resuming' if (folder / RUN_FILE).exists() else 'writing to'} {folder}")
+            result = predict_paths(paths, folder, open_model, options, progress, not_input(paths, folder))
         code = console.prediction(result, parquet=options.parquet)
     raise Exit(code)
 

@@ -87,7 +87,7 @@ def _load(program: str, load: Callable[[], Callable[..., object]]) -> Callable[.
         sys.stderr.write(f"error: {missing}\n")
         if "--json" in sys.argv:
             said = {"type": type(missing).__name__, "message": one_line(missing)}
-            document = {"command": program, "exit_code": 3, "error": said, "written": [], "warnings": []}
+            document = {"command": program, "exit_code": 3, "error": said, "written": [], "warnings": [], "next": []}
             sys.stdout.write(json.dumps(document) + "\n")
         raise SystemExit(3) from None
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,8 @@ from maskrcnn.commands.train_job import TrainJob
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.errors import ArgumentError
-from maskrcnn.training.cluster import ClusterKind, join_cluster
+from maskrcnn.runs.default_folder import folders, new_folder
+from maskrcnn.training.cluster import TF_CONFIG, ClusterKind, join_cluster
 
 _MACHINES = "Several machines"
 
@@ -28,8 +31,15 @@ def train(  # noqa: PLR0913  (one argument per option)
     ],
     *,
     output: Annotated[
-        Path, Option("--output", "-o", metavar="FOLDER", help="Run folder: checkpoints, history and state.")
-    ],
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Run folder: checkpoints, history and state.",
+            show_default="runs/train",
+        ),
+    ] = None,
     val: Annotated[list[Path] | None, Option(metavar="DATASET", help="Validation data; may be repeated.")] = None,
     images: Annotated[
         list[Path] | None,
@@ -66,7 +76,9 @@ def train(  # noqa: PLR0913  (one argument per option)
     ] = None,
     family: shared.PyTorchFamily = None,
     class_names: shared.ClassNames = None,
-    resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder if there is one.")] = False,
+    resume: Annotated[
+        bool, Option("--resume", help="Resume the run in the output folder, or the newest in runs, if there is one.")
+    ] = False,
     cluster: Annotated[
         ClusterKind | None,
         Option(
@@ -132,10 +144,10 @@ def train(  # noqa: PLR0913  (one argument per option)
     pixel_settings = [
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
-    with failures("train"):
+    with failures("train"), _run_folder(output, resume, several=cluster is not None) as folder:
         job = TrainJob(
             datasets=tuple(datasets),
-            output=output,
+            output=folder,
             validation=tuple(val or ()),
             images=tuple(images or ()),
             validation_images=tuple(val_images or ()),
@@ -165,6 +177,20 @@ def train(  # noqa: PLR0913  (one argument per option)
     raise Exit(code)
 
 
+@contextmanager
+def _run_folder(output: Path | None, resume: bool, *, several: bool) -> Iterator[Path]:
+    """Give the run folder: the one named, the newest for --resume, or a new one."""
+    if output is not None:
+        yield output
+        return
+    if several or os.environ.get(TF_CONFIG):
+        raise ArgumentError("several machines need one run folder, on a file system that they share: give it with -o")
+    earlier = folders("train")[:1] if resume else []
+    with nullcontext(earlier[0]) if earlier else new_folder("train") as folder:
+        console.progress(f"{'resuming' if earlier else 'writing to'} {folder}")
+        yield folder
+
+
 def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) -> int:
     from maskrcnn.batch.cluster import StoppedError, connected, in_our_words, stopped_by_signals  # noqa: PLC0415
     from maskrcnn.training.on_ray import train_on_ray  # noqa: PLC0415
@@ -182,7 +208,8 @@ def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) 
                 raise
             raise known from error
     if end is None:
-        console.trained_elsewhere(RunFolder(job.output))
+        folder = RunFolder(job.output)
+        console.trained_elsewhere(folder, job.useful_next(folder))
         return 0
     console.error("TrainingError", end.sentence)
     return end.code

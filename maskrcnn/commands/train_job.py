@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn.checkpoints.families.recognize import Family
 from maskrcnn.checkpoints.pretrained import find_pretrained
@@ -14,6 +14,9 @@ from maskrcnn.data.readers.options import DatasetFormat, ReadOptions
 from maskrcnn.runs.folder_lock import locked
 from maskrcnn.tensorflow_import import import_tensorflow
 from maskrcnn.training.cluster import TF_CONFIG
+
+if TYPE_CHECKING:
+    from maskrcnn.training.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -108,4 +111,20 @@ class TrainJob:
             strategy=strategy,
             options=options,
         )
-        return console.training(result)
+        code = console.training(result)
+        if code == 0:
+            console.useful_next(*self.useful_next(result.folder))
+        return code
+
+    def useful_next(self, folder: "RunFolder") -> list[str]:
+        """Return the commands that measure and export what was trained."""
+        trained = folder.best if folder.best.exists() else folder.last
+        of_dataset = {"format": self.format, "class_attribute": self.class_attribute, "skip_bad": self.skip_bad}
+        of_dataset |= {"by_name": self.options.by_name, "boxes_as_masks": self.options.boxes_as_masks}
+        of_dataset |= {"mask_values": self.options.mask_values, "encoding": self.options.encoding}
+        images = self.validation_images or (None,)
+        evaluations = [
+            console.command("maskrcnn", "evaluate", trained, dataset, images=images[number % len(images)], **of_dataset)
+            for number, dataset in enumerate(self.validation)
+        ]
+        return [*evaluations, console.command("maskrcnn", "export", "onnx", trained)]

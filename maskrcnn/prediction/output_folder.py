@@ -51,6 +51,11 @@ class OutputFolder:
             _unlink(self.path / name)
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether the last run in a folder came to its end."""
+    return (folder / RESULTS_FILE).exists() or (folder / ROWS_FILE).exists()
+
+
 @contextmanager
 def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator[OutputFolder]:
     """Create or reopen the folder of a run, and lock it for the time of a block.

@@ -75,6 +75,7 @@ def predict_paths(
     open_model: Callable[[], tuple[PredictorSteps, str]],
     options: PredictOptions,
     progress: Counted,
+    ignored: Path | None = None,
 ) -> PredictRun:
     """Predict images and videos into a folder. Resumes an earlier run with the same settings.
 
@@ -87,6 +88,7 @@ def predict_paths(
         open_model: Returns the predictor and the digest of its model. Called only if there is something to predict.
         options: See `PredictOptions`.
         progress: Called with "images", "views" or the name of a video.
+        ignored: Folder whose files are not predicted; the run folder unless given.
 
     Raises:
         ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
@@ -95,7 +97,7 @@ def predict_paths(
         MissingPackageError: PyAV, which videos need, pyarrow, which Parquet needs, or filelock is not installed.
     """
     interruption = Interruption()
-    sources, unreadable = find_sources(paths, output)
+    sources, unreadable = find_sources(paths, ignored or output)
     videos = [source for source in sources if source.is_video]
     if options.parquet:
         require_arrow()

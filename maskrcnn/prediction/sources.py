@@ -66,7 +66,7 @@ def find_sources(paths: Sequence[str], output: Path, *, once: bool = False) -> t
 
     Args:
         paths: Files, folders, and patterns with `*`, `**`, `?` or `[...]`.
-        output: The run folder; files found in it are ignored.
+        output: The run folder, or the folder of all runs; files found in it are ignored.
         once: Refuse a file that is found twice.
 
     Returns:

@@ -28,7 +28,6 @@ HANG = 60  # seconds; the first case imports TensorFlow
 MASKRCNN = {
     "no-such-command": (USAGE, "fly"),
     "no-arguments": (USAGE, "predict"),
-    "no-output": (USAGE, "predict demo good.png"),
     "unknown-option": (USAGE, "predict demo good.png -o out --fast"),
     "predict-no-picture": (PICTURE, "predict demo missing.png -o out"),
     "predict-no-match": (PICTURE, "predict demo *.bmp -o out"),
@@ -105,7 +104,6 @@ MASKRCNN = {
 }
 EXPORT = {
     "no-such-command": (USAGE, "fly"),
-    "onnx-no-output": (USAGE, "onnx demo"),
     "onnx-nothing": (USAGE, "onnx -o out.onnx"),
     "savedmodel-nothing": (USAGE, "savedmodel -o out"),
     "verify-nothing": (USAGE, "verify text.onnx"),

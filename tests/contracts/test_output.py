@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,10 +23,11 @@ from export.doctor.finding import DoctorFinding
 from export.verify.verdict import CaseResult, PrecisionGate, Verdict
 from maskrcnn.cli import app as maskrcnn_app
 from maskrcnn.commands import console
+from runtime.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 APPS = {"maskrcnn": maskrcnn_app, "maskrcnn-export": export_app}
-ALWAYS = {"command", "exit_code", "written", "warnings"}
+ALWAYS = {"command", "exit_code", "written", "warnings", "next"}
 VERDICT = Verdict(
     reference="Keras",
     engine="ONNX Runtime",
@@ -127,6 +130,7 @@ def trained(job):
     folder = SimpleNamespace(path=job.output, last=ROOT / "README.md", best=ROOT / "LICENSE")
     ended = SimpleNamespace(ended="finished", history=({"loss": float("nan")},), best_epoch=0, best_score=0.5)
     console.progress("training")
+    console.useful_next(*job.useful_next(folder))
     return console.training(SimpleNamespace(folder=folder, signal=None, **vars(ended)))
 
 
@@ -176,9 +180,101 @@ def test_a_quiet_command_prints_its_result_alone(words, files, quick):
     result = call(words, *LINES[words].split(), "--quiet")
     assert (result.exit_code, loud.exit_code) == (0, 0), result.output
     assert not [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert re.match(r"(?s)((\.\.\. |next: |warning: )[^\n]*\n)*$", loud.stderr)
     lines = result.stdout.splitlines()
     assert lines
     assert len(lines) == len(loud.stdout.splitlines())
+
+
+# Commands without --output: where they write, and what is useful next.
+WITHOUT = {
+    "predict demo.onnx good.png": ("runs/predict", []),
+    "predict demo.onnx good.png --format parquet": ("runs/predict", []),
+    "inspect demo.onnx good.png": ("runs/inspect", []),
+    "evaluate demo.onnx 'my shapes' --skip-bad": (
+        "runs/evaluate",
+        ["maskrcnn inspect demo.onnx --skip-bad --dataset 'my shapes'"],
+    ),
+    "evaluate demo 'my shapes' --set detection.min_score=0.2": (
+        "runs/evaluate",
+        ["maskrcnn export onnx demo --set detection.min_score=0.2"],
+    ),
+    "train data.json --config shapes": ("runs/train", ["maskrcnn export onnx {best}"]),
+    "train data.json --config shapes --val data.json --val 'my shapes' --val-images 'a b' --format coco": (
+        "runs/train",
+        [
+            "maskrcnn evaluate {best} data.json --images 'a b' --format coco",
+            "maskrcnn evaluate {best} 'my shapes' --images 'a b' --format coco",
+            "maskrcnn export onnx {best}",
+        ],
+    ),
+    "export onnx demo": ("demo.onnx", ["maskrcnn predict demo.onnx {photo} --overlay"]),
+    "export onnx 'a b/x.weights.h5' --verify-images 'a b'": (
+        "a b/x.onnx",
+        ["maskrcnn predict 'a b/x.onnx' 'a b' --overlay"],
+    ),
+    "export onnx 'a b/x.h5' --precision int8 --calibrate photos": (
+        "a b/x.int8.onnx",
+        ["maskrcnn predict 'a b/x.int8.onnx' photos --overlay"],
+    ),
+    "export onnx coco": ("coco.onnx", ["maskrcnn predict coco.onnx {photo} --overlay"]),
+    "export savedmodel run/best.weights.h5": (
+        "run/best_savedmodel",
+        ["maskrcnn predict run/best_savedmodel {photo} --overlay"],
+    ),
+}
+
+
+def parse(line):
+    """Parse a command line of a shell, without running it, as its program would."""
+    program, *words = shlex.split(line)
+    command = typer.main.get_command(APPS[program])
+    context = command.make_context(program, words)
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, words, parent=context)
+    return context.params
+
+
+@pytest.mark.parametrize("line", WITHOUT)
+def test_a_command_without_an_output(line, files, quick, monkeypatch):
+    """It writes to a new folder, or beside the checkpoint, and says what is useful next, ready for a shell."""
+    call("maskrcnn data shapes", "my shapes", "--count", "2")
+    (files / "demo.onnx").unlink()
+    shutil.copy(ROOT / "maskrcnn" / "demo.onnx", files / "kept.onnx")
+    (files / "demo.onnx" if "demo.onnx" in line else files / "other.onnx").symlink_to(files / "kept.onnx")
+    monkeypatch.setattr("maskrcnn.commands.shared.open_predictor", lambda *_: Predictor(files / "kept.onnx", "cpu"))
+    monkeypatch.setattr("maskrcnn.commands.inspect._runner", lambda _: None)
+    for name in ("export_onnx", "export_savedmodel", "export_lower_precision"):
+        monkeypatch.setitem(vars(export), name, lambda _model, path, *_, **__: paths.append(str(path)) or VERDICT)
+    paths = []
+    where, following = WITHOUT[line]
+    program, *words = shlex.split(f"maskrcnn {line}")
+    first, second = (CliRunner().invoke(maskrcnn_app, [*words, "--json"], prog_name=program) for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    found, again = document_of(first), document_of(second)
+    names = {"photo": ROOT / "maskrcnn" / "demo.jpg", "best": ROOT / "LICENSE"}
+    assert found["next"] == [each.format(**names) for each in following]
+    for each in found["next"]:
+        assert parse(each)
+        assert f"next: {each}\n" in first.stderr
+    if where.startswith("runs"):
+        folders = [each.get("folder") or str(Path(each["written"][0]).parent) for each in (found, again)]
+        folders = folders if "evaluate" not in line else [each["written"][0] for each in (found, again)]
+        assert folders == [where, f"{where}-2"]
+        assert all(Path(folder).is_dir() or "train" in line for folder in folders)
+    else:
+        assert found["written"] == [where]
+        assert paths[0] == where
+
+
+def test_the_commands_for_several_machines_need_an_output(files, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    for line in ("train data.json", "predict demo good.png --ray local"):
+        result = call("maskrcnn", *line.split(), "--json")
+        assert result.exit_code == 2
+        assert "give it with -o" in document_of(result)["error"]["message"]
+    assert not (files / "runs").exists()
 
 
 @pytest.mark.parametrize("words", COMMANDS)
