@@ -40,7 +40,7 @@ def test_folders_are_numbered():
 
 
 def test_the_next_number_is_above_all_others():
-    """So that the newest folder has the highest one, also where others were removed, or are files or of another kind."""
+    """So that the newest folder has the highest one, also where others were removed or are files."""
     for name in ("predict-7", "predict-old", "predict-07", "predictions-9", "train-12"):
         Path("runs", name).mkdir(parents=True)
     Path("runs/predict-9").touch()
