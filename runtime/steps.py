@@ -65,7 +65,7 @@ def letterbox_picture(
         )
     prepared = letterbox.apply(picture)
     if remember:
-        found = RememberedImage(image, prepared, Reading(channels, resize, max_pixels, pixels))
+        found = RememberedImage(image, prepared, Reading(channels, max_pixels, pixels, letterbox.apply))
         letterbox = replace(letterbox, remembered=found)
     return letterbox, prepared
 

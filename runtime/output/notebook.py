@@ -3,7 +3,6 @@
 from base64 import b64encode
 from dataclasses import replace
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +10,11 @@ from PIL import Image
 
 from runtime.errors import RuntimeLibraryError
 from runtime.output.draw import draw_detections
+from runtime.output.show import shrunk, small_png
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
 
-_LONGEST_SIDE = 1024  # pixels
-_MOST_BYTES = 2**20  # of the PNG file
 _ROWS = 10
 
 
@@ -59,24 +57,6 @@ def _drawn(detections: "Detections") -> bytes:
     factors = np.divide(size[::-1] * 2, detections.image_size[::-1] * 2)
     boxes = (detections.boxes * factors).astype(np.float32)
     return small_png(draw_detections(image, replace(detections, boxes=boxes, image_size=size)))
-
-
-def shrunk(image: Image.Image) -> Image.Image:
-    """Return an image with no side of more than 1024 pixels."""
-    image = image.copy()
-    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return image
-
-
-def small_png(image: Image.Image) -> bytes:
-    """Return a PNG file of at most 1 MB, with fewer pixels if need be."""
-    while True:
-        stream = BytesIO()
-        image.save(stream, "PNG")
-        if stream.tell() <= _MOST_BYTES:
-            return stream.getvalue()
-        share = 0.95 * (_MOST_BYTES / stream.tell()) ** 0.5
-        image = image.resize((max(1, int(image.width * share)), max(1, int(image.height * share))))
 
 
 def _text(text: str) -> str:

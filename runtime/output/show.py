@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": ("TIFF", {"compression": "tiff_lzw"}),
 }
 _LONGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_500}  # pixels
+_SHOWN_SIDE = 1024  # pixels, at most, in a notebook
+_SHOWN_BYTES = 2**20
 
 
 def check_target(path: str | PathLike[str], image: object) -> None:
@@ -66,8 +69,6 @@ def show(drawn: Image.Image) -> None:
     # A notebook has imported IPython, and its shell has a kernel.
     ipython = sys.modules.get("IPython")
     if ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None:
-        from runtime.output.notebook import shrunk, small_png  # noqa: PLC0415 - in a notebook only
-
         ipython.display.display(ipython.display.Image(data=small_png(shrunk(drawn))))
         return
     from PIL import ImageShow  # noqa: PLC0415 - looks for viewers
@@ -76,3 +77,21 @@ def show(drawn: Image.Image) -> None:
     if blind or not ImageShow.show(drawn, "detections"):
         what = "no display to show the image on" if blind else "no program that shows images"
         raise OutputError(f"there is {what}: write it to a file, as in detections.save('detections.png')")
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Return an image with no side of more than 1024 pixels."""
+    image = image.copy()
+    image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    return image
+
+
+def small_png(image: Image.Image) -> bytes:
+    """Return a PNG file of at most 1 MB, with fewer pixels if need be."""
+    while True:
+        stream = BytesIO()
+        image.save(stream, "PNG")
+        if stream.tell() <= _SHOWN_BYTES:
+            return stream.getvalue()
+        share = 0.95 * (_SHOWN_BYTES / stream.tell()) ** 0.5
+        image = image.resize((max(1, int(image.width * share)), max(1, int(image.height * share))))

@@ -7,7 +7,7 @@ exclusive x2, y2. Both directions are defined here, so that they cannot diverge.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ from PIL import Image
 from runtime.arguments import shown
 from runtime.errors import InputError
 from runtime.pictures.read import MAX_PIXELS, Picture, picture_pixels
+from runtime.pictures.remembered import RememberedImage
 from runtime.pictures.resize_float import resize_float
 from runtime.pictures.resize_opencv import resize_opencv
 from runtime.pictures.resize_pillow import resize_pillow
 from runtime.pictures.resize_uint8 import resize_truncated
-
-if TYPE_CHECKING:
-    from runtime.pictures.remembered import RememberedImage
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -148,7 +146,7 @@ class Letterbox:
     offset: tuple[int, int]  # (top, left) of the scaled image in input pixels; zero or negative if it is cropped
     scale: float  # as planned; the sides of `resized_size` are rounded
     resampling: Resampling = "truncated"
-    remembered: "RememberedImage | None" = field(default=None, compare=False, repr=False)  # the image itself
+    remembered: RememberedImage | None = field(default=None, compare=False, repr=False)  # the image itself
 
     @property
     def window(self) -> tuple[int, int, int, int]:

@@ -14,23 +14,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from runtime.errors import ImageError, InputError
-from runtime.pictures.letterbox import Pixels, ResizePolicy, plan_letterbox
 from runtime.pictures.pixels import PixelPolicy
-from runtime.pictures.read import ImageSource, open_picture, picture_pixels
+from runtime.pictures.read import ImageSource, Picture, open_picture, picture_pixels
 
 CURE = "pass the image, as in draw(image)"
 _MOST_BYTES = 2**19  # that the checksum reads, a fraction of a millisecond; of a larger input it takes every n-th row
 
+_Prepared = npt.NDArray[np.uint8 | np.float32]
 _NEVER_KEPT = ("bytes", "an open file")
 
 
 class Reading(NamedTuple):
-    """How a predictor reads an image."""
+    """How a predictor read an image; `prepare` makes what the network saw, and raises InputError for another size."""
 
     channels: int
-    resize: ResizePolicy
     max_pixels: int
     pixels: PixelPolicy
+    prepare: Callable[[Picture], _Prepared]
 
 
 class RememberedImage:
@@ -46,7 +46,7 @@ class RememberedImage:
 
     __slots__ = ("_checksum", "_find", "_kind", "_reading", "path")
 
-    def __init__(self, image: ImageSource, prepared: Pixels, reading: Reading) -> None:
+    def __init__(self, image: ImageSource, prepared: _Prepared, reading: Reading) -> None:
         self.path: str | None = None  # absolute
         self._find: Callable[[], Any] = lambda: None
         self._kind, self._checksum, self._reading = _kind(image), _checksum(prepared), reading
@@ -78,14 +78,18 @@ class RememberedImage:
             picture = open_picture(
                 source, reading.channels, reading.max_pixels, reading.pixels, note=lambda _text: None
             )
-            size = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
-            prepared = plan_letterbox((size[0], size[1]), reading.resize).apply(picture)
-        except (ImageError, InputError) as error:
+        except ImageError as error:
             raise ImageError(f"{error}; it could be read when it was predicted: {CURE}") from error
-        if _checksum(prepared) != self._checksum:
+        if not self._is_same(picture):
             raise ImageError(f"{name} has changed since it was predicted: {CURE}, or predict it again")
         pixels = picture_pixels(picture) if isinstance(picture, Image.Image) else picture
         return pixels if reading.channels == 3 else np.repeat(pixels, 3, axis=2)
+
+    def _is_same(self, picture: Picture) -> bool:
+        try:
+            return _checksum(self._reading.prepare(picture)) == self._checksum
+        except InputError:  # another size
+            return False
 
     def __copy__(self) -> "RememberedImage":
         """Return itself: it cannot be changed."""
@@ -132,6 +136,6 @@ def _weakly(array: npt.NDArray[Any]) -> Callable[[], npt.NDArray[Any] | None]:
     return find
 
 
-def _checksum(prepared: Pixels) -> int:
+def _checksum(prepared: _Prepared) -> int:
     step = -(-prepared.nbytes // _MOST_BYTES)
     return zlib.crc32(np.ascontiguousarray(prepared[:: max(step, 1)]).data)

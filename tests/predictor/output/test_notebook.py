@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from runtime import Predictor
-from runtime.output.notebook import shrunk, small_png
+from runtime.output.show import shrunk, small_png
 
 
 @pytest.fixture(scope="module")
