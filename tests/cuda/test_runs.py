@@ -178,7 +178,7 @@ def test_threads_have_tensors_of_their_own(log, artifacts):
 
 @pytest.mark.parametrize(
     ("options", "most_launches", "replays", "most_waits"),
-    [(PLAIN, 340, 0, 6), (RECORDED, 50, 2, 2)],
+    [(PLAIN, 340, 0, 6), (RECORDED, 50, 2, 3)],
     ids=["plain", "recorded"],
 )
 @pytest.mark.parametrize("name", ["demo-cuda", "demo-fp16"])

@@ -5,8 +5,10 @@ it keeps. So the graph is cut before the proposals, at the features and at the s
 nothing after the proposals waits either (`maskrcnn.nms.suppress_in_steps`), it is cut there too, and both ends are
 recorded.
 
-All parts, the upload and, if the last part is recorded, the download are queued on one stream. So no part waits for the
-one before it on the host; the host waits for the outputs.
+All parts, the upload and, if the last part is recorded, the download are queued on one stream. So the host does not wait
+for a recorded part. It waits at the end of each other run: only then does ONNX Runtime give back the page-locked memory
+that the run copied from. Of runs without a wait, that memory would pile up until the session is freed, and then CUDA
+itself would be the last to hold it, which ends the process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -122,8 +124,7 @@ class RecordedSession:
         for _, session, recorded in self._parts:
             taken = ready | (inputs.tensors if recorded else {})
             taken = {name: taken[name] for name in input_names(session) if name in taken}
-            is_last = session is self._parts[-1].session
-            if is_last:
+            if session is self._parts[-1].session:
                 download = self._download(len(arrays[IMAGES]), on_device=recorded)
                 results = download.tensors
             else:
@@ -131,8 +132,7 @@ class RecordedSession:
                 ready |= results
             if recorded:
                 BoundRun(session, taken, results, _options(_UNRECORDED))(arrays)
-            options = _options(recording if recorded else _UNRECORDED, waits=is_last and not recorded)
-            runs.append(BoundRun(session, taken, results, options))
+            runs.append(BoundRun(session, taken, results, _options(recording if recorded else _UNRECORDED)))
         return _Bound(upload, inputs, runs, download)
 
     def _results(self, session: Any, taken: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
@@ -150,9 +150,9 @@ class RecordedSession:
         return Download(self._outputs, batch, self._device)
 
 
-def _options(recording: int, *, waits: bool = True) -> Any:
-    """Return the options of a run: the number of its recording, and whether the host waits for its results."""
+def _options(recording: int) -> Any:
+    """Return the options of a run: the number of its recording; the host waits only for a run without one."""
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(recording))
-    options.add_run_config_entry("disable_synchronize_execution_providers", str(int(not waits)))
+    options.add_run_config_entry("disable_synchronize_execution_providers", str(int(recording != _UNRECORDED)))
     return options
