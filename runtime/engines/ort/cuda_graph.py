@@ -5,7 +5,7 @@ it keeps. So the graph is cut before the proposals, at the features and at the s
 nothing after the proposals waits either (`maskrcnn.nms.suppress_in_steps`), it is cut there too, and both ends are
 recorded.
 
-All parts, the upload and, if the last part is recorded, the download are queued on one stream. So the host does not wait
+All parts, the upload and, if the last part is recorded, the download are queued on one stream. The host does not wait
 for a recorded part. It waits at the end of each other run: only then does ONNX Runtime give back the page-locked memory
 that the run copied from. Of runs without a wait, that memory would pile up until the session is freed, and then CUDA
 itself would be the last to hold it, which ends the process.
