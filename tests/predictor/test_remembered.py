@@ -201,6 +201,11 @@ def test_a_frame_that_was_overwritten():
     for each in (found, turned):
         with pytest.raises(ImageError, match="the array has changed since it was predicted"):
             each.draw()
+    pil = Image.fromarray(original)
+    drawn_on = find(pil)
+    pil.putpixel((25, 20), (1, 2, 3))
+    with pytest.raises(ImageError, match="the PIL image has changed since it was predicted"):
+        drawn_on.draw()
     buffer[:] = original
     same(found, original)
     same(turned, original[:, :, ::-1])
