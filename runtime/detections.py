@@ -13,7 +13,7 @@ import numpy.typing as npt
 from runtime.arguments import real
 from runtime.errors import ImageError, InputError
 from runtime.masks.edges import Edges, PasteMode, box_spans, mask_edges
-from runtime.masks.paste import MaskCrop, check_boxes, check_paste_mode, paste_mask, paste_masks
+from runtime.masks.paste import MaskCrop, check_boxes, check_paste_mode, mask_runs, paste_masks
 from runtime.masks.polygons import Ring, trace_rings
 from runtime.masks.rle import RLE, encode_edges
 from runtime.output import formats
@@ -184,8 +184,8 @@ class Detections:
     @cached_property
     def mask_crops(self) -> tuple[MaskCrop, ...]:
         """Per detection a bool [h, w] and the (y, x) of its first pixel: the cheapest form of the masks."""
-        pairs = zip(self.mask_probabilities, self.boxes, strict=True)
-        return tuple(paste_mask(mask, box, self.image_size, self.paste_mode) for mask, box in pairs)
+        found = mask_runs(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
+        return tuple(runs.crop() for runs in found)
 
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from maskrcnn.prediction.sources import Source
 from runtime.atomic import atomic_write
 from runtime.masks.rle import area, decode_crop
 from runtime.output.draw import DrawnObject, draw_objects, instance_color
+from runtime.output.labels import readable_name
 from runtime.output.splash import splash_crops
 
 
@@ -35,7 +36,7 @@ def draw_view(kind: str, pixels: npt.NDArray[np.uint8], rows: Sequence[Row], *, 
         DrawnObject(
             partial(decode_crop, row["mask"]),
             np.rint(row["box"]).astype(int).tolist(),
-            row["name"],
+            readable_name(row["name"], row["class_id"]),
             f" {row['score']:.2f}",
             color,
             area(row["mask"]),

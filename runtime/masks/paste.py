@@ -6,13 +6,13 @@ floats.
 """
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-from runtime.masks.edges import PasteMode, box_spans, mask_edges
+from runtime.masks.edges import Edges, PasteMode, box_spans, mask_edges
 
 # A part of a mask, bool [h, w], and the (y, x) of its first pixel in the image.
 MaskCrop = tuple[npt.NDArray[np.bool_], tuple[int, int]]
@@ -71,15 +71,53 @@ def paste_mask(
         )
     check_boxes(edges)
     check_paste_mode(mode)
-    rows, columns = box_spans(edges[None], image_size, mode, probabilities.shape[1])
-    (y, height), (x, width) = ((int(span.first[0]), int(span.last[0] - span.first[0])) for span in (rows, columns))
-    if height <= 0 or width <= 0:
-        return np.zeros((0, 0), np.bool_), (0, 0)
-    # With the axes swapped the scan goes row by row, in the order of the array in memory.
-    turned = probabilities.T[None], columns.from_first(), rows.from_first()
-    ((runs,),) = mask_edges(*turned, (width, height), mode, turned=True)
-    lengths = np.diff(runs, prepend=0, append=height * width)
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width), (y, x)
+    (runs,) = mask_runs(probabilities[None], edges[None], image_size, mode)
+    return runs.crop()
+
+
+class MaskRuns(NamedTuple):
+    """The pixels of a mask in its box, row by row: a small form of a crop."""
+
+    runs: Edges  # int64 [2 R], begin, end (exclusive), begin, ... as y * width + x
+    size: tuple[int, int]  # height and width of the box in the image
+    origin: tuple[int, int]  # y, x of its first pixel
+
+    @property
+    def area(self) -> int:
+        """The number of pixels of the mask."""
+        return int(np.sum(self.runs[1::2] - self.runs[::2]))
+
+    def crop(self) -> MaskCrop:
+        """Return the pixels."""
+        height, width = self.size
+        bounds = np.concatenate([[0], self.runs, [height * width]])
+        inside = np.arange(len(bounds) - 1) % 2 == 1
+        return np.repeat(inside, bounds[1:] - bounds[:-1]).reshape(height, width), self.origin
+
+
+def mask_runs(
+    probabilities: npt.NDArray[np.floating],
+    boxes: npt.NDArray[np.floating],
+    image_size: tuple[int, int],
+    mode: PasteMode = "matterport",
+) -> list[MaskRuns]:
+    """Find the pixels of masks [N, M, M] in boxes [N, 4] as `paste_mask` does, in much less time for many masks."""
+    rows, columns = box_spans(boxes, image_size, mode, probabilities.shape[2])
+    # With the axes swapped the scan goes row by row, in the order of an array in memory.
+    turned = probabilities.transpose(0, 2, 1), columns, rows
+    scanned = (runs for batch in mask_edges(*turned, image_size[::-1], mode, turned=True) for runs in batch)
+    spans = np.stack([rows.first, columns.first, rows.last, columns.last], axis=1).tolist()
+    found = []
+    for runs, (top, left, bottom, right) in zip(scanned, spans, strict=True):
+        height, width = bottom - top, right - left
+        if height <= 0 or width <= 0:
+            found.append(MaskRuns(np.zeros(0, np.int64), (0, 0), (0, 0)))
+            continue
+        # Ends may be the begin of the next row; their last pixels are not.
+        y, x = np.divmod(runs - np.arange(len(runs)) % 2, image_size[1])
+        places = (y - top) * width + x - left + np.arange(len(runs)) % 2
+        found.append(MaskRuns(places, (height, width), (top, left)))
+    return found
 
 
 def paste_masks(
@@ -96,8 +134,8 @@ def paste_masks(
             f"expected [N, M, M] and [N, 4]"
         )
     masks = np.zeros((len(edges), *image_size), np.bool_)
-    for mask, probability, box in zip(masks, probabilities, edges, strict=True):
-        _place(mask, paste_mask(probability, box, image_size, mode))
+    for mask, runs in zip(masks, mask_runs(probabilities, edges, image_size, mode), strict=True):
+        _place(mask, runs.crop())
     return masks
 
 

@@ -1,30 +1,40 @@
 """Draw detections, or other objects, on their image."""
 
-import colorsys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from runtime.arguments import real
-from runtime.masks.paste import MaskCrop, paste_mask
+from runtime.arguments import real, shown
+from runtime.errors import InputError
+from runtime.masks.paste import MaskCrop, MaskRuns, mask_runs
+from runtime.output.labels import RGB, LabeledObject, readable_name, write_labels
 from runtime.output.splash import read_image_of
 from runtime.pictures.read import ImageSource
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
 
-Color = tuple[int, int, int]
-Rectangle = tuple[float, float, float, float]
+Color = RGB
+ColorBy = Literal["object", "class"]
 
-# Multiples of the golden ratio spread hues evenly, however many there are.
-_GOLDEN_RATIO = 0.618033988749895
+# Three hexadecimal digits for each of 100 colors, all saturated and none dark. Each was chosen to be as far as possible
+# from those before it, for usual vision and for three kinds of color blindness (distance in OKLab).
+_PALETTE = (
+    "29ff71fd2d170d884d4fffa0e5f08cf3bc60a4fc0a2bdc0070faf80df4f48c1c5de04f86d2bf54ec091cc060e6c1e4cfc70f"
+    "6bf3e17c82dfb50ae0c68e9f8cd59d7787d8fac49de6faed94e58f9e88e95d58fb7de7ccd78afc5ad56be8d8ec51f96c6a6c"
+    "8f9b2cbd7a5eed00c08b8d8d90fb1dcf1acb4c3c76cd65c2bd0a7ebd69ca0a0f9c7ad292ed05f69cc5c67e7697ee3fc38d3c"
+)
 
-# Rows of a mask that are drawn at a time: such a strip fits the processor's cache.
-_STRIP_ROWS = 128
+# Pixels of a mask that are drawn at a time: they fit the processor's cache.
+_STRIP_PIXELS = 1 << 17
+
+_Plan = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+# Rows, and half the columns, of the part of an image that is mixed at a time.
+_TILE = 128
 
 _NO_MASK: MaskCrop = (np.zeros((0, 0), np.bool_), (0, 0))
 
@@ -34,8 +44,8 @@ class DrawnObject(NamedTuple):
 
     crop: MaskCrop | Callable[[], MaskCrop]  # a function makes it when it is drawn: one crop is in memory at a time
     box: Sequence[int]  # x1, y1, x2, y2 in whole image pixels; the label is next to it
-    name: str  # first part of the label, shortened if there is no room
-    tail: str  # second part of the label, such as a score
+    name: str  # first part of the label, shortened if it is long
+    tail: str  # second part of the label, such as a score; left out where there is no room
     color: Color
     area: int | None = None  # pixels of the mask; None counts them
 
@@ -48,36 +58,55 @@ def draw_detections(
     boxes: bool = True,
     labels: bool = True,
     opacity: float = 0.45,
+    color_by: ColorBy = "object",
 ) -> Image.Image:
-    """Draw masks, boxes and labels; the color of a detection depends only on its position in the list.
+    """Draw masks with their outlines, boxes and labels.
 
-    Large masks are drawn first, so that small ones stay visible. Line width and letter size grow with the image.
+    Small objects are drawn over large ones; each pixel has the tint of one object. Lines and letters grow with the
+    image, and lines are thinner on small objects. No label covers another or leaves the image; one that would hide more
+    than 30 % of an object is shortened to the name or left out.
+
+    Names are written in Pillow's own font, which has ASCII only. For others a font of the system is used; if none has
+    the letters, the log says so, accents are left out, and a name without any letter becomes "class N".
 
     Args:
         image: the image that the detections belong to: a path, bytes, a PIL image or a uint8 array.
         detections: if there are none, the image is returned as it is.
         masks: tint and outline the masks.
         boxes: draw the boxes.
-        labels: write name and score next to each box, inside the image.
+        labels: write name and score next to each box.
         opacity: opacity of the tint, 0..1.
+        color_by: "object": a color for each position in the list, so that neighbors of a class differ. "class": a color
+            for each class, which stays the same in all images. There are 100 colors; then they repeat.
 
     Returns:
         An RGB image of the same size; `image` itself is not changed.
 
     Raises:
         ImageError: `image` cannot be read.
-        InputError: its size is not `detections.image_size`, or `opacity` is out of range.
+        InputError: its size is not `detections.image_size`, or an option is out of range.
     """
     opacity = real("opacity", opacity, range_="0 (clear) to 1 (solid)")
+    if not isinstance(color_by, str) or color_by not in get_args(ColorBy):
+        raise InputError(f"color_by is {shown(color_by)}: expected one of {', '.join(get_args(ColorBy))}")
     pixels = read_image_of(detections, image)
-    pairs = zip(detections.mask_probabilities, detections.boxes, strict=True)
-    # One mask at a time; `Detections.mask_crops` would keep them all.
-    crops = [partial(paste_mask, *pair, detections.image_size, detections.paste_mode) for pair in pairs]
-    areas = detections.areas.tolist() if masks else [0] * len(crops)
-    rows = zip(crops, detections.pixel_boxes.tolist(), detections.names, detections.scores, areas, strict=True)
+    found: list[MaskRuns | None] = [None] * len(detections)
+    if masks:
+        found[:] = mask_runs(
+            detections.mask_probabilities, detections.boxes, detections.image_size, detections.paste_mode
+        )
+    ids = detections.class_ids.tolist()
+    rows = zip(found, detections.pixel_boxes.tolist(), ids, detections.names, detections.scores, strict=True)
     objects = [
-        DrawnObject(crop if masks else _NO_MASK, box, name, f" {score:.2f}", instance_color(row), area)
-        for row, (crop, box, name, score, area) in enumerate(rows)
+        DrawnObject(
+            _NO_MASK if runs is None else runs.crop,  # one crop at a time is in memory
+            box,
+            readable_name(name, class_id),
+            f" {score:.2f}",
+            instance_color(class_id - 1 if color_by == "class" else row),
+            0 if runs is None else runs.area,
+        )
+        for row, (runs, box, class_id, name, score) in enumerate(rows)
     ]
     return draw_objects(pixels, objects, boxes=boxes, labels=labels, opacity=opacity)
 
@@ -92,31 +121,30 @@ def draw_objects(
 ) -> Image.Image:
     """Draw objects on `pixels`, uint8 [H, W, 3], as `draw_detections` does.
 
-    Boxes and labels are drawn in the order of `objects`; an object without name and tail has no label.
+    An object without name and tail has no label.
     """
     height, width = pixels.shape[:2]
-    extent = (height * width) ** 0.5
-    line = max(1, round(extent / 320))
-    canvas = Image.fromarray(pixels)
+    line = max(1, round((height * width) ** 0.5 / 320))
+    colors = list(dict.fromkeys(each.color for each in objects))
+    # Per pixel the number of its color, counted from 1, and a bit for lines, which no tint covers.
+    plan = np.zeros((height, width), np.uint8 if len(colors) < 128 else np.uint16)
+    solid = 1 << (8 * plan.itemsize - 1)
     for each in sorted(objects, key=_area, reverse=True):  # equal ones in their order
-        _tint(canvas, _made(each.crop), each.color, opacity, line)
-    pen = ImageDraw.Draw(canvas)
-    if boxes:
-        for each in objects:
-            x1, y1, x2, y2 = each.box
-            if x2 > x1 and y2 > y1:
-                pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=each.color, width=line)
+        number, crop = colors.index(each.color) + 1, _made(each.crop)
+        if boxes:
+            _mark_box(plan, each.box, number | solid, max(1, _line(line, each.box) // (2 if crop[0].size else 1)))
+        _mark_mask(plan, crop, number, solid, _line(line, each.box))
+    canvas = _blend(pixels, plan, colors, opacity)
     if labels:
-        size = max(10, min(round(extent / 45), min(height, width) // 6))
-        labeled = [each for each in objects if each.name or each.tail]
-        _write_labels(pen, labeled, (height, width), ImageFont.load_default(size), line)
+        write_labels(canvas, [LabeledObject(each.box, each.name, each.tail, each.color) for each in objects])
     return canvas
 
 
 def instance_color(row: int) -> Color:
-    """Return the RGB color of the detection at position `row`."""
-    red, green, blue = colorsys.hsv_to_rgb(row * _GOLDEN_RATIO % 1, 0.8, 1.0)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    """Return the RGB color of the detection at position `row`, or of the class with id `row` + 1."""
+    place = row % (len(_PALETTE) // 3) * 3
+    red, green, blue = (17 * int(digit, 16) for digit in _PALETTE[place : place + 3])
+    return red, green, blue
 
 
 def _made(crop: MaskCrop | Callable[[], MaskCrop]) -> MaskCrop:
@@ -127,16 +155,34 @@ def _area(drawn: DrawnObject) -> int:
     return int(np.count_nonzero(_made(drawn.crop)[0])) if drawn.area is None else drawn.area
 
 
-def _tint(canvas: Image.Image, place: MaskCrop, color: Color, opacity: float, line: int) -> None:
-    crop, (y, left) = place
-    mixed = [np.rint((1 - opacity) * np.arange(256) + opacity * value).astype(int).tolist() for value in color]
-    surrounded = np.pad(crop, line)
-    for top in range(0, len(crop), _STRIP_ROWS):
-        strip = crop[top : top + _STRIP_ROWS]
-        box = (left, y + top, left + strip.shape[1], y + top + len(strip))
-        canvas.paste(canvas.crop(box).point(mixed[0] + mixed[1] + mixed[2]), box, Image.fromarray(strip))
-        inner = _eroded(surrounded[top : top + len(strip) + 2 * line], line)[line:-line, line:-line]
-        canvas.paste(color, box, Image.fromarray(strip & ~inner))
+def _line(most: int, box: Sequence[int]) -> int:
+    """Return the width of an object's lines: thinner ones leave something of a small object to see."""
+    x1, y1, x2, y2 = box
+    return max(1, min(most, round(min(x2 - x1, y2 - y1) / 16)))
+
+
+def _mark_box(plan: _Plan, box: Sequence[int], code: int, line: int) -> None:
+    limits = plan.shape[::-1]
+    x1, y1, x2, y2 = (max(0, min(side, limit)) for side, limit in zip(box, limits * 2, strict=True))
+    inside = plan[y1:y2, x1:x2]
+    for edge in (inside[:line], inside[-line:], inside[:, :line], inside[:, -line:]):
+        edge[...] = code
+
+
+def _mark_mask(plan: _Plan, place: MaskCrop, number: int, solid: int, line: int) -> None:
+    crop, (y, x) = place
+    height, width = crop.shape
+    step = max(line, _STRIP_PIXELS // max(1, width))
+    for top in range(0, height, step):
+        strip = crop[top : top + step]
+        surrounded = np.zeros((len(strip) + 2 * line, width + 2 * line), np.bool_)
+        known = crop[max(0, top - line) : top + step + line]
+        first = line - min(top, line)
+        surrounded[first : first + len(known), line : line + width] = known
+        inner = _eroded(surrounded, line)[line:-line, line:-line]
+        codes = plan[y + top : y + top + len(strip), x : x + width]
+        np.copyto(codes, number, where=strip & (codes < solid))
+        np.copyto(codes, number | solid, where=strip & ~inner)
 
 
 def _eroded(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
@@ -153,69 +199,23 @@ def _eroded(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _write_labels(
-    pen: ImageDraw.ImageDraw,
-    objects: Sequence[DrawnObject],
-    image_size: tuple[int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    line: int,
-) -> None:
-    margin = line + 1
-    taken: list[Rectangle] = []
-    for _, box, name, tail, color, _ in objects:
-        text = _fit(pen, font, name, tail, image_size[1] - 2 * margin)
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        size = (right - left + 2 * margin, bottom - top + 2 * margin)
-        tag = _free_place(box, size, image_size, taken)
-        taken.append(tag)
-        pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color)
-        pen.text((tag[0] + margin - left, tag[1] + margin - top), text, _ink(color), font=font)
-
-
-def _free_place(
-    box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int], taken: list[Rectangle]
-) -> Rectangle:
-    """Return the first free place inside the image for a tag of `size` (width, height) at its box."""
-    inside = list(_places(box, size, image_size))
-    free = (p for p in inside if not any(_overlap(p, other) for other in taken))
-    return next(free, inside[0])
-
-
-def _places(box: Sequence[int], size: tuple[float, float], image_size: tuple[int, int]) -> Iterator[Rectangle]:
-    x1, y1, x2, y2 = box
-    (wide, high), (height, width) = size, image_size
-    # Above the box, below it, then inside it from the top down; at its left edge, then at its right.
-    tops = [y1 - high, y2, *np.arange(max(y1, 0), min(y2, height) - high, high)]
-    fitting = [top for top in tops if 0 <= top <= height - high] or [min(max(y1, 0), max(height - high, 0))]
-    for top in fitting:
-        for start in (x1, x2 - wide):
-            left = max(0, min(start, width - wide))
-            yield left, top, left + wide, top + high
-
-
-def _overlap(first: Rectangle, second: Rectangle) -> bool:
-    across = first[0] < second[2] and second[0] < first[2]
-    return across and first[1] < second[3] and second[1] < first[3]
-
-
-def _fit(
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    name: str,
-    score: str,
-    room: float,
-) -> str:
-    """Shorten a name until the label fits; characters that do not print are shown as "?"."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in name)
-    text = shown + score
-    while shown and pen.textlength(text, font=font) > room:
-        shown = shown[:-1]
-        text = shown + "\N{HORIZONTAL ELLIPSIS}" + score
-    return text if shown else score.strip()
-
-
-def _ink(color: Color) -> Color:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    # WCAG contrast is (light + 0.05) / (dark + 0.05); black and white are equal at sqrt(1.05 * 0.05) - 0.05.
-    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+def _blend(pixels: npt.NDArray[np.uint8], plan: _Plan, colors: Sequence[Color], opacity: float) -> Image.Image:
+    """Mix the colors into an image where the plan has a number, and replace its pixels where it has a line."""
+    canvas = Image.fromarray(pixels)
+    solid = 1 << (8 * plan.itemsize - 1)
+    table = np.zeros((2, solid, 4), np.uint8)
+    table[:, 1 : len(colors) + 1, :3] = np.array(colors, np.uint8).reshape(-1, 3)
+    inks = table.reshape(-1, 4).view(np.uint32)[:, 0]
+    for top in range(0, plan.shape[0], _TILE):
+        for left in range(0, plan.shape[1], 2 * _TILE):
+            tile = plan[top : top + _TILE, left : left + 2 * _TILE]
+            rows, columns = np.flatnonzero(tile.any(axis=1)), np.flatnonzero(tile.any(axis=0))
+            if len(rows):
+                part = tile[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                x, y = left + int(columns[0]), top + int(rows[0])
+                box = (x, y, x + part.shape[1], y + part.shape[0])
+                color = Image.frombuffer("RGBX", part.shape[::-1], np.take(inks, part), "raw", "RGBX", 0, 1)
+                color = color.convert("RGB")
+                canvas.paste(Image.blend(canvas.crop(box), color, opacity), box, Image.fromarray(part > 0))
+                canvas.paste(color, box, Image.fromarray(part > solid))
+    return canvas

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from runtime.errors import InputError
-from runtime.masks.paste import MaskCrop
+from runtime.masks.paste import MaskCrop, mask_runs
 from runtime.pictures.read import ImageSource, read_image
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
         InputError: its size is not `detections.image_size`.
     """
     pixels = read_image_of(detections, image)
-    # One detection at a time, so that only one crop is in memory.
-    return splash_crops(pixels, (crop for each in detections for crop in each.mask_crops))
+    found = detections.mask_probabilities, detections.boxes, detections.image_size, detections.paste_mode
+    return splash_crops(pixels, (runs.crop() for runs in mask_runs(*found)))  # one crop at a time is in memory
 
 
 def read_image_of(detections: "Detections", image: ImageSource) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
-from runtime.output.draw import DrawnObject, _ink, draw_detections, draw_objects, instance_color
+from runtime.output.draw import DrawnObject, draw_detections, draw_objects, instance_color
+from runtime.output.labels import ink
 
 NAMES = ("BG", "person", "Größe 犬", "a name far too long for any small picture", "two\nlines", "")
 
@@ -41,7 +43,7 @@ def test_tint_and_outline():
     drawn = np.asarray(draw_detections(before, found, boxes=False, labels=False, opacity=0.25))
     np.testing.assert_array_equal(changed(drawn, before), found.masks[0])
     color = np.array(instance_color(0))
-    np.testing.assert_array_equal(drawn[50, 40], np.rint(0.75 * 100 + 0.25 * color))
+    assert np.abs(drawn[50, 40] - (0.75 * 100 + 0.25 * color)).max() <= 1
     for y, x in ((30, 40), (79, 40), (50, 20), (50, 59)):  # the outline lies inside the mask
         np.testing.assert_array_equal(drawn[y, x], color)
     assert (before == 100).all()
@@ -115,17 +117,68 @@ def test_text_contrasts_with_its_tag():
         parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color) / 255]
         return np.dot(parts, [0.2126, 0.7152, 0.0722])
 
-    for row in range(24):
-        tag = instance_color(row)
-        dark, light = sorted([luminance(tag), luminance(_ink(tag))])
+    for tag in [instance_color(row) for row in range(100)] + list(product(range(0, 256, 15), repeat=3)):
+        dark, light = sorted([luminance(tag), luminance(ink(tag))])
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def test_colors_are_fixed_and_distinct():
-    colors = np.array([instance_color(row) for row in range(20)])
-    apart = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(20)
-    assert apart.min() > 20
-    assert instance_color(3) == instance_color(3)
+# What is left of linear red, green and blue without one kind of cones: Machado, Oliveira and Fernandes, 2009.
+COLOR_BLIND = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+    "none": np.eye(3),
+}
+
+
+def oklab(colors, view):
+    """Colors [N, 3], 0..255, where equal distances look about equal."""
+    share = colors / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ np.array(view).T
+    cones = [
+        [0.41222147, 0.53633254, 0.05144599],
+        [0.2119035, 0.68069955, 0.10739696],
+        [0.08830246, 0.28171884, 0.6299787],
+    ]
+    axes = [
+        [0.21045426, 0.79361779, -0.00407205],
+        [1.9779985, -2.42859221, 0.45059371],
+        [0.02590404, 0.78277177, -0.80867577],
+    ]
+    return np.cbrt(np.clip(linear, 0, 1) @ np.array(cones).T) @ np.array(axes).T
+
+
+@pytest.mark.parametrize("view", COLOR_BLIND)
+def test_colors_are_distinct_for_color_blind_people_too(view):
+    """Hues at equal distances come as close as 0.013 in the first ten colors, and 0 in the first 81."""
+    for count, least in ((6, 0.085), (10, 0.07), (24, 0.035), (81, 0.02)):
+        colors = oklab(np.array([instance_color(row) for row in range(count)]), COLOR_BLIND[view])
+        apart = np.linalg.norm(colors[:, None] - colors, axis=2) + np.eye(count)
+        assert apart.min() > least
+
+
+def test_colors_are_fixed_and_repeat_after_a_hundred():
+    assert [instance_color(row) for row in (0, 1, 2)] == [(34, 153, 255), (255, 119, 17), (255, 221, 34)]
+    assert len({instance_color(row) for row in range(100)}) == 100
+    assert instance_color(103) == instance_color(3)
+
+
+def test_one_color_per_object_or_per_class():
+    boxes, ids = [(5, 5, 25, 35), (35, 5, 55, 35), (65, 5, 85, 35)], [2, 1, 2]
+    found = make((40, 90), boxes, ids)
+    centers = [(15, 20), (45, 20), (75, 20)]
+    by_object, by_class = (
+        [found.draw(gray(40, 90), opacity=1, labels=False, **chosen).getpixel(center) for center in centers]
+        for chosen in ({}, {"color_by": "class"})
+    )
+    assert by_object == [instance_color(row) for row in range(3)]
+    assert by_class == [instance_color(1), instance_color(0), instance_color(1)]
+    # In another image, the classes keep their colors.
+    other = make((40, 90), boxes[:2], [1, 2]).draw(gray(40, 90), opacity=1, labels=False, color_by="class")
+    assert [other.getpixel(center) for center in centers[:2]] == [instance_color(0), instance_color(1)]
+    for wrong in ("rank", 1, None, ["class"]):
+        with pytest.raises(InputError, match=r"color_by is .*expected one of object, class"):
+            found.draw(gray(40, 90), color_by=wrong)
 
 
 def test_switches_and_empty_detections_change_nothing():
@@ -161,18 +214,20 @@ def test_an_object_without_name_and_tail_gets_no_label():
 
 def drawn_plainly(pixels, found, opacity):
     """Tint and outline as documented, in floats and pixel by pixel of the outline."""
-    pixels = pixels.copy()
-    line = max(1, round((pixels.shape[0] * pixels.shape[1]) ** 0.5 / 320))
+    most = max(1, round((pixels.shape[0] * pixels.shape[1]) ** 0.5 / 320))
+    drawn, lines = pixels.copy(), {}
     for row in np.argsort(-found.masks.sum((1, 2)), kind="stable"):
-        mask, color = found.masks[row], np.array(instance_color(row))
-        pixels[mask] = np.rint((1 - opacity) * pixels[mask] + opacity * color)
+        mask, (x1, y1, x2, y2) = found.masks[row], found.pixel_boxes[row].tolist()
+        drawn[mask] = ((1 - opacity) * pixels[mask] + opacity * np.array(instance_color(row))).astype(np.uint8)
         inner = np.pad(mask, 1)
-        for _ in range(line):
+        for _ in range(max(1, min(most, round(min(x2 - x1, y2 - y1) / 16)))):
             core = inner[1:-1, 1:-1]
             core = core & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
             inner = np.pad(core, 1)
-        pixels[mask & ~inner[1:-1, 1:-1]] = color
-    return pixels
+        lines[row] = mask & ~inner[1:-1, 1:-1]
+    for row, line in lines.items():
+        drawn[line] = instance_color(row)
+    return drawn
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (150, 90), (700, 900), (2000, 1700)])
@@ -186,7 +241,11 @@ def test_the_same_as_drawn_plainly(size, opacity):
     found = Detections(found.boxes, found.scores, found.class_ids, masks, size, NAMES)
     before = rng.integers(0, 256, (*size, 3), np.uint8)
     drawn = draw_detections(before, found, boxes=False, labels=False, opacity=opacity)
-    np.testing.assert_array_equal(np.asarray(drawn), drawn_plainly(before, found, opacity))
+    expected = drawn_plainly(before, found, opacity)
+    assert np.abs(np.asarray(drawn).astype(int) - expected).max() <= 1  # rounded in float32
+    np.testing.assert_array_equal(
+        np.asarray(drawn), np.asarray(found.draw(before, boxes=False, labels=False, opacity=opacity))
+    )
 
 
 def large(count, size):
