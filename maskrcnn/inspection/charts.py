@@ -189,8 +189,9 @@ def curve_chart(curves: Mapping[str, Sequence[float]], title: str, unit: str) ->
 
 def _curve_name(name: str) -> str:
     """Return a short name of a loss or a score, such as "val mask" for "val_mrcnn_mask_loss"."""
-    short = name.replace("mrcnn_", "").replace("bbox", "box").replace("segm", "mask")
-    short = short.replace("rpn", "RPN").replace("_ap", " AP").replace("_loss", "" if "_loss" in short[4:] else " loss")
+    short = name if name.removeprefix("val_") == "loss" else name.removesuffix("_loss")
+    for long, brief in (("mrcnn_", ""), ("rpn", "RPN"), ("bbox", "box"), ("segm", "mask"), ("_ap", " AP")):
+        short = short.replace(long, brief)
     return shorten(short.replace("_", " "))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskrcnn.inspection.page_model import Block, Charts, Images, Scenes, Section, Table, Text
+from maskrcnn.inspection.page_model import Block, Charts, Images, Scenes, Section, Table
 from maskrcnn.inspection.scene import Scene, Shape, drawing_scale, resize, scale_crop
 from runtime.errors import MissingPackageError
 from runtime.output.draw import Color
@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
     raise MissingPackageError(error.name or "jinja2", "inspect", "writing the page") from error
 
 _OPACITY = 0.45
-_NARROW_COLUMNS = 6  # of a table
+_NARROW_TABLE, _LONGEST_CELL = 100, 32  # letters of a row with the spaces between its columns, and of a cell
 
 
 class _Drawn(NamedTuple):
@@ -132,14 +132,16 @@ def _is_narrow(block: Block) -> bool:
     """Return whether a block shares its row with the next narrow ones."""
     match block:
         case Table():
-            return len(block.columns) <= _NARROW_COLUMNS
+            columns = zip(block.columns, *block.rows, strict=True)
+            widths = [min(_LONGEST_CELL, max(map(len, cells))) + 3 for cells in columns]
+            return sum(widths) <= _NARROW_TABLE
         case Scenes():
             return len(block.scenes) == 1
         case Images():
             return len(block.images) == 1
         case Charts():
             return len(block.charts) == 1
-    return isinstance(block, Text)
+    return False
 
 
 def _css(color: Color) -> str:

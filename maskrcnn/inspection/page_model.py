@@ -1,8 +1,8 @@
 """The content of the page: sections of blocks, each of one kind. The templates define how each kind looks.
 
-The blocks of a section follow each other. Most take a whole row. `Text`, `Table` with up to six columns, and `Scenes`,
-`Images` and `Charts` of one figure share a row with their neighbors of these kinds, so keep together what belongs
-together. The page chooses how many figures of a block stand side by side.
+The blocks of a section follow each other. Most take a whole row. Tables that are not wide, and `Scenes`, `Images` and
+`Charts` of one figure share a row with their neighbors of these kinds, so keep together what belongs together. The page
+chooses how many figures of a block stand side by side.
 """
 
 from collections.abc import Mapping, Sequence

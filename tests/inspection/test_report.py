@@ -205,18 +205,21 @@ def test_curves_of_an_unfinished_training_run():
     charts, table = history_blocks(history)
     assert len(charts.charts) == 2
     assert [name in charts.charts[0] for name in (">loss<", ">val mask<", "l2")] == [True, True, False]
+    assert ">val mask AP<" in charts.charts[1]
     assert table.columns == ["epoch", "loss", "l2_loss", "val_mrcnn_mask_loss", "val_segm_ap"]
     assert table.rows == [["1", "2", "0", "0.5", "0.3"], ["2", "1", "-", "-", "-"]]
     assert history_blocks([]) == []
 
 
-def test_the_legend_is_beside_the_curves():
+def test_the_legend_is_beside_the_curves_and_its_names_are_short():
     from maskrcnn.inspection.charts import curve_chart
 
-    figure = curve_chart({f"{name}_loss": [1.0, 0.5] for name in "abcdefgh"}, "Loss", "loss")
+    names = {"loss": "loss", "val_loss": "val loss", "mrcnn_bbox_loss": "box", "val_rpn_class_loss": "val RPN class"}
+    figure = curve_chart({name: [1.0, 0.5] for name in names}, "Loss", "loss")
     figure.draw_without_rendering()
     (legend,), (axes,) = figure.legends, figure.axes
     assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
+    assert [each.get_text() for each in legend.get_texts()] == list(names.values())
 
 
 def test_the_summary_adds_up(figures, crowded_folder, artifact_folder, read_page):
