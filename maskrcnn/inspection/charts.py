@@ -51,13 +51,13 @@ _LONGEST_NAME, _MOST_BARS = 28, 30
 
 
 def precision_recall_chart(precision: AveragePrecision, title: str) -> Figure:
-    """Return a chart of precision over recall."""
+    """Return a chart of precision over recall; the area below is the average precision."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 3.4), layout="constrained")
         axes = figure.add_subplot(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
         figure.suptitle(title, wrap=True)
-        axes.step(precision.recalls, precision.precisions, where="post", color=_FIRST, linewidth=2)
-        axes.fill_between(precision.recalls, precision.precisions, step="post", color=_FIRST, alpha=0.15)
+        axes.step(precision.recalls, precision.precisions, where="pre", color=_FIRST, linewidth=2)
+        axes.fill_between(precision.recalls, precision.precisions, step="pre", color=_FIRST, alpha=0.15)
     return figure
 
 

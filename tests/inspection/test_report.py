@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn.checkpoints.named_weights import get_arrays
-from maskrcnn.evaluation.metrics import average_precision
+from maskrcnn.evaluation.metrics import AveragePrecision, average_precision
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.model_report import findings, history_blocks
 from maskrcnn.inspection.report import Inspection
@@ -220,6 +220,20 @@ def test_the_legend_is_beside_the_curves_and_its_names_are_short():
     (legend,), (axes,) = figure.legends, figure.axes
     assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
     assert [each.get_text() for each in legend.get_texts()] == list(names.values())
+
+
+def test_the_area_below_the_curve_is_the_average_precision():
+    """Of three objects, the first and the third of three detections match two."""
+    from maskrcnn.inspection.charts import precision_recall_chart
+
+    recalls, precisions = np.array([0, 1 / 3, 1 / 3, 2 / 3, 1]), np.array([1, 1, 2 / 3, 2 / 3, 0])
+    found = AveragePrecision(5 / 9, precisions, recalls, np.zeros((3, 3), np.float32))
+    (axes,) = precision_recall_chart(found, "").axes
+    (area,) = axes.collections
+    x, y = area.get_paths()[0].vertices.T
+    assert abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) / 2) == pytest.approx(found.ap)
+    (line,) = axes.lines
+    assert line.get_drawstyle() == "steps-pre"
 
 
 def test_the_summary_adds_up(figures, crowded_folder, artifact_folder, read_page):
