@@ -75,6 +75,7 @@ def test_detections_are_those_of_the_picture(predictor, found, picture):
     assert (np.diff(found.scores) <= 0).all()
     assert found.scores.min() >= predictor.score_threshold
     assert found.class_ids.min() >= 1
+    np.testing.assert_array_equal(found.draw(), found.draw(picture))
 
 
 def test_results_say_where_they_were_made(predictor, picture):
