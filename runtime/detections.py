@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from runtime.pictures.remembered import CURE, RememberedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from runtime.output.draw import DrawOptions
 
 Index = int | slice | npt.NDArray[Any] | list[int] | list[bool]
 
@@ -266,7 +268,7 @@ class Detections:
             )
         return self.remembered.read()
 
-    def draw(self, image: ImageSource | None = None, **options: Any) -> "Image":
+    def draw(self, image: ImageSource | None = None, **options: Unpack["DrawOptions"]) -> "Image":
         """Return the image with the detections drawn on it.
 
         Args:
@@ -281,7 +283,7 @@ class Detections:
 
         return draw_detections(self.read_image() if image is None else image, self, **options)
 
-    def show(self, image: ImageSource | None = None, **options: Any) -> None:
+    def show(self, image: ImageSource | None = None, **options: Unpack["DrawOptions"]) -> None:
         """Show what `draw` returns, in the notebook or with the system's viewer of images.
 
         Raises:
@@ -292,7 +294,9 @@ class Detections:
 
         show(self.draw(image, **options))
 
-    def save(self, path: str | PathLike[str], image: ImageSource | None = None, **options: Any) -> None:
+    def save(
+        self, path: str | PathLike[str], image: ImageSource | None = None, **options: Unpack["DrawOptions"]
+    ) -> None:
         """Write what `draw` returns to a file, completely or not at all; an existing one is replaced.
 
         Args:

@@ -1,7 +1,7 @@
 """Draw detections, or other objects, on their image."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,16 @@ class DrawnObject(NamedTuple):
     tail: str  # second part of the label, such as a score; left out where there is no room
     color: Color
     area: int | None = None  # pixels of the mask; None counts them
+
+
+class DrawOptions(TypedDict, total=False):
+    """The options of `draw_detections`, for methods that pass them on: editors complete them."""
+
+    masks: bool
+    boxes: bool
+    labels: bool
+    opacity: float
+    color_by: ColorBy
 
 
 def draw_detections(

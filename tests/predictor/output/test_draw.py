@@ -1,5 +1,6 @@
 """Drawing: where pixels change, where they must not, and that nothing leaves the picture."""
 
+import inspect
 import time
 import tracemalloc
 import warnings
@@ -11,7 +12,7 @@ from PIL import Image
 
 from runtime.detections import Detections
 from runtime.errors import ImageError, InputError
-from runtime.output.draw import DrawnObject, draw_detections, draw_objects, instance_color
+from runtime.output.draw import DrawnObject, DrawOptions, draw_detections, draw_objects, instance_color
 from runtime.output.labels import ink
 
 NAMES = ("BG", "person", "Größe 犬", "a name far too long for any small picture", "two\nlines", "")
@@ -294,3 +295,8 @@ def test_large_masks_take_no_longer_than_supervision():
     ours, others, plain = np.min([[seconds(work) for work in works] for _ in range(2)], axis=0)
     assert ours < others
     assert ours < plain / 2
+
+
+def test_methods_pass_on_every_option():
+    options = inspect.signature(draw_detections).parameters.values()
+    assert [each.name for each in options if each.kind is each.KEYWORD_ONLY] == list(DrawOptions.__annotations__)
