@@ -1,52 +1,11 @@
 """Anchor grids of all pyramid levels (Faster R-CNN, section 3.1.1; one scale per level, as in FPN)."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from maskrcnn.anchor_grids import half_sides, level_sides
 from maskrcnn.configuration.model import AnchorStep, BoxFrame, ModelConfig
-
-
-def half_sides(
-    scale: float, ratios: Sequence[float], rounding: bool = False, frame: BoxFrame = "inclusive"
-) -> tuple[list[float], list[float]]:
-    """Return half the heights and half the widths of a level's anchors, one per ratio, in input pixels."""
-    if rounding:  # in float32 and half to even, as in torchvision
-        roots = np.sqrt(1 / np.array(ratios, np.float32))
-        heights, widths = np.float32(scale) * roots, np.float32(scale) * (1 / roots)
-        return np.round(heights / 2).tolist(), np.round(widths / 2).tolist()
-    half_heights = [0.5 * (scale / math.sqrt(ratio)) for ratio in ratios]
-    half_widths = [0.5 * (scale * math.sqrt(ratio)) for ratio in ratios]
-    if frame == "continuous":  # where this frame comes from, they are float32 before they are added to the centers
-        return np.array(half_heights, np.float32).tolist(), np.array(half_widths, np.float32).tolist()
-    return half_heights, half_widths
-
-
-def level_sides(
-    length: Any, stride: int, anchor_stride: int, offsets: Sequence[float], step: AnchorStep = "stride"
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the low and the high side of each anchor along one axis.
-
-    Args:
-        length: int32 scalar, input pixels along the axis.
-        stride: Input pixels per cell.
-        anchor_stride: Cells between anchor centers.
-        offsets: Half the anchor's side per ratio, in input pixels.
-        step: As in the configuration.
-
-    Returns:
-        float64 [cells, R] pixels: center - offset, center + offset.
-    """
-    # Rounded up, as a network of this stride does; ONNX would round a negative quotient towards zero.
-    cells = (length + (stride - 1)) // stride
-    # The center is the cell's corner, not its middle, because the weights were trained that way.
-    centers = tf.cast(tf.range(0, cells, anchor_stride), tf.float64)
-    centers *= stride if step == "stride" else tf.cast(length // cells, tf.float64)
-    half = tf.constant(offsets, tf.float64)
-    return centers[:, None] - half, centers[:, None] + half
 
 
 def level_anchors(
@@ -80,8 +39,8 @@ def level_anchors(
     levels = []
     for stride, scale in zip(strides, scales, strict=True):
         half_heights, half_widths = half_sides(scale, ratios, rounding, frame)
-        y1, y2 = level_sides(image_size[0], stride, anchor_stride, half_heights, step)
-        x1, x2 = level_sides(image_size[1], stride, anchor_stride, half_widths, step)
+        y1, y2 = level_sides(image_size[0], stride, anchor_stride, half_heights, step, tf.range, _float64)
+        x1, x2 = level_sides(image_size[1], stride, anchor_stride, half_widths, step, tf.range, _float64)
         rows = _in_frame(y1, y2, last[0], frame)  # [rows, R, 2]
         columns = _in_frame(x1, x2, last[1], frame)
         num_rows, num_columns = tf.shape(rows)[0], tf.shape(columns)[0]
@@ -91,6 +50,10 @@ def level_anchors(
         grid = tf.stack([y[..., 0], x[..., 0], y[..., 1], x[..., 1]], axis=-1)
         levels.append(tf.reshape(grid, [-1, 4]))
     return levels
+
+
+def _float64(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(values, tf.float64)
 
 
 def _in_frame(low: tf.Tensor, high: tf.Tensor, last: tf.Tensor, frame: BoxFrame) -> tf.Tensor:

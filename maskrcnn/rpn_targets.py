@@ -6,15 +6,13 @@ column. Only the rows and columns that a box touches are computed, so the cost d
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.anchors import half_sides, level_sides
-from maskrcnn.configuration.model import ModelConfig
+from maskrcnn.anchor_grids import LevelGrid
 
 POSITIVE_IOU = 0.7
 NEGATIVE_IOU = 0.3
@@ -30,24 +28,6 @@ class Sampler(Protocol):
         """Draw `size` different elements of `a`."""
 
 
-class LevelGrid(NamedTuple):
-    """The anchors of one pyramid level, float64 input pixels, not clipped.
-
-    Attributes:
-        y1: [rows, R], upper side per row and ratio.
-        y2: [rows, R], lower side.
-        x1: [columns, R], left side.
-        x2: [columns, R], right side.
-        first: Index of its first anchor among all levels.
-    """
-
-    y1: Floats
-    y2: Floats
-    x1: Floats
-    x2: Floats
-    first: int
-
-
 class RpnTargets(NamedTuple):
     """Targets of one image.
 
@@ -59,21 +39,6 @@ class RpnTargets(NamedTuple):
 
     match: npt.NDArray[np.int32]
     deltas: Floats
-
-
-@lru_cache(maxsize=64)
-def anchor_grids(config: ModelConfig, image_size: tuple[int, int]) -> tuple[LevelGrid, ...]:
-    """Return the anchors of an image of (height, width) input pixels."""
-    grids, first = [], 0
-    for stride, scale in zip(config.backbone_strides, config.anchor_scales, strict=True):
-        halves = half_sides(scale, config.anchor_ratios, config.anchor_rounding, config.box_frame)
-        (y1, y2), (x1, x2) = (
-            [side.numpy() for side in level_sides(length, stride, config.anchor_stride, offsets, config.anchor_step)]
-            for length, offsets in zip(image_size, halves, strict=True)
-        )
-        grids.append(LevelGrid(y1, y2, x1, x2, first))
-        first += y1.size * len(x1)
-    return tuple(grids)
 
 
 def rpn_targets(

@@ -15,7 +15,8 @@ import tensorflow as tf
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
-from maskrcnn.data.sample import load_sample, sample_arrays, training_resize
+from maskrcnn.data.sample import load_sample, training_resize
+from maskrcnn.data.sample_arrays import sample_arrays
 from maskrcnn.errors import DatasetError
 
 Batch = dict[str, npt.NDArray[np.generic]]

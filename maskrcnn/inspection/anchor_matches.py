@@ -7,11 +7,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
+from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.proposal_steps import level_facts
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
 from maskrcnn.intermediates.stage_run import StageRun, shown
-from maskrcnn.rpn_targets import anchor_grids, rpn_targets
+from maskrcnn.rpn_targets import rpn_targets
 from runtime.output.draw import Color
 
 SHOWN = 60  # boxes that a scene of many shows

@@ -11,7 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.data.sample import Sample, sample_arrays
+from maskrcnn.data.sample import Sample
+from maskrcnn.data.sample_arrays import sample_arrays
 from maskrcnn.evaluation.metrics import box_iou
 from maskrcnn.head_targets import POSITIVE_IOU
 from maskrcnn.inspection.anchor_matches import SHOWN, some

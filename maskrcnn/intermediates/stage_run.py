@@ -10,11 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn import boxes as box_ops
+from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.anchors import model_anchors
 from maskrcnn.configuration.model import Config
 from maskrcnn.model import MaskRCNN, Stages, contract
 from maskrcnn.roi_align import LEVELS, assign_levels
-from maskrcnn.rpn_targets import anchor_grids
 from runtime.arguments import real
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections

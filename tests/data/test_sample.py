@@ -10,7 +10,8 @@ from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.configuration.model import Config, DetectionConfig, ModelConfig
 from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
 from maskrcnn.data.records import Instance, Record
-from maskrcnn.data.sample import load_sample, sample_arrays
+from maskrcnn.data.sample import load_sample
+from maskrcnn.data.sample_arrays import sample_arrays
 from runtime.masks.paste import place_crops
 from runtime.masks.rle import encode_crop
 from runtime.pictures.letterbox import ResizePolicy

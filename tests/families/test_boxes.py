@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from pytorch_models import state_dicts
 
-from maskrcnn.anchors import half_sides, model_anchors
+from maskrcnn.anchor_grids import half_sides
+from maskrcnn.anchors import model_anchors
 from maskrcnn.boxes import encode, to_frame
 from maskrcnn.checkpoints.families.presets import preset
 from maskrcnn.checkpoints.families.recognize import recognize

@@ -4,9 +4,10 @@ import golden
 import numpy as np
 import pytest
 
+from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.configuration.matterport import from_matterport
 from maskrcnn.configuration.model import ModelConfig
-from maskrcnn.rpn_targets import anchor_grids, rpn_targets
+from maskrcnn.rpn_targets import rpn_targets
 
 GOLDEN = golden.load("train_small_seed0")
 CONFIG = from_matterport(golden.config_values(GOLDEN)).model
