@@ -1,6 +1,6 @@
 """`maskrcnn inspect`."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +9,25 @@ from typer import Argument, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import DATASET_KINDS, advanced
+from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.overrides import override_by_user
+from maskrcnn.configuration.samples import find_config
+from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.errors import ArgumentError, DatasetFormatError
 from maskrcnn.runs.default_folder import folder_for
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.json_file import read_json_file
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
-    model: shared.Model,
+    model: Annotated[
+        Path | None,
+        Argument(
+            metavar="MODEL|demo",
+            help=f"{shared.MODEL_KINDS} Without one, the page shows the data of --dataset alone.",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[
         list[Path] | None, Argument(metavar="IMAGE", help="Images; with --dataset, paths or names of images in it.")
     ] = None,
@@ -58,28 +70,38 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     """Write one HTML page that shows every step of detection, the weights and the data."""
     with failures("inspect"):
         choices = shared.choose(config, family, class_names, settings)
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        reading: dict[str, Any] = {
+            "images": dataset_images,
+            "format": format_,
+            "class_attribute": class_attribute,
+            "options": options,
+        }
+        if model is None:
+            if dataset is None:
+                raise ArgumentError("nothing to inspect: name a model, or a dataset with --dataset")
+            others = (family, class_names, compare, layer, score_threshold, nms_threshold)
+            if any(other is not None for other in others):
+                raise ArgumentError(
+                    "--family, --classes, --compare, --layer, --score-threshold and --nms-threshold are for a model: "
+                    "name one first"
+                )
+            _inspect_data(dataset, config, settings or [], limit, output, force, reading)
+            return
         shared.check_model(model, choices)
         import_tensorflow()
         from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
-        from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
-        from maskrcnn.inspection.report import FIGURES, PAGE, inspect_pictures  # noqa: PLC0415
+        from maskrcnn.inspection.output import FIGURES, PAGE  # noqa: PLC0415
+        from maskrcnn.inspection.report import inspect_pictures  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
 
         if output is not None:
             check_output(output, overwrite=force, directory=True, marker=FIGURES)
-        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
-        read = partial(
-            open_dataset,
-            images=dataset_images,
-            format=format_,
-            class_attribute=class_attribute,
-            skip_bad=skip_bad,
-            options=options,
-            report=console.dataset_report,
-        )
-        opened = None if dataset is None else read(dataset)
+        opened = None
+        if dataset is not None:
+            opened = open_dataset(dataset, skip_bad=skip_bad, report=console.dataset_report, **reading)
         predictor = shared.open_predictor(model, choices, device, score_threshold, nms_threshold)
         runner = _runner(predictor)
         names = predictor.class_names
@@ -98,6 +120,47 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         with folder_for(output, "inspect") as folder:
             found.write(folder, overwrite=force or output is None)
         console.written(folder / PAGE)
+
+
+def _inspect_data(
+    path: Path,
+    config: str | None,
+    settings: list[str],
+    limit: int,
+    output: Path | None,
+    force: bool,
+    reading: dict[str, Any],
+) -> None:
+    """Write the page of a dataset alone, without TensorFlow."""
+    from maskrcnn.data.readers.check import check_scan  # noqa: PLC0415
+    from maskrcnn.data.readers.open import scan_dataset  # noqa: PLC0415
+    from maskrcnn.inspection.data_report import inspect_dataset  # noqa: PLC0415
+    from maskrcnn.inspection.data_statistics import MOST_PICTURES  # noqa: PLC0415
+    from maskrcnn.inspection.output import FIGURES, PAGE  # noqa: PLC0415
+    from runtime.atomic import check_output  # noqa: PLC0415
+
+    if output is not None:
+        check_output(output, overwrite=force, directory=True, marker=FIGURES)
+    chosen = override_by_user(Config() if config is None else find_config(config), settings)
+    scan = scan_dataset(path, **reading)
+    if not scan.dataset.records:
+        scan.findings.refuse(path)
+        raise DatasetFormatError(f"{path} has no image to inspect")
+    records = scan.dataset.records
+    first = replace(scan, dataset=replace(scan.dataset, records=records[:MOST_PICTURES]))
+    console.progress("dataset check")
+    usable = check_scan(first, lambda done: console.pictures(done, len(first.dataset)))
+    found = inspect_dataset(
+        replace(usable, records=(*usable.records, *records[MOST_PICTURES:])),
+        chosen,
+        findings=first.findings.items,
+        limit=limit,
+        title=f"Inside {path.name}",
+        progress=console.progress,
+    )
+    with folder_for(output, "inspect") as folder:
+        found.write(folder, overwrite=force or output is None)
+    console.written(folder / PAGE)
 
 
 def _runner(predictor: Any) -> Any:

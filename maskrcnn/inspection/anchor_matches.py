@@ -11,7 +11,8 @@ from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.proposal_steps import level_facts
 from maskrcnn.inspection.scene import NEGATIVE, NEUTRAL, POSITIVE, TRUTH, Scene, Shape, box_of
-from maskrcnn.intermediates.stage_run import StageRun, shown
+from maskrcnn.intermediates.prepared import shown
+from maskrcnn.intermediates.stage_run import StageRun
 from maskrcnn.rpn_targets import rpn_targets
 from runtime.output.draw import Color
 

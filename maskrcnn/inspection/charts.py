@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
 # On the page, this color is replaced by the color of the text around the chart, light or dark.
 _INK = "#123456"
 _FIRST, _SECOND = "#2f7de1", "#e8871e"
+_CHANNELS = {"red": "#e04646", "green": "#2e9e4f", "blue": "#2f7de1"}
 _STYLE: Any = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -127,6 +128,30 @@ def overlaid_histograms(
         if len(names) > 1:
             handles = [Patch(color=_FIRST, alpha=0.7), Line2D([], [], color=_SECOND, linewidth=1.6)]
             figure.legend(handles, names, loc="outside lower center", ncols=2)
+    return figure
+
+
+def size_chart(sizes: npt.NDArray[np.integer], title: str) -> Figure:
+    """Return a chart of sizes [N, 2] (height, width); the area of a point grows with the number of equal ones."""
+    points, counts = np.unique(sizes, axis=0, return_counts=True)
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.6, 2.8), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel="width (pixels)", ylabel="height (pixels)")
+        axes.scatter(points[:, 1], points[:, 0], 20 + 180 * counts / max(1, counts.max(initial=0)), _FIRST, alpha=0.6)
+        axes.set_xlim(0, 1.1 * points[:, 1].max(initial=1))
+        axes.set_ylim(0, 1.1 * points[:, 0].max(initial=1))
+    return figure
+
+
+def value_chart(shares: npt.NDArray[np.floating], names: Sequence[str], title: str) -> Figure:
+    """Return a chart of the share of each sample value 0 to 255, [C, 256], with a line per channel."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure((4.6, 2.8), layout="constrained")
+        axes = figure.add_subplot(title=title, xlabel="value of a pixel", ylabel="share of pixels (%)", xlim=(0, 255))
+        for number, (row, name) in enumerate(zip(shares, names, strict=True)):
+            axes.plot(100 * row, label=name, color=_CHANNELS.get(name, f"C{number}"), linewidth=1.2)
+        axes.set_ylim(0, None)
+        axes.legend(fontsize=8)
     return figure
 
 

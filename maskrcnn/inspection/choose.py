@@ -8,6 +8,7 @@ from maskrcnn.data.records import Dataset, Record, combine
 from maskrcnn.demo import demo_dataset
 from maskrcnn.errors import ArgumentError, DatasetError
 from maskrcnn.evaluation.results import match_classes
+from maskrcnn.inspection.data_report import picture_name
 from maskrcnn.inspection.report import InspectedPicture
 from runtime.errors import ImageError
 from runtime.one_line import printable_path
@@ -38,8 +39,11 @@ def choose_pictures(
         return [
             InspectedPicture(printable_path(path.name), Record(path.name, path, ()), False) for path in images
         ], None
-    match_classes(class_names, dataset)
-    adapted = combine((dataset,), class_names)
+    try:
+        match_classes(class_names, dataset)
+        adapted = combine((dataset,), class_names)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; the data alone: `maskrcnn inspect --dataset` without a model") from error
     records = [_find(path, adapted) for path in images] or islice(adapted.records, limit)
     return [_annotated(record) for record in records], adapted
 
@@ -51,8 +55,7 @@ def demo_pictures(class_names: tuple[str, ...]) -> tuple[list[InspectedPicture],
 
 
 def _annotated(record: Record) -> InspectedPicture:
-    name = str(record.image_id) if callable(record.image) else record.image.name
-    return InspectedPicture(printable_path(name), record, True)
+    return InspectedPicture(picture_name(record), record, True)
 
 
 def _find(path: Path, dataset: Dataset) -> Record:

@@ -6,20 +6,25 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import AugmentationConfig
 from maskrcnn.data.mask_crops import boxes_of, expand_mask, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample, load_sample
-from maskrcnn.inspection.scene import Scene, Shape, box_of, label_of
-from maskrcnn.intermediates.stage_run import StageRun, shown
+from maskrcnn.inspection.scene import NEGATIVE, TRUTH, Scene, Shape, box_of, label_of
+from maskrcnn.inspection.truth import Truth
+from maskrcnn.intermediates.color_map import color_map
+from maskrcnn.intermediates.prepared import PreparedImage, shown
 from maskrcnn.intermediates.strips import cell, strip
 from runtime.masks.edges import PasteMode
 from runtime.masks.paste import place_crops
 from runtime.output.draw import instance_color
 
+_MINI_SIDE = 168  # of a drawn mask, in pixels
 
-def input_scene(run: StageRun) -> Scene:
+
+def input_scene(run: PreparedImage) -> Scene:
     """Return a scene with the input of the network: the image scaled, and padded or cropped."""
     box, size = run.letterbox, run.picture.shape[:2]
     y1, x1, y2, x2 = box.window
@@ -30,6 +35,20 @@ def input_scene(run: StageRun) -> Scene:
     )
     frame = Shape((x1, y1, x2, y2), (255, 210, 60), True, facts={"window": f"{x1}, {y1} to {x2}, {y2}"})
     return Scene("data/input", "Resizing and padding", caption, run.shown_input, [frame])
+
+
+def truth_scene(run: PreparedImage, truth: Truth) -> Scene:
+    """Return a scene with the annotated objects and their masks."""
+    shapes = []
+    for row, class_id in enumerate(truth.class_ids.tolist()):
+        y1, x1, y2, x2 = (int(side) for side in truth.boxes[row])
+        name, crop = run.config.model.class_names[class_id], (truth.masks[y1:y2, x1:x2, row], (y1, x1))
+        area = int(np.count_nonzero(crop[0]))
+        facts = {"class": name, "area": f"{area} pixels"}
+        label = label_of(name)
+        shapes.append(Shape((x1, y1, x2, y2), instance_color(row), label=label, facts=facts, group=name, mask=crop))
+    caption = f"{len(truth)} annotated objects; the boxes are those of their masks."
+    return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 
 def augmented_scenes(record: Record, config: Config, count: int = 6, seed: int = 0) -> list[Scene]:
@@ -62,19 +81,15 @@ def _sample_shapes(sample: Sample, class_names: Sequence[str]) -> list[Shape]:
     return shapes
 
 
-def anchor_scene(run: StageRun) -> Scene:
+def anchor_scene(run: PreparedImage) -> Scene:
     """Return a scene with the anchors of the middle cell of each level, in one color per level."""
-    model, shapes = run.config.model, []
-    corners = run.to_input(run.anchors)
-    middle = np.array(run.image.shape[1::-1]) / 2
-    counts = []
-    for place, scale in enumerate(model.anchor_scales):
-        level = place + 2
-        rows = np.flatnonzero(run.anchor_levels == level)
-        centers = (corners[rows, :2] + corners[rows, 2:]) / 2
-        nearest = np.argsort(np.linalg.norm(centers - middle, axis=1), kind="stable")[: len(model.anchor_ratios)]
-        counts.append(f"P{level} {len(rows)} with sides of {scale:g} pixels")
-        for corner in corners[rows[nearest]]:
+    model, shapes, counts = run.config.model, [], []
+    size = run.image.shape[0], run.image.shape[1]
+    for level, (grid, scale) in enumerate(zip(anchor_grids(model, size), model.anchor_scales, strict=True), 2):
+        row = int(np.argmin(np.abs((grid.y1 + grid.y2)[:, 0] / 2 - size[0] / 2)))
+        column = int(np.argmin(np.abs((grid.x1 + grid.x2)[:, 0] / 2 - size[1] / 2)))
+        counts.append(f"P{level} {grid.y1.size * len(grid.x1)} with sides of {scale:g} pixels")
+        for corner in np.stack([grid.x1[column], grid.y1[row], grid.x2[column], grid.y2[row]], axis=1):
             x1, y1, x2, y2 = corner
             facts = {"level": f"P{level}", "size": f"{x2 - x1:.0f} x {y2 - y1:.0f}"}
             shapes.append(Shape(box_of(corner), instance_color(level + 1), facts=facts, group=f"P{level}"))
@@ -83,11 +98,17 @@ def anchor_scene(run: StageRun) -> Scene:
 
 
 def mini_mask(sample: Sample, row: int, mini_size: tuple[int, int], paste: PasteMode) -> tuple[Image.Image, float]:
-    """Return an object's mask, mini mask and restored mask side by side, and the IoU of the first with the last."""
+    """Return an object's mask, mini mask and restored mask side by side, and the IoU of the first with the last.
+
+    In the restored mask, pixels that got lost are red and pixels that were added are blue.
+    """
     crop = sample.crops[row]
     size, box = sample.letterbox.input_size, boxes_of([crop])[0]
     mini = minimize_mask(crop[0], mini_size, paste)
     restored, whole = expand_mask(mini, box, size), place_crops([crop], size)[0]
-    cells = (crop[0], mini, restored[box[0] : box[2], box[1] : box[3]])
+    inside = restored[box[0] : box[2], box[1] : box[3]]
+    empty, full = color_map(np.array([0.0, 1.0]))
+    colors = np.array([empty, NEGATIVE, TRUTH, full], np.uint8)[crop[0] + 2 * inside]
     iou = int(np.sum(restored & whole)) / max(1, int(np.sum(restored | whole)))
-    return strip([cell(each.astype(np.uint8) * 255) for each in cells]), iou
+    cells = color_map(crop[0].astype(np.float64)), color_map(mini.astype(np.float64)), colors
+    return strip([cell(each, _MINI_SIDE) for each in cells]), iou

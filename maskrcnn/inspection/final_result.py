@@ -6,7 +6,7 @@ from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSIT
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
-from runtime.output.draw import Color, instance_color
+from runtime.output.draw import Color
 
 _COLORS: dict[Outcome, Color] = {
     "match": POSITIVE,
@@ -47,20 +47,6 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
         "Point at a detection to see its score and its IoU with the object that it overlaps most."
     )
     return Scene("differences", "Detections and annotated objects", caption, run.picture, shapes)
-
-
-def truth_scene(run: StageRun, truth: Truth) -> Scene:
-    """Return a scene with the annotated objects and their masks."""
-    shapes = []
-    for row, class_id in enumerate(truth.class_ids.tolist()):
-        y1, x1, y2, x2 = (int(side) for side in truth.boxes[row])
-        name, crop = run.config.model.class_names[class_id], (truth.masks[y1:y2, x1:x2, row], (y1, x1))
-        area = int(np.count_nonzero(crop[0]))
-        facts = {"class": name, "area": f"{area} pixels"}
-        label = label_of(name)
-        shapes.append(Shape((x1, y1, x2, y2), instance_color(row), label=label, facts=facts, group=name, mask=crop))
-    caption = f"{len(truth)} annotated objects; the boxes are those of their masks."
-    return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 
 def detection_levels(run: StageRun, detections: Detections) -> list[str]:

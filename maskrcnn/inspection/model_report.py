@@ -1,4 +1,4 @@
-"""The parts of the page that belong to no image: the model, its training, the dataset, and the exported graph."""
+"""The parts of the page that belong to no image: the model, its training, and the exported graph."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, histogram_grid, to_svg
-from maskrcnn.inspection.data_statistics import DIFFERENCES, DatasetStatistics
+from maskrcnn.inspection.charts import bar_chart, curve_chart, histogram_grid, to_svg
 from maskrcnn.inspection.page_model import Block, Charts, Finding, Numbers, Summary, Table
 from maskrcnn.inspection.proposal_steps import RECALL_IOU
 from maskrcnn.inspection.weights import Arrays, kernels, kernels_by_part, weight_table
@@ -109,30 +108,6 @@ def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:
 
 def _known(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def dataset_blocks(statistics: DatasetStatistics) -> tuple[list[Block], dict[str, Any]]:
-    """Describe a dataset by counts and histograms, and by how well its boxes fit its masks."""
-    numbers = statistics.numbers
-    shown = {
-        "dataset.pictures": ("images read", f"{statistics.pictures} of {statistics.total}"),
-        "dataset.objects": ("objects", str(numbers["objects"])),
-        "dataset.crowds": ("crowds", str(numbers["crowds"])),
-        "dataset.empty": ("objects without a pixel", str(numbers["empty"])),
-        "dataset.pictures_without_objects": ("images without objects", str(numbers["pictures_without_objects"])),
-        "dataset.file_boxes": ("boxes in the file", str(numbers["file_boxes"])),
-    }
-    for limit in DIFFERENCES:
-        share = numbers["boxes_differ"][str(limit)]
-        value = "-" if share is None else f"{share:.2%}"
-        shown[f"dataset.boxes_differ_{limit}"] = (f"boxes that differ from their mask by {limit} px or more", value)
-    charts = [to_svg(bar_chart(statistics.per_class, "Objects per class", "objects"))]
-    if len(statistics.sides):
-        charts.append(
-            to_svg(distribution_chart(statistics.sides, "Size of objects", "square root of the area (pixels)"))
-        )
-    charts.append(to_svg(distribution_chart(statistics.objects_per_picture, "Objects per image", "objects")))
-    return [Numbers("The dataset", shown), Charts("Classes and sizes", "", charts)], numbers
 
 
 def mean_precision(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from maskrcnn.data.sample import load_sample
 from maskrcnn.inspection import step_blocks
 from maskrcnn.inspection.anchor_matches import match_anchors
 from maskrcnn.inspection.box_refinement import DELTA_NAMES, BoxDeltas, head_deltas, rpn_deltas
+from maskrcnn.inspection.data_report import sample_blocks
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.page_model import Block, Scenes
 from maskrcnn.inspection.result_report import result_blocks
@@ -85,5 +86,5 @@ def report_picture(
     report.add("masks", *step_blocks.mask_blocks(run, step))
     report.add("activations", *step_blocks.activation_blocks(report.activations))
     report.add("result", *result_blocks(run, runner, candidates, truth))
-    report.add("data", step_blocks.data_blocks(run, truth, sample, record))
+    report.add("data", *sample_blocks(run, truth, sample, record))
     return report

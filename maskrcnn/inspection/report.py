@@ -1,35 +1,27 @@
 """The whole inspection of images, weights, dataset and artifact, as numbers and as one HTML page."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import ArgumentError
+from maskrcnn.inspection.data_report import class_blocks, image_blocks, object_blocks
 from maskrcnn.inspection.data_statistics import dataset_statistics
-from maskrcnn.inspection.html import render
 from maskrcnn.inspection.model_report import (
     artifact_blocks,
-    dataset_blocks,
     history_blocks,
     mean_precision,
     summary_blocks,
     weight_blocks,
 )
+from maskrcnn.inspection.output import Inspection
 from maskrcnn.inspection.page_model import Block, Section, Text
-from maskrcnn.inspection.picture_report import PictureReport, report_picture
-from maskrcnn.inspection.tensorboard import write_tensorboard
+from maskrcnn.inspection.picture_report import report_picture
 from maskrcnn.inspection.weights import Arrays
 from maskrcnn.intermediates.artifact_run import ArtifactStages
 from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
-from runtime.atomic import atomic_write
-
-PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"
 
 _SECTIONS = (
     ("summary", "Summary", ""),
@@ -65,47 +57,6 @@ class InspectedPicture(NamedTuple):
     name: str
     record: Record
     annotated: bool
-
-
-@dataclass(eq=False)
-class Inspection:
-    """The result of `inspect_pictures`.
-
-    Attributes:
-        facts: Short texts about the model.
-        figures: Every number: "pictures" in their order, and by section "summary", "result", "weights", "data",
-            "artifact".
-        arrays: The weights, for TensorBoard; empty for an artifact.
-    """
-
-    title: str
-    facts: list[str]
-    pictures: list[PictureReport]
-    sections: list[Section]
-    figures: dict[str, Any]
-    arrays: Arrays = field(default_factory=dict)
-
-    def to_html(self) -> str:
-        """Return the page, one file that needs nothing else."""
-        shown = [section for section in self.sections if section.common or section.of_picture]
-        return render(self.title, self.facts, [picture.name for picture in self.pictures], shown)
-
-    def write(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write `index.html`, `figures.json` and the folder `tensorboard` atomically.
-
-        Args:
-            overwrite: Whether to replace an older report; no other folder is ever replaced.
-
-        Raises:
-            OutputError: The folder exists and may not be replaced, or cannot be written.
-            MissingPackageError: A package of the extra `inspect` is missing.
-        """
-        page = self.to_html()
-        with atomic_write(folder, overwrite=overwrite, directory=True, marker=FIGURES) as temporary:
-            (temporary / PAGE).write_text(page, encoding="utf-8")
-            text = json.dumps(_without_infinities(self.figures), ensure_ascii=False, indent=1, allow_nan=False)
-            (temporary / FIGURES).write_text(text + "\n", encoding="utf-8")
-            write_tensorboard(temporary / EVENTS, self.pictures, self.arrays)
 
 
 def inspect_pictures(
@@ -161,22 +112,16 @@ def inspect_pictures(
         add("artifact", *artifact_blocks(runner.predictor.metadata, runner.predictor.explain(image)))
     if dataset is not None:
         progress("dataset")
-        add("data", *dataset_blocks(dataset_statistics(dataset)))
+        statistics = dataset_statistics(dataset, runner.config)
+        described = class_blocks(statistics), image_blocks(statistics), object_blocks(statistics, runner.config)
+        add("data", [block for blocks in described for block in blocks], statistics.numbers)
     add("tensorboard", [*history_blocks(history), _tensorboard_text()])
     if any(picture.annotated for picture in pictures):
         figures["result"] = mean_precision([each.figures for each in reports])
     add("summary", *summary_blocks(figures))
     names = [f"image {pictures[0].name}"] if len(pictures) == 1 else []
-    return Inspection(title, [*names, *_facts(runner)], reports, list(sections.values()), figures, arrays)
-
-
-def _without_infinities(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
-    if isinstance(value, dict):
-        return {key: _without_infinities(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_infinities(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    shown = [*names, *_facts(runner)]
+    return Inspection(title, shown, [each.name for each in reports], list(sections.values()), figures, reports, arrays)
 
 
 def _facts(runner: StageRunner) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample
 from maskrcnn.inspection.anchor_matches import AnchorMatches, match_scenes
 from maskrcnn.inspection.box_refinement import (
@@ -17,19 +16,16 @@ from maskrcnn.inspection.box_refinement import (
     refinement_scene,
 )
 from maskrcnn.inspection.charts import bar_chart, overlaid_histograms, to_svg
-from maskrcnn.inspection.data_pictures import anchor_scene, augmented_scenes, input_scene, mini_mask
-from maskrcnn.inspection.final_result import truth_scene
 from maskrcnn.inspection.final_steps import Candidates
 from maskrcnn.inspection.mask_generation import mask_strip, strip_facts
 from maskrcnn.inspection.page_model import Block, Charts, Images, Numbers, Scenes, Table
 from maskrcnn.inspection.proposal_steps import RECALL_IOU, proposal_scenes, proposal_steps, recalls
 from maskrcnn.inspection.training_step import TrainingStep, roi_scenes, target_strip
-from maskrcnn.inspection.truth import Truth
 from maskrcnn.intermediates.activations import Activation, mosaic
 from maskrcnn.intermediates.stage_run import StageRun
 
 # The most that the page shows of each kind.
-_SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS, _SHOWN_MINI_MASKS = 50, 24, 8, 6
+_SHOWN_BOXES, _SHOWN_MASKS, _SHOWN_TARGETS = 50, 24, 8
 
 # Blocks, and the numbers in them by key, as JSON values.
 Described = tuple[list[Block], dict[str, Any]]
@@ -208,29 +204,6 @@ def activation_blocks(activations: Sequence[Activation]) -> Described:
         Table("Values of each layer", columns, rows, marks),
     ]
     return blocks, figures
-
-
-def data_blocks(run: StageRun, truth: Truth | None, sample: Sample | None, record: Record) -> list[Block]:
-    """Describe the input of the network, and how training prepares the objects."""
-    blocks: list[Block] = [Scenes("Input of the network", [input_scene(run), anchor_scene(run)])]
-    if truth is None or sample is None:
-        return blocks
-    blocks.append(Scenes("Annotated objects", [truth_scene(run, truth)]))
-    config, mini = run.config, run.config.training.mini_mask_size
-    rows = range(min(len(sample.crops), _SHOWN_MINI_MASKS))
-    if mini is not None and rows:
-        images = []
-        for row in rows:
-            name = config.model.class_names[abs(int(sample.class_ids[row]))]
-            image, iou = mini_mask(sample, row, (mini[0], mini[1]), config.detection.mask_paste)
-            images.append((image, f"{name}: IoU {iou:.3f}"))
-        intro = (
-            f"Each object's mask inside its box, the {mini[0]} x {mini[1]} mini mask that training stores, and the "
-            "mask restored from it. The IoU of the first and the last shows how much detail is lost."
-        )
-        blocks.append(Images("Mini masks", intro, images))
-    blocks.append(Scenes("Augmentations of this image", augmented_scenes(record, config)))
-    return blocks
 
 
 def _named(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -18,7 +18,8 @@ from maskrcnn.head_targets import POSITIVE_IOU
 from maskrcnn.inspection.anchor_matches import SHOWN, some
 from maskrcnn.inspection.scene import NEGATIVE, TRUTH, Scene, Shape, box_of
 from maskrcnn.intermediates.color_map import color_map
-from maskrcnn.intermediates.stage_run import Floats, shown
+from maskrcnn.intermediates.prepared import shown
+from maskrcnn.intermediates.stage_run import Floats
 from maskrcnn.intermediates.strips import cell, cut, strip
 from maskrcnn.model import MaskRCNN
 from maskrcnn.training.model import TrainingModel

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision, average_precision_range, match_detections
-from maskrcnn.intermediates.stage_run import StageRun
+from maskrcnn.intermediates.prepared import PreparedImage
 from runtime.detections import Detections
 from runtime.masks.rle import area, decode, mask_box
 
@@ -82,8 +82,8 @@ class Comparison:
         }
 
 
-def truth_of(record: Record, run: StageRun) -> Truth:
-    """The objects of a record whose class ids are the model's; those without a pixel are left out.
+def truth_of(record: Record, run: PreparedImage) -> Truth:
+    """The objects of a record whose class ids are the configuration's; those without a pixel are left out.
 
     Raises:
         DatasetError: A mask does not have the size of its image.

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from maskrcnn.configuration.dataclass_json import from_dict
 from maskrcnn.configuration.model import Config
-from maskrcnn.intermediates.stage_run import Floats, StageRun, shown
+from maskrcnn.intermediates.prepared import shown
+from maskrcnn.intermediates.stage_run import Floats, StageRun
 from runtime.errors import ArtifactError
 from runtime.pictures.read import ImageSource, read_image
 from runtime.placement import Placement

@@ -13,12 +13,12 @@ from maskrcnn import boxes as box_ops
 from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.anchors import model_anchors
 from maskrcnn.configuration.model import Config
+from maskrcnn.intermediates.prepared import PreparedImage, shown
 from maskrcnn.model import MaskRCNN, Stages, contract
 from maskrcnn.roi_align import LEVELS, assign_levels
 from runtime.arguments import real
 from runtime.artifact import OUTPUT_NAMES
 from runtime.detections import Detections
-from runtime.pictures.letterbox import Letterbox, Pixels
 from runtime.pictures.read import ImageSource, read_image
 from runtime.steps import letterbox_picture, to_detections
 
@@ -26,21 +26,14 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class StageRun:
+class StageRun(PreparedImage):
     """The run of one image through the network.
 
     Attributes:
-        picture: uint8 [H, W, 3], the image as it was read.
-        letterbox: Where the image lies in the input.
-        image: [h, w, C], the input of the network.
         tensors: The fields of `maskrcnn.model.Stages` without the batch axis; boxes are y1, x1, y2, x2 in the
             network's frame, crops [N, side, side, C].
     """
 
-    config: Config
-    picture: npt.NDArray[np.uint8]
-    letterbox: Letterbox
-    image: Pixels
     tensors: Mapping[str, npt.NDArray[Any]]
     score_threshold: float
     nms_threshold: float
@@ -63,11 +56,6 @@ class StageRun:
         outputs = contract(stages, tf.constant(self.image[None]), self.config.model.box_frame)
         found = {name: np.asarray(outputs[name])[0] for name in OUTPUT_NAMES}
         return to_detections(found, self.letterbox, self.config.model.class_names, self.config.detection.mask_paste)
-
-    @property
-    def shown_input(self) -> npt.NDArray[np.uint8]:
-        """The input as RGB uint8 [h, w, 3]; of more than three channels, the first three."""
-        return shown(self.image)
 
     def to_input(self, boxes: Floats) -> npt.NDArray[np.float64]:
         """Convert boxes [N, 4] of the network's frame to x1, y1, x2, y2 in input pixels."""
@@ -131,9 +119,3 @@ class ModelStages:
         crops = self.model.crops(pyramid, tf.constant(boxes[None]), size, pool)
         masks: Floats = self.model.segment(crops, tf.constant(class_ids)).numpy()
         return masks
-
-
-def shown(picture: Pixels) -> npt.NDArray[np.uint8]:
-    """Convert an image or input of any number of channels to RGB; of more than three, the first three are used."""
-    pixels = picture if picture.dtype == np.uint8 else np.rint(picture).astype(np.uint8)
-    return read_image(np.ascontiguousarray(pixels[..., : 3 if pixels.shape[2] >= 3 else 1]))

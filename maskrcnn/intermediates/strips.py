@@ -9,9 +9,9 @@ from PIL import Image
 CELL, _GAP = 112, 4
 
 
-def cell(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+def cell(pixels: npt.NDArray[np.uint8], side: int = CELL) -> Image.Image:
     """Stretch an array uint8 [h, w] or [h, w, 3] to a square, with its pixels visible."""
-    return Image.fromarray(pixels).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+    return Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
 def cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.Image:
@@ -23,7 +23,8 @@ def cut(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.floating]) -> Image.
 
 def strip(cells: Sequence[Image.Image]) -> Image.Image:
     """Put squares side by side, with gaps."""
-    canvas = Image.new("RGB", (len(cells) * (CELL + _GAP) - _GAP, CELL), (128, 128, 128))
+    side = cells[0].width
+    canvas = Image.new("RGB", (len(cells) * (side + _GAP) - _GAP, side), (128, 128, 128))
     for place, each in enumerate(cells):
-        canvas.paste(each, (place * (CELL + _GAP), 0))
+        canvas.paste(each, (place * (side + _GAP), 0))
     return canvas

@@ -127,7 +127,7 @@ def test_the_notebook_of_the_inspection_runs(tmp_path, monkeypatch, capsys):
     text = (README.parent / "docs" / "inspection.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     exec(compile(code, "inspection.md", "exec"), {})
-    assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save(?:fig)?\("([^"]+)"', code))
+    assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'(?:save|savefig|write)\("([^"]+)"', code))
     assert "'final': 7" in capsys.readouterr().out
 
 

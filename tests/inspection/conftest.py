@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -173,6 +175,66 @@ def crowded_folder(artifact_store):
         inspect_pictures(ModelStages(model), pictures, **given).write(path)
 
     return artifact_store("crowded", make)
+
+
+def mixed_dataset(folder):
+    """Write a COCO dataset of 81 classes: a gray, an RGB and a tall image, one without objects, and three bad rows."""
+    from PIL import Image
+
+    drawn, images, annotations = np.random.default_rng(5), [], []
+    for number, (size, mode) in enumerate(
+        (((37, 53), "L"), ((120, 200), "RGB"), ((90, 31), "RGB"), ((64, 64), "RGB")), 1
+    ):
+        pixels = drawn.integers(0, 60 * number, (*size, 3) if mode == "RGB" else size).astype(np.uint8)
+        Image.fromarray(pixels, mode).save(folder / f"image {number}.png")
+        images.append({"id": number, "file_name": f"image {number}.png", "height": size[0], "width": size[1]})
+    images.append({"id": 8, "file_name": "broken.png", "height": 10, "width": 10})
+    (folder / "broken.png").write_bytes(b"not an image")
+    images.append({"id": 9, "file_name": "nowhere.png", "height": 10, "width": 10})
+    rows = [
+        (1, 1, (2, 3, 20, 11), 0),  # image, class, x, y, width, height, crowd
+        (1, 2, (30, 5, 9, 30), 0),
+        (2, 2, (0, 0, 200, 120), 1),
+        (2, 2, (10, 20, 150, 75), 0),
+        (2, 3, (100, 60, 7, 7), 0),
+        (3, 80, (1, 1, 1, 80), 0),
+        (3, 99, (1, 1, 5, 5), 0),  # no such class
+    ]
+    for number, (image, category, (x, y, width, height), crowd) in enumerate(rows, 1):
+        outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        box = [x, y, width + (number == 2) * 6, height]  # the second box in the file is 6 pixels too wide
+        row = {"id": number, "image_id": image, "category_id": category, "bbox": box, "iscrowd": crowd}
+        if crowd:
+            counts = [0, width * height]
+            outline = {"size": [height, width], "counts": counts}
+        annotations.append(row | {"segmentation": outline, "area": width * height})
+    names = [f"class {number}" for number in range(1, 81)]
+    names[1:5] = NASTY_NAMES
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    path = folder / "mixed.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """The path of `mixed_dataset`."""
+    return mixed_dataset(tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture(scope="session")
+def data_folder(artifact_store, mixed):
+    """The page of a dataset without a model, by the command, in a process that must not load TensorFlow."""
+    code = (
+        "import sys; from maskrcnn.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "found = {'tensorflow', 'keras'} & set(sys.modules); assert not found, found"
+    )
+
+    def make(path):
+        typed = ["inspect", "--dataset", str(mixed), "--config", "shapes", "-o", str(path)]
+        subprocess.run([sys.executable, "-c", code, *typed], check=True)
+
+    return artifact_store("data", make)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def move(page, name, value):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder"])
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder", "data_folder"])
 def test_no_complaint_no_request_no_overflow(folder, size, scheme, visit, request):
     page = visit(request.getfixturevalue(folder), size, scheme)
     assert page.complaints == []
@@ -61,7 +61,7 @@ def test_no_complaint_no_request_no_overflow(folder, size, scheme, visit, reques
     assert (paper > 600 and ink < 150) if scheme == "light" else (paper < 150 and ink > 600)
 
 
-@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "artifact_folder"])
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "artifact_folder", "data_folder"])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_text_is_cut_or_covered(folder, size, visit, request):
     """No heading, number, caption, button, label or text of a chart is cut off or covered by another."""

@@ -98,7 +98,7 @@ def test_mini_masks(sample, demo):
     assert all(0.8 < overlap <= 1 for overlap in overlaps)
     strip, overlap = mini_mask(sample, large, (4, 4), paste)
     assert overlap < overlaps[large]
-    assert np.asarray(strip).shape == (112, 3 * 112 + 8, 3)
+    assert np.asarray(strip).shape == (168, 3 * 168 + 8, 3)
     assert sum(area(encode_crop(crop, place, (256, 256))) for crop, place in sample.crops) > 0
 
 

@@ -151,3 +151,4 @@ def test_a_class_that_the_model_lacks_is_named(folder, tmp_path):
     result = inspect("demo", "--dataset", tmp_path / "other.json", "-o", tmp_path / "report")
     assert result.exit_code == 4
     assert "hexagon" in result.output
+    assert "the data alone: `maskrcnn inspect --dataset` without a model" in re.sub(r"\s+", " ", result.output)

@@ -10,7 +10,7 @@ from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision
 from maskrcnn.inspection.final_steps import find_candidates
 from maskrcnn.inspection.model_report import findings, history_blocks
-from maskrcnn.inspection.report import Inspection
+from maskrcnn.inspection.output import Inspection
 from maskrcnn.inspection.result_report import result_blocks
 from runtime.errors import OutputError
 from runtime.masks.rle import decode
@@ -98,7 +98,7 @@ def test_every_array_is_in_the_weight_table(figures, report_folder, read_page, d
     assert found["weights.parameters", ""] == f"{sum(array.size for array in arrays.values()):,}"
 
 
-@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder"])
+@pytest.mark.parametrize("folder", ["report_folder", "crowded_folder", "empty_folder", "data_folder"])
 def test_nothing_is_loaded_from_anywhere(folder, read_page, request):
     path = request.getfixturevalue(folder) / "index.html"
     parsed = read_page(path)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from maskrcnn.intermediates.artifact_run import ArtifactStages, placement_rows
-from maskrcnn.intermediates.stage_run import ModelStages, shown
+from maskrcnn.intermediates.prepared import shown
+from maskrcnn.intermediates.stage_run import ModelStages
 from maskrcnn.model import Stages
 from runtime import Predictor
 from runtime.errors import ArtifactError

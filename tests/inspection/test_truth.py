@@ -6,7 +6,8 @@ import pytest
 from maskrcnn.data.mask_crops import boxes_of
 from maskrcnn.data.records import Instance, Record
 from maskrcnn.errors import DatasetError
-from maskrcnn.inspection.final_result import detection_levels, difference_scene, truth_scene
+from maskrcnn.inspection.data_pictures import truth_scene
+from maskrcnn.inspection.final_result import detection_levels, difference_scene
 from maskrcnn.inspection.truth import compare, truth_of
 from runtime.detections import Detections
 from runtime.masks.paste import crop_of

@@ -49,13 +49,19 @@ def check_dataset(
             found = Findings()
             found.add("error", "unreadable", str(dataset), str(error))
             return found.items
+    check_scan(scan, progress)
+    return scan.findings.items
+
+
+def check_scan(scan: Scan, progress: Callable[[int], None] | None = None) -> Dataset:
+    """Decode every image of a scan, add what is wrong to its findings, and return the dataset of what can be used."""
     bad = check_pictures(scan, progress)
     note_lost(scan, bad)
-    usable = tuple(record for record in scan.dataset.records if record.image_id not in bad)
-    count_objects(scan.findings, replace(scan.dataset, records=usable))
+    usable = replace(scan.dataset, records=tuple(r for r in scan.dataset.records if r.image_id not in bad))
+    count_objects(scan.findings, usable)
     if not any(item.level == "error" for item in scan.findings.items):
         if not scan.dataset.records:
             scan.findings.add("error", "empty", scan.dataset.name, "it has no images")
         elif not has_objects(scan.dataset):
             scan.findings.add("error", "empty", scan.dataset.name, NO_OBJECTS)
-    return scan.findings.items
+    return usable
