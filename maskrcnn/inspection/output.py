@@ -6,20 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from maskrcnn.inspection.html import render
 from maskrcnn.inspection.page_model import Section
+from maskrcnn.inspection.scene import Scene
 from maskrcnn.inspection.weights import Arrays
 from runtime.atomic import atomic_write
 from runtime.errors import MissingPackageError
 
-if TYPE_CHECKING:
-    from maskrcnn.inspection.picture_report import PictureReport
-
 PAGE, FIGURES, EVENTS = "index.html", "figures.json", "tensorboard"
+
+
+class Events(Protocol):
+    """What TensorBoard gets of one image, see `PictureReport`; activations are those of `log_activations`."""
+
+    name: str
+    figures: dict[str, Any]
+    scenes: list[Scene]
+    activations: list[Any]
+    histograms: dict[str, npt.NDArray[np.floating]]
 
 
 @dataclass(eq=False)
@@ -40,7 +49,7 @@ class Inspection:
     pictures: list[str]
     sections: list[Section]
     figures: dict[str, Any]
-    reports: "list[PictureReport]" = field(default_factory=list)
+    reports: Sequence[Events] = ()
     arrays: Arrays = field(default_factory=dict)
 
     def to_html(self) -> str:
@@ -69,7 +78,7 @@ class Inspection:
 
 def write_tensorboard(
     folder: Path,
-    pictures: Sequence["PictureReport"],
+    pictures: Sequence[Events],
     weights: Arrays,
 ) -> None:
     """Write one event file with images, activations, numbers and weights; each image is a step.
