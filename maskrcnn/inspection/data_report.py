@@ -233,8 +233,8 @@ def _anchor_table(statistics: DatasetStatistics, config: Config) -> Table:
         [f"P{level}", f"{scale:g}", f"{stride}", str(count), f"{count / max(1, len(nearest)):.1%}"]
         for level, (scale, stride, count) in enumerate(zip(scales, model.backbone_strides, counts, strict=True), 2)
     ]
-    columns = ["level", "side of an anchor (pixels)", "stride (pixels)", "objects nearest in size", "share"]
-    return Table("Anchors of the configuration, and the objects of their size in training", columns, cells)
+    columns = ["level", "side (pixels)", "stride (pixels)", "objects nearest in size", "share"]
+    return Table("Anchors, and objects of their size in training", columns, cells)
 
 
 def sample_blocks(

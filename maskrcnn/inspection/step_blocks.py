@@ -109,13 +109,14 @@ def delta_blocks(deltas: BoxDeltas, stage: str, positives: str, others: str) -> 
     named = {"targets": f"targets of {positives}", "answers": same, "predictions": f"predictions for {others}"}
     for key, name in named.items():
         if key in numbers and numbers[key]["count"]:
-            values = zip(numbers[key]["mean"], numbers[key]["std"], strict=True)
-            rows.append([name, str(numbers[key]["count"]), *(f"{mean:.3f} ± {std:.3f}" for mean, std in values)])
+            both = zip(numbers[key]["mean"], numbers[key]["std"], strict=True)
+            values = [f"{value:.3f}" for pair in both for value in pair]
+            rows.append([name, str(numbers[key]["count"]), *values])
     if numbers.get("error"):
-        errors = [f"{error:.3f}" for error in numbers["error"]]
-        rows.append(["mean absolute error of the predictions", str(numbers["targets"]["count"]), *errors])
+        errors = [text for error in numbers["error"] for text in (f"{error:.3f}", "-")]
+        rows.append(["absolute error of the predictions", str(numbers["targets"]["count"]), *errors])
     title = f"Deltas of {stage}"
-    columns = ["deltas", "boxes", *(f"{name}, mean ± std" for name in DELTA_NAMES)]
+    columns = ["deltas", "boxes", *(f"{name} {what}" for name in DELTA_NAMES for what in ("mean", "std"))]
     return [Charts(title, intro, charts), Table(f"{title}, in numbers", columns, rows)]
 
 
@@ -127,7 +128,8 @@ def roi_blocks(step: TrainingStep, sample: Sample, largest: float) -> Described:
         "Classes of the proposals that this training step samples; BG is the background. Few positives mean that the "
         "proposals miss the objects."
     )
-    chart = bar_chart(numbers["per_class"], "Sampled proposals per class", "proposals")
+    sampled = {name: count for name, count in numbers["per_class"].items() if count}
+    chart = bar_chart(sampled, "Sampled proposals per class", "proposals")
     blocks: list[Block] = [
         Numbers("Proposals sampled in a training step", _named(figures, _ROI_NAMES)),
         Scenes("What the heads are trained on", roi_scenes(step, sample)),

@@ -203,7 +203,7 @@ def test_a_dataset_without_annotations():
     assert data["mean_color"] == [7, 7, 7]
     assert data["std_color"] == [0, 0, 0]
     assert "data.mini_mask_ious" not in found.figures["pictures"][0]
-    assert "Anchors of the configuration" in found.to_html()
+    assert "Anchors, and objects" in found.to_html()
 
 
 def test_a_dataset_whose_images_are_all_unreadable(tmp_path):

@@ -115,7 +115,15 @@ def test_deltas_of_the_rpn(run, sample, matches, demo):
     for name, values in (("predictions", predicted), ("answers", predicted[positive]), ("targets", deltas.targets)):
         np.testing.assert_allclose(numbers[name]["mean"], [values[:, i].mean() for i in range(4)], atol=1e-6)
         np.testing.assert_allclose(numbers[name]["std"], [values[:, i].std() for i in range(4)], atol=1e-6)
-    np.testing.assert_allclose(numbers["error"], np.abs(predicted[positive] - deltas.targets).mean(axis=0), atol=1e-6)
+    errors = np.abs(predicted[positive] - deltas.targets).mean(axis=0)
+    np.testing.assert_allclose(numbers["error"], errors, atol=1e-6)
+    rows = delta_blocks(deltas, "the RPN", "positive anchors", "all anchors")[1].rows
+    assert [row[1] for row in rows] == [str(len(each)) for each in (positive, positive, predicted, positive)]
+    shown = np.array([row[2:] for row in rows[:3]], float)
+    for row, values in zip(shown, (deltas.targets, predicted[positive], predicted), strict=True):
+        np.testing.assert_allclose(row[::2], values.mean(axis=0), atol=5.1e-4)
+        np.testing.assert_allclose(row[1::2], values.std(axis=0), atol=5.1e-4)
+    np.testing.assert_allclose(np.array(rows[3][2::2], float), errors, atol=5.1e-4)
 
 
 def test_deltas_of_the_box_head(run, step):
