@@ -44,10 +44,11 @@ class RememberedImage:
         reading: How one became the other.
     """
 
-    __slots__ = ("_checksum", "_find", "_kind", "_reading", "path")
+    __slots__ = ("_checksum", "_file", "_find", "_kind", "_reading", "path")
 
     def __init__(self, image: ImageSource, prepared: _Prepared, reading: Reading) -> None:
         self.path: str | None = None  # absolute
+        self._file: str | None = None  # what a PIL image was opened from
         self._find: Callable[[], Any] = lambda: None
         self._kind, self._checksum, self._reading = _kind(image), _checksum(prepared), reading
         if isinstance(image, str | os.PathLike):
@@ -56,6 +57,8 @@ class RememberedImage:
             self._find = _weakly(image)
         elif isinstance(image, Image.Image):
             self._find = weakref.ref(image)
+            file = getattr(image, "filename", None)  # it may have been changed since it was opened; the checksum tells
+            self._file = os.path.abspath(file) if file and isinstance(file, str) else None  # noqa: PTH100
 
     def read(self) -> npt.NDArray[np.uint8]:
         """Return the pixels, uint8 [H, W, 3] RGB.
@@ -68,6 +71,8 @@ class RememberedImage:
         if reading.channels not in (1, 3):
             raise ImageError(f"{name} has {reading.channels} channels, which are not colors: {CURE}, in RGB")
         source = self.path or self._find()
+        if source is None:
+            source = self._file
         if source is None:
             raise ImageError(
                 f"the image was given as {self._kind}, which detections do not keep: {CURE}"
@@ -101,12 +106,12 @@ class RememberedImage:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Support `pickle`."""
-        return _unpickled, (self.path, self._kind, self._checksum, self._reading)
+        return _unpickled, (self.path, self._file, self._kind, self._checksum, self._reading)
 
 
-def _unpickled(path: str | None, kind: str, checksum: int, reading: Reading) -> RememberedImage:
+def _unpickled(path: str | None, file: str | None, kind: str, checksum: int, reading: Reading) -> RememberedImage:
     made = RememberedImage.__new__(RememberedImage)
-    made.path, made._kind, made._checksum, made._reading = path, kind, checksum, reading
+    made.path, made._file, made._kind, made._checksum, made._reading = path, file, kind, checksum, reading
     made._find = lambda: None
     return made
 

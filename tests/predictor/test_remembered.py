@@ -192,6 +192,24 @@ def test_a_file_that_is_gone_or_another_one(picture, street, tmp_path):
     same(found, picture)  # it is back; times do not matter
 
 
+def test_a_pil_image_that_was_opened_for_one_call(picture, street, tmp_path):
+    found = find(Image.open(street))
+    gc.collect()
+    assert found.image_path is None
+    same(found, picture)
+    same(pickle.loads(pickle.dumps(found)), picture)
+    shrunk = Image.open(street)
+    shrunk.thumbnail((100, 100))
+    smaller = find(shrunk)
+    same(smaller, np.asarray(shrunk))
+    del shrunk
+    with pytest.raises(ImageError, match="the PIL image has changed since it was predicted"):
+        smaller.draw()
+    (tmp_path / street).unlink()
+    with pytest.raises(ImageError, match="it could be read when it was predicted"):
+        found.draw()
+
+
 def test_a_frame_that_was_overwritten():
     """A camera's buffer: the next frame must not be drawn with the detections of the last one."""
     buffer = noise()
