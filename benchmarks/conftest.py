@@ -55,7 +55,7 @@ def feeds(model):
 def pytest_benchmark_update_json(output_json):
     """Keep what a reader compares: command, versions, processor, medians; not every sample, nor the machine's name."""
     packages = ("tensorflow", "keras", "onnxruntime", "openvino", "tf2onnx", "numpy", "pillow", "pycocotools")
-    peers = ("torch", "torchvision", "tf-models-official", "tf-keras", "opencv-python-headless")
+    peers = ("torch", "torchvision", "tf-models-official", "tf-keras", "opencv-python-headless", "supervision")
     machine = output_json.pop("machine_info")
     cpu = machine.get("cpu", {})
     output_json["command"] = shlex.join(["pytest", *sys.argv[1:]])

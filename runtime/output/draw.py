@@ -184,27 +184,25 @@ def _mark_mask(plan: _Plan, place: MaskCrop, number: int, solid: int, line: int)
     height, width = crop.shape
     step = max(line, _STRIP_PIXELS // max(1, width))
     for top in range(0, height, step):
-        strip = crop[top : top + step]
-        surrounded = np.zeros((len(strip) + 2 * line, width + 2 * line), np.bool_)
-        known = crop[max(0, top - line) : top + step + line]
-        first = line - min(top, line)
-        surrounded[first : first + len(known), line : line + width] = known
-        inner = _eroded(surrounded, line)[line:-line, line:-line]
+        strip, above = crop[top : top + step], min(top, line)
+        inner = _eroded(crop[top - above : top + step + line], line)[above : above + len(strip)]
         codes = plan[y + top : y + top + len(strip), x : x + width]
         np.copyto(codes, number, where=strip & (codes < solid))
         np.copyto(codes, number | solid, where=strip & ~inner)
 
 
 def _eroded(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
-    """Remove the pixels that are at most `steps` up, down, left or right from the outside, but for the outer rows."""
+    """Remove the pixels that are at most `steps` up, down, left or right from the outside, which is around it too."""
     reach = 0
     while reach < steps:
         step = min(max(reach, 1), steps - reach)  # shifts by up to `reach` leave no gaps, so the reach can double
-        inner = mask.copy()
-        inner[step:] &= mask[:-step]
-        inner[:-step] &= mask[step:]
-        inner[:, step:] &= mask[:, :-step]
-        inner[:, :-step] &= mask[:, step:]
+        inner = np.zeros_like(mask)
+        if min(mask.shape) > 2 * step:
+            inner[step:-step, step:-step] = mask[step:-step, step:-step]
+            inner[step:] &= mask[:-step]
+            inner[:-step] &= mask[step:]
+            inner[:, step:] &= mask[:, :-step]
+            inner[:, :-step] &= mask[:, step:]
         mask, reach = inner, reach + step
     return mask
 

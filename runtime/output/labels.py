@@ -218,7 +218,7 @@ def written(text: str) -> tuple[str, str | None]:
 
     If no font has them, letters lose their accents, and others become "?".
     """
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    text = "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
     if text.replace(_ELLIPSIS, "").isascii():
         return text, None
     for path in _installed_fonts():

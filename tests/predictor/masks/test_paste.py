@@ -9,7 +9,7 @@ from golden import family_operators, family_uniform
 from scipy import ndimage
 
 from runtime.errors import InputError
-from runtime.masks.paste import check_boxes, crop_of, paste_mask, paste_masks, place_crops
+from runtime.masks.paste import check_boxes, crop_of, mask_runs, paste_mask, paste_masks, place_crops
 from runtime.pictures.resize import resize_bilinear
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "images_masks_seed0.npz")
@@ -314,3 +314,21 @@ def test_a_tight_crop():
         crop, origin = crop_of(empty, (10, 20))
         assert crop.shape == (0, 0)
         assert origin == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["matterport", "aligned", "torchvision", "detectron2"])
+def test_many_masks_at_once_are_those_pasted_one_by_one(mode):
+    rng = np.random.default_rng(3)
+    size = (40, 60)
+    corners = rng.uniform(-10, 50, (60, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(-2, 30, (60, 2))]).astype(np.float32)
+    boxes[::9] = [-3, -2, 70, 44]  # runs go on from row to row
+    boxes[::10, 2] = boxes[::10, 0]
+    masks = rng.random((60, 5, 5), np.float32)
+    masks[::4] = 1
+    found = mask_runs(masks, boxes, size, mode)
+    for runs, mask, box in zip(found, masks, boxes, strict=True):
+        (crop, origin), (expected, place) = runs.crop(), paste_mask(mask, box, size, mode)
+        np.testing.assert_array_equal(crop, expected)
+        assert (origin, runs.area) == (place, expected.sum())
+    np.testing.assert_array_equal(paste_masks(masks, boxes, size, mode), place_crops([r.crop() for r in found], size))

@@ -195,12 +195,52 @@ def test_sources_and_refusals(tmp_path):
     path = tmp_path / "gray.png"
     Image.fromarray(gray(40, 50)[:, :, 0]).save(path)
     np.testing.assert_array_equal(np.asarray(found.draw(path)), np.asarray(found.draw(gray(40, 50))))
+    clear = np.dstack([gray(40, 50), np.zeros((40, 50), np.uint8)])
+    Image.fromarray(clear).save(path)  # alpha is dropped
+    np.testing.assert_array_equal(np.asarray(found.draw(path)), np.asarray(found.draw(gray(40, 50))))
     with pytest.raises(InputError, match="50 x 40"):
         found.draw(gray(50, 40))
     with pytest.raises(InputError, match="opacity"):
         found.draw(gray(40, 50), opacity=1.5)
     with pytest.raises(ImageError):
         found.draw(tmp_path / "missing.png")
+
+
+def test_boxes_are_closed_at_the_border_of_the_image_and_lines_of_small_objects_are_thin():
+    size = (2000, 1700)  # large enough for lines of 6 pixels
+    before = gray(*size)
+    drawn = np.asarray(draw_detections(before, make(size, [(-50, 900, 400, 2100)]), masks=False, labels=False))
+    inside = np.ones((1100, 400), bool)
+    inside[6:-6, 6:-6] = False
+    expected = np.zeros(size, bool)
+    expected[900:, :400] = inside
+    np.testing.assert_array_equal((drawn != before).any(axis=2), expected)
+    one, ten = make(size, [(700, 30, 701, 31)]), make(size, [(30, 30, 40, 40)])
+    assert changed(one.draw(before, labels=False), before).sum() == 1
+    drawn = np.asarray(ten.draw(before, labels=False))
+    assert (drawn[31:39, 31:39] != instance_color(0)).any(axis=2).all()  # the tint lets the object through
+
+
+def test_outlines_are_drawn_around_holes_and_over_the_tint_of_smaller_objects():
+    ring = np.ones((1, 28, 28), np.float32)
+    ring[:, 9:19, 9:19] = 0
+    size = (100, 100)
+    small = make(size, [(10, 10, 94, 94), (6, 40, 60, 60)])
+    found = Detections(
+        small.boxes, small.scores, small.class_ids, np.concatenate([ring, np.ones_like(ring)]), size, NAMES
+    )
+    drawn = np.asarray(found.draw(gray(*size), boxes=False, labels=False))
+    outer, inner = found.masks
+    hole = ~outer & (np.indices(size) >= 20).all(axis=0) & (np.indices(size) < 84).all(axis=0)
+    near_hole = np.zeros(size, bool)
+    for axis, step in product((0, 1), (-1, 1)):
+        near_hole |= np.roll(hole, step, axis)
+    near_hole &= outer
+    assert near_hole.sum() > 80
+    over = np.zeros(size, bool)
+    over[41:59, 7:59] = True  # the smaller object without its outline
+    assert (drawn[near_hole & ~(inner & ~over)] == instance_color(0)).all()
+    assert (drawn[hole & ~inner] == 100).all()
 
 
 def test_an_object_without_name_and_tail_gets_no_label():

@@ -162,7 +162,7 @@ def test_names_that_no_font_has_lose_accents_or_become_the_id_and_the_log_says_s
     assert readable_name("person", 1) == "person"
     assert readable_name("", 1) == ""
     assert caplog.text == ""  # said once; plain names need nothing
-    assert written("two\nlines\t") == ("two?lines?", None)
+    assert written("two\nlines\x07") == ("two lines?", None)
 
 
 def test_an_installed_font_that_has_all_letters_is_used(fonts, caplog):
