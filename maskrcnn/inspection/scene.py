@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from runtime.masks.paste import MaskCrop
 from runtime.output.draw import Color, DrawnObject, draw_objects
+from runtime.output.labels import LabeledObject, write_labels
 
 Box = tuple[float, float, float, float]
 
@@ -77,13 +78,14 @@ class Scene:
         scale = drawing_scale(pixels.shape[:2])
         shrunk = resize(pixels, scale)
         objects = [self._drawn(shape, scale, shrunk.shape[:2]) for shape in self.shapes]
-        canvas = draw_objects(shrunk, objects, boxes=False)
+        canvas = draw_objects(shrunk, objects, boxes=False, labels=False)
         pen = ImageDraw.Draw(canvas)
         width = max(1, round(max(canvas.size) / 512))
         for shape in self.shapes:
             _draw_box(pen, self._scaled(shape.box, scale), shape, width)
             if shape.target is not None:
                 _draw_arrow(pen, self._scaled(shape.box, scale), self._scaled(shape.target, scale), shape.color, width)
+        write_labels(canvas, [LabeledObject(each.box, each.name, each.tail, each.color) for each in objects])
         return canvas
 
     def _repr_png_(self) -> bytes:

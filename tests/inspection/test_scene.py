@@ -37,6 +37,16 @@ def test_an_arrow_leads_from_center_to_center():
     assert not drawn[150, 470:].any()
 
 
+def test_no_line_crosses_a_label():
+    labeled, crossing = Shape((100, 100, 300, 250), RED, label="person"), Shape((50, 20, 700, 93), BLUE)
+    alone, both = pixels(scene([labeled])), pixels(scene([labeled, crossing]))
+    ys, xs = np.nonzero((alone[:99] == RED).all(axis=-1))
+    tag = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+    assert tag[0].start < 92 < tag[0].stop  # where the other box has its lower side
+    np.testing.assert_array_equal(both[tag], alone[tag])
+    assert (both[92, 400] == BLUE).all()
+
+
 def test_a_mask_is_tinted_where_it_is():
     mask = np.ones((40, 60), np.bool_), (200, 300)
     drawn = pixels(scene([Shape((300, 200, 360, 240), BLUE, mask=mask)]))
