@@ -303,6 +303,20 @@ def test_an_object_is_switched_off_with_its_proposal(visit, report_folder):
     assert sum(each.is_visible() for each in boxes.all()) == 12
 
 
+def test_samples_of_a_dataset_one_at_a_time(visit, data_folder):
+    """Without a model, the choice of an image changes the samples, and a mini mask can be enlarged."""
+    page = visit(data_folder)
+    assert page.locator("nav a").all_inner_texts() == ["1 Dataset", "2 Images", "3 Objects", "4 Samples"]
+    masks = page.locator("#samples .of-picture .mosaics img")
+    assert [each.is_visible() for each in masks.all()] == [True] * 2 + [False] * 4
+    page.locator("#picture-choice").select_option("1")
+    assert [each.is_visible() for each in masks.all()] == [False] * 2 + [True] * 3 + [False]
+    masks.nth(2).click()
+    assert page.locator("dialog img").bounding_box()["width"] >= 512
+    assert "IoU" in page.locator(".large-caption").inner_text()
+    assert page.complaints == []
+
+
 def test_one_picture_at_a_time_and_both_on_paper(visit, crowded_folder):
     page = visit(crowded_folder)
     first, second = (page.locator(f'#result .of-picture[data-picture="{number}"]') for number in (0, 1))

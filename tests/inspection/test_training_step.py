@@ -174,6 +174,27 @@ def test_proposals_in_a_crowd_are_neither(sample, demo):
     assert set(step.class_ids[:count].tolist()) <= {int(sample.class_ids[sizes.argmin()])}
 
 
+def test_boxes_of_the_continuous_frame(demo, record):
+    """Overlaps and moves are those of pixel boxes whose far sides are exclusive."""
+    from benchmarks.seeded_weights import seed_weights
+    from maskrcnn import MaskRCNN
+    from maskrcnn.data.sample import load_sample
+
+    model = replace(demo.config.model, box_frame="continuous", roi_sampling="roi_align", objectness="sigmoid")
+    training = replace(demo.config.training, truth_as_proposals=True)
+    network = MaskRCNN(replace(demo.config, model=model, training=training))
+    seed_weights(network, 0)
+    sample = load_sample(record, network.config, np.random.default_rng(0), training=False)
+    step, objects = training_step(network, sample), corners_of(sample)
+    best = [overlaps_of(roi, objects).max() for roi in step.rois]
+    np.testing.assert_allclose(step.overlaps, best, atol=1e-5)
+    assert len(step.deltas) == int(np.sum(np.array(best) >= 0.5)) >= len(objects)
+    for row, (roi, delta) in enumerate(zip(step.rois, step.deltas, strict=False)):
+        target = objects[overlaps_of(roi, objects).argmax()]
+        np.testing.assert_allclose(delta, deltas_of(roi, target, np.array(model.box_std)), atol=1e-4)
+        np.testing.assert_allclose(step.moved[row], target, atol=1e-3)
+
+
 def test_deltas_of_nothing():
     nothing = BoxDeltas((0.1, 0.1, 0.2, 0.2), np.zeros((0, 4), np.float32))
     assert nothing.numbers == {"predictions": {"count": 0, "mean": None, "std": None}}
