@@ -20,7 +20,7 @@ from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
 from maskrcnn.commands.app import App
-from maskrcnn.commands.console import progress, show, written
+from maskrcnn.commands.console import progress as say, show, stages, written
 from maskrcnn.commands.shared import (
     Checkpoint,
     ClassNames,
@@ -141,13 +141,14 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
 
         options: dict[str, Any] = {"target": goal, "verify_images": verify_images}
-        options |= origin | {"overwrite": force, "progress": progress}
-        if precision == "fp32" or calibrate is None:
-            verdict = export_onnx(model, path, **options)
-        else:
-            truths = annotated(truth, model.config.model.class_names, truth_images)
-            lower = LowerPrecision(precision, calibrate, truths, max_drop)
-            verdict = export_lower_precision(model, path, lower, **options)
+        options |= origin | {"overwrite": force}
+        truths = annotated(truth, model.config.model.class_names, truth_images)
+        with stages() as progress:
+            if precision == "fp32" or calibrate is None:
+                verdict = export_onnx(model, path, progress=progress, **options)
+            else:
+                lower = LowerPrecision(precision, calibrate, truths, max_drop)
+                verdict = export_lower_precision(model, path, lower, progress=progress, **options)
         console.verdict_table(verdict)
         written(path)
         use(path, verify_images, calibrate)
@@ -178,7 +179,8 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
 
         options: dict[str, Any] = {"target": target, "thresholds": thresholds, "overwrite": force}
         options |= {"verify_images": verify_images}
-        verdict = export_savedmodel(model, path, progress=progress, **options, **origin)
+        with stages() as progress:
+            verdict = export_savedmodel(model, path, progress=progress, **options, **origin)
         console.verdict_table(verdict)
         written(path)
         use(path, verify_images)
@@ -250,9 +252,10 @@ def verify(  # noqa: PLR0913  (one argument per option)
         model, origin = load(against, choose(config, family, classes, settings), False)
         from export import verify_artifact  # noqa: PLC0415
 
-        options: dict[str, Any] = {"device": device, "verify_images": verify_images, "progress": progress}
-        options["source"] = origin["source"]
-        verdict = verify_artifact(find_artifact(artifact), model, output=output, overwrite=force, **options)
+        options: dict[str, Any] = {"device": device, "verify_images": verify_images, "source": origin["source"]}
+        with stages() as progress:
+            path = find_artifact(artifact)
+            verdict = verify_artifact(path, model, output=output, overwrite=force, progress=progress, **options)
         if not verdict.passed:
             raise ParityError(verdict)
         console.verdict_table(verdict)
@@ -277,8 +280,10 @@ def _judge(
 
         dataset = annotated(truth, read_metadata(artifact).class_names, truth_images)
         images = dataset if folder is None else folder
-        options: dict[str, Any] = {"device": device, "max_drop": max_drop, "overwrite": force, "progress": progress}
-        console.gate(verify_precision(artifact, precision, images, **options))
+        options: dict[str, Any] = {"device": device, "max_drop": max_drop, "overwrite": force}
+        with stages() as progress:
+            found = verify_precision(artifact, precision, images, progress=progress, **options)
+        console.gate(found)
         written(judgement_path(artifact, precision))
 
 
@@ -411,7 +416,8 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
         if chart is not None:
             from maskrcnn.inspection.charts import bar_chart  # noqa: PLC0415
         source = demo_picture() if image is None else image
-        found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=progress)
+        with stages() as progress:
+            found = measure(artifact, source, device=device, batches=batch or [1], runs=runs, progress=progress)
         console.benchmark(found)
         if output is not None:
             with atomic_write(output, overwrite=force) as path:
@@ -444,7 +450,8 @@ def _compare(
             check_outputs(output, overwrite=force)
         dataset = None if truth is None else annotated(truth, read_metadata(artifacts[0]).class_names, truth_images)
         given = {name: value for name, value in numbers.items() if value is not None}
-        found = compare(artifacts, timed_pictures(image, dataset), dataset, **given, progress=progress)
+        with stages() as progress:
+            found = compare(artifacts, timed_pictures(image, dataset), dataset, **given, progress=progress)
         console.comparison(found)
         if output is not None:
             for path in write_files(found, output, overwrite=force):
@@ -478,7 +485,8 @@ def triton(
 
         options = TritonOptions(name, max_batch, thresholds, processor, threads)
         path = find_artifact(artifact)
-        models = write_triton_repository(path, output, options=options, overwrite=force, progress=progress)
+        with stages() as progress:
+            models = write_triton_repository(path, output, options=options, overwrite=force, progress=progress)
         show([f"models: {', '.join(models)}"], models=models)
         written(output)
 
@@ -496,9 +504,10 @@ def tfserving(
     with errors("export tfserving"):
         from export.serving.tfserving import write_tfserving_model  # noqa: PLC0415
 
-        options: dict[str, Any] = {"max_batch": max_batch, "overwrite": force, "progress": progress}
-        for path in write_tfserving_model(find_artifact(artifact), output, **options):
-            written(path)
+        with stages() as progress:
+            options: dict[str, Any] = {"max_batch": max_batch, "overwrite": force, "progress": progress}
+            paths = list(write_tfserving_model(find_artifact(artifact), output, **options))
+        written(*paths)
 
 
 def doctor(
@@ -515,7 +524,9 @@ def doctor(
     with errors("doctor"):
         from export.doctor.examine import examine  # noqa: PLC0415
 
-        code = console.findings(examine([find_artifact(path) for path in artifacts or ()], progress))
+        with stages() as progress:
+            found = examine([find_artifact(path) for path in artifacts or ()], progress)
+        code = console.findings(found)
     raise Exit(code)
 
 
@@ -535,7 +546,7 @@ def demo(
             verdicts.append(verdict)
             show(console.verdict_lines(verdict), verdicts=verdicts)
 
-        for path in run_demo(output, progress, show_verdict):
+        for path in run_demo(output, say, show_verdict):
             written(path)
 
 

@@ -18,7 +18,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
+from maskrcnn.callbacks import Say
 from maskrcnn.commands.exit_codes import exit_code
+from maskrcnn.commands.progress_bar import Progress, progress_bar as show_progress, stage_line
 from runtime.json_file import read_json_file
 from runtime.one_line import escaped, one_line
 
@@ -146,22 +148,28 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)  # a path
 
 
+def _tell(line: str) -> None:
+    """Print a line on stderr as it is at this moment: above the last line of a terminal that shows progress."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def progress(message: str) -> None:
     """Print what is being done."""
     if not _session.quiet:
-        typer.echo(f"... {one_line(message)}", err=True)
+        _tell(f"... {one_line(message)}")
 
 
 def warning(message: str) -> None:
     """Print what may be wrong, also with --quiet."""
     _session.warnings.append(one_line(message))
-    typer.echo(f"warning: {one_line(message)}", err=True)
+    _tell(f"warning: {one_line(message)}")
 
 
 def error(kind: str, message: object) -> None:
     """Print what ends the command; `kind` is the type of the error."""
     _session.note_error(kind, message)
-    typer.echo(f"error: {one_line(message)}", err=True)
+    _tell(f"error: {one_line(message)}")
 
 
 def show(lines: Iterable[str], **found: Any) -> None:
@@ -198,22 +206,30 @@ def useful_next(*commands: str) -> None:
     _session.next += commands
     for line in commands:
         if not _session.quiet:
-            typer.echo(f"next: {one_line(line)}", err=True)
+            _tell(f"next: {one_line(line)}")
 
 
 def relay(stream: str, line: str) -> None:
     """Print a line that a worker on another machine printed."""
     if stream == "stderr" or _session.json:
         if not (_session.quiet and line.startswith(("... ", "next: "))):
-            typer.echo(line, err=True)
+            _tell(line)
     else:
         typer.echo(line)
 
 
-def pictures(done: int, total: int) -> None:
-    """Print a line of progress for every hundredth image and the last one."""
-    if done == total or done % 100 == 0:
-        progress(f"{done} of {total} images")
+@contextmanager
+def stages() -> Iterator[Say]:
+    """Yield what shows each step of some work, with its time, for the time of a block."""
+    with stage_line(progress, quiet=_session.quiet) as say:
+        yield say
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show the progress of something for the time of a block, unless --quiet is given."""
+    with show_progress(progress, quiet=_session.quiet) as shown:
+        yield shown
 
 
 class _Lines(logging.Handler):
@@ -295,7 +311,7 @@ def trained_elsewhere(folder: "RunFolder", commands: Sequence[str]) -> None:
 def interrupted(message: str) -> None:
     """Print that a run was interrupted, and how to resume it."""
     _session.note_error(INTERRUPTED, message)
-    typer.echo(f"... {one_line(message)}", err=True)
+    _tell(f"... {one_line(message)}")
 
 
 def evaluation(found: "Evaluation") -> None:
@@ -347,7 +363,7 @@ def prediction(found: "PredictRun", *, parquet: bool) -> int:
         )
         written(*(found.folder / name for name in files))
     for failure in failures:
-        typer.echo(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"), err=True)
+        _tell(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"))
     if found.signal is not None:
         interrupted(f"interrupted after {found.made} images and frames: run the same command again to resume")
         return 128 + found.signal
@@ -375,7 +391,7 @@ def batch(found: "BatchRun") -> int:
         failures=[{"path": path, "error": kind, "message": message} for path, kind, message in found.failures],
     )
     for path, kind, message in found.failures:
-        typer.echo(one_line(f"failed: {path}: {kind}: {message}"), err=True)
+        _tell(one_line(f"failed: {path}: {kind}: {message}"))
     if counts.missing or counts.doubled:
         error(
             "OutputError",

@@ -1,5 +1,6 @@
 """`maskrcnn evaluate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,8 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         )
         require_objects(pictures)
         predictor = shared.open_predictor(model, choices, device, score_threshold)
-        found = evaluation.evaluate(predictor, pictures, limit=limit, progress=console.pictures)
+        with console.progress_bar() as bar:
+            found = evaluation.evaluate(predictor, pictures, limit=limit, progress=partial(bar, "images"))
         with folder_for(output, "evaluate") as folder:
             found.write(folder, worst=worst, overwrite=force)
         console.evaluation(found)

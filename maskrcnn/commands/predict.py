@@ -123,7 +123,6 @@ def predict(  # noqa: PLR0913  (one argument per option)
 
         from maskrcnn.prediction.output_folder import RUN_FILE, is_finished  # noqa: PLC0415
         from maskrcnn.prediction.predict import PredictOptions, predict_paths  # noqa: PLC0415
-        from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
         from maskrcnn.prediction.settings import model_digest  # noqa: PLC0415
 
         def open_model() -> tuple[Any, str]:
@@ -142,10 +141,12 @@ def predict(  # noqa: PLR0913  (one argument per option)
         made |= {"value_range": value_range, "bands": bands, "config": config, "family": family, "set": settings}
         made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
         opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
-        with opened as folder, console.plain_warnings(), progress_bar(console.progress) as progress:
+        with opened as folder, console.plain_warnings(), console.progress_bar() as progress:
             if output is None:
                 console.progress(f"{'resuming' if (folder / RUN_FILE).exists() else 'writing to'} {folder}")
-            result = predict_paths(paths, folder, open_model, options, progress, not_input(paths, folder))
+            result = predict_paths(
+                paths, folder, open_model, options, progress, progress.item, not_input(paths, folder)
+            )
         code = console.prediction(result, parquet=options.parquet)
     raise Exit(code)
 
@@ -158,10 +159,9 @@ def _refuse(given: "Mapping[str, Any]", why: str) -> None:
 
 def _predict_on_ray(model: Path, paths: list[str], output: str, address: str, values: dict[str, Any]) -> int:
     from maskrcnn.batch.run import BatchOptions, predict_dataset  # noqa: PLC0415
-    from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
 
     options = BatchOptions(**values)
-    with progress_bar(console.progress) as progress:
+    with console.progress_bar() as progress:
         result = predict_dataset(
             model, paths, output, address=address, options=options, progress=progress, say=console.progress
         )

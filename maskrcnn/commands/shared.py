@@ -18,7 +18,7 @@ from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrained, is_taken
 from maskrcnn.commands.completion import words, words_or_files
-from maskrcnn.commands.console import progress, warning
+from maskrcnn.commands.console import progress, progress_bar, warning
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.options import DatasetFormat, MaskValues
 from maskrcnn.distribution import NAME, engine_versions, own_version
@@ -239,9 +239,8 @@ def find_model(model: Path, count: Counted | None = None) -> Path:
 def fetch(weights: Pretrained, count: Counted | None = None) -> Path:
     """Return the file of pretrained weights; `count` shows the progress of a download, in place of a bar of its own."""
     from maskrcnn.checkpoints.download import fetch_pretrained  # noqa: PLC0415
-    from maskrcnn.prediction.progress_bar import progress_bar  # noqa: PLC0415
 
-    with progress_bar(progress) if count is None else nullcontext(count) as shown:
+    with progress_bar() if count is None else nullcontext(count) as shown:
         return fetch_pretrained(weights, progress, shown)
 
 

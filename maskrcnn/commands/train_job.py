@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,10 +75,11 @@ class TrainJob:
         import_tensorflow(touch_devices=not several)
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
         from maskrcnn.training.plan import plan_run  # noqa: PLC0415
+        from maskrcnn.training.progress import TrainingProgress  # noqa: PLC0415
         from maskrcnn.training.run import RunFolder  # noqa: PLC0415
         from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
-        from maskrcnn.training.workers import losses_named, together  # noqa: PLC0415
+        from maskrcnn.training.workers import losses_named, together, worker_index  # noqa: PLC0415
 
         read = partial(
             open_datasets,
@@ -101,16 +103,21 @@ class TrainJob:
         with losses_named(strategy):
             start, (chosen, options), training, validation = together(strategy, prepare)
         console.datasets(training, validation)
-        result = run_training(
-            chosen,
-            training,
-            validation,
-            output=self.output,
-            init=start,
-            resume="auto" if resume else False,
-            strategy=strategy,
-            options=options,
-        )
+        own_line = options.verbose == "auto" and worker_index(strategy) == 0
+        with console.progress_bar() if own_line else nullcontext() as shown:
+            if shown is not None:
+                own = TrainingProgress(chosen.training, shown)
+                options = replace(options, verbose=0, callbacks=(*options.callbacks, own))
+            result = run_training(
+                chosen,
+                training,
+                validation,
+                output=self.output,
+                init=start,
+                resume="auto" if resume else False,
+                strategy=strategy,
+                options=options,
+            )
         code = console.training(result)
         if code == 0:
             console.useful_next(*self.useful_next(result.folder))

@@ -1,10 +1,14 @@
 """What every part of a prediction run shares."""
 
+import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from maskrcnn.callbacks import Counted
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.callbacks import Counted, Told, tell_nothing
 from maskrcnn.prediction.output_folder import OutputFolder
 from runtime.output.formats import to_document
 from runtime.pictures.letterbox import Letterbox, Pixels
@@ -14,6 +18,7 @@ from runtime.steps import PredictorSteps
 from runtime.stream import Outputs, Work, stream_each
 
 T = TypeVar("T")
+MILLISECONDS = "milliseconds"  # that the network took for an image: a share of its batch
 
 
 def pixels_of(predictor: PredictorSteps) -> PixelPolicy:
@@ -36,6 +41,7 @@ class Job:
         every: Predict every N-th video frame.
         stopped: Whether the run should end; called in any thread.
         progress: Called with "images", "views" or the name of a video.
+        told: Called with each image that is done.
     """
 
     predictor: PredictorSteps
@@ -47,6 +53,7 @@ class Job:
     every: int
     stopped: Callable[[], bool]
     progress: Counted
+    told: Told = tell_nothing
 
     @property
     def max_pixels(self) -> int:
@@ -64,7 +71,7 @@ class Job:
         image_of: Callable[[T], ImageSource],
         when_read: Callable[[T], None] = lambda _item: None,
     ) -> Generator[tuple[T, dict[str, Any] | Exception]]:
-        """Yield each item, in order, with its detections (see `to_document`) or its error.
+        """Yield each item, in order, with its detections (see `to_document`) and `MILLISECONDS`, or its error.
 
         Items are made and their images prepared in one thread, the network runs in a second, and a third encodes masks.
         `when_read` is called with each item whose image was read, or could not be.
@@ -76,12 +83,21 @@ class Job:
             finally:
                 when_read(item)
 
-        work = Work(prepare, self.predictor.run, self._finish, self.batch_size, 4 * self.batch_size, self.stopped)
+        work = Work(prepare, self._run, self._finish, self.batch_size, 4 * self.batch_size, self.stopped)
         return stream_each(work, items)
 
+    def _run(self, pixels: Pixels, windows: npt.NDArray[np.float32]) -> Outputs:
+        begun = time.perf_counter()
+        outputs = self.predictor.run(pixels, windows)
+        each = 1000 * (time.perf_counter() - begun) / len(windows)
+        return {**outputs, MILLISECONDS: np.full(len(windows), each)}
+
     def _finish(self, outputs: Outputs, letterbox: Letterbox) -> dict[str, Any]:
+        outputs = dict(outputs)
+        milliseconds = float(outputs.pop(MILLISECONDS))
         found = self.predictor.finish(outputs, letterbox)
         if self.classes is not None:
             found = found.filter(classes=self.classes)
         # A checkpoint runs where TensorFlow puts it.
-        return to_document(found) | {"device": str(getattr(self.predictor, "device", "tensorflow"))}
+        device = str(getattr(self.predictor, "device", "tensorflow"))
+        return to_document(found) | {"device": device, MILLISECONDS: milliseconds}

@@ -1,7 +1,7 @@
 """The pictures of a run: finds those that are done, draws missing views, and predicts the rest."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -14,17 +14,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.prediction.documents import Stamp, content_digest, read_document, stamp, write_document
-from maskrcnn.prediction.job import Job
+from maskrcnn.prediction.job import MILLISECONDS, Job
 from maskrcnn.prediction.sources import Failure, Source
 from maskrcnn.prediction.views import write_picture_views
 from runtime.errors import ImageError
-from runtime.one_line import printable_path
+from runtime.one_line import one_line, printable_path
 from runtime.pictures.read import ImageSource, read_image
 
 T = TypeVar("T")
 
 # Threads that write results: compressing an overlay takes longer than predicting a small image.
 _WRITERS = min(4, os.cpu_count() or 1)
+_MOST_NAMED = 5  # classes in the line of an image
 # Bytes of decoded images that wait for their views; beyond that, an image is decoded again when they are drawn.
 _MOST_DECODED = 1 << 29
 
@@ -105,9 +106,11 @@ class PictureRun:
         self._job.progress("images", before, total)
         writers = ThreadPoolExecutor(_WRITERS, "predict-write")
         with writers, closing(self._job.predict(pending, self._image_of, self._note_content)) as results:
-            saves = (writers.submit(self._save, picture, found) for picture, found in results)
-            for number, save in enumerate(_ahead(saves, _WRITERS), before + 1):
-                self.made += save.result()
+            saves = ((picture, found, writers.submit(self._save, picture, found)) for picture, found in results)
+            for number, (picture, found, save) in enumerate(_ahead(saves, _WRITERS), before + 1):
+                if save.result() and not isinstance(found, Exception):
+                    self.made += 1
+                    self._job.told(picture.source.name, _facts(found))
                 self._job.progress("images", number, total)
 
     def _note_content(self, picture: _Pending) -> None:
@@ -147,8 +150,9 @@ class PictureRun:
         finally:
             with self._decoded_lock:
                 self._decoded -= 0 if pixels is None else pixels.nbytes
+        kept = {name: value for name, value in found.items() if name != MILLISECONDS}
         write_document(
-            folder.document(source), source, picture.mark, self._job.run, {"content_sha256": picture.content} | found
+            folder.document(source), source, picture.mark, self._job.run, {"content_sha256": picture.content} | kept
         )
         self.done.append(source)
         return True
@@ -170,6 +174,15 @@ class PictureRun:
         self._job.folder.forget(source)
         self.unusable[printable_path(source.path)] = content
         self.failures.append(Failure.of(source, error))
+
+
+def _facts(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return number of objects by class, time and size of an image, for its line."""
+    height, width = found["image_size"]
+    counts = Counter(row["name"] for row in found["detections"])
+    objects = ", ".join(f"{count} {name}" for name, count in counts.most_common(_MOST_NAMED))
+    more = f", {len(counts) - _MOST_NAMED} more classes" if len(counts) > _MOST_NAMED else ""
+    return f"{one_line(objects) or 'nothing'}{more}", f"{found[MILLISECONDS]:.0f} ms", f"{width}x{height}"
 
 
 def _state(source: Source) -> Stamp | None:

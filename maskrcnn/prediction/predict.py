@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskrcnn.callbacks import Counted
+from maskrcnn.callbacks import Counted, Told, tell_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError
 from maskrcnn.prediction.job import Job, pixels_of
@@ -75,6 +75,7 @@ def predict_paths(
     open_model: Callable[[], tuple[PredictorSteps, str]],
     options: PredictOptions,
     progress: Counted,
+    told: Told = tell_nothing,
     ignored: Path | None = None,
 ) -> PredictRun:
     """Predict images and videos into a folder. Resumes an earlier run with the same settings.
@@ -88,6 +89,7 @@ def predict_paths(
         open_model: Returns the predictor and the digest of its model. Called only if there is something to predict.
         options: See `PredictOptions`.
         progress: Called with "images", "views" or the name of a video.
+        told: Called with each image that is done.
         ignored: Folder whose files are not predicted; the run folder unless given.
 
     Raises:
@@ -120,6 +122,7 @@ def predict_paths(
             every=options.every,
             stopped=lambda: interruption.signal is not None,
             progress=progress,
+            told=told,
         )
         folder.forget_results()
         return _run(job, settings, sources, unreadable, interruption, parquet=options.parquet)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.prediction.documents import Row, stamp
-from maskrcnn.prediction.job import Job
+from maskrcnn.prediction.job import MILLISECONDS, Job
 from maskrcnn.prediction.journal import Journal, read_journal
 from maskrcnn.prediction.sources import Failure, Source
 from maskrcnn.prediction.video_file import read_facts, read_frames, write_video
@@ -88,6 +88,7 @@ class VideoRun:
             for frame, found in results:
                 if isinstance(found, Exception):
                     raise ImageError(f"frame {frame.number}: {type(found).__name__}: {found}") from found
+                del found[MILLISECONDS]
                 journal.append({"frame": frame.number, "time": frame.time, "device": found["device"]} | found)
                 self.made += 1
                 self._job.progress(source.name, journal.written, total)

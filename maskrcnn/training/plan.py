@@ -1,6 +1,5 @@
 """Turn the arguments of the command line into a configuration and options."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,5 +74,4 @@ def _options(values: dict[str, Any]) -> TrainOptions:
         if name not in _SETTABLE:
             known = ", ".join(_RUN_PREFIX + each for each in _SETTABLE)
             raise ConfigError(f"there is no setting run.{name}: known are {known}")
-    # A terminal gets a progress bar, a log file one line per epoch.
-    return from_dict(TrainOptions, {"verbose": 1 if sys.stdout.isatty() else 2, **values}, "run")
+    return from_dict(TrainOptions, values, "run")
