@@ -257,7 +257,7 @@ def dataset_report(name: str, found: "Sequence[DatasetFinding]") -> None:
     for level, kind, count, first in summary(found):
         left_out = " left out" if level == "error" else ""
         say = progress if level == "info" else warning
-        say(f"{name}: {level} {kind} ({count}{left_out}): {first}")
+        say(f"{name}: {'' if level == 'warning' else level + ' '}{kind} ({count}{left_out}): {first}")
 
 
 def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:

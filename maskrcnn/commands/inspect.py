@@ -148,8 +148,8 @@ def _inspect_data(
         raise DatasetFormatError(f"{path} has no image to inspect")
     records = scan.dataset.records
     first = replace(scan, dataset=replace(scan.dataset, records=records[:MOST_PICTURES]))
-    console.progress("dataset check")
-    usable = check_scan(first, lambda done: console.pictures(done, len(first.dataset)))
+    with console.progress_bar() as shown:
+        usable = check_scan(first, lambda done: shown("dataset check", done, len(first.dataset)))
     found = inspect_dataset(
         replace(usable, records=(*usable.records, *records[MOST_PICTURES:])),
         chosen,

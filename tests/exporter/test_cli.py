@@ -49,7 +49,7 @@ def error_of(result, code):
     """Return the error message of a failed command: one line, no traceback."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("... ")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(("... ", "warning: "))]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     assert "Traceback" not in result.output

@@ -35,7 +35,7 @@ def failed(code, *arguments):
     result = call(*arguments)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("... ")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(("... ", "warning: "))]
     assert len(lines) == 1, result.stderr
     return lines[0]
 
