@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn.prediction.job import MILLISECONDS
 from runtime.errors import ImageError
 
 CAT, NOTHING, REFUSED = (50, 0, 0), (0, 9, 0), (0, 0, 255)
@@ -122,6 +123,7 @@ def test_a_bug_ends_the_run_in_its_place(predict, fake, monkeypatch, step):
 def test_batches_change_no_result(predict, picture):
     images = [np.ascontiguousarray(picture[n : n + 70, n : n + 90]) for n in range(5)]
     alone, together = (list(predict(list(enumerate(images)), size)) for size in (1, 5))
+    assert all(found.pop(MILLISECONDS) >= 0 for _, found in alone + together)
     assert alone == together
     assert any(names(found) for _, found in alone)
 
