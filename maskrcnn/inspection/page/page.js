@@ -83,7 +83,7 @@
     const size = wide < 420 ? 10 : 12;
     const unit = view.width / wide;
     const layer = shape("g", { class: "labels" });
-    let room = 0.15 * view.width * view.height;
+    let room = (wide < 420 ? 0.06 : 0.12) * view.width * view.height;
     const taken = [];
     ruler.font = `600 ${size}px system-ui, sans-serif`;
     const rows = all("[data-label]:not(.off)", svg).sort((a, b) => a.dataset.row - b.dataset.row);
