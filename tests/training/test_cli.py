@@ -204,7 +204,7 @@ def test_a_run_says_what_is_in_the_data_and_what_was_left_out(shapes, tmp_path):
     assert result.exit_code == UNUSABLE
     assert f"error polygon-odd ({len(lost)} left out): " in result.stderr
     message = f"class 'square': the class has no objects; {len(lost)} are left out, most of the class"
-    assert any(line.startswith(f"... {path}: warning") and message in line for line in result.stderr.splitlines())
+    assert any(line.startswith(f"warning: {path}: ") and message in line for line in result.stderr.splitlines())
     for name in ("circle", "triangle"):
         count = sum(names[row["category_id"]] == name for row in content["annotations"])
         assert not count or f"class '{name}': {count} objects in " in result.stderr
