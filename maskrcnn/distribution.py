@@ -11,11 +11,11 @@ _ENGINES = ("onnxruntime", "onnxruntime-gpu", "tensorflow", "tensorflow-cpu", "k
 
 _INSPECT = ("inspect", "all")
 _TRAIN = ("train", *_INSPECT)
-_EXPORT = ("export", *_TRAIN)
-_TENSORFLOW = ("tf", *_EXPORT)
-_COMMAND_LINE = ("predict", *_EXPORT)
+_EXPORT = ("export", "train", "all")
+_TENSORFLOW = ("tf", "export", *_TRAIN)
+_COMMAND_LINE = ("predict", "export", *_TRAIN)
 _SERVER = ("serve", "serve-ray", "all")
-# Import name of each optional package, with the extras that bring it, the smallest first.
+# Import name of each optional package, with the extras that bring it, the smallest first; `inspect` after `train`.
 EXTRAS = {
     "av": ("video", "all"),
     "filelock": _COMMAND_LINE,
@@ -24,7 +24,7 @@ EXTRAS = {
     "keras": _TENSORFLOW,
     "matplotlib": _INSPECT,
     "onnx": _EXPORT,
-    "onnxruntime": ("onnx", *_COMMAND_LINE),
+    "onnxruntime": ("onnx", "predict", *_EXPORT),
     "openvino": ("openvino", "all"),
     "packaging": _COMMAND_LINE,
     "pandas": ("pandas", "all"),

@@ -36,7 +36,7 @@ _PARTS = re.findall(r"(.*?)^```(bash|python)\n(.*?)^```", README.read_text(encod
 SNIPPETS = [(kind, code) for _, kind, code in _PARTS]
 # The extra that the text before each snippet names.
 EXTRAS = [
-    "".join((re.findall(r'^pip install "\.\[([\w,-]+)\]"|extra `([\w,-]+)`', text, re.MULTILINE) or [()])[-1])
+    "".join((re.findall(r'^pip install "\.\[([\w,-]+)\]"|extras? `([\w,-]+)`', text, re.MULTILINE) or [()])[-1])
     for text, _, _ in _PARTS
 ]
 
@@ -91,7 +91,7 @@ def test_snippet(kind, code, folder, demo, monkeypatch):
 
 
 def test_the_text_before_every_snippet_names_an_extra():
-    assert EXTRAS == ["export", "onnx", "inspect", "export", "onnx"]
+    assert EXTRAS == ["export", "onnx", "train,inspect", "export", "onnx"]
 
 
 @pytest.fixture(scope="module")

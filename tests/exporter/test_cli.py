@@ -164,8 +164,8 @@ def test_heads_of_another_number_of_classes_are_left_out(checkpoints, tiny, tmp_
 
 
 @pytest.mark.parametrize("kind", ["onnx", "savedmodel"])
-def test_inspect(request, kind):
-    shown = succeeded("inspect", request.getfixturevalue(f"{kind}_artifact"))
+def test_show(request, kind):
+    shown = succeeded("show", request.getfixturevalue(f"{kind}_artifact"))
     assert f"{kind}, model 'demo'" in shown
     assert "4: BG, square, circle, triangle" in shown
     assert "verdict     passed" in shown
@@ -175,8 +175,8 @@ def test_inspect(request, kind):
     assert "score 0.5, nms 0.5 (inputs, set by every run)" in shown
 
 
-def test_inspect_of_constant_thresholds(constant_artifact):
-    shown = succeeded("inspect", constant_artifact)
+def test_show_of_constant_thresholds(constant_artifact):
+    shown = succeeded("show", constant_artifact)
     assert "score 0.5, nms 0.5 (constants" in shown
     assert "    score_threshold " not in shown
 
@@ -473,7 +473,7 @@ SPOILED = [
 ]
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize("command", ["show", "verify"])
 @pytest.mark.parametrize(("spoil", "message"), SPOILED, ids=[spoil.__name__ for spoil, _ in SPOILED])
 def test_artifact_that_cannot_be_used(
     onnx_artifact, savedmodel_artifact, checkpoints, tmp_path, command, spoil, message
@@ -521,7 +521,7 @@ def test_an_error_of_our_own_making_is_not_hidden(onnx_artifact, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr("runtime.artifact_files.read.read_metadata", stumble)
-    assert isinstance(call("inspect", onnx_artifact).exception, ZeroDivisionError)
+    assert isinstance(call("show", onnx_artifact).exception, ZeroDivisionError)
 
 
 # The program itself
@@ -534,6 +534,6 @@ def run_python(*arguments):
 
 
 def test_program_gives_exit_code_and_one_line(tmp_path):
-    result = run_python("-m", "export", "inspect", tmp_path / "nowhere.onnx")
+    result = run_python("-m", "export", "show", tmp_path / "nowhere.onnx")
     assert (result.returncode, result.stdout) == (UNUSABLE, "")
     assert result.stderr == f"error: there is no artifact at {tmp_path / 'nowhere.onnx'}\n"

@@ -31,6 +31,7 @@ TENSORFLOW = {
     "h5py": "3.14.0",
     "pyyaml": "6.0.3",
     "safetensors": "0.8.0",
+    "pooch": "1.9.0",
 }
 TENSORFLOW_GPU = TENSORFLOW | CUDA_12
 ORT, ORT_12, ORT_13 = {"onnxruntime": "1.31.1"}, {"onnxruntime-gpu": "1.26.0"}, {"onnxruntime-gpu": "1.31.1"}
@@ -40,6 +41,8 @@ TRAINING = {"pycocotools": "2.0.11", "tensorboard": "2.20.0"} | COMMANDS
 EXPORTER = {"tf2onnx": "1.17.0", "onnx": "1.23.2"} | COMMANDS
 RAY = {"ray": "2.60.0", "pyarrow": "26.0.1", "pydantic": "2.14.4"}
 SERVER = {"starlette": "1.10.0", "uvicorn": "0.54.0", "prometheus-client": "0.26.0"}
+PAGE = {"jinja2": "3.1.6", "matplotlib": "3.11.0"}
+EVERY_USE = {"av": "18.0.0", "openvino": "2026.4.1", "supervision": "0.31.2", "pandas": "3.1.1"}
 # What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
 SOUND = {
     "onnx": ORT,
@@ -51,13 +54,16 @@ SOUND = {
     "onnx,openvino": ORT | {"openvino": "2026.4.1"},
     "tf": TENSORFLOW,
     "tf-gpu": TENSORFLOW_GPU,
-    "train": TENSORFLOW | TRAINING,
+    "train": TENSORFLOW | ORT | EXPORTER | TRAINING,
+    "train-gpu": TENSORFLOW_GPU | ORT_12 | TRAINING,
     "export": TENSORFLOW | ORT | EXPORTER,
-    "export-gpu": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER,
+    "export-gpu": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER | TRAINING,
     "predict": ORT | COMMANDS,
     "predict-gpu": ORT_13 | CUDA_13 | COMMANDS,
-    "inspect": TENSORFLOW | TRAINING | {"jinja2": "3.1.6", "matplotlib": "3.11.0"},
+    "inspect": TENSORFLOW | TRAINING | PAGE,
+    "all": TENSORFLOW | ORT | EXPORTER | TRAINING | PAGE | EVERY_USE | SERVER,
     "supervision": {"supervision": "0.31.2"},
+    "pandas": {"pandas": "3.1.1"},
     "video": {"av": "18.0.0"},
     "batch": RAY,
     "serve": SERVER,
@@ -65,15 +71,12 @@ SOUND = {
     "predict,batch": ORT | COMMANDS | RAY,
     "predict,serve": ORT | COMMANDS | SERVER,
     "predict-gpu,batch,serve": ORT_13 | CUDA_13 | COMMANDS | RAY | SERVER,
-    "train,batch": TENSORFLOW | TRAINING | RAY,
+    "train,batch": TENSORFLOW | ORT | EXPORTER | TRAINING | RAY,
     "tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | ORT_12,
-    "export,train": TENSORFLOW | ORT | EXPORTER | TRAINING,
-    "export,train,inspect": TENSORFLOW | ORT | EXPORTER | TRAINING,
-    "export-gpu,train,inspect": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER | TRAINING,
-    "train,onnx": TENSORFLOW | TRAINING | ORT,
-    "train,tf-gpu": TENSORFLOW_GPU | TRAINING,
-    "train,tf-gpu,onnx": TENSORFLOW_GPU | TRAINING | ORT,
-    "train,tf-gpu,onnx-gpu-cu12": TENSORFLOW_GPU | TRAINING | ORT_12,
+    "train,inspect": TENSORFLOW | ORT | EXPORTER | TRAINING | PAGE,
+    "export-gpu,inspect": TENSORFLOW | ORT_13 | CUDA_13 | EXPORTER | TRAINING | PAGE,
+    "train-gpu,inspect": TENSORFLOW_GPU | ORT_12 | TRAINING | PAGE,
+    "train,tf-gpu": TENSORFLOW_GPU | ORT | EXPORTER | TRAINING,
     "predict,tf,video": TENSORFLOW | ORT | COMMANDS | {"av": "18.0.0"},
     "predict-gpu,tf,video": TENSORFLOW | ORT_13 | CUDA_13 | COMMANDS | {"av": "18.0.0"},
     "inspect,onnx": TENSORFLOW | ORT | TRAINING,

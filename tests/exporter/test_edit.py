@@ -192,9 +192,9 @@ def test_an_artifact_that_is_not_proven_is_not_edited(tmp_path):
         edit_artifact(path, rename={"thing": "other"})
 
 
-def test_inspect_shows_the_edits(fake):
+def test_show_names_the_edits(fake):
     edit_artifact(fake, rename={"thing": "apple"})
-    shown = CliRunner().invoke(app, ["inspect", str(fake)]).stdout
+    shown = CliRunner().invoke(app, ["show", str(fake)]).stdout
     assert "class 'thing' became 'apple'" in shown
     assert "proven      yes" in shown
 

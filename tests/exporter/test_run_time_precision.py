@@ -68,7 +68,7 @@ def test_an_accepted_precision_is_recorded_beside_the_artifact(artifact, shapes,
     assert f"bf16: mask AP {record['reference']:.4f} -> {record['found']:.4f}" in shown
     options = EngineOptions(precision="bf16")
     assert Predictor(artifact, "openvino", engine=options).device == "openvino"
-    inspected = CliRunner().invoke(app, ["inspect", str(artifact)]).output
+    inspected = CliRunner().invoke(app, ["show", str(artifact)]).output
     assert "bf16        accepted: see demo.onnx.bf16.verdict.json" in inspected
     assert "already exists" in verify(6, artifact, *JUDGE, *images)
 
@@ -176,7 +176,7 @@ def test_a_savedmodel_is_inspected_and_refused_from_inside_its_folder(artifact, 
     monkeypatch.chdir(folder)
     assert judgement_path(Path(), "bf16") == judgement_path(folder, "bf16")
     assert judgement_path(Path("/"), "bf16").parent == Path("/")
-    inspected = CliRunner().invoke(app, ["inspect", "."])
+    inspected = CliRunner().invoke(app, ["show", "."])
     assert inspected.exit_code == 0, inspected.exception
     assert "bf16" not in inspected.output
     shown = verify(3, ".", *JUDGE, "--truth", shapes, "--force")
@@ -185,7 +185,7 @@ def test_a_savedmodel_is_inspected_and_refused_from_inside_its_folder(artifact, 
 
 def test_an_artifact_whose_judgement_would_have_too_long_a_name_is_inspected(artifact):
     path = artifact.rename(artifact.with_name("a" * 240 + ".onnx"))
-    inspected = CliRunner().invoke(app, ["inspect", str(path)])
+    inspected = CliRunner().invoke(app, ["show", str(path)])
     assert inspected.exit_code == 0, inspected.exception
     assert "bf16" not in inspected.output
 

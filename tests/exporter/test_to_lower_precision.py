@@ -151,7 +151,7 @@ def test_the_artifact_says_what_it_is(int8, demo):
     assert metadata.verdict["precision"] == json.loads(json.dumps(verdict.precision))
     beside = json.loads(path.with_name(path.name + ".verdict.json").read_text())
     assert beside["precision"]["found"] == verdict.precision["found"]
-    shown = call("inspect", path).output
+    shown = call("show", path).output
     assert "passed (float32 graph)" in shown
     assert "int8: mask AP" in shown
     with pytest.raises(ArtifactError, match="maskrcnn evaluate"):
@@ -224,7 +224,7 @@ def test_without_annotations_the_float32_detections_are_the_truth(demo, shapes, 
     assert (gate["against"], gate["measure"], gate["reference"]) == ("float32 detections", "mask AP", 1.0)
     assert (gate["pictures"], gate["calibrated"], gate["allowed"]) == (6, 6, 0.03)
     assert 0.97 <= gate["found"] < 1
-    shown = call("inspect", path).output
+    shown = call("show", path).output
     assert "int8: mask AP 1.0000 -> " in shown
     assert "objects in 6 images; 6 others for calibration" in shown
 
