@@ -23,7 +23,8 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     model: Annotated[
         Path | None,
         Argument(
-            metavar="MODEL|demo",
+            metavar="MODEL|coco|demo",
+            autocompletion=shared.MODELS,
             help=f"{shared.MODEL_KINDS} Without one, the page shows the data of --dataset alone.",
             show_default=False,
         ),
