@@ -138,6 +138,8 @@ def test_each_object_has_its_color_class_and_score_in_the_image(visit, report_fo
     assert 0 < scene.locator(".labels text").count() == number(page, '[data-count="final"]') < len(expected)
     page.locator("#result .thumb").first.click()
     assert page.locator("dialog .labels text").count() > 0
+    phone = visit(report_folder, SIZES[1])
+    assert phone.locator(".result-view .labels text").all_text_contents() == expected
 
 
 def test_labels_leave_a_crowd_visible(visit, crowded_folder):

@@ -96,7 +96,7 @@
       const lefts = [x, x + w - width].map((left) => Math.max(view.x, Math.min(left, right)));
       const tops = [y - height, y + h, y, y + h - height];
       const places = tops.flatMap((top) => lefts.map((left) => [left, top]));
-      const free = right < view.x || width * height > room ? null : places.find(([left, top]) => top >= view.y && top + height <= view.y + view.height
+      const free = right < view.x || (taken.length >= 8 && width * height > room) ? null : places.find(([left, top]) => top >= view.y && top + height <= view.y + view.height
         && !taken.some(([l, t, r, b]) => left < r && l < left + width && top < b && t < top + height));
       if (!free) continue;
       room -= width * height;
