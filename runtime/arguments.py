@@ -1,9 +1,13 @@
-"""Numbers that callers pass or assign, checked before they are used."""
+"""Numbers, flags and paths that callers pass or assign, checked before they are used."""
 
 import math
+import os
 import sys
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from runtime.errors import InputError
 
@@ -25,6 +29,21 @@ def count(name: str, value: Any, least: int = 1, most: int = sys.maxsize, expect
     if number is None or not least <= number <= most:
         raise InputError(f"{name} is {shown(value)}: expected {expected or f'an integer of at least {least}'}")
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False; anything else, also 0, 1 and text, raises InputError."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} is {shown(value)}: expected True or False")
+    return bool(value)
+
+
+def file_path(name: str, value: Any) -> Path:
+    """Return the path of a file; what is no path, also one in bytes, raises InputError."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise InputError(f"{name} is {shown(value)}: expected a path, as str or pathlib.Path")
+    return Path(path)
 
 
 def shown(value: object) -> str:

@@ -18,7 +18,7 @@ from runtime.masks.polygons import Ring, trace_rings
 from runtime.masks.rle import RLE, encode_edges
 from runtime.output import formats
 from runtime.pictures.read import ImageSource
-from runtime.pictures.remembered import CURE, RememberedImage
+from runtime.pictures.remembered import CURE, RememberedImage, file_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -257,7 +257,7 @@ class Detections:
         return None if self.remembered is None else self.remembered.path
 
     def read_image(self) -> npt.NDArray[np.uint8]:
-        """Return the image that was predicted, uint8 [H, W, 3] RGB; a file is read again.
+        """Return the image that was predicted, uint8 [H, W, 3] RGB, read-only; a file is read again.
 
         Raises:
             ImageError: it is gone, has changed, or is not remembered.
@@ -305,12 +305,13 @@ class Detections:
             **options: as for `draw`.
 
         Raises:
-            ImageError: as for `draw`, and so is InputError.
+            ImageError: as for `draw`, and so is InputError (also for a path that is none).
             OutputError: the suffix is unknown, the file cannot be written, or it is the image itself.
         """
         from runtime.output.show import check_target, save  # noqa: PLC0415 - as for `draw`
 
-        check_target(path, self.image_path if image is None else image)
+        known = file_of(image), None if self.remembered is None else self.remembered.file
+        check_target(path, filter(None, known))
         save(self.draw(image, **options), path)
 
     def splash(self, image: ImageSource | None = None) -> "Image":

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from runtime.atomic import atomic_write
 from runtime.errors import InputError, OutputError
 from runtime.masks.polygons import join_polygons, short_polygons
@@ -84,9 +86,16 @@ def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
         path: a .txt file, replaced if it exists; its folder is created.
 
     Raises:
+        InputError: `path` is no path, or a detection has class id 0, the background.
         OutputError: the file cannot be written, or does not end in .txt.
     """
     target = _target(path, ".txt", "a YOLO label file")
+    background = np.flatnonzero(detections.class_ids == 0)
+    if len(background):
+        raise InputError(
+            f"detection {background[0]} has class id 0, the background, which has no number in YOLO labels: leave it "
+            "out, or give its class another id"
+        )
     height, width = detections.image_size
     lines = []
     for class_id, rings in zip(detections.class_ids.tolist(), detections.polygons, strict=True):

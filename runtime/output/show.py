@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from runtime.arguments import file_path
 from runtime.atomic import atomic_write
 from runtime.errors import OutputError
 
@@ -27,19 +29,27 @@ _SHOWN_SIDE = 1024  # pixels, at most, in a notebook
 _SHOWN_BYTES = 2**20
 
 
-def check_target(path: str | PathLike[str], image: object) -> None:
-    """Refuse a path whose suffix is no format, or that is the image itself, before anything is drawn.
+def check_target(path: str | PathLike[str], known: Iterable[str]) -> None:
+    """Refuse a path whose suffix is no format, or that is a known file of the image, before anything is drawn.
 
     Raises:
+        InputError: It is no path.
         OutputError: It is one of them.
     """
-    target = Path(path)
+    target = file_path("path", path)
     if target.suffix.lower() not in _FORMATS:
         raise OutputError(
             f"{target} has the suffix {target.suffix!r}: expected that of an image format, {', '.join(_FORMATS)}"
         )
-    if isinstance(image, str | PathLike) and os.path.exists(image) and target.exists() and target.samefile(image):  # noqa: PTH110
+    if any(_is_same(target, file) for file in known):
         raise OutputError(f"{target} is the image itself, which would be lost: choose another path")
+
+
+def _is_same(target: Path, file: str) -> bool:
+    try:
+        return target.samefile(file)
+    except (OSError, ValueError):  # one of them does not exist, or cannot
+        return False
 
 
 def save(drawn: Image.Image, path: str | PathLike[str]) -> None:
@@ -81,9 +91,11 @@ def show(drawn: Image.Image) -> None:
 
 def shrunk(image: Image.Image) -> Image.Image:
     """Return an image with no side of more than 1024 pixels."""
-    image = image.copy()
-    image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-    return image
+    share = _SHOWN_SIDE / max(image.size)
+    if share >= 1:
+        return image
+    size = max(1, round(image.width * share)), max(1, round(image.height * share))
+    return image.resize(size, reducing_gap=2.0)
 
 
 def small_png(image: Image.Image) -> bytes:

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime.errors import InputError
+from runtime.errors import ImageError, InputError
 from runtime.masks.paste import MaskCrop, mask_runs
-from runtime.pictures.read import ImageSource, read_image
+from runtime.pictures.pixels import PLAIN, PixelPolicy
+from runtime.pictures.read import MAX_PIXELS, ImageSource, read_image
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -36,7 +37,19 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
 
 def read_image_of(detections: "Detections", image: ImageSource) -> npt.NDArray[np.uint8]:
     """Read the image that detections belong to; raise InputError if it has another size."""
-    pixels = read_image(image)
+    limit, policy = detections.image_size[0] * detections.image_size[1], PLAIN  # what they are from was not too large
+    if detections.remembered is None:
+        limit = max(limit, MAX_PIXELS)
+    else:  # as the predictor reads it
+        channels, most, policy, _ = detections.remembered.reading
+        limit, colors = max(limit, most), PixelPolicy(policy.value_range)
+        policy = policy if channels in (1, 3) else colors
+    try:
+        pixels = read_image(image, 3, limit, policy)
+    except ImageError:
+        if policy.bands is None:
+            raise
+        pixels = read_image(image, 3, limit, colors)  # an image in RGB has no such bands
     if pixels.shape[:2] != detections.image_size:
         raise InputError(
             f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), but the detections are from "

@@ -253,13 +253,69 @@ def test_views_are_found_through_their_owner(view):
 
 
 @pytest.mark.parametrize("resize", [ResizePolicy("none"), ResizePolicy("short_side", resampling="float")])
-def test_inputs_of_other_kinds_are_compared_too(resize):
-    image = noise(1024, 704)  # more than the checksum reads
+@pytest.mark.parametrize("row", [1, 500, 1022])
+def test_small_changes_of_large_inputs_are_seen(resize, row):
+    image = noise(1024, 704)
     found = find(image, resize=resize)
-    same(found, image)
-    image[:] = image[::-1].copy()
+    np.testing.assert_array_equal(found.read_image(), image)
+    before = image.copy()
+    image[row, 40:44] = image[row, 44:48]  # a small thing that moves
     with pytest.raises(ImageError, match="has changed"):
         found.draw()
+    image[:] = before
+    np.testing.assert_array_equal(found.read_image(), image)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_is_read_cannot_be_written_to(order, street):
+    array = np.asarray(noise(), order=order)
+    for image in (array, array[:, :, ::-1], street):
+        found = find(image)
+        pixels = found.read_image()
+        assert not pixels.flags.writeable
+        found.draw()
+    assert array.flags.writeable
+    found = find(array[::-1, 3:])  # in the order of Fortran, found through its owner, too
+    np.testing.assert_array_equal(found.read_image(), array[::-1, 3:])
+
+
+def test_a_closed_pil_image_is_read_from_its_file(picture, street):
+    opened = Image.open(street)
+    found = find(opened)
+    opened.close()
+    same(found, picture)
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_an_image_that_is_given_may_be_as_large_as_the_one_that_was_predicted(remember, monkeypatch):
+    monkeypatch.setattr("runtime.output.splash.MAX_PIXELS", 1000)  # of 100 million
+    array = noise()
+    found = find(array, max_pixels=2000, remember=remember)
+    for image in (array, Image.fromarray(array)):
+        found.draw(image)
+        found.splash(image)
+    if remember:
+        found.draw()
+    with pytest.raises(ImageError, match="40 x 51 pixels; at most 2000 are allowed"):
+        found.draw(noise(51, 40))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_an_image_that_is_given_is_read_as_the_predictor_reads_it(kind, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 4096, (40, 50, 3)).astype(kind)
+    found = find(deep, pixels=PixelPolicy((0, 4095)))
+    expected = np.asarray(found.draw())
+    np.testing.assert_array_equal(np.asarray(found.draw(deep.copy())), expected)
+    np.testing.assert_array_equal(np.asarray(found.draw(found.read_image())), expected)  # not scaled again
+    np.testing.assert_array_equal(np.asarray(found.splash(deep)), np.asarray(found.splash()))
+    found.save(tmp_path / "drawn.png", deep)
+    bands = noise(channels=5)
+    found = find(bands, pixels=PixelPolicy(bands=(4, 3, 2)))
+    expected = np.asarray(found.draw())
+    np.testing.assert_array_equal(np.asarray(found.draw(bands)), expected)
+    rgb = np.ascontiguousarray(bands[:, :, 3:0:-1])
+    for image in (rgb, Image.fromarray(rgb)):  # without a fourth band
+        np.testing.assert_array_equal(np.asarray(found.draw(image)), expected)
 
 
 def test_the_image_is_read_as_the_predictor_read_it(tmp_path):
@@ -320,13 +376,63 @@ def test_saving_where_it_cannot_be(street, tmp_path):
         (tmp_path / "made").mkdir(exist_ok=True)
         with pytest.raises(OutputError, match=said):
             found.save(path)
-    with pytest.raises(OutputError, match="is the image itself"):
-        find(noise(360, 480)).save(street, image=street)
     long = noise(1, 16_400)
     with pytest.raises(OutputError, match=r"WEBP holds at most 16383 pixels on a side.*use \.png"):
         find(long).save("long.webp")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [street]
     assert (tmp_path / street).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "way", ["PIL image", "path, array given", "path given", "PIL given", "file", "file given", "map"]
+)
+def test_no_known_file_of_the_image_is_overwritten(way, picture, street, tmp_path):
+    path = tmp_path / street
+    other = noise(360, 480)
+    target, image = street, None
+    if way == "PIL image":
+        found = find(Image.open(street))
+    elif way == "path, array given":
+        found, image = find(street), other
+    elif way == "path given":
+        found, image = find(other), os.fsdecode(path)
+    elif way == "PIL given":
+        found, image = find(other), Image.open(path)
+    elif way == "file":
+        with path.open("rb") as opened:
+            found, image = find(opened), other
+    elif way == "file given":
+        found, image = find(other), path.open("rb")
+    else:
+        picture.tofile("street.tif")
+        found, target = find(np.memmap("street.tif", np.uint8, "r", shape=picture.shape)), "street.tif"
+    before = (tmp_path / target).read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    os.link(target, f"hard{path.suffix}")
+    for name in (target, tmp_path / "link" / target, f"hard{path.suffix}"):
+        with pytest.raises(OutputError, match="is the image itself, which would be lost"):
+            found.save(name, image)
+    assert (tmp_path / target).read_bytes() == before
+    found.save("drawn.png", image=other)
+    found.save("drawn.png", image=other)
+    if way in ("PIL given", "file given"):
+        image.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("x" * 300 + ".png", "cannot write x.*: File name too long"), ("a\0.png", "is not the name of a file")],
+)
+def test_names_that_no_file_can_have(path, said, street):
+    for found in (find(street), find(noise())):
+        with pytest.raises(OutputError, match=said):
+            found.save(path, noise(*found.image_size))
+
+
+@pytest.mark.parametrize("path", [5, None, b"a.png", ["a.png"]])
+def test_what_is_no_path_is_refused(path, street):
+    with pytest.raises(InputError, match=r"path is .*: expected a path, as str or pathlib\.Path"):
+        find(street).save(path)
 
 
 def test_showing(picture, street, monkeypatch):

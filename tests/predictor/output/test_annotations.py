@@ -1,6 +1,8 @@
 """Detections as labelme files and YOLO labels, read back by this project's own readers."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +101,37 @@ def test_masks_come_back(size, largest, smooth, write):
         assert corners < 0.8 * sum(len(each) for rings in found.polygons for each in rings)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_small_masks_come_back(seed, write):
+    found = blobs(80, (90, 110), 25, smooth=(0.5, 1, 2)[seed % 3], seed=seed)
+    assert min(area for area in found.areas if area) < 10
+    for format_, path in write(found).items():
+        ious = read(path, format_, found)
+        assert min(ious) >= 0.99, format_
+        small = [area < 400 for area in found.areas if area]
+        assert np.array(ious)[small].min() == 1, format_
+
+
+def test_a_whole_image_takes_little_memory():
+    y, x = np.mgrid[:28, :28]
+    found = make([[0, 0, 3000, 2000]], (np.hypot(y - 14, x - 14) < 13)[None], size=(2000, 3000))
+    (rings,) = found.polygons
+    tracemalloc.start()
+    try:
+        short_polygons(rings)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2000 * 3000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_background_has_no_number_in_yolo(tmp_path):
+    found = replace(make([[5, 5, 20, 20]] * 2, np.ones((2, 28, 28))), class_ids=np.int32([1, 0]))
+    with pytest.raises(InputError, match="detection 1 has class id 0, the background"):
+        found.to_yolo(tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
+    found.filter(classes=1).to_yolo(tmp_path / "a.txt")
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_holes_and_parts_come_back(parts, write):
     found = ring(parts)
@@ -185,11 +218,13 @@ def test_filling_takes_the_centers_of_pixels():
         for rings, (crop, _) in zip(found.polygons, found.mask_crops, strict=True):
             if rings:
                 corners = np.concatenate(rings)
-                low, high = corners.min(axis=0), corners.max(axis=0)
+                low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
                 rows, columns = np.nonzero(crop)
                 expected = crop[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
                 np.testing.assert_array_equal(_filled(coco_polygons(rings), low, high), expected)
-    triangle = _filled([[0, 0, 8, 4, 0, 8]], np.int32([0, 0]), np.int32([8, 8]))
+                strip = _filled(coco_polygons(rings), (low[0], low[1] + 1), (high[0], high[1] - 1))
+                np.testing.assert_array_equal(strip, expected[1:-1])
+    triangle = _filled([[0, 0, 8, 4, 0, 8]], (0, 0), (8, 8))
     assert triangle.sum(axis=1).tolist() == [1, 3, 5, 7, 7, 5, 3, 1]
 
 
@@ -197,6 +232,6 @@ def test_joined_parts_enclose_what_they_did():
     found = ring(3)
     polygons = short_polygons(found.polygons[0])
     joined = join_polygons(polygons)
-    low, high = (np.int32(each) for each in ([0, 0], [50, 40]))
+    low, high = (0, 0), (50, 40)
     np.testing.assert_array_equal(_filled([joined], low, high), _filled(polygons, low, high))
     assert join_polygons(polygons[:1]) == polygons[0]
