@@ -235,6 +235,8 @@ def verify(  # noqa: PLR0913  (one argument per option)
     ] = None,
 ) -> None:
     """Repeat the parity check of an artifact on this machine, with its engine versions; or judge a precision."""
+    with errors("verify"):
+        shared.refuse_pretrained(artifact)
     if precision is not None:
         if against is not None or output is not None:
             raise BadParameter("--precision compares the artifact with itself: leave out --against and --output")
@@ -305,6 +307,7 @@ def edit(
     if not all(old and new for old, _, new in pairs):
         raise BadParameter("expected OLD=NEW, such as square=box", param_hint="--rename")
     with errors("edit"):
+        shared.refuse_pretrained(artifact)
         from export.edit import edit_artifact  # noqa: PLC0415
 
         names = {old: new for old, _, new in pairs}
@@ -394,7 +397,8 @@ def benchmark(  # noqa: PLR0913  (one argument per option)
 
     With --all, compare every engine, precision and number of threads instead, and recommend one.
     """
-    artifacts, image = split_paths(paths)
+    with errors("benchmark"):
+        artifacts, image = split_paths(paths)
     if everything:
         if chart is not None or device != "auto" or batch is not None:
             raise BadParameter("--chart, --device and --batch are not for --all")

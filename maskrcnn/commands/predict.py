@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
+from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.completion import words
 from maskrcnn.commands.failures import failures
@@ -105,7 +106,8 @@ def predict(  # noqa: PLR0913  (one argument per option)
     """
     channels = shared.band_numbers(bands)
     with failures("predict"):
-        chosen, choices = shared.find_artifact(model), shared.choose(config, family, class_names, settings)
+        chosen = model if find_pretrained(model) is not None else shared.find_artifact(model)
+        choices = shared.choose(config, family, class_names, settings)
         shared.check_choices(chosen, choices)
         if ray is not None:
             refused = {

@@ -8,7 +8,6 @@ from typer import Argument, Option
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import advanced
-from maskrcnn.errors import ArgumentError
 from maskrcnn.tensorflow_import import import_tensorflow
 
 
@@ -75,7 +74,7 @@ def serve(  # noqa: PLR0913  (one argument per option)
 
         artifact = shared.find_artifact(model)
         if shared.is_checkpoint(artifact):
-            raise ArgumentError(f"{model} is a checkpoint: export it first, as with maskrcnn-export onnx {model}")
+            raise shared.needs_export(model)
         if artifact.is_dir():
             import_tensorflow()  # the engine of a SavedModel
         options = ServeOptions(

@@ -245,8 +245,20 @@ def fetch(weights: Pretrained, count: Counted | None = None) -> Path:
 
 
 def find_artifact(model: Path) -> Path:
-    """Return the path of a model argument; `demo` is the packaged `.onnx` file, which needs no TensorFlow."""
+    """Return the path of an artifact argument; `demo` is the packaged `.onnx` file, which needs no TensorFlow."""
+    refuse_pretrained(model)
     return Path(str(resources.files("maskrcnn").joinpath("demo.onnx"))) if names_demo(model) else model
+
+
+def refuse_pretrained(model: Path) -> None:
+    """Refuse the name of pretrained weights where an artifact is needed."""
+    if find_pretrained(model) is not None:
+        raise needs_export(model)
+
+
+def needs_export(model: Path) -> ArgumentError:
+    """Return the error for a checkpoint where an artifact is needed."""
+    return ArgumentError(f"{model} is a checkpoint: export it first: maskrcnn export onnx {model}")
 
 
 def choose(

@@ -28,15 +28,23 @@ from maskrcnn.errors import DownloadError
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 from runtime.errors import MissingPackageError, OutputError
 
-CONTENT = b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(900_000)
+
+def hdf5(seed, size=900_000):
+    """Return bytes that begin as an HDF5 file of their size does."""
+    return b"\x89HDF\r\n\x1a\n" + bytes(32) + size.to_bytes(8, "little") + np.random.default_rng(seed).bytes(size - 48)
+
+
+CONTENT = hdf5(0)
 NAME = "standin.weights.h5"
+UNKNOWN = {"size": None, "digest": None}
 
 
 class Server(ThreadingHTTPServer):
     """Sends `content`. `script` has an action for each request, and the last one for all further ones.
 
     Actions: "ok"; a status; ("cut", bytes) ends the body early; "whole" ignores `Range`; "shifted" sends another range;
-    "redirect" leads to /moved, where the next action counts; "slow" waits before the body; "gone" answers nothing.
+    "redirect" leads to /moved, where the next action counts; "slow" waits before the body; "gone" answers nothing;
+    "silent" waits before the answer; bytes are the whole answer, and a function makes them from the request's headers.
     """
 
     daemon_threads = True
@@ -44,7 +52,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, content=CONTENT, script=("ok",)):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.script = content, list(script)
-        self.asked, self.sent = [], []  # (path, Range), bytes of the body
+        self.asked, self.sent, self.heads = [], [], []  # (path, Range), bytes of the body, headers of the request
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_):
@@ -63,7 +71,16 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Range")
         server.asked.append((self.path, given))
         server.sent.append(0)
+        server.heads.append(self.headers)
         self.close_connection = True
+        action = action(self.headers) if callable(action) else action
+        if isinstance(action, bytes):
+            with suppress(OSError):
+                self.wfile.write(action)
+            return
+        if action == "silent":
+            time.sleep(0.3)
+            return
         if action == "gone":
             return
         if action == "redirect":
@@ -87,6 +104,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
             server.sent[-1] = len(body)
 
+    do_CONNECT = do_GET  # as a proxy
+
     def start(self, status, body, length=None, **headers):
         self.send_response(status)
         self.send_header("Connection", "close")
@@ -95,6 +114,29 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def answer(body=CONTENT, status="200 OK", begin=None, total=None, length=False, **headers):
+    """Return an answer as it is sent, which ends with the connection; `begin` makes it that part of `body`."""
+    sent = body[begin or 0 :]
+    if length:
+        headers["Content-Length"] = len(sent)
+    headers["Connection"] = "close"
+    if begin is not None:
+        status = "206 Partial Content"
+        headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body) if total is None else total}"
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + sent
+
+
+def rest_of(body, **headers):
+    """Return an action that sends what is asked for, whatever If-Range says."""
+
+    def act(asked):
+        begin = int(asked["Range"][6:-1]) if "Range" in asked else None
+        return answer(body, begin=begin, length=True, **headers)
+
+    return act
 
 
 @pytest.fixture
@@ -155,7 +197,24 @@ def refused(given, kind=DownloadError):
         fetch_pretrained(given)
     message = str(caught.value)
     assert "\n" not in message
+    assert not re.search(r"[a-z]\.\.|\.\. |[A-Z][a-z]+[A-Z]\w*\(|: \.|secret", message), message
     return message
+
+
+def part(cache, content=CONTENT[:1000]):
+    """Leave a part of the file in the cache, as a run that was interrupted does."""
+    cache.mkdir()
+    left = cache / f".{NAME}.part"
+    left.write_bytes(content)
+    return left
+
+
+@pytest.fixture
+def dead():
+    """An address where nobody listens, and nobody will."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def leftovers(cache):
@@ -407,7 +466,7 @@ def test_two_processes_download_once(serve, cache):
 
 
 def test_weights_without_a_published_digest(serve, cache):
-    given = {"size": None, "digest": None}
+    given = UNKNOWN
     server, said = serve(script=(("cut", 400_000), "ok")), []
     assert fetch_pretrained(entry(server.url, **given), said.append).read_bytes() == CONTENT
     assert f"the SHA-256 of what arrived is {hashlib.sha256(CONTENT).hexdigest()}" in said[-1]
@@ -415,6 +474,295 @@ def test_weights_without_a_published_digest(serve, cache):
     page = serve(content=b"<html>Please log in</html>")
     assert "it is no HDF5 file" in refused(entry(page.url, **given))
     assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://user:secret@{host}/a",
+        "http://secret@{host}/a",
+        "http://{host}/a?token=secret",
+        "http://{host}/a/?token=secret@x",
+        "http://user:sec@ret:secret@{host}/a",
+    ],
+)
+@pytest.mark.parametrize("script", [(404,), (("cut", 200_000), ("cut", 0)), ("whole",), (answer(b"other"),)])
+def test_no_message_shows_what_may_be_secret(mirror, script, serve, monkeypatch):
+    server, said = serve(script=script), []
+    host = server.url.removeprefix("http://")
+    monkeypatch.setenv("MASKRCNN_MIRROR", mirror.format(host=host))
+    given = entry("http://never.invalid")
+    with suppress(DownloadError):
+        fetch_pretrained(given, said.append)
+    (download.cache_folder() / NAME).unlink(missing_ok=True)
+    refused(replace(given, digest=f"sha256:{'0' * 64}"))  # which looks for "secret", too
+    assert said[0] == f"fetching 'standin' from http://{host}/a/{NAME}"
+    assert "secret" not in " ".join(said)
+    _, mark, query = mirror.partition("?")
+    assert server.asked[0][0] == f"/a/{NAME}{mark}{query}"
+    assert ("Authorization" in server.heads[0]) == (":secret@" in mirror)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "user:secret@host/a",
+        "http://user:secret@[::1/a",
+        "http://user:x/secret@host/a",
+        "http://user:x?secret@host/a",
+        "http://user:x#secret@host/a",
+        "ftp://user:secret@host/a",
+        "http://user:secret@host:x/a",
+        "http://user:se cret@h ost/a?secret",
+    ],
+)
+def test_nor_does_that_of_an_address_that_is_none(mirror, monkeypatch):
+    monkeypatch.setenv("MASKRCNN_MIRROR", mirror)
+    message = refused(entry("http://never.invalid"))
+    assert "cannot be used" in message or "not known" in message
+    assert "se cret" not in message
+
+
+def test_nor_that_of_a_redirection(serve, dead):
+    server = serve(script=(answer(b"", "302 Found", length=True, Location=f"http://u:secret@{dead}/?key=secret"),))
+    assert "Connection refused" in refused(entry(server.url))
+
+
+def no_length(cut, **headers):
+    return answer(CONTENT[:cut], **headers)
+
+
+def test_a_body_without_a_length_is_complete_if_the_file_says_so(serve, cache):
+    """Of weights without a size, the header of HDF5 tells a cut from the end; so do chunks."""
+    assert fetch_pretrained(entry(serve(script=(no_length(None),)).url, **UNKNOWN)).read_bytes() == CONTENT
+    for cut in (4, 40, 400_000):
+        (cache / NAME).unlink()
+        server = serve(script=(no_length(cut, ETag='"a"'), "ok"))
+        assert fetch_pretrained(entry(server.url, **UNKNOWN)).read_bytes() == CONTENT
+        assert [given for _, given in server.asked] == [None, f"bytes={cut}-"]
+    (cache / NAME).unlink()
+    chunk = f"{len(CONTENT):x}\r\n".encode() + CONTENT + b"\r\n0\r\n\r\n"
+    chunks = [answer(body, Transfer_Encoding="chunked") for body in (chunk[:-5], chunk[:1000], chunk)]
+    server = serve(script=chunks)
+    assert fetch_pretrained(entry(server.url, **UNKNOWN)).read_bytes() == CONTENT
+    assert len(server.asked) == 3
+
+
+def test_a_body_without_a_length_that_is_always_cut(serve, cache):
+    server = serve(script=(no_length(400_000),))
+    message = refused(entry(server.url, **UNKNOWN))
+    assert "the connection ended early. Try again" in message  # and nothing that is kept: it is not used again
+    assert leftovers(cache) == []
+    assert len(server.asked) == 1 + download._TRIES
+
+
+@pytest.mark.parametrize("short", [10, 400_000])
+def test_a_length_that_is_too_small(short, serve, cache):
+    server = serve(script=(answer(CONTENT[:short], length=True),))
+    message = refused(entry(server.url, **UNKNOWN))
+    stated = len(CONTENT) if short > 64 else 64
+    assert f"it has {short} bytes, and not the {stated} that its HDF5 header states" in message
+    assert leftovers(cache) == []
+    (cache / NAME).write_bytes(CONTENT[:short])  # put there by hand
+    assert f"it has {short} bytes" in refused(entry(server.url, **UNKNOWN))
+
+
+@pytest.mark.parametrize("version", ["earliest", "v108", "latest"])
+def test_the_header_of_hdf5_states_the_size(version, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", libver=version if version != "v108" else (version, version)) as file:
+        file["values"] = np.zeros(1000)
+    assert download._hdf5_size(path) == path.stat().st_size
+
+
+OTHER = hdf5(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ranges"),
+    [
+        ({"ETag": '"a"'}, answer(OTHER, ETag='"b"', length=True), 1),  # If-Range is known there
+        ({"ETag": '"a"'}, rest_of(OTHER, ETag='"b"'), 1),  # and there not
+        ({"ETag": 'W/"a"', "Last_Modified": "Mon"}, rest_of(OTHER, ETag='W/"b"', Last_Modified="Mon"), 1),
+        ({"Last_Modified": "Mon"}, rest_of(OTHER, Last_Modified="Tue"), 1),
+        ({"ETag": '"a"'}, rest_of(hdf5(1, 900_001)), 1),  # the total alone tells
+        ({"ETag": 'W/"a"'}, rest_of(OTHER), 0),  # nothing would tell
+        ({}, rest_of(OTHER), 0),
+    ],
+)
+def test_a_file_that_changes_between_two_tries(first, second, ranges, serve):
+    cut = answer(CONTENT[:400_000], Content_Length=len(CONTENT), **first)
+    server = serve(script=(cut, second))
+    found = fetch_pretrained(entry(server.url, **UNKNOWN)).read_bytes()
+    assert found in (OTHER, hdf5(1, 900_001))
+    assert sum(given is not None for _, given in server.asked) == ranges
+    strong = first.get("ETag", "W/")
+    expected = first.get("Last_Modified") if strong.startswith("W/") else strong
+    assert server.heads[1].get("If-Range") == expected
+
+
+def test_a_file_that_changes_between_two_runs(serve, cache):
+    part(cache, CONTENT[:400_000])
+    server = serve(OTHER)
+    assert fetch_pretrained(entry(server.url, **UNKNOWN)).read_bytes() == OTHER
+    assert server.asked == [(f"/{NAME}", None)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (answer(b"<html>", length=True, Content_Type="text/html; charset=utf-8"), "sends a web page (text/html)"),
+        (answer(b"<html>", Content_Type="Text/HTML"), "sends a web page (text/html)"),
+        (answer(b"<html>", Content_Type="application/xhtml+xml"), "sends a web page"),
+        (answer(b"log in", length=True, Content_Type="text/plain"), f"it has 6 bytes, and not {len(CONTENT)}"),
+        (answer(b"", "416 No", Content_Range="bytes */500"), f"it has 500 bytes, and not {len(CONTENT)}"),
+        (answer(begin=1000, total=len(CONTENT) + 1), f"it has {len(CONTENT) + 1} bytes, and not {len(CONTENT)}"),
+        (answer(b"", "204 No Content"), "the server answers 204 No Content, and sends no file"),
+        (answer(b"moved", "302 Found"), "the server answers 302 Found, and sends no file"),
+        (answer(b"", "304 Not Modified"), "the server answers 304 Not Modified, and sends no file"),
+        (answer(Content_Encoding="gzip"), "the server sends the file encoded as gzip, which it was asked not to do"),
+        (answer(Content_Encoding="br"), "encoded as br"),
+    ],
+)
+def test_an_answer_that_is_not_the_file_costs_nothing(sent, words, serve, cache):
+    left = part(cache)
+    server = serve(script=(sent,))
+    assert words in refused(entry(server.url))
+    assert left.read_bytes() == CONTENT[:1000]
+    assert len(server.asked) == 1
+
+
+def test_a_cut_without_a_length_is_resumed(serve):
+    server = serve(script=(no_length(400_000), "ok"))
+    assert fetch_pretrained(entry(server.url)).read_bytes() == CONTENT
+    assert [given for _, given in server.asked] == [None, "bytes=400000-"]
+
+
+def test_a_body_without_an_end(serve, cache):
+    server = serve(script=(answer(CONTENT * 3),))
+    assert f"it has more than {len(CONTENT)} bytes" in refused(entry(server.url))
+    assert all(path.stat().st_size == 0 for path in cache.iterdir())
+
+
+@pytest.mark.parametrize("length", ["abc", "5, 5", "-1", "9" * 5000, "5, 6", ""])
+def test_a_length_that_is_no_number(length, serve):
+    message = refused(entry(serve(script=(answer(Content_Length=length),)).url))
+    assert "which is no number" in message or "is not HTTP as it should be" in message
+
+
+@pytest.mark.parametrize("start", [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"])
+def test_what_is_not_http(start, serve):
+    assert "what the server answers is not HTTP as it should be" in refused(entry(serve(script=(start,)).url))
+
+
+NO_ADDRESS = [
+    "http://[::1",
+    "http://" + "a" * 64 + ".invalid",
+    "http://h:999999",
+    "file:///etc",
+    "http://",
+]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESS)
+@pytest.mark.parametrize("redirected", [False, True])
+def test_an_address_that_is_none(address, redirected, serve, monkeypatch):
+    location = f"{address}/x" if address != "http://" else "http://:/x"
+    server = serve(script=(answer(b"", "302 Found", length=True, Location=location),))
+    monkeypatch.setenv("MASKRCNN_MIRROR", server.url if redirected else address)
+    assert "this address, or that of a redirection or proxy, cannot be used. Try" in refused(entry("http://x.invalid"))
+
+
+def test_no_home_folder(monkeypatch):
+    words = r"no place for pretrained weights: {}\. Set MASKRCNN_CACHE to a folder"
+    monkeypatch.setenv("MASKRCNN_CACHE", "~nosuchuser/x")
+    with pytest.raises(OutputError, match=words.format("MASKRCNN_CACHE=~nosuchuser/x leads to no folder")):
+        cache_folder()
+    done = run("weights", "list")
+    assert (done.exit_code, done.stderr.count("\n")) == (6, 1)
+
+    def lost(*_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("MASKRCNN_CACHE")
+    for found in (lost, lambda _: "~/.cache/maskrcnn"):
+        monkeypatch.setattr("pooch.os_cache", found)
+        with pytest.raises(OutputError, match=words.format("this user has no home folder")):
+            cache_folder()
+
+
+def test_no_working_folder(monkeypatch):
+    monkeypatch.setenv("MASKRCNN_CACHE", "relative")
+    Path.cwd().rmdir()
+    with pytest.raises(OutputError, match="Set MASKRCNN_CACHE to a folder"):
+        cache_folder()
+
+
+@pytest.mark.parametrize(
+    "failure", ["silent", "gone", ("cut", 0), ("cut", 1000), answer(b"5\r\n", Transfer_Encoding="chunked")]
+)
+@pytest.mark.parametrize("given", [{}, UNKNOWN])
+def test_a_failure_before_anything_is_kept_is_tried_again(failure, given, serve, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.1)
+    server, said = serve(script=(failure, "ok")), []
+    assert fetch_pretrained(entry(server.url, **given), said.append).read_bytes() == CONTENT
+    words = {"silent": "no answer for 0.1 seconds", "gone": "Remote end closed connection without response"}
+    assert f"{words.get(failure, 'the connection ended early')}: trying again" in said
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "203 Non-Authoritative Information", "299 Own"])
+@pytest.mark.parametrize("length", [True, False])
+def test_a_whole_file_of_any_status_is_no_rest(status, length, serve, cache):
+    part(cache)
+    server = serve(script=(answer(status=status, length=length),))
+    assert fetch_pretrained(entry(server.url)).read_bytes() == CONTENT
+    assert server.asked == [(f"/{NAME}", "bytes=1000-")]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_refuses_is_named(scheme, serve, dead, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    refusing = answer(b"", "407 Proxy Authentication Required", length=True)
+    for proxy, words in ((dead, "Connection refused"), (serve(script=(refusing,)).url[7:], "407 Proxy Authen")):
+        for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY"):
+            monkeypatch.setenv(name, f"http://user:secret@{proxy}")
+        assert f": the proxy http://{proxy} cannot be used: {words}" in refused(entry(f"{scheme}://x.invalid"))
+
+
+def test_a_loop_of_redirections(serve):
+    assert ": the server redirects in a loop, or too often. Try" in refused(entry(serve(script=("redirect",)).url))
+
+
+def test_a_folder_in_the_place_of_the_file(cache, offline):
+    offline()
+    (cache / NAME).mkdir(parents=True)
+    message = refused(entry("http://never.invalid"), OutputError)
+    assert message.startswith(f"cannot write {cache / NAME}: it is a folder. Remove it, or name another folder in ")
+
+
+def test_the_cache_is_looked_for_once(monkeypatch, cache):
+    asked = []
+    monkeypatch.setattr(download, "cache_folder", lambda: asked.append(None) or cache)
+    assert len(pretrained_list()) == len(PRETRAINED)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("show", "verify", "verify --against demo", "verify --precision bf16 --verify-images .", "edit", "serve"),
+        *("benchmark", "benchmark --all", "export triton -o x", "export tfserving -o x", "doctor"),
+    ],
+)
+def test_a_name_where_an_artifact_is_needed(words, offline):
+    offline()
+    first, *options = words.replace("export ", "export_").split()
+    done = run(*first.split("_"), "coco", *options)
+    assert (done.exit_code, done.stderr) == (
+        2, "error: coco is a checkpoint: export it first: maskrcnn export onnx coco\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("module", "extra"), [("pooch", "tf"), ("filelock", "train")])
