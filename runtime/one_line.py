@@ -1,6 +1,7 @@
-"""Untrusted text, such as file names, class names and errors of other libraries, made safe for a message."""
+"""Texts of messages: untrusted ones (file names, class names, errors of other libraries) made safe, counts, lists."""
 
 import os
+from collections.abc import Sequence
 
 
 def one_line(text: object) -> str:
@@ -35,3 +36,14 @@ def utf8_path(path: object) -> str | None:
         return os.fsencode(str(path)).decode()
     except UnicodeDecodeError:
         return None
+
+
+def count_of(count: int, what: str) -> str:
+    """Return a number of things, such as "1 image" or "2 images"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def class_list(class_names: Sequence[str]) -> str:
+    """Return the number of classes and the names of the first ones; the background, the first of all, is no class."""
+    names = class_names[1:]
+    return f"classes ({len(names)}): {', '.join(names[:5]) + (', ...' if len(names) > 5 else '') or 'none'}"

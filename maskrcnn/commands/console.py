@@ -22,7 +22,7 @@ from maskrcnn.callbacks import Say
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.progress_bar import Progress, progress_bar as show_progress, stage_line
 from runtime.json_file import read_json_file
-from runtime.one_line import escaped, one_line
+from runtime.one_line import class_list, count_of, escaped, one_line
 
 if TYPE_CHECKING:
     from maskrcnn.batch.run import BatchRun
@@ -272,10 +272,8 @@ def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
 
 def datasets(training: "Dataset", validation: "Dataset | None") -> None:
     """Print the size and the classes of the datasets of a training run."""
-    names = ", ".join(training.class_names[1:6]) + (", ..." if len(training.class_names) > 6 else "")
-    count = "no" if validation is None else len(validation)
-    images = f"{len(training)} training images, {count} validation images"
-    progress(f"{images}; {len(training.class_names) - 1} classes: {names}")
+    validated = "no validation images" if validation is None else count_of(len(validation), "validation image")
+    progress(f"{count_of(len(training), 'training image')}, {validated}; {class_list(training.class_names)}")
 
 
 def training(found: "TrainingResult") -> int:

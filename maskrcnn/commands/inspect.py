@@ -1,6 +1,5 @@
 """`maskrcnn inspect`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +9,16 @@ from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import DATASET_KINDS, advanced
 from maskrcnn.configuration.model import Config
-from maskrcnn.configuration.overrides import override_by_user
+from maskrcnn.configuration.overrides import override_by_user, split_setting
 from maskrcnn.configuration.samples import find_config
+from maskrcnn.data.readers.findings import NO_PICTURES, Findings
 from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.records import Dataset
 from maskrcnn.errors import ArgumentError, DatasetFormatError
 from maskrcnn.runs.default_folder import folder_for
 from maskrcnn.tensorflow_import import import_tensorflow
 from runtime.json_file import read_json_file
+from runtime.pictures.header import PICTURE_SUFFIXES
 
 
 def inspect(  # noqa: PLR0913  (one argument per option)
@@ -81,14 +83,20 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         if model is None:
             if dataset is None:
                 raise ArgumentError("nothing to inspect: name a model, or a dataset with --dataset")
-            others = (family, class_names, compare, layer, score_threshold, nms_threshold)
-            if any(other is not None for other in others):
-                raise ArgumentError(
-                    "--family, --classes, --compare, --layer, --score-threshold and --nms-threshold are for a model: "
-                    "name one first"
-                )
+            _refuse_for_model(
+                family=family,
+                classes=class_names,
+                compare=compare,
+                layer=layer,
+                score_threshold=score_threshold,
+                nms_threshold=nms_threshold,
+                device=None if device == "auto" else device,
+                skip_bad=skip_bad or None,
+            )
             _inspect_data(dataset, config, settings or [], limit, output, force, reading)
             return
+        if model.suffix.lower() in PICTURE_SUFFIXES and not model.is_dir():
+            raise ArgumentError(f"{model} is an image: name a model before the images")
         shared.check_model(model, choices)
         import_tensorflow()
         from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
@@ -123,6 +131,15 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         console.written(folder / PAGE)
 
 
+def _refuse_for_model(**options: object) -> None:
+    given = ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
+    if given:
+        raise ArgumentError(
+            f"{given}: for a model, which comes before the options; the page of a dataset alone needs none, and leaves "
+            "out what cannot be used"
+        )
+
+
 def _inspect_data(
     path: Path,
     config: str | None,
@@ -143,18 +160,21 @@ def _inspect_data(
     if output is not None:
         check_output(output, overwrite=force, directory=True, marker=FIGURES)
     chosen = override_by_user(Config() if config is None else find_config(config), settings)
+    if any(split_setting(setting)[0] == "model.class_names" for setting in settings):
+        raise ArgumentError("--set model.class_names: the classes are those of the dataset, if no model is named")
     scan = scan_dataset(path, **reading)
-    if not scan.dataset.records:
-        scan.findings.refuse(path)
-        raise DatasetFormatError(f"{path} has no image to inspect")
-    records = scan.dataset.records
-    first = replace(scan, dataset=replace(scan.dataset, records=records[:MOST_PICTURES]))
+    first = scan.first(MOST_PICTURES)
+    _require_usable(path, first.dataset, first.findings)
     with console.progress_bar() as shown:
+        shown("dataset check", 0, len(first.dataset))
         usable = check_scan(first, lambda done: shown("dataset check", done, len(first.dataset)))
+    _require_usable(path, usable, first.findings)
     found = inspect_dataset(
-        replace(usable, records=(*usable.records, *records[MOST_PICTURES:])),
+        usable,
         chosen,
         findings=first.findings.items,
+        listed=scan.listed,
+        left_out=scan.listed - len(scan.dataset) + len(first.dataset) - len(usable),
         limit=limit,
         title=f"Inside {path.name}",
         progress=console.progress,
@@ -162,6 +182,17 @@ def _inspect_data(
     with folder_for(output, "inspect") as folder:
         found.write(folder, overwrite=force or output is None)
     console.written(folder / PAGE)
+
+
+def _require_usable(path: Path, dataset: Dataset, findings: Findings) -> None:
+    """Refuse a dataset without an image."""
+    if dataset.records:
+        return
+    first = next((item for item in findings.items if item.level == "error"), None)
+    if first is not None and first.kind == NO_PICTURES:
+        findings.refuse(path)
+    reason = "" if first is None else f", first {first.where}: {first.message}"
+    raise DatasetFormatError(f"{path} has no image that can be used{reason}")
 
 
 def _runner(predictor: Any) -> Any:

@@ -313,10 +313,14 @@ def open_start(init: str | None, choices: Choices) -> "str | Weights | None":
 
 
 def check_model(model: Path, choices: Choices) -> None:
-    """Refuse a model argument that is a checkpoint and cannot be used, without TensorFlow."""
+    """Refuse a model argument that cannot be used, without TensorFlow."""
     check_choices(model, choices)
     if is_checkpoint(model):
         open_checkpoint(model, choices)
+        return
+    from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
+
+    read_metadata(find_model(model), verify_digest=False)
 
 
 def check_choices(model: Path, choices: Choices) -> None:

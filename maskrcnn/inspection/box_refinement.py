@@ -14,6 +14,7 @@ from maskrcnn.inspection.proposal_steps import iou_facts
 from maskrcnn.inspection.scene import Scene, Shape, box_of, label_of
 from maskrcnn.inspection.training_step import TrainingStep
 from maskrcnn.intermediates.stage_run import Floats, StageRun
+from runtime.one_line import count_of
 from runtime.output.draw import instance_color
 
 DELTA_NAMES = ("dy", "dx", "dh", "dw")
@@ -98,8 +99,8 @@ def final_refinement(run: StageRun, candidates: Candidates, gt_boxes: npt.NDArra
             text = "" if dotted else label
             shapes.append(Shape(box_of(boxes[place]), color, dotted, text, shown, label))
     caption = (
-        f"{len(rows)} detections, in a color each: as proposed (dotted) and as refined (solid). They are the boxes "
-        "that the filters of the result keep."
+        f"{count_of(len(rows), 'detection')}, in a color each: as proposed (dotted) and as refined (solid). They are "
+        "the boxes that the filters of the result keep."
     )
     return Scene("final_refinement", "Refinement of the detections", caption, run.shown_input, shapes)
 

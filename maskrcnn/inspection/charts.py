@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from maskrcnn.evaluation.metrics import AveragePrecision
 from runtime.errors import MissingPackageError
+from runtime.one_line import one_line
 
 try:
     import matplotlib as mpl
@@ -143,12 +144,19 @@ def size_chart(sizes: npt.NDArray[np.integer], title: str) -> Figure:
     return figure
 
 
-def value_chart(shares: npt.NDArray[np.floating], names: Sequence[str], title: str) -> Figure:
+def channel_names(count: int) -> tuple[str, ...]:
+    """Return the names of the channels of an image, with those of `_CHANNELS` if these are its channels."""
+    if count == len(_CHANNELS):
+        return tuple(_CHANNELS)
+    return ("gray",) if count == 1 else tuple(f"channel {number}" for number in range(1, count + 1))
+
+
+def value_chart(shares: npt.NDArray[np.floating], title: str) -> Figure:
     """Return a chart of the share of each sample value 0 to 255, [C, 256], with a line per channel."""
     with mpl.rc_context(_STYLE):
         figure = Figure((4.6, 2.8), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel="value of a pixel", ylabel="share of pixels (%)", xlim=(0, 255))
-        for number, (row, name) in enumerate(zip(shares, names, strict=True)):
+        for number, (row, name) in enumerate(zip(shares, channel_names(len(shares)), strict=True)):
             axes.plot(100 * row, label=name, color=_CHANNELS.get(name, f"C{number}"), linewidth=1.2)
         axes.set_ylim(0, None)
         axes.legend(fontsize=8)
@@ -280,8 +288,8 @@ def to_svg(figure: Figure) -> str:
 
 
 def shorten(name: str) -> str:
-    """Return a name that fits next to a chart, with "?" for characters that do not print."""
-    printable = "".join(sign if sign.isprintable() else "?" for sign in name)
+    """Return a name that fits next to a chart."""
+    printable = one_line(name)
     widths = list(accumulate(2 if east_asian_width(sign) in "WF" else 1 for sign in printable))
     fitting = bisect_right(widths, _LONGEST_NAME)
     return printable if fitting == len(printable) else printable[: max(0, fitting - 1)] + "\N{HORIZONTAL ELLIPSIS}"

@@ -19,6 +19,7 @@ from maskrcnn.intermediates.prepared import PreparedImage, shown
 from maskrcnn.intermediates.strips import cell, strip
 from runtime.masks.edges import PasteMode
 from runtime.masks.paste import place_crops
+from runtime.one_line import count_of
 from runtime.output.draw import instance_color
 
 _MINI_SIDE = 168  # of a drawn mask, in pixels
@@ -47,7 +48,7 @@ def truth_scene(run: PreparedImage, truth: Truth) -> Scene:
         facts = {"class": name, "area": f"{area} pixels"}
         label = label_of(name)
         shapes.append(Shape((x1, y1, x2, y2), instance_color(row), label=label, facts=facts, group=name, mask=crop))
-    caption = f"{len(truth)} annotated objects; the boxes are those of their masks."
+    caption = f"{count_of(len(truth), 'annotated object')}; the boxes are those of the masks."
     return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 

@@ -14,6 +14,7 @@ from maskrcnn.data.records import Dataset, Record
 from maskrcnn.data.sample import Sample, load_sample, training_resize
 from maskrcnn.inspection.charts import (
     bar_chart,
+    channel_names,
     distribution_chart,
     overlaid_histograms,
     size_chart,
@@ -26,11 +27,10 @@ from maskrcnn.inspection.output import Inspection
 from maskrcnn.inspection.page_model import Block, Charts, Images, Numbers, Scenes, Section, Table, Text
 from maskrcnn.inspection.truth import Truth, truth_of
 from maskrcnn.intermediates.prepared import PreparedImage, shown
-from runtime.one_line import printable_path
+from runtime.one_line import class_list, count_of, printable_path
 
 _SHOWN_MINI_MASKS, _SHOWN_SIZES = 6, 20
 _LONG_TABLE = 12  # rows from which a table is closed at first
-_CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
 
 _SECTIONS = (
     ("data", "1 Dataset", "What maskrcnn data check finds, and the objects of each class."),
@@ -45,6 +45,8 @@ def inspect_dataset(
     config: Config | None = None,
     *,
     findings: Sequence[DatasetFinding] = (),
+    listed: int | None = None,
+    left_out: int = 0,
     limit: int = 4,
     title: str = "Inside a dataset",
     progress: Say = say_nothing,
@@ -56,6 +58,8 @@ def inspect_dataset(
         config: Says how training reads and prepares images, and which anchors it has; by default `Config()`. The
             classes are those of the dataset.
         findings: What `check_dataset` found.
+        listed: Number of images that the annotations list; by default those of `dataset`.
+        left_out: Number of images that cannot be used and are not in `dataset`.
         limit: Number of images to show.
         title: Heading of the page.
         progress: Called with a sentence before each part.
@@ -68,9 +72,10 @@ def inspect_dataset(
     model = replace(config.model, class_names=dataset.class_names)
     config = replace(config, model=model, resize=training_resize(config))
     progress("statistics")
-    statistics = dataset_statistics(dataset, config)
+    statistics = dataset_statistics(dataset, config, listed=listed, left_out=left_out)
     sections = {key: Section(key, name, intro) for key, name, intro in _SECTIONS}
-    part = f", of the first {statistics.pictures} images" if statistics.pictures < statistics.total else ""
+    checked = statistics.pictures + statistics.left_out
+    part = f" ({checked} of {statistics.listed} images)" if checked < statistics.listed else ""
     sections["data"].common += [*finding_blocks(findings, part), *class_blocks(statistics)]
     sections["images"].common += image_blocks(statistics)
     sections["objects"].common += object_blocks(statistics, config)
@@ -90,8 +95,8 @@ def inspect_dataset(
         "findings": [finding_values(finding) for finding in findings],
     }
     facts = [
-        f"{statistics.total} images",
-        f"classes ({len(dataset.class_names) - 1}): {_listed(dataset.class_names[1:])}",
+        count_of(statistics.listed, "image"),
+        class_list(dataset.class_names),
         f"configuration {config.name}",
     ]
     return Inspection(title, facts, names, list(sections.values()), figures)
@@ -126,14 +131,14 @@ def class_blocks(statistics: DatasetStatistics) -> list[Block]:
     """Describe what a dataset has, class by class, and how well its boxes fit its masks."""
     numbers = statistics.numbers
     named = {
-        "dataset.unreadable": ("images that cannot be read", numbers["unreadable"]),
+        "dataset.left_out": ("images that cannot be used", numbers["left_out"]),
         "dataset.objects": ("objects", numbers["objects"]),
-        "dataset.crowds": ("crowds", numbers["crowds"]),
+        **({"dataset.crowds": ("crowds, which are no objects", numbers["crowds"])} if numbers["crowds"] else {}),
         "dataset.empty": ("objects without a pixel", numbers["empty"]),
         "dataset.pictures_without_objects": ("images without objects", numbers["pictures_without_objects"]),
         "dataset.file_boxes": ("boxes in the file", numbers["file_boxes"]),
     }
-    rows = {"dataset.pictures": ("images read", f"{statistics.pictures} of {statistics.total}")}
+    rows = {"dataset.pictures": ("images read", f"{statistics.pictures} of {statistics.listed}")}
     rows |= {key: (name, str(count)) for key, (name, count) in named.items()}
     for limit in DIFFERENCES:
         share = numbers["boxes_differ"][str(limit)]
@@ -162,7 +167,7 @@ def image_blocks(statistics: DatasetStatistics) -> list[Block]:
         return []
     count = len(statistics.sizes)
     ratios = statistics.sizes[:, 1] / statistics.sizes[:, 0]
-    channels = _CHANNELS.get(len(mean), tuple(f"channel {number}" for number in range(1, len(mean) + 1)))
+    channels = channel_names(len(mean))
     rows = {"dataset.sizes": ("different sizes", str(len(numbers["sizes"])))}
     rows |= _ends("aspect_ratios", "aspect ratio (width / height)", numbers["aspect_ratios"])
     for number, (name, value) in enumerate(zip(channels, mean, strict=True)):
@@ -172,7 +177,7 @@ def image_blocks(statistics: DatasetStatistics) -> list[Block]:
     charts = [
         to_svg(size_chart(statistics.sizes, f"Sizes of the images ({count})")),
         to_svg(distribution_chart(ratios, "Aspect ratio of the images", "width / height")),
-        to_svg(value_chart(statistics.values, channels, "Values of the pixels")),
+        to_svg(value_chart(statistics.values, "Values of the pixels")),
     ]
     setting = "[" + ", ".join(f"{value:.1f}" for value in mean) + "]"
     text = (
@@ -254,7 +259,8 @@ def sample_blocks(
     if mini is not None and sample.crops:
         images, overlaps = [], []
         for row, (pixels, _) in enumerate(sample.crops[:_SHOWN_MINI_MASKS]):
-            name = config.model.class_names[abs(int(sample.class_ids[row]))]
+            class_id = int(sample.class_ids[row])
+            name = config.model.class_names[abs(class_id)] + (" (crowd)" if class_id < 0 else "")
             image, iou = mini_mask(sample, row, (mini[0], mini[1]), config.detection.mask_paste)
             overlaps.append(iou)
             images.append((image, f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, IoU {iou:.3f}"))
@@ -275,7 +281,3 @@ def _ends(key: str, name: str, values: Mapping[str, float] | None) -> dict[str, 
         return {}
     text = " / ".join(f"{values[end]:.4g}" for end in ("min", "median", "max"))
     return {f"dataset.{key}": (f"{name}: smallest / median / largest", text)}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "none"

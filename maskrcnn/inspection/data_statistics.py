@@ -28,28 +28,28 @@ class DatasetStatistics:
     """The result of `dataset_statistics`.
 
     Attributes:
-        pictures: Number of images read.
-        total: Number of images in the dataset.
+        pictures: Number of images read. All other numbers are of these, and crowds are no objects.
+        listed: Number of images in the annotations.
+        left_out: Number of images that cannot be used.
         per_class: Objects by class name, including classes without objects.
         pictures_per_class: Images with an object of the class, in the same way.
         objects_per_picture: int64 [pictures].
         sides: float64 [N], square root of each object's area, in image pixels.
         boxes: int64 [N, 2], height and width of the boxes of these objects' masks, in image pixels.
-        input_sides: float64 [M], square root of height x width of the boxes in the input of training, in pixels; of
-            the objects in images that can be read.
+        input_sides: float64 [N], square root of height x width of the boxes in the input of training, in pixels.
         crowds: Number of annotated groups.
         empty: Number of objects without a pixel, which training leaves out.
         file_boxes: Number of other objects with a box in the file.
         box_differences: float64 [file_boxes], largest distance between a side of the box in the file and of the
             mask's box, in pixels.
-        unreadable: Number of images that cannot be read; sizes and colors are those of the others.
-        sizes: int64 [pictures - unreadable, 2], height and width of the images.
+        sizes: int64 [pictures, 2], height and width of the images.
         values: float64 [C, 256], share of pixels with each value in a channel. All images count the same, because
             training scales them to one size.
     """
 
     pictures: int
-    total: int
+    listed: int
+    left_out: int
     per_class: dict[str, int]
     pictures_per_class: dict[str, int]
     objects_per_picture: npt.NDArray[np.int64]
@@ -60,7 +60,6 @@ class DatasetStatistics:
     empty: int
     file_boxes: int
     box_differences: npt.NDArray[np.float64]
-    unreadable: int
     sizes: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
 
@@ -78,8 +77,8 @@ class DatasetStatistics:
         }
         return {
             "pictures": self.pictures,
-            "pictures_in_all": self.total,
-            "unreadable": self.unreadable,
+            "pictures_in_all": self.listed,
+            "left_out": self.left_out,
             "objects": int(self.objects_per_picture.sum()),
             "crowds": self.crowds,
             "empty": self.empty,
@@ -111,13 +110,22 @@ class DatasetStatistics:
         return [float(variance) ** 0.5 for variance in np.sum(self.values * distances**2, axis=1)]
 
 
-def dataset_statistics(dataset: Dataset, config: Config | None = None, most: int | None = None) -> DatasetStatistics:
+def dataset_statistics(
+    dataset: Dataset,
+    config: Config | None = None,
+    most: int | None = None,
+    *,
+    listed: int | None = None,
+    left_out: int = 0,
+) -> DatasetStatistics:
     """Describe the first `most` images of a dataset and their objects.
 
     Args:
         dataset: Images with annotations.
         config: Says how images are read and how large they are in training; by default as in `Config()`.
         most: Number of images to read; by default `MOST_PICTURES`.
+        listed: Number of images that the annotations list; by default those of `dataset`.
+        left_out: Number of images that cannot be used and are not in `dataset`.
     """
     config, records = config or Config(), dataset.records[: MOST_PICTURES if most is None else most]
     objects, pictures = Counter[int](), Counter[int]()
@@ -125,13 +133,16 @@ def dataset_statistics(dataset: Dataset, config: Config | None = None, most: int
     crowds = empty = 0
     read = _read_pictures(records, config)
     for record, picture in zip(records, read, strict=True):
-        instances = record.load_instances()
+        if picture is None:
+            continue
+        found = record.load_instances()
+        instances = [instance for instance in found if not instance.crowd]
+        crowds += len(found) - len(instances)
         per_picture.append(len(instances))
         objects.update(instance.class_id for instance in instances)
         pictures.update({instance.class_id for instance in instances})
-        scale = None if picture is None else plan_letterbox(picture.size, training_resize(config)).scale
+        scale = plan_letterbox(picture.size, training_resize(config)).scale
         for instance in instances:
-            crowds += instance.crowd
             pixels = area(instance.mask)
             empty += not pixels
             if pixels:
@@ -139,15 +150,15 @@ def dataset_statistics(dataset: Dataset, config: Config | None = None, most: int
                 width, height = int(own[2] - own[0]), int(own[3] - own[1])
                 sides.append(pixels**0.5)
                 boxes.append((height, width))
-                if scale is not None:
-                    input_sides.append((height * width) ** 0.5 * scale)
+                input_sides.append((height * width) ** 0.5 * scale)
                 if instance.file_box is not None:
                     differences.append(float(np.abs(own - np.array(instance.file_box)).max()))
-    found = [picture for picture in read if picture is not None]
+    usable = [picture for picture in read if picture is not None]
     channels = config.model.image_channels
     return DatasetStatistics(
-        len(records),
-        len(dataset),
+        len(usable),
+        len(dataset) if listed is None else listed,
+        left_out + len(records) - len(usable),
         {name: objects[i] for i, name in enumerate(dataset.class_names) if i},
         {name: pictures[i] for i, name in enumerate(dataset.class_names) if i},
         np.array(per_picture, np.int64),
@@ -158,9 +169,8 @@ def dataset_statistics(dataset: Dataset, config: Config | None = None, most: int
         empty,
         len(differences),
         np.array(differences, np.float64),
-        len(records) - len(found),
-        np.array([picture.size for picture in found], np.int64).reshape(-1, 2),
-        np.mean([picture.values for picture in found], axis=0) if found else np.zeros((channels, _LEVELS)),
+        np.array([picture.size for picture in usable], np.int64).reshape(-1, 2),
+        np.mean([picture.values for picture in usable], axis=0) if usable else np.zeros((channels, _LEVELS)),
     )
 
 

@@ -6,6 +6,7 @@ from maskrcnn.inspection.scene import DUPLICATE, FALSE, NEGATIVE, NEUTRAL, POSIT
 from maskrcnn.inspection.truth import Comparison, Outcome, Truth
 from maskrcnn.intermediates.stage_run import StageRun
 from runtime.detections import Detections
+from runtime.one_line import count_of
 from runtime.output.draw import Color
 
 _COLORS: dict[Outcome, Color] = {
@@ -42,8 +43,8 @@ def difference_scene(run: StageRun, detections: Detections, truth: Truth, compar
         shapes.append(Shape((x1, y1, x2, y2), _MISSED, True, f"missed: {label_of(name)}", facts, "missed", mask))
     counts = comparison.numbers
     caption = (
-        f"{counts['objects']} objects: {counts['matches']} matched, {counts['misses']} missed (red, dotted); "
-        f"{counts['duplicates']} duplicates, {counts['false'] + counts['wrong_class']} false. "
+        f"{count_of(counts['objects'], 'object')}: {counts['matches']} matched, {counts['misses']} missed (red, "
+        f"dotted); {count_of(counts['duplicates'], 'duplicate')}, {counts['false'] + counts['wrong_class']} false. "
         "Point at a detection to see its score and its IoU with the object that it overlaps most."
     )
     return Scene("differences", "Detections and annotated objects", caption, run.picture, shapes)

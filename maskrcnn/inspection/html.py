@@ -18,6 +18,7 @@ from PIL import Image
 from maskrcnn.inspection.page_model import Block, Charts, Images, Scenes, Section, Table
 from maskrcnn.inspection.scene import Scene, Shape, drawing_scale, resize, scale_crop
 from runtime.errors import MissingPackageError
+from runtime.one_line import escaped
 from runtime.output.draw import Color
 
 try:
@@ -45,6 +46,7 @@ def render(title: str, facts: Sequence[str], pictures: Sequence[str], sections: 
         loader=PackageLoader("maskrcnn.inspection", "page"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -142,6 +144,13 @@ def _is_narrow(block: Block) -> bool:
         case Charts():
             return len(block.charts) == 1
     return False
+
+
+def _printable(value: Any) -> Any:
+    """Return a text with characters that do not print escaped; what is HTML already is returned as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return escaped("".join(" " if letter.isspace() else letter for letter in value))
 
 
 def _css(color: Color) -> str:

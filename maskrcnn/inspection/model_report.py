@@ -13,6 +13,7 @@ from maskrcnn.inspection.proposal_steps import RECALL_IOU
 from maskrcnn.inspection.weights import Arrays, kernels, kernels_by_part, weight_table
 from maskrcnn.intermediates.artifact_run import placement_rows
 from runtime.artifact import Metadata
+from runtime.one_line import count_of
 from runtime.placement import Placement
 
 # Counts of the comparison with the annotations by their names in the summary.
@@ -99,7 +100,7 @@ def history_blocks(history: Sequence[Mapping[str, float]]) -> list[Block]:
             curves[kind] = {total: curves[kind][total], **curves[kind]}
     charts = [to_svg(curve_chart(each, kind.capitalize() + " of each epoch", kind)) for kind, each in curves.items()]
     rows = [[str(number), *(_known(epoch.get(name)) for name in names)] for number, epoch in enumerate(history, 1)]
-    intro = f"{_count(len(history), 'epoch')}. Dashed lines are those of the validation images."
+    intro = f"{count_of(len(history), 'epoch')}. Dashed lines are those of the validation images."
     return [
         Charts("Training run of this checkpoint", intro, charts),
         Table("Numbers of each epoch", ["epoch", *names], rows, folded=True),
@@ -110,10 +111,13 @@ def _known(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def mean_precision(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean over the annotated images of their average precision."""
-    annotated = [each for each in figures if "truth.ap50" in each]
-    return {name: float(np.mean([each[f"truth.{name}"] for each in annotated])) for name in ("ap50", "ap")}
+def mean_precision(figures: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the mean over the images with objects of their average precision; None if there are none."""
+    means: dict[str, float | None] = {}
+    for name in ("ap50", "ap"):
+        values = [each[f"truth.{name}"] for each in figures if each.get(f"truth.{name}") is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return means
 
 
 def artifact_blocks(metadata: Metadata, placement: Placement) -> tuple[list[Block], dict[str, Any]]:
@@ -170,9 +174,8 @@ def _source_rows(metadata: Metadata) -> list[list[str]]:
         else:
             pairs = sum(int(case.get("matched", 0)) for case in source.get("cases", []))
             outcome = "passed" if source["passed"] else "failed"
-            rows.append(
-                ["compared with the package", f"{outcome}: {pairs} detections in {source.get('images')} images"]
-            )
+            found = f"{count_of(pairs, 'detection')} in {count_of(int(source.get('images') or 0), 'image')}"
+            rows.append(["compared with the package", f"{outcome}: {found}"])
     return rows
 
 
@@ -211,12 +214,12 @@ def findings(figures: Mapping[str, Any]) -> list[Finding]:
     for flag, what in (("dead", "dead"), ("overflow", "with values beyond 1000 or not finite")):
         names = [row["name"] for row in weights if row[flag]]
         if names:
-            found.append(Finding("weights", f"{_count(len(names), 'array')} {what}: {_few(names)}"))
+            found.append(Finding("weights", f"{count_of(len(names), 'array')} {what}: {_few(names)}"))
     data = figures.get("data", {})
     for key, what in (("empty", "object"), ("pictures_without_objects", "image")):
         if data.get(key):
             without = "without a pixel" if key == "empty" else "without objects"
-            found.append(Finding("data", f"{_count(data[key], what)} of the dataset {without}"))
+            found.append(Finding("data", f"{count_of(data[key], what)} of the dataset {without}"))
     share = data.get("boxes_differ", {}).get(str(_LARGE_DIFFERENCE))
     if share:
         found.append(
@@ -237,10 +240,10 @@ def _picture_findings(each: Mapping[str, Any], number: int) -> list[Finding]:
     if "truth.objects" in each:
         counts = _outcomes(each)
         if counts["missed"]:
-            rows.append(("result", f"{counts['missed']} of {_count(counts['objects'], 'object')} missed"))
+            rows.append(("result", f"{counts['missed']} of {count_of(counts['objects'], 'object')} missed"))
         for name, what in (("wrong", "wrong detection"), ("duplicates", "duplicate")):
             if counts[name]:
-                rows.append(("result", _count(counts[name], what)))
+                rows.append(("result", count_of(counts[name], what)))
     recall = each.get("anchors.recall_proposals")
     if recall is not None and recall < 1:
         rows.append(("anchors", f"proposals reach only {recall:.0%} of the objects at IoU {RECALL_IOU}"))
@@ -252,7 +255,7 @@ def _picture_findings(each: Mapping[str, Any], number: int) -> list[Finding]:
         }
         if layers:
             listed = _few([f"{name} {count}" for name, count in layers.items()])
-            rows.append(("activations", f"{_count(sum(layers.values()), f'{kind} channel')}: {listed}"))
+            rows.append(("activations", f"{count_of(sum(layers.values()), f'{kind} channel')}: {listed}"))
     return [Finding(section, text, number) for section, text in rows]
 
 
@@ -261,12 +264,8 @@ def _outcomes(figures: Mapping[str, Any]) -> dict[str, int]:
     return {name: sum(figures[f"truth.{key}"] for key in keys) for name, keys in _OUTCOMES.items()}
 
 
-def _text(value: float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _text(value: float | None) -> str:
+    return "-" if value is None else (f"{value:.3f}" if isinstance(value, float) else str(value))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -81,8 +81,8 @@ def report_picture(
     report.add("refinement", *step_blocks.refinement_blocks(run, candidates, sample))
     moved = ("positive proposals of a training step", "proposals classified as an object")
     report.add_deltas("refinement", head_deltas(run, step), "the box head", *moved)
-    if step is not None and sample is not None:
-        report.add("refinement", *step_blocks.roi_blocks(step, sample, config.training.roi_positive_ratio))
+    if step is not None:
+        report.add("refinement", *step_blocks.roi_blocks(step, config.training.roi_positive_ratio))
     report.add("masks", *step_blocks.mask_blocks(run, step))
     report.add("activations", *step_blocks.activation_blocks(report.activations))
     report.add("result", *result_blocks(run, runner, candidates, truth))

@@ -22,6 +22,7 @@ from maskrcnn.inspection.picture_report import report_picture
 from maskrcnn.inspection.weights import Arrays
 from maskrcnn.intermediates.artifact_run import ArtifactStages
 from maskrcnn.intermediates.stage_run import ModelStages, StageRunner
+from runtime.one_line import class_list
 
 _SECTIONS = (
     ("summary", "Summary", ""),
@@ -126,15 +127,13 @@ def inspect_pictures(
 
 def _facts(runner: StageRunner) -> list[str]:
     config = runner.config
-    names = config.model.class_names
-    listed = ", ".join(names[1:6]) + (", ..." if len(names) > 6 else "")
     resize = config.resize
     size = f"input size {resize.max_dim or resize.min_dim or 'as given'} (resize mode {resize.mode})"
     return [
         f"configuration {config.name}",
         f"backbone {config.model.backbone}",
         size,
-        f"classes ({len(names) - 1}): {listed}",
+        class_list(config.model.class_names),
         f"ROIAlign sampling {config.model.roi_sampling}",
     ]
 

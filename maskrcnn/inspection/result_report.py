@@ -132,22 +132,25 @@ def _suppression_table(run: StageRun, steps: FinalSteps) -> Table:
 def _comparison_blocks(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> list[Block]:
     numbers = comparison.numbers
     shown = {f"truth.{key}": (name, str(numbers[key])) for key, name in _OUTCOMES.items()}
-    shown["truth.ap50"] = (f"AP of this image at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
-    shown["truth.ap"] = ("AP of this image, mean over IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
+    if len(truth):
+        shown["truth.ap50"] = (f"AP of this image at IoU {MATCH_IOU}", f"{numbers['ap50']:.3f}")
+        shown["truth.ap"] = ("AP of this image, mean over IoU 0.5 to 0.95", f"{numbers['ap']:.3f}")
     numbered = [str(number) for number in range(1, len(detections) + 1)]
     scores, overlaps = ([f"{value:.3f}" for value in each] for each in (detections.scores, comparison.best_overlaps))
     levels = detection_levels(run, detections)
     cells = list(zip(numbered, detections.names, scores, levels, comparison.outcomes, overlaps, strict=True))
     marks = {(row, 4): "good" if each == "match" else "bad" for row, each in enumerate(comparison.outcomes)}
     columns = ["detection", "class", "score", "level", "outcome", "IoU of masks"]
-    chart = precision_recall_chart(comparison.precision, f"AP {numbers['ap50']:.3f} at IoU {MATCH_IOU}")
-    intro = "For this image, all classes together, at the model's thresholds."
-    return [
+    blocks: list[Block] = [
         Numbers("Compared with the annotations, at the model's thresholds", shown),
         Scenes("Matches and errors", [difference_scene(run, detections, truth, comparison)]),
         Table("Outcome of each detection", columns, cells, marks),
-        Charts("Precision and recall", intro, [to_svg(chart)]),
     ]
+    if len(truth):
+        chart = precision_recall_chart(comparison.precision, f"AP {numbers['ap50']:.3f} at IoU {MATCH_IOU}")
+        intro = "For this image, all classes together, at the model's thresholds."
+        blocks.append(Charts("Precision and recall", intro, [to_svg(chart)]))
+    return blocks
 
 
 def _overlap_table(run: StageRun, detections: Detections, truth: Truth, comparison: Comparison) -> Table:

@@ -120,7 +120,7 @@ def delta_blocks(deltas: BoxDeltas, stage: str, positives: str, others: str) -> 
     return [Charts(title, intro, charts), Table(f"{title}, in numbers", columns, rows)]
 
 
-def roi_blocks(step: TrainingStep, sample: Sample, largest: float) -> Described:
+def roi_blocks(step: TrainingStep, largest: float) -> Described:
     """Describe the proposals that a training step samples; `largest` is the largest allowed share of positives."""
     numbers = step.numbers | {"largest_ratio": largest}
     figures = {f"rois.{key}": value for key, value in numbers.items()}
@@ -132,7 +132,7 @@ def roi_blocks(step: TrainingStep, sample: Sample, largest: float) -> Described:
     chart = bar_chart(sampled, "Sampled proposals per class", "proposals")
     blocks: list[Block] = [
         Numbers("Proposals sampled in a training step", _named(figures, _ROI_NAMES)),
-        Scenes("What the heads are trained on", roi_scenes(step, sample)),
+        Scenes("What the heads are trained on", roi_scenes(step)),
         Charts("Classes of the sampled proposals", intro, [to_svg(chart)]),
     ]
     return blocks, figures

@@ -35,8 +35,10 @@ class TrainingStep:
         image: [h, w, C], the training input.
         rois: float64 [R, 4] x1, y1, x2, y2 in input pixels, positives first.
         class_ids: int32 [R], 0 for the background.
-        overlaps: float64 [R], the largest IoU with an object in the frame of the network, by which they are sampled;
-            empty without objects.
+        objects: float32 [G, 4], the boxes of the objects, x1, y1, x2, y2 in input pixels; no more than
+            `training.max_instances`, and without crowds.
+        overlaps: float64 [R], the largest IoU with one of them in the frame of the network, by which proposals are
+            sampled; empty without objects.
         moved: float64 [P, 4], where the targets move the positives; x1, y1, x2, y2 in input pixels.
         deltas: float32 [P, 4], the targets (dy, dx, dh, dw) in units of `model.box_std`.
         predicted: float32 [P, 4], the deltas that the box head predicts for the class of the target, in the same units.
@@ -47,6 +49,7 @@ class TrainingStep:
     image: Pixels
     rois: npt.NDArray[np.float64]
     class_ids: npt.NDArray[np.int32]
+    objects: Floats
     overlaps: npt.NDArray[np.float64]
     moved: npt.NDArray[np.float64]
     deltas: Floats
@@ -94,12 +97,14 @@ def training_step(network: MaskRCNN, sample: Sample, seed: int = 0) -> TrainingS
         box_ops.to_pixels(tf.cast(boxes, tf.float64), image_size, config.model.box_frame).numpy()[:, [1, 0, 3, 2]]
         for boxes in (rois, moved)
     )
-    objects = tf.constant(sample.boxes[sample.class_ids > 0], tf.float32)
-    overlaps = box_iou(rois.numpy(), box_ops.to_frame(objects, image_size, config.model.box_frame).numpy())
+    objects = np.asarray(arrays["boxes"], np.float32)[np.asarray(arrays["class_ids"], np.int32) > 0]
+    framed = box_ops.to_frame(tf.constant(objects), image_size, config.model.box_frame).numpy()
+    overlaps = box_iou(rois.numpy(), framed)
     return TrainingStep(
         sample.image,
         corners,
         class_ids,
+        objects[:, [1, 0, 3, 2]],
         overlaps.max(axis=1) if len(objects) else np.zeros(0),
         targets,
         deltas,
@@ -109,11 +114,10 @@ def training_step(network: MaskRCNN, sample: Sample, seed: int = 0) -> TrainingS
     )
 
 
-def roi_scenes(step: TrainingStep, sample: Sample, seed: int = 0) -> list[Scene]:
+def roi_scenes(step: TrainingStep, seed: int = 0) -> list[Scene]:
     """Return scenes of the positive proposals and where they should move, and of random negative ones."""
     counts, count = step.numbers, len(step.deltas)
-    boxes = sample.boxes[sample.class_ids > 0]
-    objects = [Shape(box_of(box), TRUTH, facts={"object": "annotated"}) for box in boxes[:, [1, 0, 3, 2]]]
+    objects = [Shape(box_of(box), TRUTH, facts={"object": "annotated"}) for box in step.objects]
     overlaps = [{"IoU": f"{iou:.2f}"} for iou in step.overlaps] or [{}] * len(step.rois)
     positives = []
     for row, class_id in enumerate(step.class_ids[:count].tolist()):

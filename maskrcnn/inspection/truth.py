@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Counts and average precision, as JSON values."""
+        """Counts and average precision (None without objects), as JSON values."""
         return {
             "objects": len(self.found),
             "matches": self.outcomes.count("match"),
@@ -77,8 +77,8 @@ class Comparison:
             "wrong_class": self.outcomes.count("wrong class"),
             "false": self.outcomes.count("false"),
             "in_crowd": self.outcomes.count("crowd"),
-            "ap50": self.precision.ap,
-            "ap": self.ap_range,
+            "ap50": self.precision.ap if len(self.found) else None,
+            "ap": self.ap_range if len(self.found) else None,
         }
 
 

@@ -159,9 +159,9 @@ def test_a_sound_file_has_no_errors_and_its_counts_are_told(tmp_path):
     name = f"{tmp_path.name}/data"
     assert table_rows(found) == [
         ("info", "no-objects", name, "1 of 2 images have no objects and only train the background: 5"),
-        ("info", "crowds", name, "1 crowd regions, which count neither as objects nor as background"),
-        ("info", "class-count", f"{name} class 'cat'", "1 objects in 1 images"),
-        ("info", "class-count", f"{name} class 'dog'", "1 objects in 1 images"),
+        ("info", "crowds", name, "1 crowd region, which count neither as objects nor as background"),
+        ("info", "class-count", f"{name} class 'cat'", "1 object in 1 image"),
+        ("info", "class-count", f"{name} class 'dog'", "1 object in 1 image"),
     ]
 
 

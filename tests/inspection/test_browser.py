@@ -1,13 +1,14 @@
 """The page in a real browser: no errors, nothing loaded, and all controls work."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from maskrcnn.inspection.charts import bar_chart, curve_chart, distribution_chart, histogram_grid, to_svg
 from maskrcnn.inspection.html import render
-from maskrcnn.inspection.page_model import Charts, Section
+from maskrcnn.inspection.page_model import Charts, Section, Table
 from runtime.output.draw import instance_color
 
 SIZES = [(1400, 900), (420, 860)]
@@ -404,3 +405,38 @@ def test_tables_open_for_print_and_the_tip_is_on_top(visit, report_folder):
     assert page.locator("#tip").evaluate("each => each.parentNode.id") == "large"  # a dialog hides what is outside
     box = page.locator("#tip").bounding_box()
     assert box["y"] + box["height"] <= SIZES[0][1]
+
+
+def test_a_table_has_the_room_that_it_needs(open_page, tmp_path):
+    """Beside others where it fits, else in a row of its own: at any width, for each image, and once it is opened."""
+    names = [f"{number} triangle" for number in range(1, 7)]
+    wide = Table("Wide", ["detection", *names], [[name, *["0.00"] * 6] for name in names])
+    small = Table("Small", ["class", "boxes"], [["square", "3"]])
+    section = Section("result", "Result", "", of_picture={0: [small, wide], 1: [replace(wide, folded=True), small]})
+    (tmp_path / "page.html").write_text(render("x", [], ["a", "b"], [section]), encoding="utf-8")
+    page = open_page((tmp_path / "page.html").as_uri())
+
+    def settled(*, beside):
+        """Wait until no shown table is cut, and the one is or is not beside the other."""
+        page.wait_for_function(
+            """beside => {
+              const blocks = [...document.querySelectorAll('.chosen .block')];
+              const boxes = blocks.map(block => block.querySelector('.scroll'))
+                .filter(box => !box.closest('details:not([open])'));
+              const tops = new Set(blocks.map(block => block.getBoundingClientRect().top));
+              return boxes.every(box => box.scrollWidth <= box.clientWidth) && (tops.size === 1) === beside;
+            }""",
+            arg=beside,
+            timeout=5000,
+        )
+
+    settled(beside=False)
+    for width, beside in ((1600, True), (1800, False), (1000, False)):
+        page.set_viewport_size({"width": width, "height": 900})
+        settled(beside=beside)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.locator("#picture-choice").select_option("1")
+    settled(beside=True)
+    page.locator("summary").last.click()
+    settled(beside=False)
+    assert page.complaints == []

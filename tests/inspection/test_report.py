@@ -1,6 +1,7 @@
 """The page and its numbers against independent sources."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tensorflow as tf
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.evaluation.metrics import AveragePrecision, average_precision
 from maskrcnn.inspection.final_steps import find_candidates
-from maskrcnn.inspection.model_report import findings, history_blocks
+from maskrcnn.inspection.model_report import findings, history_blocks, mean_precision, summary_blocks
 from maskrcnn.inspection.output import Inspection
 from maskrcnn.inspection.result_report import result_blocks
 from runtime.errors import OutputError
@@ -245,7 +246,8 @@ def test_the_summary_adds_up(figures, crowded_folder, artifact_folder, read_page
         assert summary["objects"] == summary["found"] + summary["missed"]
         assert summary["found"] == sum(each["truth.matches"] for each in annotated)
         assert summary["wrong"] == sum(each["truth.wrong_class"] + each["truth.false"] for each in annotated)
-        assert summary["ap50"] == pytest.approx(np.mean([each["truth.ap50"] for each in annotated]))
+        scores = [each["truth.ap50"] for each in annotated if each["truth.objects"]]
+        assert summary["ap50"] == (pytest.approx(np.mean(scores)) if scores else None)
         for each in found["pictures"]:
             assert sum(each["final.per_class"].values()) == each["final.final"]
     shown = read_page(crowded_folder / "index.html").found
@@ -253,9 +255,29 @@ def test_the_summary_adds_up(figures, crowded_folder, artifact_folder, read_page
         "images": "2",
         "detections": "200",
         "wrong": "100",
-        "ap": "0.000",
+        "ap": "-",  # the only annotated image has no objects
     }
     assert set(json.loads((artifact_folder / "figures.json").read_text())["summary"]) == {"images", "detections"}
+
+
+def test_the_mean_precision_is_that_of_images_with_objects():
+    """Matterport's AP of an image without objects is 1 or 0, whatever the model is worth."""
+    pictures = [{"truth.ap50": score, "truth.ap": score} for score in (None, 0.5, 1.0)] + [{}]
+    assert mean_precision(pictures) == {"ap50": 0.75, "ap": 0.75}
+    assert mean_precision(pictures[:1]) == {"ap50": None, "ap": None}
+    counts = dict.fromkeys(("objects", "matches", "misses", "wrong_class", "false", "duplicates"), 0)
+    bare = {"name": "bare", "final.final": 0, "final.per_class": {}, "truth.ap50": None, "truth.ap": None}
+    bare |= {f"truth.{name}": value for name, value in counts.items()}
+    (block,), numbers = summary_blocks({"pictures": [bare], "result": mean_precision([bare])})
+    assert (numbers["ap50"], block.numbers["summary.ap50"][1]) == (None, "-")
+    assert block.rows[0][block.columns.index("AP50")] == "-"
+
+
+def test_an_image_without_objects_has_no_precision(run, runner, truth):
+    none = replace(truth, class_ids=truth.class_ids[:0], masks=truth.masks[..., :0], boxes=truth.boxes[:0])
+    blocks, numbers = result_blocks(run, runner, find_candidates(run), none)
+    assert (numbers["truth.objects"], numbers["truth.ap50"], numbers["truth.ap"]) == (0, None, None)
+    assert "Precision and recall" not in [getattr(block, "title", "") for block in blocks]
 
 
 def test_what_is_worth_a_look():

@@ -89,7 +89,7 @@ def test_mask_targets_are_the_objects_in_their_proposals(step):
 
 
 def test_scenes_of_the_sampled_proposals(step, sample):
-    positive, negative = roi_scenes(step, sample)
+    positive, negative = roi_scenes(step)
     count, objects = len(step.deltas), len(sample.boxes)
     assert len(positive.shapes) == objects + count
     for shape, roi, moved in zip(positive.shapes[objects:], step.rois, step.moved, strict=False):
@@ -152,8 +152,8 @@ def test_an_image_without_objects(run, sample, demo):
     assert (numbers["sampled"], numbers["positive"], numbers["negative"]) == (count, 0, count)
     assert numbers["positive_ratio"] == 0
     assert numbers["per_class"] == {"BG": count, "square": 0, "circle": 0, "triangle": 0}
-    assert [len(scene.shapes) for scene in roi_scenes(step, empty)] == [0, min(60, count)]
-    assert len(roi_blocks(step, empty, 0.33)[0]) == 3
+    assert [len(scene.shapes) for scene in roi_scenes(step)] == [0, min(60, count)]
+    assert len(roi_blocks(step, 0.33)[0]) == 3
     for deltas in (head_deltas(run, step), rpn_deltas(run, match_anchors(run, empty))):
         assert deltas.numbers["targets"] == {"count": 0, "mean": None, "std": None}
         assert deltas.numbers["error"] is None
@@ -172,6 +172,22 @@ def test_proposals_in_a_crowd_are_neither(sample, demo):
     for roi in step.rois[count:]:
         assert overlaps_of(roi, crowds).max() < 0.01
     assert set(step.class_ids[:count].tolist()) <= {int(sample.class_ids[sizes.argmin()])}
+
+
+def test_objects_that_training_drops_are_not_there(sample, demo, monkeypatch):
+    """Of more objects than `training.max_instances`, some are dropped; overlaps and drawn objects are of the others."""
+    training = replace(demo.config.training, max_instances=2, truth_as_proposals=False)
+    monkeypatch.setattr(demo, "config", replace(demo.config, training=training))
+    step = training_step(demo, sample)
+    kept = corners_of(sample)[[(corners_of(sample) == each).all(axis=1).argmax() for each in step.objects]]
+    np.testing.assert_array_equal(step.objects, kept)
+    assert len(step.objects) == 2 < len(sample.boxes)
+    best = [overlaps_of(roi - [0, 0, 1, 1], kept - [0, 0, 1, 1]).max() for roi in step.rois]
+    np.testing.assert_allclose(step.overlaps, best, atol=1e-4)
+    positive, negative = roi_scenes(step)
+    for scene in (positive, negative):
+        assert [list(shape.box) for shape in scene.shapes if "object" in shape.facts] == kept.tolist()
+    assert all(float(shape.facts["IoU"]) <= 0.5 for shape in negative.shapes if "IoU" in shape.facts)
 
 
 def test_boxes_of_the_continuous_frame(demo, record):

@@ -49,7 +49,8 @@ def scan_coco(path: Path, images: Path | None, name: str, content: Any, options:
         if picture is not None and picture.path is not None and picture.first is None
     )
     sizes = {image_id: picture.size for image_id, picture in known.items() if picture is not None}
-    return Scan(Dataset(name, classes.names, records, classes.ids), findings, sizes)
+    joined = sum(picture is not None and picture.first is not None for picture in known.values())
+    return Scan(Dataset(name, classes.names, records, classes.ids), findings, sizes, len(pictures) - joined)
 
 
 def is_coco(content: Any) -> bool:
@@ -142,27 +143,29 @@ def _read_annotations(
             annotation, repeated = _read_id(row, seen, notes)
             if repeated:
                 continue
-            image_id, category = _image_of(row, pictures, notes), _category_of(row, classes, notes)
+            image_id = notes.picture = _image_of(row, pictures, notes)
+            category = _category_of(row, classes, notes)
             class_id = classes.class_of[category]
             if class_id is not None:
                 notes.label = classes.names[class_id]
             else:
                 unusable[category] += 1
             picture = pictures[image_id]
+            lost = [(notes.label, image_id)] if notes.label else []
             if picture is None:  # its row was reported
-                findings.lost.update([notes.label] if notes.label else [])
+                findings.lost.update(lost)
                 continue
             read = read_object(row, annotation, picture.size, class_id or 0, options, notes)
             if read is None:  # it was noted
-                findings.lost.update([notes.label] if notes.label else [])
+                findings.lost.update(lost)
                 continue
             instance, overshoot = read
             note_overshoot(overshoot, notes)
             note_other_box(instance, notes)
             if class_id is not None:
                 found.setdefault(image_id if picture.first is None else picture.first, []).append(instance)
-            if picture.path is None and notes.label:
-                findings.lost[notes.label] += 1
+            if picture.path is None:
+                findings.lost.update(lost)
     for category, count in unusable.items():
         message = f"category {shown(category)} cannot be used: its {count} objects are left out and train as background"
         findings.add("warning", "class-left-out", path.name, message)

@@ -52,11 +52,12 @@ class RowError(Exception):
 
 @dataclass
 class Row:
-    """A row that is being read; `label` is the class of its object, as soon as it is known."""
+    """A row that is being read; `label` (class of its object) and `picture` (id of its image) as soon as known."""
 
     findings: "Findings"
     where: str
     label: str | None = None
+    picture: int | str | None = None
 
     def converted(self, kind: str, message: str, level: Level = "info") -> None:
         """Note that a value was converted; rows of one kind share a finding."""
@@ -67,11 +68,11 @@ class Row:
 class Findings:
     """Collects the findings of one dataset, in file order.
 
-    `lost` counts the objects that were left out, by class.
+    `lost` counts the objects that were left out, by class and image.
     """
 
     items: list[DatasetFinding] = field(default_factory=list)
-    lost: Counter[str] = field(default_factory=Counter)
+    lost: Counter[tuple[str, int | str | None]] = field(default_factory=Counter)
     _shared: dict[tuple[Level, str], int] = field(init=False, default_factory=dict)
 
     def converted(self, kind: str, where: str, message: str, level: Level = "info") -> None:
@@ -95,7 +96,7 @@ class Findings:
         except RowError as error:
             self.add("error", error.kind, where, str(error))
             if row.label is not None:
-                self.lost[row.label] += 1
+                self.lost[row.label, row.picture] += 1
 
     def refuse(self, path: Path) -> None:
         """Raise an exception if there are errors.
@@ -121,12 +122,22 @@ class Findings:
 class Scan:
     """The result of a reader: the valid rows, and what is wrong with the others.
 
-    `sizes` has (height, width) by image id, for images whose size the annotations state.
+    `sizes` has (height, width) by image id, for images whose size the annotations state. `listed` is the number of
+    images in the annotations, also of those that are left out.
     """
 
     dataset: Dataset
     findings: Findings
     sizes: dict[int | str, tuple[int, int]] = field(default_factory=dict)
+    listed: int = 0
+
+    def first(self, count: int) -> "Scan":
+        """Return the scan without the images after the first `count`, and without what is lost in them."""
+        records = self.dataset.records
+        others = {record.image_id for record in records[count:]}
+        lost = Counter({key: number for key, number in self.findings.lost.items() if key[1] not in others})
+        dataset = replace(self.dataset, records=records[:count])
+        return replace(self, dataset=dataset, findings=Findings(list(self.findings.items), lost))
 
 
 def has_errors(findings: Sequence[DatasetFinding]) -> bool:

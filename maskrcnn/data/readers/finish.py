@@ -11,6 +11,7 @@ from maskrcnn.data.readers.json_rows import shown
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.errors import ImageError
+from runtime.one_line import count_of
 
 _SHOWN = 5
 _THREADS = 4  # decoding releases the GIL; more threads wait for each other
@@ -45,44 +46,50 @@ def note_lost(scan: Scan, bad: set[int | str]) -> None:
     names = scan.dataset.class_names
     for record in scan.dataset.records:
         if record.image_id in bad and not callable(record.instances):
-            scan.findings.lost.update(names[instance.class_id] for instance in record.instances)
+            scan.findings.lost.update((names[instance.class_id], record.image_id) for instance in record.instances)
 
 
 def count_objects(findings: Findings, dataset: Dataset) -> None:
     """Note how many objects each class has and how many of them are left out, and which images have none."""
     objects: Counter[int] = Counter()
     pictures: Counter[int] = Counter()
+    left_out: Counter[str] = Counter()
     crowds = 0
     bare: list[str] = []
     for record in dataset.records:
         instances = record.load_instances()
-        if not instances:
+        found = [instance.class_id for instance in instances if not instance.crowd]
+        if not found:
             bare.append(str(record.image_id))
-        crowds += sum(instance.crowd for instance in instances)
-        objects.update(instance.class_id for instance in instances if not instance.crowd)
-        pictures.update({instance.class_id for instance in instances})
+        crowds += len(instances) - len(found)
+        objects.update(found)
+        pictures.update(set(found))
+    for (name, _), count in findings.lost.items():
+        left_out[name] += count
     if bare:
         names = ", ".join(bare[:_SHOWN]) + (", ..." if len(bare) > _SHOWN else "")
         message = f"{len(bare)} of {len(dataset)} images have no objects and only train the background: {names}"
         findings.add("info", "no-objects", dataset.name, message)
     if crowds:
-        message = f"{crowds} crowd regions, which count neither as objects nor as background"
+        message = f"{count_of(crowds, 'crowd region')}, which count neither as objects nor as background"
         level: Level = "info" if objects else "warning"
         findings.add(level, "crowds", dataset.name, message)
     for class_id, name in enumerate(dataset.class_names[1:], 1):
-        count, lost = objects[class_id], findings.lost[name]
-        message = f"{count} objects in {pictures[class_id]} images" if count else "the class has no objects"
+        count, lost = objects[class_id], left_out[name]
+        message = "the class has no objects"
+        if count:
+            message = f"{count_of(count, 'object')} in {count_of(pictures[class_id], 'image')}"
         if lost:
             message += f"; {lost} are left out" + (", most of the class" if lost > count else "")
         findings.add(
             "info" if count and lost <= count else "warning", CLASS_COUNT, f"{dataset.name} class {name!r}", message
         )
-    for name in sorted(set(findings.lost) - set(dataset.class_names)):
+    for name in sorted(set(left_out) - set(dataset.class_names)):
         findings.add(
             "warning",
             CLASS_COUNT,
             f"{dataset.name} class {name!r}",
-            f"all its {findings.lost[name]} objects are left out",
+            f"all its {left_out[name]} objects are left out",
         )
 
 

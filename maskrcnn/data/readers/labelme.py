@@ -48,7 +48,7 @@ def scan_labelme(path: Path, images: Path | None, name: str, options: ReadOption
     files = [path] if path.is_file() else sorted(each for each in path.glob("*.json") if each.name[0] != ".")
     if not files:
         raise DatasetNotFoundError(f"{path} has no JSON files; expected labelme files, one per image")
-    rows, listings = PictureRows(name), Listings()
+    rows, listings = PictureRows(name, listed=len(files)), Listings()
     for file in files:
         with rows.findings.row(file.name) as notes:
             try:
@@ -60,6 +60,7 @@ def scan_labelme(path: Path, images: Path | None, name: str, options: ReadOption
                 if len(files) == 1 or (isinstance(content, Mapping) and _KEYS & set(content)):
                     raise RowError("wrong-type", "it is not a labelme file: expected the keys imagePath and shapes")
                 rows.findings.add("info", "other-file", file.name, "it is not a labelme file and is left out")
+                rows.listed -= 1
                 continue
             image_id = _add_picture(rows, file, content, images, options, listings, notes)
             _add_shapes(rows, image_id, get(content, "shapes"), file.name)
@@ -141,7 +142,7 @@ def _add_shapes(rows: PictureRows, image_id: str, shapes: Any, file: str) -> Non
             label = get_name(shape, "label").strip()
             if label in _NO_OBJECT:
                 continue
-            notes.label = label
+            notes.label, notes.picture = label, image_id
             if shape.get("shape_type") == "mask":
                 height, width = rows.sizes[image_id]
                 crop, origin = _read_mask(shape, (height, width))

@@ -100,6 +100,7 @@ class _Maps:
         """Read all maps."""
         files, maps = list_pictures(self._pictures), list_pictures(self._masks)
         pairs = pair_masks(files, maps, self._masks, self._rows.findings)
+        self._rows.listed = len(files)
         waiting = [pair for pair in pairs if not self._read(*pair, self._values)]
         binary = not self._rows.sizes
         for pair in waiting:
@@ -177,6 +178,7 @@ class _Maps:
 def _scan_single(rows: PictureRows, path: Path, class_names: Sequence[str] | None) -> Scan:
     names = _one_class(class_names)
     for folder in sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")):
+        rows.listed += 1
         with rows.findings.row(folder.name):
             pictures = list_pictures(folder / "images")
             if len(pictures) != 1:

@@ -30,11 +30,15 @@ class NamedObject:
 
 @dataclass
 class PictureRows:
-    """Collects the images and objects of a dataset; `sizes` has (height, width) by image id."""
+    """Collects the images and objects of a dataset; `sizes` has (height, width) by image id.
+
+    `listed` is the number of images in the annotations.
+    """
 
     name: str
     findings: Findings = field(default_factory=Findings)
     sizes: dict[int | str, tuple[int, int]] = field(default_factory=dict)
+    listed: int = 0
     _images: dict[str, Path | Callable[[], Image]] = field(init=False, default_factory=dict)
     _users: dict[Path, str] = field(init=False, default_factory=dict)
     _objects: dict[str, list[NamedObject]] = field(init=False, default_factory=dict)
@@ -60,7 +64,7 @@ class PictureRows:
 
     def add_outline(self, image_id: str, name: str, outlines: Sequence[object], notes: Row) -> None:
         """Add an object given by outlines; raise RowError if one is invalid, or the mask is empty."""
-        notes.label = name
+        notes.label, notes.picture = name, image_id
         mask, overshoot = rasterize(outlines, self.sizes[image_id])
         check_area(mask, overshoot)
         note_overshoot(overshoot, notes)
@@ -86,9 +90,10 @@ class PictureRows:
             instances = []
             for index, found in enumerate(self._objects.get(image_id, ())):
                 with self.findings.row(found.where) as notes:
-                    notes.label = found.name
+                    notes.label, notes.picture = found.name, image_id
                     if ids.get(found.name, 0) == 0:
                         raise RowError("unknown-category", f"its class {shown(found.name)} is unknown")
                     instances.append(Instance(ids[found.name], found.mask, found.crowd, None, index))
             records.append(Record(image_id, image, tuple(instances)))
-        return Scan(Dataset(self.name, tuple(class_names), tuple(records)), self.findings, self.sizes)
+        dataset = Dataset(self.name, tuple(class_names), tuple(records))
+        return Scan(dataset, self.findings, self.sizes, self.listed)

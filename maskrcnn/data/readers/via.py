@@ -40,7 +40,7 @@ def scan_via(
     named = [entry["filename"] for entry in entries.values() if isinstance(entry, Mapping) and "filename" in entry]
     names = [value for value in named if isinstance(value, str)]
     folder = PictureFolder(path, images, names, by_name=options.by_name)
-    rows = PictureRows(name)
+    rows = PictureRows(name, listed=len(entries))
     if folder.note_if_none_found(rows.findings):
         entries = {}
     for key, entry in entries.items():
@@ -54,7 +54,7 @@ def scan_via(
                     label = class_name
                     if class_attribute is not None:
                         label = _class_of(region, class_attribute, choices, of_region)
-                    of_region.label = label
+                    of_region.label, of_region.picture = label, image_id
                     outline = outline_of(get(region, "shape_attributes"))
                     rows.add_outline(image_id, label, [outline], of_region)
     if class_attribute is None:

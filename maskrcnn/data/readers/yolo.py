@@ -91,6 +91,7 @@ def scan_yolo(folder: YoloFolder, class_names: tuple[str, ...] | None, name: str
     rows = PictureRows(name)
     pictures = list_pictures(folder.images)
     texts = {file.stem: file for file in sorted(folder.labels.glob("*.txt")) if file.name != "classes.txt"}
+    rows.listed = len(pictures.keys() | texts.keys())
     for stem, picture in pictures.items():
         with rows.findings.row(picture.name):
             size = picture_size(picture)

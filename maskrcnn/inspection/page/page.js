@@ -241,6 +241,17 @@
     });
   }
 
+  // A table that does not fit beside others gets a row of its own.
+  const tables = all(".block.table.narrow");
+  function spread() {
+    for (const each of tables) each.classList.remove("whole");
+    const boxes = tables.map((each) => each.querySelector(".scroll")).filter((box) => !box.closest("details:not([open])"));
+    const cut = boxes.filter((box) => box.scrollWidth > box.clientWidth);
+    for (const box of cut) box.closest(".block").classList.add("whole");
+  }
+  // Its size changes with the window, with the chosen image and with tables that are opened.
+  new ResizeObserver(() => requestAnimationFrame(spread)).observe(document.querySelector("main"));
+
   // Open all tables and label all images for printing.
   addEventListener("beforeprint", () => {
     for (const each of all("details")) each.open = true;

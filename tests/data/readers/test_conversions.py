@@ -223,7 +223,7 @@ def test_opening_tells_what_it_left_out(tmp_path, caplog):
     lines = {text for *_, text in rows}
     place = f"{tmp_path.name}/data"
     assert f"{place} class 'cat': the class has no objects; 2 are left out, most of the class" in lines
-    assert f"{place} class 'dog': 1 objects in 1 images; 1 are left out" in lines
+    assert f"{place} class 'dog': 1 object in 1 image; 1 are left out" in lines
     assert ("error", "polygon-odd", 2) in [row[:3] for row in rows]
     open_dataset(path, skip_bad=True)  # without a report, warnings are logged
     assert "polygon-odd (2)" in caplog.text
