@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from maskrcnn.configuration.model import EVALUATION_SCORE_THRESHOLD
 from maskrcnn.model import MaskRCNN
-from runtime.arguments import count, real
+from runtime.arguments import count, flag, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
 from runtime.pictures.letterbox import Letterbox, Pixels
@@ -35,7 +35,7 @@ class CheckpointPredictor:
         remember_image: As in `runtime.Predictor`.
 
     Raises:
-        InputError: A threshold or limit is out of range.
+        InputError: A threshold or limit is out of range, or `remember_image` is neither True nor False.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CheckpointPredictor:
         remember_image: bool = True,
     ) -> None:
         self.model = model
-        self.remember_image = remember_image
+        self.remember_image = flag("remember_image", remember_image)
         self.pixels = model.config.pixels.replaced(value_range, bands)
         check_bands(self.pixels, model.config.model.image_channels)
         self.max_pixels = max_pixels

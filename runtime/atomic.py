@@ -72,6 +72,18 @@ def atomic_write(
         raise OutputError(f"cannot write {path}: {os.strerror(error.errno)}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, and replace an existing one.
+
+    Halves of surrogate pairs, which are not UTF-8, become Python escapes, which are also JSON's.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_write(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def check_output(path: str | Path, *, overwrite: bool, directory: bool = False, marker: str | None = None) -> None:
     """Refuse an output path early, before time is spent on its content.
 

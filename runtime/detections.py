@@ -138,17 +138,15 @@ class Detections:
         scores = f"score {high:.2f}" if len(self) == 1 else f"scores {low:.2f} to {high:.2f}"
         return f"{len(self)} detection{'s' if len(self) > 1 else ''}: {counted} ({scores})"
 
-    def _repr_html_(self) -> str:
+    def _repr_mimebundle_(self, **_wanted: object) -> dict[str, str]:
         """Return what a notebook shows: the image, if it can be found, and a table of the best detections."""
-        from runtime.output.notebook import to_html  # noqa: PLC0415 - as for `draw`
+        from runtime.output.notebook import to_bundle  # noqa: PLC0415 - as for `draw`
 
-        return to_html(self)
+        return to_bundle(self)
 
-    def _repr_png_(self) -> bytes | None:
-        """Return the image for a notebook, or None."""
-        from runtime.output.notebook import to_png  # noqa: PLC0415 - as for `draw`
-
-        return to_png(self)
+    def _repr_html_(self) -> str:
+        """Return the same for programs that ask for HTML alone."""
+        return self._repr_mimebundle_()["text/html"]
 
     def filter(
         self, min_score: float | None = None, classes: str | int | Iterable[str | int] | None = None

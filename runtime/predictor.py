@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import artifact as names
-from runtime.arguments import count
+from runtime.arguments import count, flag
 from runtime.artifact import Metadata
 from runtime.artifact_files.memory import MemoryArtifact
 from runtime.artifact_files.read import read_metadata, require_proven
@@ -68,7 +68,7 @@ class Predictor:
         ArtifactError: There is no artifact, or it is foreign, damaged, too new, or not proven (ArtifactVerdictError).
         DeviceError: The device cannot be used, or cannot honor an option of `engine`.
         MissingPackageError: The engine is not installed.
-        InputError: A threshold or limit is out of range.
+        InputError: A threshold or limit is out of range, or `remember_image` is neither True nor False.
         EngineError: The engine cannot be used in this process, because the process was forked.
         OutOfMemoryError: The device has too little memory.
         OutputError: The cache cannot be written.
@@ -149,7 +149,7 @@ class Predictor:
     def score_threshold(self) -> float:
         """Lowest score of returned detections, 0 to 1; assign None for the artifact's default.
 
-        This and the next three settings may be changed at any time. A value that the constructor would refuse raises
+        This and the next four settings may be changed at any time. A value that the constructor would refuse raises
         `InputError` and changes nothing.
         """
         return self._score_threshold
@@ -186,6 +186,15 @@ class Predictor:
     @max_pixels.setter
     def max_pixels(self, value: int | None) -> None:
         self._max_pixels = MAX_PIXELS if value is None else count("max_pixels", value)
+
+    @property
+    def remember_image(self) -> bool:
+        """Whether the next detections can find their image again."""
+        return self._remember_image
+
+    @remember_image.setter
+    def remember_image(self, value: bool) -> None:
+        self._remember_image = flag("remember_image", value)
 
     @property
     def device(self) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.atomic import atomic_write
+from runtime.arguments import file_path, shown
+from runtime.atomic import write_text
 from runtime.errors import InputError, OutputError
 from runtime.masks.polygons import join_polygons, short_polygons
 
@@ -33,11 +34,11 @@ def to_labelme(
         image_path: the image; None for the one that was predicted. The file names it relative to its own folder.
 
     Raises:
-        InputError: the path of the image is neither given nor known.
+        InputError: the path of the image is neither given nor known, or a path is none.
         OutputError: the file cannot be written, or does not end in .json.
     """
     target = _target(path, ".json", "a labelme file")
-    image = detections.image_path if image_path is None else os.fsdecode(image_path)
+    image = detections.image_path if image_path is None else _image(image_path)
     if image is None:
         raise InputError(
             "a labelme file names its image, and these detections know no path: give it, as in "
@@ -69,7 +70,7 @@ def to_labelme(
         "imageHeight": height,
         "imageWidth": width,
     }
-    _write(target, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_text(target, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
@@ -103,25 +104,28 @@ def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
             corners = join_polygons(short_polygons(rings))
             shares = (f"{x / width:.6f} {y / height:.6f}" for x, y in zip(corners[::2], corners[1::2], strict=True))
             lines.append(f"{class_id - 1} {' '.join(shares)}\n")
-    _write(target, "".join(lines))
+    write_text(target, "".join(lines))
 
 
 def _target(path: str | PathLike[str], suffix: str, what: str) -> Path:
-    target = Path(path)
+    target = file_path("path", path)
     if target.suffix.lower() != suffix:
         raise OutputError(f"{target} has the suffix {target.suffix!r}: {what} ends in {suffix}")
     return target
 
 
+def _image(image_path: str | PathLike[str]) -> str:
+    image = str(file_path("image_path", image_path))
+    if "\0" in image or os.path.isdir(image):  # noqa: PTH112  (`Path.is_dir` raises for names that are too long)
+        raise InputError(f"image_path is {shown(image_path)}: expected the path of an image file")
+    return image
+
+
 def _relative(image: str, target: Path) -> str:
-    """Return the path of an image as seen from the folder of a file."""
+    """Return the path of an image as seen from the folder of a file, where symbolic links have led to the folder."""
+    folder, name = os.path.split(image)
+    image = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118  (`Path.resolve` follows the last link, too)
     try:
-        return Path(os.path.relpath(image, target.parent)).as_posix()
+        return Path(os.path.relpath(image, os.path.realpath(target.parent))).as_posix()
     except ValueError:  # another drive on Windows
-        return Path(image).absolute().as_posix()
-
-
-def _write(target: Path, text: str) -> None:
-    with atomic_write(target, overwrite=True) as temporary:
-        # As in `to_json`: half a pair of surrogates is not UTF-8.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return Path(image).as_posix()

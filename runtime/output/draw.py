@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from runtime.arguments import real, shown
+from runtime.arguments import flag, real, shown
 from runtime.errors import InputError
 from runtime.masks.paste import MaskCrop, MaskRuns, mask_runs
 from runtime.output.labels import RGB, LabeledObject, readable_name, write_labels
@@ -47,7 +47,7 @@ class DrawnObject(NamedTuple):
     name: str  # first part of the label, shortened if it is long
     tail: str  # second part of the label, such as a score; left out where there is no room
     color: Color
-    area: int | None = None  # pixels of the mask; None counts them
+    area: int | None = None  # pixels of the mask, or of the box where no masks are drawn; None counts those of the mask
 
 
 class DrawOptions(TypedDict, total=False):
@@ -94,8 +94,9 @@ def draw_detections(
 
     Raises:
         ImageError: `image` cannot be read.
-        InputError: its size is not `detections.image_size`, or an option is out of range.
+        InputError: its size is not `detections.image_size`, or an option is out of range or of another type.
     """
+    masks, boxes, labels = flag("masks", masks), flag("boxes", boxes), flag("labels", labels)
     opacity = real("opacity", opacity, range_="0 (clear) to 1 (solid)")
     if not isinstance(color_by, str) or color_by not in get_args(ColorBy):
         raise InputError(f"color_by is {shown(color_by)}: expected one of {', '.join(get_args(ColorBy))}")
@@ -114,7 +115,7 @@ def draw_detections(
             readable_name(name, class_id),
             f" {score:.2f}",
             instance_color(class_id - 1 if color_by == "class" else row),
-            0 if runs is None else runs.area,
+            max(0, box[2] - box[0]) * max(0, box[3] - box[1]) if runs is None else runs.area,
         )
         for row, (runs, box, class_id, name, score) in enumerate(rows)
     ]

@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from runtime.arguments import shown
-from runtime.atomic import atomic_write
+from runtime.arguments import file_path, shown
+from runtime.atomic import write_text
 from runtime.errors import InputError, MissingPackageError
 from runtime.masks.polygons import check_tolerance, coco_polygons
 from runtime.masks.rle import RLE
@@ -131,13 +130,12 @@ def to_json(detections: "Detections", path: str | PathLike[str] | None = None) -
         "box": [x1, y1, x2, y2], "mask": RLE}]}`, boxes in image pixels with 2 decimals.
 
     Raises:
+        InputError: `path` is no path.
         OutputError: the file cannot be written.
     """
     text = json.dumps(to_document(detections), ensure_ascii=False)
     if path is not None:
-        with atomic_write(Path(path), overwrite=True) as temporary:
-            # Lone surrogates in class names are not UTF-8; their Python escapes are also JSON's.
-            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        write_text(file_path("path", path), text + "\n")
     return text
 
 
@@ -167,7 +165,7 @@ def to_pandas(detections: "Detections") -> Any:
 
     Its columns and their types are always the same: `image` (the absolute path, missing if unknown) and `class_name` of
     the type "string", `class_id` and `area` (pixels of the mask) int64, `score` and the sides of the box in image
-    pixels, `x1`, `y1`, `x2`, `y2`, float32.
+    pixels, `x1`, `y1`, `x2`, `y2`, float32. What is not UTF-8 in names and paths is written as Python escapes.
 
     Raises:
         MissingPackageError: pandas is not installed.
@@ -179,10 +177,11 @@ def to_pandas(detections: "Detections") -> Any:
             raise  # as above
         raise MissingPackageError("pandas", "pandas", "Detections.to_pandas()") from error
     x1, y1, x2, y2 = detections.boxes.T
+    image = detections.image_path
     columns = {
-        "image": pandas.array([detections.image_path] * len(detections), dtype="string"),
+        "image": pandas.array([image and _utf8(image)] * len(detections), dtype="string"),
         "class_id": detections.class_ids.astype(np.int64),
-        "class_name": pandas.array(list(detections.names), dtype="string"),
+        "class_name": pandas.array([_utf8(name) for name in detections.names], dtype="string"),
         "score": detections.scores,
         "x1": x1,
         "y1": y1,
@@ -191,3 +190,7 @@ def to_pandas(detections: "Detections") -> Any:
         "area": detections.areas,
     }
     return pandas.DataFrame(columns)
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

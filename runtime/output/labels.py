@@ -180,8 +180,9 @@ def _tag_size(words: Sequence[_Word], size: int) -> Size:
 
 def _texts(each: LabeledObject, size: int, width: int) -> list[list[_Word]]:
     """Return the label with its tail, then without; none if the image is too narrow for it."""
+    whole, _ = written(each.name)  # shortened after that, so that missing letters are reported once
     for most in _NAME_LENGTHS:
-        name = each.name if len(each.name) <= most else each.name[: most - 1].rstrip() + _ELLIPSIS
+        name = whole if len(whole) <= most else whole[: most - 1].rstrip() + _ELLIPSIS
         words = [_word(part, size) for part in (name, each.tail if name else each.tail.strip()) if part]
         if words and _tag_size(words, size)[0] <= width:
             return [words[:count] for count in range(len(words), 0, -1)]

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 _ROWS = 10
 
 
-def to_html(detections: "Detections") -> str:
-    """Return the image, if it can be found, else why not, and a table of the best detections."""
+def to_bundle(detections: "Detections") -> dict[str, str]:
+    """Return by MIME type the image, as base64, and HTML with the image and a table of the best detections.
+
+    If the image cannot be found, the HTML says why. The image is in both, because some programs show only one of them.
+    """
+    bundle = {}
     try:
-        encoded = b64encode(_drawn(detections)).decode("ascii")
+        encoded = bundle["image/png"] = b64encode(_drawn(detections)).decode("ascii")
         shown = f'<img src="data:image/png;base64,{encoded}" alt="{escape(repr(detections))}" style="max-width:100%">'
     except (RuntimeLibraryError, OSError, MemoryError) as error:
         shown = f"<p>No image: {_text(str(error) or type(error).__name__)}</p>"
@@ -39,15 +43,7 @@ def to_html(detections: "Detections") -> str:
         head = "<tr><th></th><th>class</th><th>score</th><th>x1, y1, x2, y2</th></tr>"
         rest = f'<tr><td></td><td colspan="3">and {more} more</td></tr>' if more else ""
         table = f"<table><thead>{head}</thead><tbody>{''.join(cells)}{rest}</tbody></table>"
-    return f"<div>{shown}<p>{_text(repr(detections))}</p>{table}</div>"
-
-
-def to_png(detections: "Detections") -> bytes | None:
-    """Return the drawn image as a PNG file of at most 1 MB, or None if there is none."""
-    try:
-        return _drawn(detections)
-    except (RuntimeLibraryError, OSError, MemoryError):
-        return None
+    return bundle | {"text/html": f"<div>{shown}<p>{_text(repr(detections))}</p>{table}</div>"}
 
 
 def _drawn(detections: "Detections") -> bytes:

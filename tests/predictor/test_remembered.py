@@ -333,6 +333,16 @@ def test_the_image_is_read_as_the_predictor_read_it(tmp_path):
     np.testing.assert_array_equal(find(tmp_path / "turned.png").read_image(), np.rot90(noise(), -1))
 
 
+def test_a_table_holds_names_that_are_not_utf8(tmp_path):
+    pytest.importorskip("pandas")
+    path = tmp_path / os.fsdecode(b"stra\xdfe \xe7\x8a\xac.png")
+    Image.fromarray(noise()).save(path)
+    found = replace(find(path), class_names=("BG", "half \ud800 Gr\N{LATIN SMALL LETTER O WITH DIAERESIS}"))
+    table = found.to_pandas()
+    assert table["class_name"].tolist() == ["half \\ud800 Gr\N{LATIN SMALL LETTER O WITH DIAERESIS}"]
+    assert table["image"].tolist() == [f"{tmp_path}{os.sep}stra\\udcdfe \u72ac.png"]
+
+
 def test_it_can_be_switched_off(demo_predictor, pytestconfig, picture):
     with Predictor(pytestconfig.rootpath / "maskrcnn" / "demo.onnx", "cpu", remember_image=False) as plain:
         assert pickle.loads(pickle.dumps(plain)).remember_image is False
@@ -340,6 +350,12 @@ def test_it_can_be_switched_off(demo_predictor, pytestconfig, picture):
             assert found.remembered is None
         plain.remember_image = True
         same(plain(picture), picture)
+    assert demo_predictor.remember_image is True
+    for value in ("no", 0, None):
+        with pytest.raises(InputError, match=r"remember_image is .*: expected True or False"):
+            demo_predictor.remember_image = value
+        with pytest.raises(InputError, match=r"remember_image is .*: expected True or False"):
+            Predictor(demo_predictor.path, "cpu", remember_image=value)
     assert demo_predictor.remember_image is True
 
 

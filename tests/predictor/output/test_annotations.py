@@ -175,6 +175,44 @@ def test_the_image_is_named_as_seen_from_the_file(tmp_path, monkeypatch):
         unknown.to_labelme("labels/b.json")
 
 
+@pytest.mark.parametrize("path", ["", ".", "photos", "photos/", "a\0.png", 5, b"a.png", ["a.png"]])
+def test_what_is_no_image_path_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"image_path is .*: expected (a path|the path of an image file)"):
+        make([[5, 5, 20, 20]], np.ones((1, 28, 28))).to_labelme("a.json", path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("path", [5, None, b"a.txt", ["a.txt"]])
+def test_what_is_no_target_is_refused(path):
+    found = make([[5, 5, 20, 20]], np.ones((1, 28, 28)))
+    for write in (found.to_yolo, lambda path: found.to_labelme(path, "a.png"), found.to_json):
+        if (write, path) != (found.to_json, None):
+            with pytest.raises(InputError, match=r"path is .*: expected a path, as str or pathlib\.Path"):
+                write(path)
+
+
+def test_the_image_is_found_through_linked_folders(tmp_path):
+    found = make([[5, 5, 20, 20]], np.ones((1, 28, 28)))
+    for folder in ("deep/er/labels", "photos", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "deep" / "er" / "labels", target_is_directory=True)
+    (tmp_path / "same").symlink_to(tmp_path / "photos", target_is_directory=True)
+    Image.new("RGB", (50, 40)).save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "photos" / "b.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    for json_file, image in (
+        ("linked/a.json", "photos/b.png"),
+        ("same/a.json", "elsewhere/a.png"),
+        ("photos/b.json", "same/b.png"),
+        ("new/folder/a.json", "same/b.png"),
+    ):
+        found.to_labelme(tmp_path / json_file, tmp_path / image)
+        named = json.loads((tmp_path / json_file).read_text())["imagePath"]
+        assert (tmp_path / json_file).parent.joinpath(named).samefile(tmp_path / image)
+    assert json.loads((tmp_path / "photos" / "b.json").read_text())["imagePath"] == "b.png"
+
+
 def test_the_content_of_a_yolo_label(write):
     found = make([[5, 10, 25, 30], [0, 0, 50, 40]], np.ones((2, 28, 28)))
     lines = write(found)["yolo"].joinpath("labels/a.txt").read_text().splitlines()

@@ -50,6 +50,24 @@ def test_tint_and_outline():
     assert (before == 100).all()
 
 
+@pytest.mark.parametrize("boxes", [[(40, 40, 60, 60), (10, 10, 90, 90)], [(10, 10, 90, 90), (40, 40, 60, 60)]])
+def test_small_boxes_are_drawn_over_large_ones_without_masks_too(boxes):
+    boxes = [(box[0], 10, box[2], 60) for box in boxes]  # with a common side
+    found = make((100, 100), boxes)
+    small = min((0, 1), key=lambda row: boxes[row][2] - boxes[row][0])
+    for masks in (True, False):
+        drawn = np.asarray(draw_detections(gray(100, 100), found, masks=masks, labels=False))
+        np.testing.assert_array_equal(drawn[10, 45], instance_color(small))
+
+
+@pytest.mark.parametrize("option", ["masks", "boxes", "labels"])
+@pytest.mark.parametrize("value", ["no", 0, None, np.array([True, False])])
+def test_switches_are_true_or_false(option, value):
+    with pytest.raises(InputError, match=f"{option} is .*: expected True or False"):
+        draw_detections(gray(20, 20), make((20, 20), []), **{option: value})
+    draw_detections(gray(20, 20), make((20, 20), []), **{option: np.False_})
+
+
 def test_box_is_drawn_on_its_own_outermost_pixels():
     before = gray(100, 120)
     drawn = draw_detections(before, make((100, 120), [(20, 30, 60, 80)]), masks=False, labels=False)

@@ -165,6 +165,16 @@ def test_names_that_no_font_has_lose_accents_or_become_the_id_and_the_log_says_s
     assert written("two\nlines\x07") == ("two lines?", None)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (200, 200), (4000, 3000)])
+def test_missing_letters_are_reported_once_however_much_a_name_is_shortened(size, fonts, caplog):
+    fonts("no-such-font.ttf")
+    name = "ein sehr langer Name, größer als groß, für ein Objekt"
+    for _ in range(2):
+        write(size, [(0, 20, 64, 64)], [readable_name(name, 1)])
+    assert len(caplog.records) == 1
+    assert repr(name) in caplog.text
+
+
 def test_an_installed_font_that_has_all_letters_is_used(fonts, caplog):
     matplotlib = pytest.importorskip("matplotlib")
     path = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
