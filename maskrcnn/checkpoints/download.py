@@ -42,7 +42,7 @@ def cache_folder() -> Path:
     if folder.is_absolute():
         return folder
     lost = f"{CACHE}={chosen} leads to no folder" if chosen else "this user has no home folder"
-    raise OutputError(f"no place for pretrained weights: {lost}. Set {CACHE} to a folder, such as /tmp/maskrcnn")
+    raise OutputError(f"no place for pretrained weights: {lost}. Set {CACHE} to a folder, such as /data/maskrcnn")
 
 
 def pretrained_list() -> list[dict[str, Any]]:
