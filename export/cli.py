@@ -8,7 +8,7 @@ be used; 6 the output cannot be written; 130 interrupted by Ctrl-C.
 import json
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -582,4 +582,10 @@ def main(version: Version = False) -> None:
 
 for _name, _command in (FORMATS | TOOLS | ENVIRONMENT).items():
     app.command(_name)(_command)
-app.command("inspect", hidden=True)(show_artifact)  # what `show` was called
+
+
+@app.command("inspect", hidden=True)
+@wraps(show_artifact)
+def _inspect(artifact: Artifact) -> None:
+    say("the command 'inspect' is called 'show' now")
+    show_artifact(artifact)

@@ -219,7 +219,7 @@ def comparison(found: "Comparison") -> None:
     show([*lines, best.python], **found.to_dict())
     if not best.judged:
         options = f"--device {best.device} --precision {best.precision}"
-        command = f"maskrcnn-export verify {shlex.quote(best.artifact)} {options}"
+        command = f"maskrcnn verify {shlex.quote(best.artifact)} {options}"
         show([f"after '{command} --truth DATASET' it needs no require_verdict=False"])
 
 

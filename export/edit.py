@@ -62,7 +62,7 @@ def edit_artifact(
     flaw = metadata.verdict_flaw(graph_digest(path))
     if flaw:
         raise ArtifactVerdictError(
-            f"{path} cannot be edited: {flaw}. Repeat the parity check with 'maskrcnn-export verify ARTIFACT --against "
+            f"{path} cannot be edited: {flaw}. Repeat the parity check with 'maskrcnn verify ARTIFACT --against "
             "CHECKPOINT -o NEW', or export the checkpoint again"
         )
     changes = ["changes by hand accepted"] if by_hand else []

@@ -15,6 +15,7 @@ def lazy_names(
     """
     if f"{package}.errors" in homes:
         import_module(f"{package}.errors")  # `except maskrcnn.errors.ConfigError` needs no other import
+    parents = {".".join(module.split(".")[:2]) for module in homes}
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
     def load(name: str) -> Any:
@@ -23,6 +24,7 @@ def lazy_names(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *home_of})
+        own = vars(sys.modules[package])
+        return sorted({*home_of, *(name for name in own if name.startswith("__") or f"{package}.{name}" in parents)})
 
     return sorted(home_of), listed, load

@@ -1,6 +1,6 @@
 """The two Python models around a network in Triton: an encoded image to tensors, and tensors to JSON.
 
-`maskrcnn-export triton` writes the repository that uses them. They need NumPy and Pillow, no engine. Tensors pass
+`maskrcnn export triton` writes the repository that uses them. They need NumPy and Pillow, no engine. Tensors pass
 through DLPack alone and hold numbers alone: Triton's own conversion to NumPy, in builds for NumPy 1, returns other
 values of arrays of NumPy 2 without an error.
 """
@@ -156,7 +156,7 @@ def _require_same(place: Path, expected: str, other: Path, found: str | None) ->
     if expected != found:
         raise ArtifactCorruptError(
             f"{place} belongs to the artifact with SHA-256 {expected[:12]}, and {other} to {str(found)[:12]}: write "
-            "the repository again with 'maskrcnn-export triton', and publish all of its models together"
+            "the repository again with 'maskrcnn export triton', and publish all of its models together"
         )
 
 

@@ -30,7 +30,7 @@ for name in ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecution
         SessionOpener(Path("probe"), 1).require_device(providers)
         started.append(name)
     except RuntimeLibraryError as error:
-        reasons[name] = str(error).removesuffix(": see 'maskrcnn-export doctor'")
+        reasons[name] = str(error).removesuffix(": see 'maskrcnn doctor'")
 print(json.dumps({"version": o.__version__, "available": available, "started": started, "reasons": reasons}))
 """
 _TENSORFLOW = """

@@ -68,8 +68,8 @@ def write_tfserving_model(
     metadata = read_metadata(path)
     if metadata.format != "savedmodel":
         raise ArtifactError(
-            f"{path} is an .onnx file, and TensorFlow Serving takes SavedModels: give a folder of 'maskrcnn-export "
-            "savedmodel', or use 'maskrcnn-export triton'"
+            f"{path} is an .onnx file, and TensorFlow Serving takes SavedModels: give a folder of 'maskrcnn export "
+            "savedmodel', or use 'maskrcnn export triton'"
         )
     require_proven(path, metadata)
     (picture, *_) = verification_pictures(None, metadata.image_channels, metadata.resize, metadata.pixels)

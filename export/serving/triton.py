@@ -109,7 +109,7 @@ def write_triton_repository(
     if metadata.format != "onnx":
         raise ArtifactError(
             f"{path} is a SavedModel, and this layout is for Triton's onnxruntime backend: give an .onnx file of "
-            "'maskrcnn-export onnx', or use 'maskrcnn-export tfserving'"
+            "'maskrcnn export onnx', or use 'maskrcnn export tfserving'"
         )
     require_proven(path, metadata)
     layout = _Layout.of(path, metadata, options)

@@ -56,6 +56,7 @@ def pretrained_list() -> list[dict[str, Any]]:
                 "network": entry.network,
                 "classes": sum(not name.startswith("N/A ") for name in entry.class_names[1:]),
                 "bytes": entry.size,
+                "megabytes": entry.about if entry.size is None else round(entry.size / _MB),
                 "license": entry.license,
                 "url": entry.url,
                 "source": entry.source,

@@ -24,6 +24,7 @@ class Pretrained:
         class_names: Background first.
         license: As the publisher states it.
         source: Page of the publisher.
+        about: Megabytes of the file, roughly, where `size` is None.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Pretrained:
     class_names: tuple[str, ...]
     license: str
     source: str
+    about: int | None = None
 
     @property
     def file(self) -> str:
@@ -84,6 +86,7 @@ PRETRAINED: dict[str, Pretrained] = {
             BALLOON.model.class_names,
             "MIT",
             f"{_MATTERPORT}/tag/v2.1",
+            about=256,
         ),
         Pretrained(
             "coco-torchvision",

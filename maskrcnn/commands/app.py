@@ -1,18 +1,23 @@
 """Command lines whose every command takes --json and --quiet."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache, wraps
 from typing import Annotated, Any, TypeVar
 
-from typer import Context, Option, Typer
+from typer import Context, Exit, Option, Typer
 
 from maskrcnn.commands import console
 from maskrcnn.commands.names import Commands
+from runtime.one_line import one_line
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PANEL = "Output"
+_COMPLETION = ("--show-completion", "--install-completion")
+_SHELLS = ("bash", "zsh", "fish", "powershell")
 _OPTIONS = {
     "json_": Annotated[
         bool,
@@ -28,7 +33,10 @@ class App(Typer):
     """A program, or a group of commands in one."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(cls=_Group, no_args_is_help=True, pretty_exceptions_show_locals=False, **options)
+        names = {"help_option_names": ["--help", "-h"]}
+        super().__init__(
+            cls=_Group, no_args_is_help=True, pretty_exceptions_show_locals=False, context_settings=names, **options
+        )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[_Function], _Function]:
         """Register a function as a command, as `Typer.command` does, with the options of all commands."""
@@ -56,6 +64,15 @@ class _Group(Commands):
             console.finish()
             return value
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse options of the program; those for completion take the name of a shell."""
+        option, _, shell = " ".join(args).replace("=", " ", 1).partition(" ")
+        if ctx.parent is None and option in _COMPLETION and shell:
+            if shell not in _SHELLS:
+                ctx.fail(f"No completion for {shell!r}: expected {', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}")
+            next(each for each in self.params if option in each.opts).callback(ctx, None, shell)
+        return super().parse_args(ctx, args)
+
 
 @contextmanager
 def _documented() -> Iterator[None]:
@@ -63,7 +80,22 @@ def _documented() -> Iterator[None]:
         yield
     except BaseException as error:
         console.finish(error)
+        if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":
+            console.usage_error(_said(error))
+            raise Exit(error.exit_code) from None
         raise
+
+
+def _said(error: Any) -> str:
+    """Return what the parser says, in our form; of options with similar names, the most similar one alone."""
+    text = re.sub(r"\.? \(Possible options: .*\)$", "", one_line(error.format_message()), flags=re.DOTALL)
+    near = get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 1)
+    if near:
+        text += f" (did you mean {near[0]}?)"
+    text = re.sub(r"\.? Did you mean (.*)\?$", lambda it: f" (did you mean {it[1].replace(', ', ' or ')}?)", text)
+    text = re.sub(r"argument\(s\) (?=\(\S+\)$)", "argument ", text).replace("argument(s)", "arguments")
+    text = text.replace(": Value error, ", ": ").rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 @cache

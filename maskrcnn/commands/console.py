@@ -172,6 +172,11 @@ def error(kind: str, message: object) -> None:
     _tell(f"error: {one_line(message)}")
 
 
+def usage_error(message: str) -> None:
+    """Print what is wrong with a command line; the document, if there is one, has been printed."""
+    _tell(f"error: {one_line(message)}")
+
+
 def show(lines: Iterable[str], **found: Any) -> None:
     """Print lines of a result, or add its fields to the document."""
     if _session.json:
@@ -262,11 +267,12 @@ def dataset_report(name: str, found: "Sequence[DatasetFinding]") -> None:
 
 def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
     """Print a line for each name of pretrained weights, and where the files are or are to be kept."""
-    lines = [f"{'name':<19}  {'network':<24}  {'classes':>7}  {'size':>6}  license"]
+    lines = [f"{'name':<19}  {'network':<24}  {'classes':>7}  {'size':>7}  license"]
     for row in rows:
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 10**6:.0f} MB"
-        lines.append(f"{row['name']:<19}  {row['network']:<24}  {row['classes']:>7}  {size:>6}  {row['license']}")
-        lines.append(f"  {'in the cache' if row['cached'] else 'would be kept'}: {row['path']}")
+        size = f"{'~' if row['bytes'] is None else ''}{row['megabytes'] or '?'} MB"
+        lines.append(f"{row['name']:<19}  {row['network']:<24}  {row['classes']:>7}  {size:>7}  {row['license']}")
+        place = "in the package" if row["url"] is None else "in the cache" if row["cached"] else "would be kept"
+        lines.append(f"  {place}: {row['path']}")
     show(lines, weights=rows)
 
 

@@ -223,13 +223,18 @@ def names_demo(model: Path) -> bool:
     return model == Path("demo") and not is_taken(model)
 
 
+def demo_path() -> Path:
+    """Return the path of the packaged checkpoint."""
+    return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
+
+
 def find_model(model: Path, count: Counted | None = None) -> Path:
     """Return the path of a model argument; `demo` is the packaged checkpoint, and pretrained weights are fetched."""
     named = find_pretrained(model)
     if named is not None:
         return fetch(named, count)
     if names_demo(model):
-        return Path(str(resources.files("maskrcnn").joinpath("demo.weights.h5")))
+        return demo_path()
     if not model.suffix and not os.path.exists(model):  # noqa: PTH110  (False, not an error, for a name too long)
         for name in get_close_matches(str(model), [*PRETRAINED, "demo"], n=1):
             raise CheckpointNotFoundError(f"there is no model at {model}: did you mean {name}?")

@@ -1,8 +1,9 @@
 """`maskrcnn weights`: pretrained weights by name, and checkpoints in other formats."""
 
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -12,6 +13,7 @@ from maskrcnn.commands.app import App
 from maskrcnn.commands.completion import words
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import Force
+from maskrcnn.configuration.samples import DEMO
 from maskrcnn.errors import ArgumentError
 
 app = App(help="List and fetch pretrained weights, and convert checkpoints.")
@@ -35,7 +37,25 @@ def list_() -> None:
     with failures("weights list"):
         from maskrcnn.checkpoints.download import pretrained_list  # noqa: PLC0415
 
-        console.pretrained(pretrained_list())
+        console.pretrained([*pretrained_list(), _demo()])
+
+
+def _demo() -> dict[str, Any]:
+    """Return the row of the packaged demo."""
+    path = shared.demo_path()
+    size = path.stat().st_size
+    return {
+        "name": "demo",
+        "network": "maskrcnn-export ResNet-18",
+        "classes": len(DEMO.model.class_names) - 1,
+        "bytes": size,
+        "megabytes": round(size / 10**6),
+        "license": "MIT",
+        "url": None,
+        "source": None,
+        "path": str(path),
+        "cached": True,
+    }
 
 
 @app.command()
@@ -44,19 +64,24 @@ def fetch(
         list[str],
         Argument(
             metavar="NAME",
-            autocompletion=words(*PRETRAINED),
+            autocompletion=words(*PRETRAINED, "demo"),
             help="Names that `maskrcnn weights list` shows.",
         ),
     ],
 ) -> None:
     """Download pretrained weights into the cache, unless they are there, and print their paths."""
     with failures("weights fetch"):
-        unknown = [name for name in names if name not in PRETRAINED]
-        if unknown:
-            raise ArgumentError(f"there are no pretrained weights {unknown[0]!r}: names are {', '.join(PRETRAINED)}")
+        known = [*PRETRAINED, "demo"]
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"names are {', '.join(known)}"
+                raise ArgumentError(f"there are no pretrained weights {name!r}: {hint}")
         paths: dict[str, str] = {}
         for name in names:
-            paths[name] = str(shared.fetch(PRETRAINED[name]))
+            if name == "demo":
+                console.progress("demo ships with the package, so nothing is fetched")
+            paths[name] = str(shared.demo_path() if name == "demo" else shared.fetch(PRETRAINED[name]))
             console.show([paths[name]], paths=paths)
 
 

@@ -14,7 +14,7 @@ from runtime.errors import ArtifactCorruptError, ForeignArtifactError
 
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
-ON_PURPOSE = "; if it was changed on purpose, seal it again with 'maskrcnn-export edit ARTIFACT'"  # for messages
+ON_PURPOSE = "; if it was changed on purpose, seal it again with 'maskrcnn edit ARTIFACT'"  # for messages
 _HEX_LENGTH = 64
 # Field numbers in onnx.ModelProto and in the StringStringEntryProto of its metadata.
 _METADATA_PROPS = 14
@@ -47,7 +47,7 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
         raise ForeignArtifactError(
             f"{path} is an ONNX file that maskrcnn-export did not write: "
-            "export the checkpoint with 'maskrcnn-export onnx'"
+            "export the checkpoint with 'maskrcnn export onnx'"
         )
     if verify_digest:
         with path.open("rb") as file:

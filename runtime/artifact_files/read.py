@@ -63,14 +63,14 @@ def require_proven(path: Path, metadata: Metadata, verify_digest: bool = True) -
     flaw = metadata.verdict_flaw(graph_digest(path) if verify_digest else None)
     if flaw:
         raise ArtifactVerdictError(
-            f"{path} is not proven to equal its model: {flaw}. Repeat the parity check with 'maskrcnn-export verify "
+            f"{path} is not proven to equal its model: {flaw}. Repeat the parity check with 'maskrcnn verify "
             "ARTIFACT --against CHECKPOINT -o NEW', export the checkpoint again, or, if you vouch for it yourself, use "
             "Predictor(..., require_verdict=False)"
         )
 
 
 def judgement_path(path: Path, precision: str) -> Path:
-    """Return where 'maskrcnn-export verify --precision' records that an artifact's accuracy in it was accepted."""
+    """Return where 'maskrcnn verify --precision' records that an artifact's accuracy in it was accepted."""
     path = path.absolute()  # "." has no name
     return path.parent / f"{path.name}.{precision}.verdict.json"
 
@@ -105,7 +105,7 @@ def require_judged(path: Path, precision: str, unchecked: Metadata | None = None
     if not flaw:
         return
     raise ArtifactVerdictError(
-        f"{path} is not proven to be accurate in {precision}: {flaw}. Judge it with 'maskrcnn-export verify ARTIFACT "
+        f"{path} is not proven to be accurate in {precision}: {flaw}. Judge it with 'maskrcnn verify ARTIFACT "
         f"--device openvino --precision {precision} --truth ANNOTATIONS', or, if you vouch for it yourself, use "
         "Predictor(..., require_verdict=False)"
     )

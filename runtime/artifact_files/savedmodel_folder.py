@@ -41,7 +41,7 @@ def read_sealed_folder(folder: Path, verify_digest: bool = True) -> str:
         what = "a SavedModel" if (folder / _GRAPH).is_file() else "a folder"
         raise ForeignArtifactError(
             f"{folder} is {what} that maskrcnn-export did not write (it has no {MANIFEST}): "
-            "export the checkpoint with 'maskrcnn-export savedmodel'"
+            "export the checkpoint with 'maskrcnn export savedmodel'"
         )
     try:
         content = read_json_file(path, LARGEST_METADATA)

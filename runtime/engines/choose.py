@@ -36,7 +36,7 @@ def check_device(metadata: Metadata, device: str, options: EngineOptions) -> Non
     """Raise DeviceError unless the device runs artifacts of this format, and computes them in `options.precision`."""
     kind = "openvino" if openvino_device(device) else parse_device(device)[0]
     if metadata.format == "savedmodel" and kind in ("tensorrt", "openvino"):
-        raise DeviceError(f"device {kind!r} runs ONNX artifacts only: export the model with 'maskrcnn-export onnx'")
+        raise DeviceError(f"device {kind!r} runs ONNX artifacts only: export the model with 'maskrcnn export onnx'")
     if options.precision is None:
         return
     if openvino_device(device) != "CPU":

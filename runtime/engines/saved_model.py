@@ -271,7 +271,7 @@ def _choose(kind: str, index: int, options: EngineOptions) -> str:
         why = "was built without CUDA" if not tf.test.is_built_with_cuda() else f"finds {len(devices)} CUDA devices"
         raise DeviceError(
             f"device 'cuda:{index}' was requested, but tensorflow {tf.__version__} {why}: "
-            "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn-export doctor'"
+            "pip install 'maskrcnn-export[tf-gpu]', or see 'maskrcnn doctor'"
         )
     options.refuse_gpu()
     _logger.info("device 'auto': running on the CPU, because TensorFlow finds no CUDA device")
@@ -283,7 +283,7 @@ def _require_kernels(kind: str, device: str, missing: Sequence[str], path: Path)
     if not missing:
         return
     what = f"TensorFlow has no GPU kernel for {', '.join(missing)} of {path}"
-    advice = "export the model with 'maskrcnn-export savedmodel --target cuda'"
+    advice = "export the model with 'maskrcnn export savedmodel --target cuda'"
     if kind != "auto":
         raise DeviceError(
             f"device {device!r} was requested, but {what}, and would run it on the CPU: {advice}, or use device 'auto'"

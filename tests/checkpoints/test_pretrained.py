@@ -847,7 +847,20 @@ def test_weights_list_and_fetch(standin, cache):
     assert len(standin.asked) == 1
     wrong = run("weights", "fetch", "cocoa")
     assert wrong.exit_code == 2
-    assert "no pretrained weights 'cocoa': names are coco, balloon, " in wrong.stderr
+    assert wrong.stderr == "error: there are no pretrained weights 'cocoa': did you mean coco?\n"
+    assert "no pretrained weights 'unicorn': names are coco, balloon, " in run("weights", "fetch", "unicorn").stderr
+
+
+def test_the_demo_is_among_the_weights(offline):
+    """It has a row, and fetching it says that it is there; no size is unknown."""
+    listed = run("weights", "list").stdout
+    assert "?" not in listed
+    assert re.search(r"(?m)^balloon .* ~256 MB  MIT$", listed)
+    (path,) = re.search(r"(?m)^demo .* MIT\n  in the package: (.*)$", listed).groups()
+    fetched = run("weights", "fetch", "demo")
+    assert fetched.stdout == f"{path}\n"
+    assert Path(path).is_file()
+    assert "demo ships with the package" in fetched.stderr
 
 
 def test_a_name_where_a_checkpoint_is_opened(standin, cache, offline):

@@ -136,6 +136,18 @@ def test_bash_completes_after_the_installation(installed, folder):
     assert scripts == {"maskrcnn.sh", "maskrcnn-export.sh"}
 
 
+@pytest.mark.parametrize("program", APPS)
+@pytest.mark.parametrize(
+    ("shell", "first"),
+    [("bash", "_{}_completion() {{"), ("zsh", "#compdef {}"), ("fish", "complete --command {}")],
+)
+def test_the_script_for_a_shell_that_is_named(shell, first, program):
+    for words in (["--show-completion", shell], [f"--show-completion={shell}"]):
+        result = CliRunner().invoke(APPS[program], words, prog_name=program)
+        assert result.exit_code == 0
+        assert result.stdout.startswith(first.format(program.replace("-", "_") if shell == "bash" else program))
+
+
 @pytest.mark.parametrize(
     ("shell", "script", "line", "offered"),
     [

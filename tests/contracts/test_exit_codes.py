@@ -98,7 +98,7 @@ LEAVES = [
 @pytest.mark.parametrize(("app", "path", "command"), LEAVES)
 def test_wrong_usage(app, path, command, files):
     """An option that does not exist, and nothing where something is required."""
-    for line, said in (["--no-such-option"], "No such option"), ([], "Missing"):
+    for line, said in (["--no-such-option"], "error: no such option"), ([], "error: missing"):
         if line or any(parameter.required for parameter in command.params):
             result = CliRunner().invoke(app, [*path, *line], env={"COLUMNS": "200"})
             assert (result.exit_code, result.stdout) == (USAGE, "")

@@ -1,5 +1,6 @@
 """Help and version of both programs: complete in a narrow terminal, important options first, no engine loaded."""
 
+import inspect
 import json
 import platform
 import re
@@ -53,6 +54,12 @@ def test_help_is_complete(app, path, command, columns, monkeypatch):
 
 
 @pytest.mark.parametrize(("app", "path", "command"), ALL)
+def test_the_short_option_for_help(app, path, command, monkeypatch):
+    expected = help_of(app, path, monkeypatch, 80)
+    assert CliRunner().invoke(app, [*path, "-h"]).stdout == expected
+
+
+@pytest.mark.parametrize(("app", "path", "command"), ALL)
 def test_what_is_required_comes_first(app, path, command, monkeypatch):
     """Required options are in the first panel, options that few runs need in another."""
     panels = re.split(r"^╭─ ([A-Z][\w ]*\w) ─", help_of(app, path, monkeypatch, 80), flags=re.MULTILINE)
@@ -74,7 +81,7 @@ def test_both_programs_have_the_same_commands():
         if path and path != ("inspect",):
             assert command.callback.__wrapped__ is functions.get(path, functions.get(("export", *path))).__wrapped__
     assert part["inspect",].hidden
-    assert part["inspect",].callback.__wrapped__ is part["show",].callback.__wrapped__
+    assert inspect.unwrap(part["inspect",].callback) is inspect.unwrap(part["show",].callback)
     assert not [path for path, command in whole.items() if command.hidden]
 
 
@@ -107,8 +114,8 @@ MEANT = [
 def test_a_command_that_does_not_exist_names_the_one_that_is_meant(program, line, meant):
     result = CliRunner().invoke(APPS[program], line.split(), env={"COLUMNS": "200"})
     assert result.exit_code == 2
-    said = re.search(r"No such command .*?\.(?: Did you mean (.*)\?)?", result.stderr)
-    assert (said[1].split(", ")[0] if said[1] else None) == meant
+    said = re.fullmatch(r"error: no such command '[^']*'(?: \(did you mean (.*)\?\))?\n", result.stderr)
+    assert (said[1].split(" or ")[0] if said[1] else None) == meant
 
 
 RUN_ALL = """

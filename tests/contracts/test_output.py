@@ -1,5 +1,6 @@
 """What all commands of both programs print: one JSON document with --json, no messages with --quiet."""
 
+import ast
 import json
 import re
 import shlex
@@ -284,7 +285,65 @@ def test_json_of_wrong_usage(words):
     assert result.exit_code == found["exit_code"] == 2
     assert found["command"] == words
     assert found["error"] == {"type": "NoSuchOption", "message": "No such option: --no-such-option"}
-    assert "No such option" in result.stderr
+    assert result.stderr == "error: no such option: --no-such-option\n"
+
+
+WRONG = {
+    "fly": "no such command 'fly'",
+    "evalute": "no such command 'evalute' (did you mean 'evaluate'?)",
+    "--vresion": "no such option: --vresion (did you mean --version?)",
+    "predict demo x.png --ovrelay": "no such option: --ovrelay (did you mean --overlay?)",
+    "predict": "missing argument 'MODEL|coco|demo'",
+    "data shapes": "missing argument 'FOLDER'",
+    "export triton demo": "missing option '--output' / '-o'",
+    "export onnx demo --precision int9": "invalid value for '--precision': 'int9' is not one of 'fp32', 'fp16', 'int8'",
+    "export onnx demo --precision fp32 --max-drop 0.1": "invalid value: --truth and --max-drop need --precision fp16 "
+    "or int8",
+    "verify demo": "invalid value for --against: give a checkpoint, or its name, such as demo",
+    "predict demo x.png --score-threshold": "option '--score-threshold' requires an argument",
+    "show demo a": "got unexpected extra argument (a)",
+    "show demo a b": "got unexpected extra arguments (a b)",
+    "--show-completion foosh": "no completion for 'foosh': expected bash, zsh, fish or powershell",
+}
+
+
+@pytest.mark.parametrize("quiet", ["", " --quiet"])
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_usage_is_one_line(line, quiet):
+    """No box, no usage text; the same in both programs."""
+    for program in APPS:
+        words = line.replace("export ", "") if program == "maskrcnn-export" else line
+        if program == "maskrcnn-export" and line.split()[0] in ("predict", "data", "evalute"):
+            continue
+        if quiet and line.startswith(("fly", "evalute", "--", "predict demo x.png --score")):
+            continue
+        result = call(program, *words.split(), *quiet.split())
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {WRONG[line]}\n")
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_no_parameter_is_refused_in_more_than_a_line(words):
+    for parameter in COMMANDS[words].params:
+        if parameter.param_type_name == "option" and not parameter.is_flag:
+            result = call(words, parameter.opts[0])
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert re.fullmatch(r"error: [a-z][^\n]*\n", result.stderr)
+
+
+def test_no_text_suggests_the_commands_of_the_other_program():
+    """Docs say `maskrcnn export onnx`, and so does every message."""
+    names = "|".join(words.split()[-1] for words in COMMANDS)
+    for package in ("runtime", "maskrcnn", "export"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert not re.search(rf"maskrcnn-export\s+({names})\b|'maskrcnn-export $", node.value), path
+
+
+def test_the_former_name_of_show_says_so(files):
+    said = "... the command 'inspect' is called 'show' now\n"
+    for options, expected in ([], said), (["--json"], said), (["--quiet"], ""):
+        assert call("maskrcnn-export inspect", "demo.onnx", *options).stderr == expected
 
 
 FAILURES = {

@@ -22,6 +22,17 @@ def test_names_are_sorted_and_unique(package):
     assert not any(name.startswith("_") for name in names)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_dir_has_public_names_and_their_modules_alone(package):
+    """Not what the package imports for itself."""
+    found = importlib.import_module(package)
+    rest = [name for name in dir(found) if not name.startswith("__") and name not in found.__all__]
+    assert "errors" in rest
+    assert all(inspect.ismodule(getattr(found, name)) for name in rest)
+    assert not {"TYPE_CHECKING", "os", "lazy_names", "one_line"} & set(dir(found))
+    assert set(found.__all__) <= set(dir(found))
+
+
 @pytest.mark.parametrize(("package", "name"), NAMES)
 def test_name_is_there_and_documented(package, name):
     found = getattr(importlib.import_module(package), name)

@@ -50,7 +50,7 @@ def test_a_machine_without_something(machine, device, artifacts, libraries, tmp_
         (said,) = logged
         assert said.startswith("log: device 'auto': running on the CPU, because device 'cuda:0' ")
     assert reason in said
-    assert "see 'maskrcnn-export doctor'" in said
+    assert "see 'maskrcnn doctor'" in said
 
 
 @pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=str)

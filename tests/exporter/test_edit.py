@@ -136,7 +136,7 @@ def test_what_cannot_be_changed(tmp_path, options, words):
 
 def test_metadata_changed_by_hand(fake):
     by_hand(fake, lambda values: values.update(name="a new name"))
-    with pytest.raises(ArtifactCorruptError, match="'maskrcnn-export edit ARTIFACT'"):
+    with pytest.raises(ArtifactCorruptError, match="'maskrcnn edit ARTIFACT'"):
         Predictor(fake, "cpu")
     assert call(fake).exit_code == 0
     found = read_metadata(fake)
@@ -166,7 +166,7 @@ def test_a_graph_changed_by_hand_is_refused(fake):
     result = call(fake)
     assert result.exit_code == 4
     assert "another graph" in result.stderr
-    assert "maskrcnn-export verify" in result.stderr
+    assert "maskrcnn verify" in result.stderr
 
 
 def test_a_file_for_a_server(tmp_path):
@@ -174,7 +174,7 @@ def test_a_file_for_a_server(tmp_path):
     publish(path, metadata(True), write_artifact, lambda _path: VERDICT, overwrite=False)
     (path / WARM_UP).parent.mkdir()
     (path / WARM_UP).write_bytes(b"requests")
-    with pytest.raises(ArtifactCorruptError, match=r"not part of it.*maskrcnn-export edit"):
+    with pytest.raises(ArtifactCorruptError, match=r"not part of it.*maskrcnn edit"):
         read_metadata(path)
     assert call(path).exit_code == 0
     assert (path / WARM_UP).read_bytes() == b"requests"

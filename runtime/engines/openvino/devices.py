@@ -21,7 +21,7 @@ def require_device(device: str) -> None:
     if device not in known:
         raise DeviceError(
             f"device 'openvino:{device}' was requested, but OpenVINO finds only {', '.join(found) or 'none'} on this "
-            "machine: install the driver of the device, or use one of these; see 'maskrcnn-export doctor'"
+            "machine: install the driver of the device, or use one of these; see 'maskrcnn doctor'"
         )
 
 

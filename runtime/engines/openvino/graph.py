@@ -232,7 +232,7 @@ class GraphOpener:
             raise OutOfMemoryError(f"openvino ran out of memory with {self.path}: {reason_of(error)}") from error
         if self.device != CPU:
             raise DeviceError(
-                f"device 'openvino:{self.device}' cannot run {self.path}: {reason_of(error)}: see 'maskrcnn-export "
+                f"device 'openvino:{self.device}' cannot run {self.path}: {reason_of(error)}: see 'maskrcnn "
                 "doctor', or use device 'openvino'"
             ) from error
         raise ArtifactError(f"openvino {VERSION} refuses {self.path}: {reason_of(error)}") from error

@@ -187,7 +187,7 @@ def _create(source: Path | bytes, options: Any, providers: Providers) -> Any:
         device, name = _PROVIDERS[wanted]
         raise DeviceError(
             f"device '{device}:{settings['device_id']}' was requested, but the {name} libraries of onnxruntime "
-            f"{ort.__version__} cannot be loaded ({_what_does_not_load(name)}): see 'maskrcnn-export doctor'"
+            f"{ort.__version__} cannot be loaded ({_what_does_not_load(name)}): see 'maskrcnn doctor'"
         )
     return session
 
@@ -211,16 +211,14 @@ def _raise_of_device(error: Exception, providers: Providers, when: str, *, certa
         return
     name = f"'{_PROVIDERS[wanted][0]}:{settings['device_id']}'"
     if "Please install TensorRT libraries" in str(error):
-        raise DeviceError(
-            f"device {name} cannot be used: {_what_does_not_load('TensorRT')}: see 'maskrcnn-export doctor'"
-        )
+        raise DeviceError(f"device {name} cannot be used: {_what_does_not_load('TensorRT')}: see 'maskrcnn doctor'")
     if is_out_of_memory(error):
         raise OutOfMemoryError(
             f"device {name} ran out of memory {when}: end what else uses it, or give another "
             f"EngineOptions(gpu_memory_limit=...); onnxruntime's message: {_reason(error)}"
         ) from error
     if certain or any(word in str(error) for word in ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "TensorRT", "TRT")):
-        raise DeviceError(f"device {name} cannot be used: {_reason(error)}: see 'maskrcnn-export doctor'") from error
+        raise DeviceError(f"device {name} cannot be used: {_reason(error)}: see 'maskrcnn doctor'") from error
 
 
 def _reason(error: Exception) -> str:

@@ -225,7 +225,7 @@ def test_refusals(served, savedmodel_artifact, cuda_savedmodel_artifact, tmp_pat
         write_tfserving_model(savedmodel_artifact, foreign, overwrite=True)
     done = CliRunner().invoke(app, ["tfserving", "demo", "-o", str(tmp_path / "out")])
     assert done.exit_code == 4
-    assert "maskrcnn-export triton" in done.output
+    assert "maskrcnn export triton" in done.output
     monkeypatch.setattr("export.serving.tfserving.np", SimpleNamespace(float32=lambda _value: np.float32(1)))
     with pytest.raises(ConversionError, match="computes other"):
         write_tfserving_model(savedmodel_artifact, tmp_path / "out")

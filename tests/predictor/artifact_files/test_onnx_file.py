@@ -276,7 +276,7 @@ def test_another_kind_of_file(file, content):
 def test_foreign_onnx_file(file, content):
     message = refusal(file(content), ForeignArtifactError)
     assert "did not write" in message
-    assert "maskrcnn-export onnx" in message
+    assert "maskrcnn export onnx" in message
     with pytest.raises(ForeignArtifactError):
         read_sealed(file(content), verify_digest=False)
 

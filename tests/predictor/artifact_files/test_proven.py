@@ -51,7 +51,7 @@ def refusal(path, **options):
         Predictor(path, "cpu", **options)
     message = str(refused.value)
     assert str(path) in message
-    assert "maskrcnn-export verify" in message
+    assert "maskrcnn verify" in message
     assert "require_verdict=False" in message
     return message
 

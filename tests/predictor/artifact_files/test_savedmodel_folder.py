@@ -170,7 +170,7 @@ def test_formatting_of_the_manifest_does_not_matter(folder):
 def test_foreign_savedmodel(unsealed):
     message = refusal(unsealed, ForeignArtifactError)
     assert "SavedModel that maskrcnn-export did not write" in message
-    assert "maskrcnn-export savedmodel" in message
+    assert "maskrcnn export savedmodel" in message
 
 
 def test_folder_of_something_else(tmp_path):
