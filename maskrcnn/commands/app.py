@@ -70,7 +70,8 @@ class _Group(Commands):
         if ctx.parent is None and option in _COMPLETION and shell:
             if shell not in _SHELLS:
                 ctx.fail(f"No completion for {shell!r}: expected {', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}")
-            next(each for each in self.params if option in each.opts).callback(ctx, None, shell)
+            parameter: Any = next(each for each in self.params if option in each.opts)
+            parameter.callback(ctx, parameter, shell)
         return super().parse_args(ctx, args)
 
 
@@ -78,7 +79,8 @@ class _Group(Commands):
 def _documented() -> Iterator[None]:
     try:
         yield
-    except BaseException as error:
+    except BaseException as raised:
+        error: Any = raised
         console.finish(error)
         if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":
             console.usage_error(_said(error))
