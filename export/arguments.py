@@ -9,12 +9,14 @@ from typing import Any
 
 from export import console
 from export.errors import EditError, LayoutError, ParityError, PrecisionError
+from export.publish import check_outputs
 from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands.console import command, dataset_report, progress, useful_next, warning
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import build_network, find_artifact, find_model, names_demo, open_checkpoint
+from runtime.artifact import ArtifactFormat
 from runtime.artifact_files.savedmodel_folder import MANIFEST
 
 
@@ -44,6 +46,12 @@ def load(checkpoint: Path, choices: Choices, exclude_heads: bool) -> tuple[Any, 
         warning("the excluded layers have random weights: train them before you use the artifact")
         facts["without"] = ", ".join(loaded.excluded)
     return model, {"checkpoint": facts, "source": None if loaded.excluded else opened.family}
+
+
+def refuse_output(checkpoint: Path, output: Path, artifact_format: ArtifactFormat, overwrite: bool) -> None:
+    """Refuse an output before TensorFlow is loaded or weights are fetched, unless there is no checkpoint at all."""
+    if find_pretrained(checkpoint) is not None or os.path.exists(find_model(checkpoint)):  # noqa: PTH110
+        check_outputs(output, artifact_format, overwrite=overwrite)
 
 
 def split_paths(paths: list[Path]) -> tuple[list[Path], Path | None]:

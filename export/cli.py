@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, BadParameter, Exit, Option
 
 from export import console
-from export.arguments import annotated, default_output, errors, load, split_paths, use
+from export.arguments import annotated, default_output, errors, load, refuse_output, split_paths, use
 from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
@@ -137,6 +137,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
         raise BadParameter(str(error)) from None
     path = output or default_output(checkpoint, ".onnx" if precision == "fp32" else f".{precision}.onnx")
     with errors("export onnx"):
+        refuse_output(checkpoint, path, "onnx", force)
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import LowerPrecision, export_lower_precision, export_onnx  # noqa: PLC0415
 
@@ -174,6 +175,7 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
     """Export a checkpoint to a SavedModel folder, and verify that it gives the same detections."""
     path = output or default_output(checkpoint, "_savedmodel")
     with errors("export savedmodel"):
+        refuse_output(checkpoint, path, "savedmodel", force)
         model, origin = load(checkpoint, choose(config, family, classes, settings), exclude_heads)
         from export import export_savedmodel  # noqa: PLC0415
 
@@ -251,12 +253,17 @@ def verify(  # noqa: PLR0913  (one argument per option)
     if against is None:
         raise BadParameter("give a checkpoint, or its name, such as demo", param_hint="--against")
     with errors("verify"):
+        from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
+
+        path = find_artifact(artifact)
+        metadata = read_metadata(path, verify_digest=False)
+        if output is not None:
+            refuse_output(against, output, metadata.format, force)
         model, origin = load(against, choose(config, family, classes, settings), False)
         from export import verify_artifact  # noqa: PLC0415
 
         options: dict[str, Any] = {"device": device, "verify_images": verify_images, "source": origin["source"]}
         with stages() as progress:
-            path = find_artifact(artifact)
             verdict = verify_artifact(path, model, output=output, overwrite=force, progress=progress, **options)
         if not verdict.passed:
             raise ParityError(verdict)

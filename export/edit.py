@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from export.errors import EditError
-from export.publish import MARKERS, publish_edited, write_copy, write_onnx
+from export.publish import check_outputs, publish_edited, write_copy, write_onnx
 from maskrcnn.distribution import NAME, own_version
 from runtime.artifact import NMS_THRESHOLD, SCORE_THRESHOLD, SIGNATURE, Metadata
 from runtime.artifact_files.onnx_file import read_model
 from runtime.artifact_files.read import graph_digest, read_metadata
-from runtime.atomic import check_output
 from runtime.errors import ArtifactCorruptError, ArtifactVerdictError
 
 _Write = Callable[[Path, Metadata], None]
@@ -57,8 +56,7 @@ def edit_artifact(
     """
     path, target = Path(path), Path(path if output is None else output)
     metadata, by_hand = _read(path)
-    marker = MARKERS[metadata.format]
-    check_output(target, overwrite=overwrite or output is None, directory=marker is not None, marker=marker)
+    check_outputs(target, metadata.format, overwrite=overwrite or output is None)
     flaw = metadata.verdict_flaw(graph_digest(path))
     if flaw:
         raise ArtifactVerdictError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from export.errors import ParityError
-from export.publish import MARKERS, publish
+from export.publish import check_outputs, publish
 from export.verify.pictures import verification_pictures
 from export.verify.source import compare_written
 from export.verify.verdict import Verdict
@@ -15,7 +15,6 @@ from maskrcnn.callbacks import Say
 from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import ArtifactFormat, Metadata
-from runtime.atomic import check_output
 
 
 class Draft(NamedTuple):
@@ -43,8 +42,8 @@ def export_verified(
         ParityError: The artifact does not compute what the model computes, or what the genuine model of `source` does.
         SourceError: That model cannot be run.
     """
-    output, config, marker = Path(output), model.config, MARKERS[artifact_format]
-    check_output(output, overwrite=overwrite, directory=marker is not None, marker=marker)
+    output, config = Path(output), model.config
+    check_outputs(output, artifact_format, overwrite=overwrite)
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize, config.pixels)
     draft = convert()
 

@@ -20,6 +20,17 @@ VERDICT_SUFFIX = ".verdict.json"
 MARKERS: Mapping[ArtifactFormat, str | None] = {"onnx": None, "savedmodel": MANIFEST}
 
 
+def check_outputs(output: Path, artifact_format: ArtifactFormat, *, overwrite: bool) -> None:
+    """Refuse the path of an artifact early, also for the verdict beside it.
+
+    Raises:
+        OutputError: One of them exists and may not be replaced, or cannot be written.
+    """
+    marker = MARKERS[artifact_format]
+    check_output(output, overwrite=overwrite, directory=marker is not None, marker=marker)
+    check_output(output.with_name(output.name + VERDICT_SUFFIX), overwrite=overwrite)
+
+
 def publish(
     output: Path,
     metadata: Metadata,

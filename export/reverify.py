@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from export.describe import describe
-from export.publish import MARKERS, publish, write_copy
+from export.publish import check_outputs, publish, write_copy
 from export.verify.pictures import verification_pictures
 from export.verify.source import compare_written
 from export.verify.verdict import Verdict
@@ -14,7 +14,6 @@ from maskrcnn.checkpoints.families.family_file import FamilyFile
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 from runtime.artifact_files.read import read_metadata
-from runtime.atomic import check_output
 from runtime.errors import ArtifactError
 
 _EDITABLE = ("class_names", "score_threshold", "nms_threshold")  # by `export.edit`
@@ -79,8 +78,7 @@ def verify_artifact(
         )
     pictures = verification_pictures(verify_images, config.model.image_channels, config.resize, config.pixels)
     if output is not None:
-        marker = MARKERS[metadata.format]
-        check_output(Path(output), overwrite=overwrite, directory=marker is not None, marker=marker)
+        check_outputs(Path(output), metadata.format, overwrite=overwrite)
     verdict = verify_written(path, metadata, model, pictures, device, progress)
     verdict = replace(verdict, engine=f"{verdict.engine} (stages on the cpu)")
     if source is not None and verdict.passed:

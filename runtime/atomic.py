@@ -34,6 +34,7 @@ _SUFFIX, _ASIDE = ".partial", ".old"
 _WINDOWS = os.name == "nt"
 _AT_WORKING_FOLDER = -100  # AT_FDCWD: paths are as the caller gives them
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+REPLACE = "overwrite=True"  # ends the message about a path that exists
 _MOST_TRIES = 1000  # of a step that another writer can be in the way of
 
 
@@ -142,7 +143,7 @@ def _flush(path: Path) -> None:
 
 
 def _exists(path: Path) -> OutputError:
-    return OutputError(f"{path} already exists: choose another path, or replace it with --force (overwrite=True)")
+    return OutputError(f"{path} already exists: choose another path, or replace it with {REPLACE}")
 
 
 @contextmanager

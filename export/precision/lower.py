@@ -23,7 +23,7 @@ from export.precision.gate import (
 )
 from export.precision.half import borders_in, emulate_half, to_half
 from export.precision.quantize import nodes_by_part, quantize
-from export.publish import publish, write_onnx
+from export.publish import check_outputs, publish, write_onnx
 from export.target import CPU, Target
 from export.to_onnx import export_onnx
 from export.verify.pictures import pictures_of_folder
@@ -35,7 +35,6 @@ from maskrcnn.data.records import Dataset, Record, require_objects
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
-from runtime.atomic import check_output
 from runtime.predictor import Predictor
 
 MOST_CALIBRATED = 64  # activation ranges settle after a few dozen images
@@ -112,7 +111,7 @@ def export_lower_precision(  # noqa: PLR0913  (one argument per option)
         MissingPackageError: pycocotools is not installed.
     """
     output = Path(output)
-    check_output(output, overwrite=overwrite)
+    check_outputs(output, "onnx", overwrite=overwrite)
     if lower.precision == "int8" and target.engine != "cpu":
         raise ConversionError(f"int8 is for the target 'cpu', not {target.engine!r}: choose fp16")
     check_coco(MAX_DETECTIONS)  # fails now if pycocotools is missing, not after minutes of conversion

@@ -50,9 +50,10 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.data.readers.options import ReadOptions  # noqa: PLC0415
         from maskrcnn.data.records import require_objects  # noqa: PLC0415
         from maskrcnn.evaluation import evaluate as evaluation  # noqa: PLC0415
+        from maskrcnn.evaluation.results import match_classes  # noqa: PLC0415
 
         choices = shared.choose(config, family, class_names, settings)
-        shared.check_model(model, choices)
+        class_names_of_model = shared.check_model(model, choices)
         if output is not None:
             evaluation.check_outputs(output, overwrite=force)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
@@ -67,10 +68,11 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
             report=console.dataset_report,
         )
         require_objects(pictures)
-        predictor = shared.open_predictor(model, choices, device, score_threshold)
-        with console.progress_bar() as bar:
-            found = evaluation.evaluate(predictor, pictures, limit=limit, progress=partial(bar, "images"))
+        match_classes(class_names_of_model, pictures)
         with folder_for(output, "evaluate") as folder:
+            predictor = shared.open_predictor(model, choices, device, score_threshold)
+            with console.progress_bar() as bar:
+                found = evaluation.evaluate(predictor, pictures, limit=limit, progress=partial(bar, "images"))
             found.write(folder, worst=worst, overwrite=force)
         console.evaluation(found)
         console.written(folder)

@@ -8,6 +8,7 @@ import typer
 from maskrcnn.commands import console
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.distribution import COMMANDS, missing_package
+from runtime.atomic import REPLACE
 
 
 @contextmanager
@@ -31,5 +32,6 @@ def failures(
         code = code_of(known)
         if code is None:
             raise
-        console.error(type(known).__name__, known)
+        message = str(known)  # of a function, whose argument is an option here
+        console.error(type(known).__name__, f"{message.removesuffix(REPLACE)}{'--force' * message.endswith(REPLACE)}")
         raise typer.Exit(code) from None

@@ -97,13 +97,9 @@ def inspect(  # noqa: PLR0913  (one argument per option)
             return
         if model.suffix.lower() in PICTURE_SUFFIXES and not model.is_dir():
             raise ArgumentError(f"{model} is an image: name a model before the images")
-        shared.check_model(model, choices)
-        import_tensorflow()
-        from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
+        names = shared.check_model(model, choices)
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
-        from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
         from maskrcnn.inspection.output import FIGURES, PAGE  # noqa: PLC0415
-        from maskrcnn.inspection.report import inspect_pictures  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
 
         if output is not None:
@@ -111,22 +107,25 @@ def inspect(  # noqa: PLR0913  (one argument per option)
         opened = None
         if dataset is not None:
             opened = open_dataset(dataset, skip_bad=skip_bad, report=console.dataset_report, **reading)
-        predictor = shared.open_predictor(model, choices, device, score_threshold, nms_threshold)
-        runner = _runner(predictor)
-        names = predictor.class_names
-        own = shared.names_demo(model) and not images and opened is None
-        pictures, adapted = demo_pictures(names) if own else choose_pictures(images or [], opened, names, limit)
-        found = inspect_pictures(
-            runner,
-            pictures,
-            title=f"Inside {model.name}",
-            dataset=adapted,
-            other=None if compare is None else get_arrays(shared.load_network(compare, choices)[0]),
-            history=_history(shared.find_model(model)),
-            layers=layer or [],
-            progress=console.progress,
-        )
         with folder_for(output, "inspect") as folder:
+            import_tensorflow()
+            from maskrcnn.checkpoints.named_weights import get_arrays  # noqa: PLC0415
+            from maskrcnn.inspection.choose import choose_pictures, demo_pictures  # noqa: PLC0415
+            from maskrcnn.inspection.report import inspect_pictures  # noqa: PLC0415
+
+            own = shared.names_demo(model) and not images and opened is None
+            pictures, adapted = demo_pictures(names) if own else choose_pictures(images or [], opened, names, limit)
+            runner = _runner(shared.open_predictor(model, choices, device, score_threshold, nms_threshold))
+            found = inspect_pictures(
+                runner,
+                pictures,
+                title=f"Inside {model.name}",
+                dataset=adapted,
+                other=None if compare is None else get_arrays(shared.load_network(compare, choices)[0]),
+                history=_history(shared.find_model(model)),
+                layers=layer or [],
+                progress=console.progress,
+            )
             found.write(folder, overwrite=force or output is None)
         console.written(folder / PAGE)
 
@@ -165,21 +164,21 @@ def _inspect_data(
     scan = scan_dataset(path, **reading)
     first = scan.first(MOST_PICTURES)
     _require_usable(path, first.dataset, first.findings)
-    with console.progress_bar() as shown:
-        shown("dataset check", 0, len(first.dataset))
-        usable = check_scan(first, lambda done: shown("dataset check", done, len(first.dataset)))
-    _require_usable(path, usable, first.findings)
-    found = inspect_dataset(
-        usable,
-        chosen,
-        findings=first.findings.items,
-        listed=scan.listed,
-        left_out=scan.listed - len(scan.dataset) + len(first.dataset) - len(usable),
-        limit=limit,
-        title=f"Inside {path.name}",
-        progress=console.progress,
-    )
     with folder_for(output, "inspect") as folder:
+        with console.progress_bar() as shown:
+            shown("dataset check", 0, len(first.dataset))
+            usable = check_scan(first, lambda done: shown("dataset check", done, len(first.dataset)))
+        _require_usable(path, usable, first.findings)
+        found = inspect_dataset(
+            usable,
+            chosen,
+            findings=first.findings.items,
+            listed=scan.listed,
+            left_out=scan.listed - len(scan.dataset) + len(first.dataset) - len(usable),
+            limit=limit,
+            title=f"Inside {path.name}",
+            progress=console.progress,
+        )
         found.write(folder, overwrite=force or output is None)
     console.written(folder / PAGE)
 

@@ -1,6 +1,7 @@
 """`maskrcnn predict`, on this machine or on a cluster."""
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -144,10 +145,10 @@ def predict(  # noqa: PLR0913  (one argument per option)
         made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
         opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
         with opened as folder, console.plain_warnings(), console.progress_bar() as progress:
-            if output is None:
-                console.progress(f"{'resuming' if (folder / RUN_FILE).exists() else 'writing to'} {folder}")
+            doing = "resuming" if (folder / RUN_FILE).exists() else "writing to"
+            begun = partial(console.progress, f"{doing} {folder}") if output is None else lambda: None
             result = predict_paths(
-                paths, folder, open_model, options, progress, progress.item, not_input(paths, folder)
+                paths, folder, open_model, options, progress, progress.item, not_input(paths, folder), begun
             )
         code = console.prediction(result, parquet=options.parquet)
     raise Exit(code)

@@ -73,8 +73,6 @@ def serve(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.serving.app import ServeOptions, build_app  # noqa: PLC0415
 
         artifact = shared.find_artifact(model)
-        if shared.is_checkpoint(artifact):
-            raise shared.needs_export(model)
         if artifact.is_dir():
             import_tensorflow()  # the engine of a SavedModel
         options = ServeOptions(

@@ -24,6 +24,7 @@ from maskrcnn.data.readers.options import DatasetFormat, MaskValues
 from maskrcnn.distribution import NAME, engine_versions, own_version
 from maskrcnn.errors import ArgumentError, CheckpointNotFoundError
 from maskrcnn.tensorflow_import import import_tensorflow
+from runtime.artifact_files.onnx_file import needs_export
 from runtime.errors import InputError
 from runtime.pictures.pixels import PixelPolicy
 from runtime.pictures.read import MAX_PIXELS
@@ -261,11 +262,6 @@ def refuse_pretrained(model: Path) -> None:
         raise needs_export(model)
 
 
-def needs_export(model: Path) -> ArgumentError:
-    """Return the error for a checkpoint where an artifact is needed."""
-    return ArgumentError(f"{model} is a checkpoint: export it first: maskrcnn export onnx {model}")
-
-
 def choose(
     config: str | None, family: Family | None = None, classes: str | None = None, settings: list[str] | None = None
 ) -> Choices:
@@ -317,15 +313,14 @@ def open_start(init: str | None, choices: Choices) -> "str | Weights | None":
     return init if opened.family is None and find_pretrained(init) is None else opened
 
 
-def check_model(model: Path, choices: Choices) -> None:
-    """Refuse a model argument that cannot be used, without TensorFlow."""
+def check_model(model: Path, choices: Choices) -> tuple[str, ...]:
+    """Refuse a model argument that cannot be used, without TensorFlow; return its class names."""
     check_choices(model, choices)
     if is_checkpoint(model):
-        open_checkpoint(model, choices)
-        return
+        return open_checkpoint(model, choices).config.model.class_names
     from runtime.artifact_files.read import read_metadata  # noqa: PLC0415
 
-    read_metadata(find_model(model), verify_digest=False)
+    return read_metadata(find_model(model), verify_digest=False).class_names
 
 
 def check_choices(model: Path, choices: Choices) -> None:

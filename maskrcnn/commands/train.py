@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -144,7 +145,7 @@ def train(  # noqa: PLR0913  (one argument per option)
     pixel_settings = [
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
-    with failures("train"), _run_folder(output, resume, several=cluster is not None) as folder:
+    with failures("train"), _run_folder(output, resume, several=cluster is not None) as (folder, begun):
         job = TrainJob(
             datasets=tuple(datasets),
             output=folder,
@@ -169,26 +170,26 @@ def train(  # noqa: PLR0913  (one argument per option)
                 raise ArgumentError("--workers and --max-failures are for a Ray cluster: add --ray local")
             if cluster is not None:
                 join_cluster(os.environ)
-            code = job.run()
+            code = job.run(begun=begun)
         else:
             if workers is None or cluster is not None:
                 raise ArgumentError("--ray needs --workers and replaces --cluster: give the number of workers")
+            begun()
             code = _train_on_ray(job, ray, workers, 3 if max_failures is None else max_failures)
     raise Exit(code)
 
 
 @contextmanager
-def _run_folder(output: Path | None, resume: bool, *, several: bool) -> Iterator[Path]:
-    """Give the run folder: the one named, the newest for --resume, or a new one."""
+def _run_folder(output: Path | None, resume: bool, *, several: bool) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Give the run folder, the one named, the newest for --resume, or a new one, and what says which it is."""
     if output is not None:
-        yield output
+        yield output, lambda: None
         return
     if several or os.environ.get(TF_CONFIG):
         raise ArgumentError("several machines need one run folder, on a file system that they share: give it with -o")
     earlier = folders("train")[:1] if resume else []
     with nullcontext(earlier[0]) if earlier else new_folder("train") as folder:
-        console.progress(f"{'resuming' if earlier else 'writing to'} {folder}")
-        yield folder
+        yield folder, partial(console.progress, f"{'resuming' if earlier else 'writing to'} {folder}")
 
 
 def _train_on_ray(job: TrainJob, address: str, workers: int, max_failures: int) -> int:

@@ -1,7 +1,7 @@
 """A training run as the command line describes it, in this process or in a worker on another machine."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from maskrcnn.tensorflow_import import import_tensorflow
 from maskrcnn.training.cluster import TF_CONFIG
 
 if TYPE_CHECKING:
+    from maskrcnn.data.records import Dataset
     from maskrcnn.training.run import RunFolder
 
 
@@ -60,8 +61,11 @@ class TrainJob:
 
         check_state(RunFolder(self.output), "auto" if self.resume else False)
 
-    def run(self, *, restarted: bool = False) -> int:
-        """Train, and print progress and result; return the exit code."""
+    def run(self, *, restarted: bool = False, begun: Callable[[], None] = lambda: None) -> int:
+        """Train, and print progress and result; return the exit code.
+
+        `begun` is called once it is known that the options and the datasets can be used.
+        """
         several = bool(os.environ.get(TF_CONFIG))
         resume = self.resume or restarted
         # With several workers, nothing is refused before they are connected, so that all hear of it.
@@ -70,38 +74,36 @@ class TrainJob:
                 pass
         settings_of_model = [setting for setting in self.settings if not setting.startswith(shared.RUN_PREFIX)]
         choices = shared.choose(self.config, self.family, self.class_names, settings_of_model)
-        opened = shared.open_start(self.init, choices) if not several and not resume else None
+        from maskrcnn.data.readers.open import require_existing  # noqa: PLC0415
+        from maskrcnn.training.plan import plan_config, plan_run  # noqa: PLC0415
+
+        opened = prepared = None
+        if not several:
+            require_existing([*self.datasets, *self.validation])
+            if not resume:
+                opened = shared.open_start(self.init, choices)
+                start = opened if opened is not None else self.init
+                plan_config(self.config, start, None, self.layers, self.epochs, self.settings)
+            prepared = self._read_datasets()
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
-        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
-        from maskrcnn.training.plan import plan_run  # noqa: PLC0415
         from maskrcnn.training.progress import TrainingProgress  # noqa: PLC0415
         from maskrcnn.training.run import RunFolder  # noqa: PLC0415
         from maskrcnn.training.strategies import find_strategy  # noqa: PLC0415
         from maskrcnn.training.train import train as run_training  # noqa: PLC0415
         from maskrcnn.training.workers import losses_named, together, worker_index  # noqa: PLC0415
 
-        read = partial(
-            open_datasets,
-            format=self.format,
-            class_attribute=self.class_attribute,
-            skip_bad=self.skip_bad,
-            options=self.options,
-            report=console.dataset_report,
-        )
-
         def prepare() -> Any:
             resumes = resume and RunFolder(self.output).state.exists()
             start = opened or (self.init if resumes else shared.open_start(self.init, choices))
             folder = self.output if resume else None
             plan = plan_run(self.config, start, folder, self.layers, self.epochs, self.settings, console.progress)
-            training = read(self.datasets, images=self.images or None)
-            given = self.validation
-            return start, plan, training, read(given, images=self.validation_images or None) if given else None
+            return start, plan, *(prepared or self._read_datasets())
 
         strategy = find_strategy()
         with losses_named(strategy):
             start, (chosen, options), training, validation = together(strategy, prepare)
+        begun()
         console.datasets(training, validation)
         own_line = options.verbose == "auto" and worker_index(strategy) == 0
         with console.progress_bar() if own_line else nullcontext() as shown:
@@ -122,6 +124,21 @@ class TrainJob:
         if code == 0:
             console.useful_next(*self.useful_next(result.folder))
         return code
+
+    def _read_datasets(self) -> "tuple[Dataset, Dataset | None]":
+        """Open the training data and, if there is any, the validation data."""
+        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
+
+        read = partial(
+            open_datasets,
+            format=self.format,
+            class_attribute=self.class_attribute,
+            skip_bad=self.skip_bad,
+            options=self.options,
+            report=console.dataset_report,
+        )
+        training, given = read(self.datasets, images=self.images or None), self.validation
+        return training, read(given, images=self.validation_images or None) if given else None
 
     def useful_next(self, folder: "RunFolder") -> list[str]:
         """Return the commands that measure and export what was trained."""

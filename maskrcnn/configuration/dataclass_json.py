@@ -5,7 +5,7 @@ import difflib
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -56,9 +56,8 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
-            raise ConfigError(f"unknown setting {key!r} in {where}: {hint}")
+            inside = [f"{name}{path}.{key}" for name, hint in hints.items() for path in _places(hint, key)]
+            raise ConfigError(f"unknown setting {key!r} in {where}: {expected_name(key, names, inside)}")
     converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     try:
         return kind(**converted)
@@ -66,6 +65,26 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from error
     except TypeError as error:
         raise ConfigError(f"{where} is incomplete: {error}") from error
+
+
+def expected_name(name: str, known: Iterable[str], better: Sequence[str] = ()) -> str:
+    """Return the end of a message about an unknown name: what was meant, else what there is, most similar first.
+
+    `better` is what was meant, if that is known.
+    """
+    text, known = str(name), list(known)
+    meant = better or difflib.get_close_matches(text, known, n=1)
+    if meant:
+        return f"did you mean {' or '.join(map(repr, meant))}?"
+    near = sorted(known, key=lambda each: -difflib.SequenceMatcher(None, text, each).ratio())
+    return f"expected one of {', '.join(near)}"
+
+
+def _places(hint: Any, key: str) -> list[str]:
+    """Return where a field of a setting's own settings is, from there on: "" or ".0", the first of a list."""
+    if get_origin(hint) is tuple:
+        return [f".0{path}" for path in _places(get_args(hint)[0], key)]
+    return [""] if dataclasses.is_dataclass(hint) and key in [f.name for f in dataclasses.fields(hint)] else []
 
 
 def parse_object(text: str, what: str) -> dict[str, Any]:

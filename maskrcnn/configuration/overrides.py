@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from maskrcnn.configuration.dataclass_json import to_dict
+from maskrcnn.configuration.dataclass_json import expected_name, to_dict
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.errors import ArgumentError, ConfigError
@@ -97,7 +97,7 @@ def _member(values: Any, key: str, setting: str) -> Any:
     if isinstance(values, list):
         return values[_index(values, key, setting)]
     if not isinstance(values, dict) or key not in values:
-        known = f": expected one of {', '.join(values)}" if isinstance(values, dict) else ""
+        known = f": {expected_name(key, values)}" if isinstance(values, dict) else ""
         raise ConfigError(f"{setting!r}: there is no {key!r}{known}")
     return values[key]
 

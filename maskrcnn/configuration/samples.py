@@ -1,6 +1,8 @@
 """Ready configurations: matterport's four samples and the demo model."""
 
+import os
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from maskrcnn.configuration.files import read_config
@@ -174,6 +176,13 @@ def find_config(name_or_path: str | Path) -> Config:
         ConfigError: There is neither, or the file cannot be used.
     """
     path = Path(name_or_path)
-    if not path.exists() and str(name_or_path) in SAMPLES:
-        return SAMPLES[str(name_or_path)]
+    name = str(name_or_path)
+    if not os.path.lexists(name):
+        if name in SAMPLES:
+            return SAMPLES[name]
+        if not path.suffix and path.name == name:
+            meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, SAMPLES, n=1))
+            raise ConfigError(
+                f"there is no configuration {name}: {meant}expected a file or one of {', '.join(SAMPLES)}"
+            )
     return read_config(path)

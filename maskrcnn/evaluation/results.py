@@ -41,7 +41,8 @@ def match_classes(class_names: Sequence[str], dataset: Dataset) -> dict[int, int
     if unknown:
         raise DatasetError(
             f"{dataset.name} has classes that the model does not have ({_listed(unknown)}; it has "
-            f"{_listed(class_names[1:]) or 'none'}): select the common classes with maskrcnn.combine"
+            f"{_listed(class_names[1:]) or 'none'}): use its names, which `maskrcnn edit` can change in an artifact, "
+            "and annotations of its classes alone"
         )
     ids = {name: class_id for class_id, name in enumerate(dataset.class_names)}
     return {class_id: ids[name] for class_id, name in enumerate(class_names) if class_id and ids.get(name)}

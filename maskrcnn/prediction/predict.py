@@ -77,6 +77,7 @@ def predict_paths(
     progress: Counted,
     told: Told = tell_nothing,
     ignored: Path | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> PredictRun:
     """Predict images and videos into a folder. Resumes an earlier run with the same settings.
 
@@ -91,6 +92,7 @@ def predict_paths(
         progress: Called with "images", "views" or the name of a video.
         told: Called with each image that is done.
         ignored: Folder whose files are not predicted; the run folder unless given.
+        begun: Called once it is known that the inputs and the model can be used.
 
     Raises:
         ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
@@ -110,6 +112,7 @@ def predict_paths(
         require_video()
     predictor, model = open_model()
     settings = _settings(predictor, model, options)
+    begun()
     # Before there is anything to save, a signal ends the run at once.
     with interruption.watched(), open_output(output, settings, force=options.force) as folder:
         job = Job(

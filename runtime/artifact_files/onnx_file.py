@@ -6,11 +6,13 @@ and the last entry of the file. Every ONNX tool can read the result, and no pars
 """
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import BinaryIO
 
 from runtime.artifact_files.protobuf import field, map_file, read_fields
 from runtime.errors import ArtifactCorruptError, ForeignArtifactError
+from runtime.pictures.header import PICTURE_SUFFIXES
 
 METADATA_KEY = "maskrcnn"
 _DIGEST_KEY = "maskrcnn_sha256"
@@ -22,6 +24,8 @@ _KEY, _VALUE = 1, 2
 _CHUNK = 1 << 20
 LARGEST_METADATA = 2**26  # bytes
 _LARGEST_FILE = 2**31 - 1  # bytes, the limit of protocol buffers
+_CHECKPOINTS = (".h5", ".pth", ".pt", ".pkl", ".safetensors")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def metadata_entry(key: str, value: str) -> bytes:
@@ -45,6 +49,7 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
     """
     entries = _metadata_props(path)
     if METADATA_KEY not in entries or _DIGEST_KEY not in entries:
+        refuse_other_kind(path)
         raise ForeignArtifactError(
             f"{path} is an ONNX file that maskrcnn-export did not write: "
             "export the checkpoint with 'maskrcnn export onnx'"
@@ -59,6 +64,24 @@ def read_sealed(path: Path, verify_digest: bool = True) -> str:
                     + ON_PURPOSE
                 )
     return entries[METADATA_KEY]
+
+
+def needs_export(model: str | Path) -> ForeignArtifactError:
+    """Return the error for a checkpoint where an artifact is needed."""
+    return ForeignArtifactError(
+        f"{model} is a checkpoint, not an artifact: export it first: maskrcnn export onnx {shlex.quote(str(model))}"
+    )
+
+
+def refuse_other_kind(path: Path) -> None:
+    """Say what a file that cannot be read as an artifact is, if it is a checkpoint or an image."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        start = file.read(len(_HDF5))
+    if suffix in _CHECKPOINTS or start == _HDF5:
+        raise needs_export(path)
+    if suffix in PICTURE_SUFFIXES:
+        raise ForeignArtifactError(f"{path} is an image, not a model: give an .onnx file or a SavedModel folder")
 
 
 def recorded_file_digest(path: Path) -> str:
@@ -96,10 +119,12 @@ def _metadata_props(path: Path) -> dict[str, str]:
     """Return values by key; the graph, nearly the whole file, is skipped without reading it."""
     content = map_file(path)
     if len(content) > _LARGEST_FILE:
+        refuse_other_kind(path)
         raise ArtifactCorruptError(f"{path} has {len(content)} bytes, and an ONNX file at most {_LARGEST_FILE}")
     try:
         entries = [entry for number, entry, _ in read_fields(content) if number == _METADATA_PROPS]
     except ArtifactCorruptError as error:
+        refuse_other_kind(path)
         raise ArtifactCorruptError(f"{path} is truncated, or not an ONNX file: copy or export it again") from error
     try:
         return dict(_pair(entry) for entry in entries)

@@ -30,7 +30,8 @@ def read_metadata(path: str | Path, verify_digest: bool = True) -> Metadata:
     path = Path(path)
     with _reading(path):
         if not path.exists():
-            raise ArtifactNotFoundError(f"there is no artifact at {path}")
+            known = "; only commands know demo by name: write demo.onnx with 'maskrcnn export onnx demo'"
+            raise ArtifactNotFoundError(f"there is no artifact at {path}{known if str(path) == 'demo' else ''}")
         if not path.is_file() and not path.is_dir():  # reading a pipe could block forever
             raise ForeignArtifactError(f"{path} is a pipe or a device; expected an .onnx file or a SavedModel folder")
         text = read_sealed_folder(path, verify_digest) if path.is_dir() else read_sealed(path, verify_digest)

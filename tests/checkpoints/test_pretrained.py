@@ -762,7 +762,7 @@ def test_a_name_where_an_artifact_is_needed(words, offline):
     first, *options = words.replace("export ", "export_").split()
     done = run(*first.split("_"), "coco", *options)
     assert (done.exit_code, done.stderr) == (
-        2, "error: coco is a checkpoint: export it first: maskrcnn export onnx coco\n"
+        4, "error: coco is a checkpoint, not an artifact: export it first: maskrcnn export onnx coco\n"
     )  # fmt: skip
 
 

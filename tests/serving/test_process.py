@@ -156,8 +156,8 @@ def test_a_port_is_taken_before_the_model_is_opened():
 
 def test_a_weights_file_is_no_artifact():
     code, out, errors = start(ROOT / "maskrcnn" / "demo.weights.h5", "--port", "0")
-    assert (code, out, errors.count("\n")) == (2, "", 1)
-    assert "demo.weights.h5 is a checkpoint: export it first: maskrcnn export onnx" in errors
+    assert (code, out, errors.count("\n")) == (4, "", 1)
+    assert "demo.weights.h5 is a checkpoint, not an artifact: export it first: maskrcnn export onnx" in errors
 
 
 def test_nothing_of_tensorflow_is_needed(serve, images, found):

@@ -1,6 +1,7 @@
 """Opening a dataset by its path; the format is recognized."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,13 @@ def _check_known(names: tuple[str, ...] | None, datasets: Sequence[Dataset]) -> 
     missing = [name for name in names or () if name != BACKGROUND and name not in known]
     if missing:
         raise DatasetError(f"there is no class {', '.join(missing)} in the data: it has {', '.join(known)}")
+
+
+def require_existing(paths: Sequence[str | Path]) -> None:
+    """Raise DatasetNotFoundError if there is nothing at a path of a dataset, before time is spent on others."""
+    for path in paths:
+        if not os.path.lexists(path):
+            raise DatasetNotFoundError(f"{path} does not exist; {_EXPECTED}")
 
 
 def _recognize(path: Path, wanted: DatasetFormat | None, options: ReadOptions) -> _Source:
