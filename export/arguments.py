@@ -64,17 +64,14 @@ def split_paths(paths: list[Path]) -> tuple[list[Path], Path | None]:
     return [find_artifact(path) for path in artifacts], None if is_artifact else last
 
 
-def default_output(checkpoint: Path, ending: str) -> Path:
-    """Return where the artifact of a checkpoint argument is written: beside it; for a name, in this folder."""
-    named = names_demo(checkpoint) or find_pretrained(checkpoint) is not None
-    name = checkpoint.name.removesuffix(checkpoint.suffix).removesuffix(".weights")
-    return (Path() if named else checkpoint.parent) / f"{name}{ending}"
-
-
-def use(artifact: Path, *folders: Path | None) -> None:
-    """Print the command that uses an artifact, on images that the command named, or on the packaged one."""
-    packaged = Path(str(resources.files("maskrcnn").joinpath("demo.jpg")))
-    useful_next(command("maskrcnn", "predict", artifact, next(filter(None, folders), packaged), overlay=True))
+def use(checkpoint: Path, artifact: Path, *folders: Path | None) -> None:
+    """Print a command that uses an artifact: on images that the command named; the demo model on its own image."""
+    own = Path(str(resources.files("maskrcnn").joinpath("demo.jpg"))) if names_demo(checkpoint) else None
+    images = next(filter(None, (*folders, own)), None)
+    if images is None:
+        useful_next(command("maskrcnn", "show", artifact))
+    else:
+        useful_next(command("maskrcnn", "predict", artifact, images, overlay=True))
 
 
 @contextmanager

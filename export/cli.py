@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, BadParameter, Exit, Option
 
 from export import console
-from export.arguments import annotated, default_output, errors, load, refuse_output, split_paths, use
+from export.arguments import annotated, errors, load, refuse_output, split_paths, use
 from export.errors import ConversionError, ParityError
 from export.target import LARGEST_BATCH, OPSETS, Target
 from maskrcnn.commands import shared
@@ -32,6 +32,7 @@ from maskrcnn.commands.shared import (
     Version,
     advanced,
     choose,
+    default_output,
     find_artifact,
 )
 from runtime.artifact import Precision, Target as Engine, Thresholds
@@ -152,7 +153,7 @@ def onnx(  # noqa: PLR0913  (one argument per option)
                 verdict = export_lower_precision(model, path, lower, progress=progress, **options)
         console.verdict_table(verdict)
         written(path)
-        use(path, verify_images, calibrate)
+        use(checkpoint, path, verify_images, calibrate)
 
 
 def savedmodel(  # noqa: PLR0913  (one argument per option)
@@ -185,7 +186,7 @@ def savedmodel(  # noqa: PLR0913  (one argument per option)
             verdict = export_savedmodel(model, path, progress=progress, **options, **origin)
         console.verdict_table(verdict)
         written(path)
-        use(path, verify_images)
+        use(checkpoint, path, verify_images)
 
 
 def verify(  # noqa: PLR0913  (one argument per option)

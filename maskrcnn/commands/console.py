@@ -347,7 +347,7 @@ def _share(value: float | None) -> str:
     return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
-def prediction(found: "PredictRun", *, parquet: bool) -> int:
+def prediction(found: "PredictRun", views: Sequence[str], *, parquet: bool) -> int:
     """Print the outcome of a prediction run and every failure; return the exit code."""
     files = ("results.parquet",) if parquet else ("results.json", "results.csv")
     totals, failures = found.totals, found.failures
@@ -366,6 +366,7 @@ def prediction(found: "PredictRun", *, parquet: bool) -> int:
             detections=totals.detections,
         )
         written(*(found.folder / name for name in files))
+        written(*(found.folder / kind for kind in views if (found.folder / kind).is_dir()))
     for failure in failures:
         _tell(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"))
     if found.signal is not None:

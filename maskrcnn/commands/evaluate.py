@@ -78,7 +78,7 @@ def evaluate(  # noqa: PLR0913  (one argument per option)
         console.written(folder)
         if shared.is_checkpoint(model):
             of_checkpoint = {"config": config, "family": family, "classes": class_names, "set": settings}
-            console.useful_next(console.command("maskrcnn", "export", "onnx", model, **of_checkpoint))
+            console.useful_next(shared.export_command(model, **of_checkpoint))
         else:
             of_dataset = {"images": images, "format": format_, "class_attribute": class_attribute, "by_name": by_name}
             of_dataset |= {"skip_bad": skip_bad, "boxes_as_masks": boxes_as_masks, "mask_values": mask_values}

@@ -150,7 +150,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
             result = predict_paths(
                 paths, folder, open_model, options, progress, progress.item, not_input(paths, folder), begun
             )
-        code = console.prediction(result, parquet=options.parquet)
+        code = console.prediction(result, views, parquet=options.parquet)
     raise Exit(code)
 
 

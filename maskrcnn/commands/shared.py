@@ -18,7 +18,7 @@ from maskrcnn.checkpoints.families.recognize import FAMILIES, Family
 from maskrcnn.checkpoints.h5_open import SUFFIXES
 from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrained, is_taken
 from maskrcnn.commands.completion import words, words_or_files
-from maskrcnn.commands.console import progress, progress_bar, warning
+from maskrcnn.commands.console import command, progress, progress_bar, warning
 from maskrcnn.configuration.samples import SAMPLES
 from maskrcnn.data.readers.options import DatasetFormat, MaskValues
 from maskrcnn.distribution import NAME, engine_versions, own_version
@@ -260,6 +260,22 @@ def refuse_pretrained(model: Path) -> None:
     """Refuse the name of pretrained weights where an artifact is needed."""
     if find_pretrained(model) is not None:
         raise needs_export(model)
+
+
+def default_output(checkpoint: Path, ending: str) -> Path:
+    """Return where the artifact of a checkpoint argument is written: beside it; for a name, in this folder."""
+    named = names_demo(checkpoint) or find_pretrained(checkpoint) is not None
+    name = checkpoint.name.removesuffix(checkpoint.suffix).removesuffix(".weights")
+    return (Path() if named else checkpoint.parent) / f"{name}{ending}"
+
+
+def export_command(checkpoint: Path, **options: object) -> str:
+    """Return the command that exports a checkpoint argument, to another file where that would replace one."""
+    number, output = 1, default_output(checkpoint, ".onnx")
+    while any(os.path.lexists(f"{output}{ending}") for ending in ("", ".verdict.json")):
+        number += 1
+        output = default_output(checkpoint, f"-{number}.onnx")
+    return command("maskrcnn", "export", "onnx", checkpoint, **options, output=output if number > 1 else None)
 
 
 def choose(

@@ -151,4 +151,4 @@ class TrainJob:
             console.command("maskrcnn", "evaluate", trained, dataset, images=images[number % len(images)], **of_dataset)
             for number, dataset in enumerate(self.validation)
         ]
-        return [*evaluations, console.command("maskrcnn", "export", "onnx", trained)]
+        return [*evaluations, shared.export_command(trained)]

@@ -177,12 +177,9 @@ def find_config(name_or_path: str | Path) -> Config:
     """
     path = Path(name_or_path)
     name = str(name_or_path)
-    if not os.path.lexists(name):
-        if name in SAMPLES:
-            return SAMPLES[name]
-        if not path.suffix and path.name == name:
-            meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, SAMPLES, n=1))
-            raise ConfigError(
-                f"there is no configuration {name}: {meant}expected a file or one of {', '.join(SAMPLES)}"
-            )
+    if name in SAMPLES and not path.is_file():
+        return SAMPLES[name]
+    if not path.suffix and path.name == name and not os.path.lexists(name):
+        meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, SAMPLES, n=1))
+        raise ConfigError(f"there is no configuration {name}: {meant}expected a file or one of {', '.join(SAMPLES)}")
     return read_config(path)

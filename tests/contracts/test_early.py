@@ -1,5 +1,6 @@
 """What is wrong with a command line is said before the work: before TensorFlow and a model are loaded."""
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_a_folder_that_is_read_only(line, files, monkeypatch):
     folder = files / "fixed"
     folder.mkdir()
     shutil.copy("best.weights.h5", folder)
-    monkeypatch.setattr("runtime.atomic.os.access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr("runtime.atomic.os.access", lambda _, mode: not mode & os.W_OK)  # root may all
     assert "no permission in" in failed(OUTPUT, line.format(folder))[-1]
 
 
@@ -207,9 +208,9 @@ TRAIN = {
         USAGE,
         "error: unknown setting 'epochs' in config.training: did you mean 'stages.0.epochs'?",
     ),
-    "train data.json --config small --set training.size=3": (
+    "train data.json --config small --set training.zoom=3": (
         USAGE,
-        "error: unknown setting 'size' in config.training: expected one of batch_size, ",
+        "error: unknown setting 'zoom' in config.training: expected one of momentum, ",
     ),
     "train data.json --config small --set train.learning_rate=3": (
         USAGE,

@@ -200,6 +200,10 @@ WITHOUT = {
         "runs/evaluate",
         ["maskrcnn export onnx demo --set detection.min_score=0.2"],
     ),
+    "evaluate demo.weights.h5 'my shapes'": (
+        "runs/evaluate",
+        ["maskrcnn export onnx demo.weights.h5 --output demo-3.onnx"],
+    ),
     "train data.json --config shapes": ("runs/train", ["maskrcnn export onnx {best}"]),
     "train data.json --config shapes --val data.json --val 'my shapes' --val-images 'a b' --format coco": (
         "runs/train",
@@ -218,10 +222,10 @@ WITHOUT = {
         "a b/x.int8.onnx",
         ["maskrcnn predict 'a b/x.int8.onnx' photos --overlay"],
     ),
-    "export onnx coco": ("coco.onnx", ["maskrcnn predict coco.onnx {photo} --overlay"]),
+    "export onnx coco": ("coco.onnx", ["maskrcnn show coco.onnx"]),
     "export savedmodel run/best.weights.h5": (
         "run/best_savedmodel",
-        ["maskrcnn predict run/best_savedmodel {photo} --overlay"],
+        ["maskrcnn show run/best_savedmodel"],
     ),
 }
 
@@ -243,6 +247,10 @@ def test_a_command_without_an_output(line, files, quick, monkeypatch):
     call("maskrcnn data shapes", "my shapes", "--count", "2")
     (files / "demo.onnx").unlink()
     shutil.copy(ROOT / "maskrcnn" / "demo.onnx", files / "kept.onnx")
+    if "demo.weights.h5" in line:
+        shutil.copy(ROOT / "maskrcnn" / "demo.weights.h5", files)
+        for name in ("demo.onnx", "demo-2.onnx.verdict.json"):
+            (files / name).touch()
     (files / "demo.onnx" if "demo.onnx" in line else files / "other.onnx").symlink_to(files / "kept.onnx")
     monkeypatch.setattr("maskrcnn.commands.shared.open_predictor", lambda *_: Predictor(files / "kept.onnx", "cpu"))
     monkeypatch.setattr("maskrcnn.commands.inspect._runner", lambda _: None)

@@ -147,7 +147,7 @@ def test_whole_floats_are_integers():
         ({"model": {"anchor_scale": [1]}}, r"'anchor_scale' in config\.model: did you mean 'anchor_scales'"),
         ({"detektion": {}}, r"'detektion' in config: did you mean 'detection'"),
         ({"training": {"resize": {"mode": "crop", "mindim": 64}}}, "did you mean 'min_dim'"),
-        ({"xyzzy": 1}, "expected one of resize, name, model, proposals, detection, training"),
+        ({"xyzzy": 1}, "expected one of resize, pixels, name, model, proposals, detection, training"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_a_suggestion(values, message):
