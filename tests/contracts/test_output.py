@@ -424,3 +424,10 @@ def test_warnings_are_told_in_every_mode(files, quick, monkeypatch):
         assert result.stderr == "warning: look out\n"
         if "--json" in options:
             assert document_of(result)["warnings"] == ["look out"]
+
+
+def test_predict_says_where_the_images_are(files):
+    line = ["predict", "demo.onnx", "good.png", "-o", "out", "--overlay", "--splash"]
+    found = document_of(call("maskrcnn", *line, "--json"))
+    assert found["written"] == ["out/results.json", "out/results.csv", "out/overlay", "out/splash"]
+    assert "wrote out/overlay\nwrote out/splash\n" in call("maskrcnn", *line).stdout
