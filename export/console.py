@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn.commands.console import session, show
+from maskrcnn.commands.console import session, show, wrapped
 from runtime.artifact import Metadata
 from runtime.errors import ArtifactCorruptError
-from runtime.one_line import one_line
+from runtime.one_line import count_of, one_line
 
 _NOTHING_COMPARED = (
     "no image has a detection of both it and the artifact, so nothing was compared with it and the Keras model was the "
@@ -32,7 +32,7 @@ def verdict_table(verdict: "Verdict") -> None:
 def verdict_lines(verdict: "Verdict") -> list[str]:
     """Return a verdict as lines: the stages, the whole runs, and the outcome."""
     lines = [f"{verdict.engine} against {verdict.reference}"]
-    lines += _stage_lines(verdict)
+    lines += [part for line in _stage_lines(verdict) for part in wrapped(line, 22)]
     width = max((len(case.case) for case in verdict.cases), default=0)
     lines.append(f"  score threshold {verdict.score_threshold}, nms threshold {verdict.nms_threshold}")
     lines.append(f"  {'whole runs':<{width}}  found  boxes px   scores    masks")
@@ -40,16 +40,18 @@ def verdict_lines(verdict: "Verdict") -> list[str]:
         count = f"{case.found}" if case.found == case.expected else f"{case.found}/{case.expected}"
         values = f"{case.boxes:8.1e}  {case.scores:7.1e}  {case.masks:7.1e}"
         lines.append(f"  {case.case:<{width}}  {count:>5}  {values}  {_mark(case.passed)}")
-        lines += [f"    depends on {reason}" for reason in case.decisions[:3]]
+        for reason in case.decisions[:3]:
+            lines += wrapped(f"    depends on {reason}", 6)
         if len(case.decisions) > 3:
             lines.append(f"    and on {len(case.decisions) - 3} more: see the verdict")
-        lines += [f"    but {objection}" for objection in case.objections]
+        for objection in case.objections:
+            lines += wrapped(f"    but {objection}", 6)
     if verdict.graph:
         transposes = verdict.graph["operators"].get("Transpose", 0)
-        lines.append(f"  graph: {verdict.graph['nodes']} nodes, {transposes} Transpose, no control flow")
-    lines += _source_lines(verdict.source)
+        lines.append(f"  graph: {count_of(verdict.graph['nodes'], 'node')}, {transposes} Transpose, no control flow")
+    lines += [part for line in _source_lines(verdict.source) for part in wrapped(line, 4)]
     outcome = _outcome(verdict.passed, float32=bool(verdict.precision))
-    lines.append(f"verdict: {outcome} ({verdict.detections} detections compared)")
+    lines.append(f"verdict: {outcome} ({count_of(verdict.detections, 'detection')} compared)")
     if verdict.precision:
         lines += _precision_lines(verdict.precision)
     return lines
@@ -86,7 +88,7 @@ def _source_outcome(source: Mapping[str, Any]) -> str:
     if source["passed"] is None:
         return f"{source['package']}: {_NOTHING_COMPARED}"
     pairs = sum(case["matched"] for case in source["cases"])
-    return f"{'passed' if source['passed'] else 'FAILED'}: {source['package']}, {pairs} detections compared"
+    return f"{'passed' if source['passed'] else 'FAILED'}: {source['package']}, {count_of(pairs, 'detection')} compared"
 
 
 def _outcome(passed: bool, float32: bool) -> str:
@@ -99,16 +101,19 @@ def _precision_lines(gate: Mapping[str, Any]) -> list[str]:
     before, after, allowed = gate["reference"], gate["found"], gate["allowed"]
     lines = [
         f"{gate['precision']}: {gate['measure']} {before:.4f} -> {after:.4f}, allowed drop {allowed:g}",
-        f"  against {gate['against']}: {gate['objects']} objects in {gate['pictures']} images; "
-        + (f"{gate['calibrated']} others for calibration" if gate.get("calibrated") else "none for calibration"),
+        f"  against {gate['against']}: {count_of(gate['objects'], 'object')} in {count_of(gate['pictures'], 'image')}; "
+        + (
+            f"{count_of(gate['calibrated'], 'other')} for calibration"
+            if gate.get("calibrated")
+            else "none for calibration"
+        ),
     ]
     width = max((len(name) for name in gate["classes"]), default=0)
     for name, (before, after) in gate["classes"].items():
         if before is not None and after is not None:
             lines.append(f"  {name:<{width}}  {before:.4f} -> {after:.4f}")
     left = ", ".join(gate["left_in_float"]) or "only the last two products of the box head"
-    lines.append(f"  in float32: {left}")
-    return lines
+    return [*lines, *wrapped(f"  in float32: {left}", 4)]
 
 
 def _stage_lines(verdict: "Verdict") -> list[str]:
@@ -139,13 +144,14 @@ def metadata(path: Path, found: Metadata, flaw: str) -> None:
         f"  made from   {_pairs(found.checkpoint)}",
         f"  needs       {_pairs(found.engine_minimum)} or later",
     ]
+    lines = [lines[0], *(part for line in lines[1:] for part in wrapped(line, 14))]
     for title, tensors in (("inputs", found.inputs()), ("outputs", found.outputs())):
         lines.append(f"  {title}")
         for name, tensor in tensors.items():
             shape = "x".join("?" if side is None else str(side) for side in tensor["shape"]) or "scalar"
-            lines.append(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}")
+            lines += wrapped(f"    {name:<16}{tensor['dtype']:<9}{shape:<16}{tensor['meaning']}", 45)
     try:
-        lines += _verdict_lines(found, flaw)
+        lines += [part for line in _verdict_lines(found, flaw) for part in wrapped(line, 14)]
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # written by an older version, or made up
         raise ArtifactCorruptError(f"the verdict in {path} cannot be read: export the checkpoint again") from error
     show(lines, artifact=path, metadata=json.loads(found.to_json()), proven=not flaw, flaw=flaw)
@@ -170,18 +176,18 @@ def _pairs(values: object) -> str:
 
 def benchmark(found: "Benchmark") -> None:
     """Print times as a table: a row per batch size, number of detections and step."""
-    size = " x ".join(map(str, found.picture["picture"]))
+    size = " x ".join(map(str, found.image["image"]))
     lines = [f"{found.artifact} ({found.precision}) on {found.device}, an image of {size}, milliseconds"]
     lines.append("  batch  detections  step        p50      p90      p99  images/s")
     for timing in found.timings:
         for step, values in timing.milliseconds.items():
             figures = "  ".join(f"{value:7.1f}" for value in values.values())
-            speed = f"{timing.pictures_per_second:8.2f}" if step == "total" else ""
+            speed = f"{timing.images_per_second:8.2f}" if step == "total" else ""
             lines.append(f"  {timing.batch:>5}  {timing.detections:>10}  {step:<6}  {figures}  {speed}".rstrip())
     most = list(found.operators.items())[:8]
-    lines.append("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most))
+    lines += wrapped("  operators   " + ", ".join(f"{name} {value:.1f}" for name, value in most), 14)
     memory = "unknown" if found.peak_memory is None else f"{found.peak_memory:.0f} MB"
-    lines.append(f"  peak memory {memory};  {_pairs(found.machine)}")
+    lines += wrapped(f"  peak memory {memory};  {_pairs(found.machine)}", 14)
     show(lines, **found.to_dict())
 
 
@@ -190,8 +196,11 @@ def comparison(found: "Comparison") -> None:
     ran = [row for row in found.rows if row.rounds]
     names = {id(row): (found.name(row), row.engine, row.device, row.precision) for row in found.rows}
     widths = [max(len(cell) for cell in column) for column in zip(*names.values(), strict=True)]
-    judged = f"mask AP against {found.against}: {found.objects} objects in {found.pictures} images"
-    lines = [f"{found.timed} images in {found.runs} rounds; {judged if found.against else 'no average precision'}"]
+    judged = (
+        f"mask AP against {found.against}: {count_of(found.objects, 'object')} in {count_of(found.images, 'image')}"
+    )
+    timed = f"{count_of(found.timed, 'image')} in {count_of(found.runs, 'round')}"
+    lines = wrapped(f"{timed}; {judged if found.against else 'no average precision'}", 2)
     titles = _row(("artifact", "engine", "device", "precision"), widths)
     lines.append(f"  {titles}  threads        ms  images/s       MB  file MB      AP     drop")
     for place, row in enumerate(ran):
@@ -199,7 +208,7 @@ def comparison(found: "Comparison") -> None:
         numbers = [
             f"{'-' if row.threads is None else row.threads:>7}",
             f"{row.milliseconds['total']:8.1f}",
-            f"{row.pictures_per_second:8.2f}",
+            f"{row.images_per_second:8.2f}",
             f"{'-' if row.memory is None else round(row.memory):>7}",
             f"{row.megabytes:7.1f}",
             f"{'-' if row.average_precision is None else f'{row.average_precision:.4f}':>6}",

@@ -25,7 +25,7 @@ def run_demo(folder: Path, progress: Say, show: Callable[[Verdict], None]) -> It
     from maskrcnn.demo import demo_model, demo_picture  # noqa: PLC0415
 
     model, facts = demo_model(), checkpoint_facts(None)
-    picture_path = folder / "picture.png"
+    picture_path = folder / "image.png"
     with atomic_write(picture_path, overwrite=True) as temporary:
         Image.fromarray(demo_picture()).save(temporary, format="PNG")
     yield picture_path

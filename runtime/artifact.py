@@ -225,9 +225,9 @@ class Metadata:
         batch = self.input_shape[0]
         given = {
             IMAGES: _tensor(
-                self.resize.image_dtype, [*self.input_shape, self.image_channels], "letterboxed pictures, RGB"
+                self.resize.image_dtype, [*self.input_shape, self.image_channels], "letterboxed images, RGB"
             ),
-            WINDOWS: _tensor("float32", [batch, 4], "y1, x1, y2, x2 of the picture inside the padding, pixels"),
+            WINDOWS: _tensor("float32", [batch, 4], "y1, x1, y2, x2 of the image inside the padding, pixels"),
         }
         if self.thresholds == "inputs":
             given[SCORE_THRESHOLD] = _tensor(

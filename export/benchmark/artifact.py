@@ -32,14 +32,14 @@ class Timing:
         detections: Number of detections in each image.
         milliseconds: By step, the percentiles 50, 90 and 99 of a run. "pre" reads and letterboxes, "model" runs the
             graph, "post" maps the detections back to the image and encodes their masks (RLE).
-        pictures_per_second: Throughput at the median of the total.
+        images_per_second: Throughput at the median of the total.
     """
 
     batch: int
     detections: int
     runs: int
     milliseconds: Mapping[str, Mapping[str, float]]
-    pictures_per_second: float
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Benchmark:
     """Results of a benchmark.
 
     Attributes:
-        picture: Height and width of the image ("picture") and of the network's input ("input").
+        image: Height and width of the image ("image") and of the network's input ("input").
         operators: Milliseconds by operator type, of one run with the most detections.
         peak_memory: Largest resident set of the process, in megabytes, with the engine and Python; None on Windows.
         machine: Processor, cores, versions and date.
@@ -56,7 +56,7 @@ class Benchmark:
     artifact: str
     precision: str
     device: str
-    picture: Mapping[str, Sequence[int]]
+    image: Mapping[str, Sequence[int]]
     timings: Sequence[Timing]
     operators: Mapping[str, float]
     peak_memory: float | None
@@ -107,7 +107,7 @@ def benchmark(
         str(artifact),
         predictor.metadata.precision,
         predictor.device,
-        {"picture": list(letterbox.image_size), "input": list(prepared.shape[:2])},
+        {"image": list(letterbox.image_size), "input": list(prepared.shape[:2])},
         timings,
         dict(sorted(operators.items(), key=lambda row: -row[1])),
         peak_memory(),

@@ -24,6 +24,7 @@ from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, CocoSummary, check_coco
 from maskrcnn.evaluation.speed import STEPS, TOTAL
 from runtime.artifact import Metadata
 from runtime.errors import DeviceError, EngineError, InputError
+from runtime.one_line import count_of
 from runtime.pictures.read import ImageSource
 
 _MOST_TIMED = 16  # images; each round takes the next of them
@@ -40,7 +41,7 @@ class Row:
         options: The arguments of `EngineOptions`.
         megabytes: Size of the artifact.
         milliseconds: Medians of a turn by step, from the image to run lengths; empty if it did not run.
-        pictures_per_second: Throughput at the median total.
+        images_per_second: Throughput at the median total.
         memory: Largest resident set of its process, in megabytes; None if it was not measured.
         average_precision: Mask AP, the same for all numbers of threads; None if it was not measured.
         drop: How much lower that is than the reference; None without a reference.
@@ -61,7 +62,7 @@ class Row:
     python: str
     milliseconds: Mapping[str, float]
     rounds: Sequence[float]
-    pictures_per_second: float | None = None
+    images_per_second: float | None = None
     memory: float | None = None
     average_precision: float | None = None
     drop: float | None = None
@@ -77,7 +78,7 @@ class Comparison:
         best: Index of the fastest row within `max_drop`.
         equal: Indices of rows within `max_drop` that are as fast as the best, as far as the rounds can tell.
         against: What average precision was computed against: "annotations" or "float32 detections"; empty if not.
-        pictures: Number of images that average precision was computed on; `objects` are in them.
+        images: Number of images that average precision was computed on; `objects` are in them.
         timed: Number of different images that were timed.
         machine: Processor, cores, versions and date.
     """
@@ -87,7 +88,7 @@ class Comparison:
     equal: Sequence[int]
     max_drop: float
     against: str
-    pictures: int
+    images: int
     objects: int
     timed: int
     runs: int
@@ -280,7 +281,10 @@ def _take_turns(entries: Sequence[_Entry], images: Sequence[ImageSource], runs: 
     """Time all on the same images in each round, beginning with another one each time."""
     count = max(1, round(_TURN / max(entry.speed for entry in entries)))
     seconds = runs * count * sum(entry.speed for entry in entries) / 1000
-    progress(f"{len(entries)} configurations in {runs} rounds of {count} images, about {math.ceil(seconds)} seconds")
+    progress(
+        f"{count_of(len(entries), 'configuration')} in {count_of(runs, 'round')} of {count_of(count, 'image')}, "
+        f"about {count_of(math.ceil(seconds), 'second')}"
+    )
     for number in range(runs):
         chosen = [images[(number * count + place) % len(images)] for place in range(count)]
         for place in range(len(entries)):
@@ -303,7 +307,7 @@ def _detected(
     for group in groups:
         entry = _first_running(group)
         if entry is not None and entry.worker is not None and entry.configuration.precision == "fp32":
-            progress(f"average precision: {len(pictures)} images, as {entry.configuration} sees them")
+            progress(f"average precision: {count_of(len(pictures), 'image')}, as {entry.configuration} sees them")
             threshold = artifacts[entry.configuration.artifact].score_threshold
             try:
                 return detected_dataset(entry.worker, pictures, threshold)
@@ -317,7 +321,7 @@ def _score(group: Sequence[_Entry], dataset: Dataset, progress: Say) -> CocoSumm
     entry = _first_running(group)
     if entry is None or entry.worker is None:
         return None
-    progress(f"average precision of {entry.configuration}, {len(dataset)} images")
+    progress(f"average precision of {entry.configuration}, {count_of(len(dataset), 'image')}")
     try:
         return score_masks(entry.worker, dataset)
     except EngineError as error:

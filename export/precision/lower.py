@@ -35,6 +35,7 @@ from maskrcnn.data.records import Dataset, Record, require_objects
 from maskrcnn.evaluation.coco_ap import MAX_DETECTIONS, check_coco
 from maskrcnn.model import MaskRCNN
 from runtime.artifact import Metadata
+from runtime.one_line import count_of
 from runtime.predictor import Predictor
 
 MOST_CALIBRATED = 64  # activation ranges settle after a few dozen images
@@ -201,7 +202,8 @@ class _Search:
         truth = images.annotated(lower.truth)
         self._against = "float32 detections" if truth is None else "annotations"
         self._allowed = ALLOWED[lower.precision, self._against] if lower.max_drop is None else lower.max_drop
-        progress(f"{len(images.calibrated)} images for calibration, {len(images.judged)} others for the comparison")
+        calibrated, judged = count_of(len(images.calibrated), "image"), count_of(len(images.judged), "other")
+        progress(f"{calibrated} for calibration, {judged} for the comparison")
         if truth is None:
             paths = [path for path in images.judged if isinstance(path, Path)]
             self._dataset = detected_dataset(self._whole, paths, self._whole.score_threshold)

@@ -27,6 +27,7 @@ from runtime.artifact_files.read import graph_digest, judgement_path, recorded_d
 from runtime.atomic import atomic_write, check_output
 from runtime.engines.options import EngineOptions
 from runtime.engines.versions import engine_of
+from runtime.one_line import count_of
 from runtime.predictor import Predictor
 
 
@@ -89,7 +90,7 @@ def verify_precision(
         against, dataset = "annotations", judged
     else:
         against, dataset = "float32 detections", detected_dataset(whole, judged, whole.score_threshold)
-    progress(f"float32 on {whole.device}, {len(dataset)} images")
+    progress(f"float32 on {whole.device}, {count_of(len(dataset), 'image')}")
     whole.score_threshold = lowest  # average precision needs low scores
     reference = score_masks(whole, dataset)
     allowed = ALLOWED[precision, against] if max_drop is None else max_drop

@@ -239,6 +239,6 @@ def _amplified(reference: Mapping[str, Array], other: Mapping[str, Array]) -> li
     masks = np.abs(reference["masks"][:count] - other["masks"][:count]).max(axis=(1, 2))
     rows = np.flatnonzero((masks > MASKS.bound) & (boxes < DECISION_MARGIN))
     return [
-        f"mask head: the mask of row {row} differs by {masks[row]:.1e}, its box by {boxes[row]:.1e} of the picture"
+        f"mask head: the mask of row {row} differs by {masks[row]:.1e}, its box by {boxes[row]:.1e} of the image"
         for row in rows
     ]

@@ -78,4 +78,4 @@ def _bundled(channels: int) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     height, width = picture.shape[:2]
     portrait = picture[:, width // 4 : width // 4 + height // 2 | 1]
     strip = picture[height // 3 : height // 3 + 97]
-    return [("demo picture", picture), ("portrait cut", portrait), ("strip", strip)]
+    return [("demo image", picture), ("portrait cut", portrait), ("strip", strip)]

@@ -31,6 +31,7 @@ from maskrcnn.checkpoints.families.recognize import TITLES, Family
 from maskrcnn.checkpoints.pytorch.torch_write import write_state
 from runtime.artifact import Metadata
 from runtime.detections import Detections
+from runtime.one_line import count_of
 from runtime.predictor import Predictor
 
 PYTHON = "MASKRCNN_SOURCE_PYTHON"
@@ -130,7 +131,7 @@ def compare_with_source(
     missing = f"{package} is not installed here; {PYTHON} can name a Python that has it"
     if python == sys.executable and find_spec(package) is None:
         return _not_run(package, missing)
-    progress(f"running {TITLES[file.found.family]}'s own model on {len(pictures)} images")
+    progress(f"running {TITLES[file.found.family]}'s own model on {count_of(len(pictures), 'image')}")
     with tempfile.TemporaryDirectory() as name:
         answer = _run(Path(name), python, file, pictures)
     if answer is None:

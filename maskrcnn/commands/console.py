@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any
 
 import typer
@@ -21,6 +22,7 @@ import typer
 from maskrcnn.callbacks import Say
 from maskrcnn.commands.exit_codes import exit_code
 from maskrcnn.commands.progress_bar import Progress, progress_bar as show_progress, stage_line
+from maskrcnn.training.short_names import short_facts, validation_facts
 from runtime.json_file import read_json_file
 from runtime.one_line import class_list, count_of, escaped, one_line
 
@@ -186,6 +188,12 @@ def show(lines: Iterable[str], **found: Any) -> None:
         typer.echo(escaped(line))
 
 
+def wrapped(line: str, indent: int) -> list[str]:
+    """Return a line of a result as lines of 80 columns; those after the first are indented."""
+    space = " " * indent
+    return wrap(escaped(line), 80, subsequent_indent=space, break_long_words=False, break_on_hyphens=False)
+
+
 def written(*paths: str | Path) -> None:
     """Print the path of each output, or add it to the document."""
     _session.written += map(str, paths)
@@ -285,10 +293,12 @@ def datasets(training: "Dataset", validation: "Dataset | None") -> None:
 def training(found: "TrainingResult") -> int:
     """Print the outcome of a training run; return the exit code."""
     folder = found.folder
-    lines = [f"training {found.ended} after {len(found.history)} epochs"]
+    lines = [f"training {found.ended} after {count_of(len(found.history), 'epoch')}"]
     if found.history:
-        last = found.history[-1]
-        lines.append("  last epoch  " + ", ".join(f"{name} {value:.4g}" for name, value in last.items()))
+        last = {name: value for name, value in found.history[-1].items() if not name.startswith("val_")}
+        lines += wrapped("  last epoch  " + "  ".join(short_facts(last, 3)), 14)
+        validated = validation_facts(found.history[-1], 3)
+        lines += wrapped("  validation  " + "  ".join(validated), 14) if validated else []
     if found.best_score is not None and found.best_epoch is not None:
         lines.append(f"  best epoch  {found.best_epoch + 1}, score {found.best_score:.4g}")
     best = None if found.best_epoch is None else found.best_epoch + 1
@@ -322,7 +332,8 @@ def evaluation(found: "Evaluation") -> None:
     """Print COCO's metrics over all classes and per class, and the speed."""
     numbers, classes = found.segm.numbers, found.segm.classes
     width = max(map(len, numbers))
-    lines = [f"{found.dataset.name}: {len(found.dataset)} images, {len(found.results)} detections"]
+    size = f"{count_of(len(found.dataset), 'image')}, {count_of(len(found.results), 'detection')}"
+    lines = [f"{found.dataset.name}: {size}"]
     lines.append(f"  {'':<{width}}   boxes   masks")
     lines += [f"  {name:<{width}}  {_share(found.bbox.numbers[name])}  {_share(numbers[name])}" for name in numbers]
     width = max(map(len, classes), default=0)
@@ -332,7 +343,7 @@ def evaluation(found: "Evaluation") -> None:
         lines.append(f"  {name:<{width}}  {row['objects']:>7}  {scores}")
     speed = ", ".join(f"{name} {value:.1f}" for name, value in found.speed.median.items())
     show(
-        [*lines, f"  median milliseconds per image: {speed}"],
+        [*lines, *wrapped(f"  median milliseconds per image: {speed}", 4)],
         dataset=found.dataset.name,
         images=len(found.dataset),
         detections=len(found.results),
@@ -354,11 +365,12 @@ def prediction(found: "PredictRun", views: Sequence[str], *, parquet: bool) -> i
     show((), folder=found.folder, settings=found.settings, predicted=found.made)
     show((), failures=[failure._asdict() for failure in failures])
     if totals is not None:
-        frames = f" and {totals.frames} frames" if totals.frames else ""
+        frames = f" and {count_of(totals.frames, 'frame')}" if totals.frames else ""
+        numbers = f"{count_of(totals.detections, 'detection')}, {count_of(len(failures), 'failure')}"
         before = max(totals.pictures + totals.frames - found.made, 0)
         show(
             [
-                f"{totals.pictures} images{frames}, {totals.detections} detections, {len(failures)} failures",
+                f"{count_of(totals.pictures, 'image')}{frames}, {numbers}",
                 f"  {found.made} predicted in this run, {before} in earlier ones",
             ],
             images=totals.pictures,
@@ -370,10 +382,12 @@ def prediction(found: "PredictRun", views: Sequence[str], *, parquet: bool) -> i
     for failure in failures:
         _tell(one_line(f"failed: {failure.name}: {failure.error}: {failure.message}"))
     if found.signal is not None:
-        interrupted(f"interrupted after {found.made} images and frames: run the same command again to resume")
+        interrupted(f"interrupted after {count_of(found.made, 'input')}: run the same command again to resume")
         return 128 + found.signal
     if failures:
-        error("ImageError", f"{len(failures)} inputs could not be used: see {found.folder / 'failures.json'}")
+        error(
+            "ImageError", f"{count_of(len(failures), 'input')} could not be used: see {found.folder / 'failures.json'}"
+        )
         return 5
     return 0
 
@@ -385,9 +399,10 @@ def batch(found: "BatchRun") -> int:
         interrupted("interrupted: run the same command again to resume")
         return 128 + (found.signal or 0)
     counts = found.counts
+    numbers = f"{count_of(counts.rows, 'row')}, {count_of(counts.failures, 'failure')}"
     show(
         [
-            f"{counts.pictures} images, {counts.rows} rows, {counts.failures} failures",
+            f"{count_of(counts.pictures, 'image')}, {numbers}",
             f"  {found.made} predicted in this run, {counts.pictures - counts.missing - found.made} in earlier ones",
         ],
         images=counts.pictures,
@@ -400,13 +415,13 @@ def batch(found: "BatchRun") -> int:
     if counts.missing or counts.doubled:
         error(
             "OutputError",
-            f"{counts.missing} images have no row and {counts.doubled} rows are doubled, so there is no "
+            f"images without a row: {counts.missing}, doubled rows: {counts.doubled}, so there is no "
             f"_SUCCESS in {found.output}: run the same command again, into a new folder if rows are doubled",
         )
         return 1
     written(found.output)
     if counts.failures:
-        error("ImageError", f"{counts.failures} images could not be used: each is a row with its error")
+        error("ImageError", f"{count_of(counts.failures, 'image')} could not be used: see the errors in the rows")
         return 5
     return 0
 

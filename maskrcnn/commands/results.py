@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from maskrcnn.commands import console, shared
 from maskrcnn.commands.failures import failures
+from runtime.one_line import count_of
 
 
 def results(
@@ -22,6 +23,6 @@ def results(
         from maskrcnn.batch.results import write_row_results  # noqa: PLC0415
 
         totals = write_row_results(folder, output, overwrite=force)
-        lines = [f"{totals.pictures} images, {totals.detections} detections"]
+        lines = [f"{count_of(totals.pictures, 'image')}, {count_of(totals.detections, 'detection')}"]
         console.show(lines, images=totals.pictures, detections=totals.detections)
         console.written(output)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from maskrcnn.configuration.require import require
 from maskrcnn.configuration.training import TrainingConfig
+from runtime.one_line import count_of
 
 WARMUP_START = 0.001
 _STEP_FACTOR = 0.1
@@ -32,8 +33,8 @@ def short_phases(training: TrainingConfig) -> Iterator[str]:
         warmup = warmup_steps(training, steps)
         if warmup != training.warmup_steps:
             yield (
-                f"training phase {number} has {steps} steps, no more than warmup_steps ({training.warmup_steps}): "
-                f"it warms up for {warmup}"
+                f"training phase {number} has {count_of(steps, 'step')}, no more than warmup_steps "
+                f"({training.warmup_steps}): it warms up for {count_of(warmup, 'step') if warmup else 'no step'}"
             )
 
 

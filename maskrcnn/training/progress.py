@@ -6,16 +6,7 @@ from typing import Any, Protocol
 import keras
 
 from maskrcnn.configuration.training import TrainingConfig
-
-_SHORT = {
-    "loss": "loss",
-    "val_segm_ap": "val-AP",
-    "val_loss": "val-loss",
-    ("rpn_class_loss", "rpn_bbox_loss"): "rpn",  # class and box
-    "mrcnn_class_loss": "class",
-    "mrcnn_bbox_loss": "box",
-    "mrcnn_mask_loss": "mask",
-}
+from maskrcnn.training.short_names import short_facts
 
 
 class Shown(Protocol):
@@ -60,13 +51,3 @@ class TrainingProgress(keras.callbacks.Callback):
     def _show(self, done: int, logs: Mapping[str, float]) -> None:
         whole = (self._epoch * self._steps + done, self._epochs * self._steps)
         self._shown(self._label, done, self._steps, short_facts(logs), whole)
-
-
-def short_facts(logs: Mapping[str, float]) -> list[str]:
-    """Return the losses and the score of a step or an epoch, with short names, the most important first."""
-    found = []
-    for names, short in _SHORT.items():
-        values = [f"{logs[name]:.2g}" for name in ((names,) if isinstance(names, str) else names) if name in logs]
-        if values:
-            found.append(f"{short} {'/'.join(values)}")
-    return found

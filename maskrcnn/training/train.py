@@ -36,6 +36,7 @@ from maskrcnn.training.tensorboard import TensorBoardLog
 from maskrcnn.training.validation import Validation, measure_of
 from maskrcnn.training.workers import Fact, agree, losses_named, together, worker_count, worker_index
 from runtime.atomic import atomic_write
+from runtime.one_line import count_of
 
 Ending = Literal["finished", "early stopping", "interrupted"]
 
@@ -137,7 +138,9 @@ def train(
             agree(strategy, _initial_facts(run, init))
         if state is not None:
             restore_weights(run, state)
-            options.progress(f"resuming after {run.counters.step} steps, {run.counters.epochs} epochs")
+            options.progress(
+                f"resuming after {count_of(run.counters.step, 'step')}, {count_of(run.counters.epochs, 'epoch')}"
+            )
         elif run.writes:
             with atomic_write(folder.config, overwrite=True) as temporary:
                 temporary.write_text(config.to_json(), encoding="utf-8")
@@ -168,7 +171,9 @@ def _starting_facts(facts: Mapping[str, Any], folder: RunFolder, state: State | 
     """Return what all machines must have in common before anything is built."""
     images = ", ".join(f"{name}: {value}" for name, value in facts["images"].items())
     step = "no state" if state is None else f"step {state.facts['counters']['step']}, SHA-256 {state.digest()}"
-    has = "does not exist" if state is None else f"is the state after {state.facts['counters']['step']} steps"
+    has = (
+        "does not exist" if state is None else f"is the state after {count_of(state.facts['counters']['step'], 'step')}"
+    )
     return {
         "state": Fact(
             step,

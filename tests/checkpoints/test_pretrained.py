@@ -904,7 +904,7 @@ def test_predict_by_name_from_the_cache(standin, cache, offline):
     image = Path(download.__file__).parents[1] / "demo.jpg"
     done = run("predict", "standin", image, "-o", "found")
     assert done.exit_code == 0, done.output
-    assert "1 images, 7 detections" in done.stdout
+    assert "1 image, 7 detections" in done.stdout
 
     from export.arguments import load
     from maskrcnn import demo_model

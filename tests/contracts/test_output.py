@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import export
 from export.cli import app as export_app
 from export.doctor.finding import DoctorFinding
-from export.verify.verdict import CaseResult, PrecisionGate, Verdict
+from export.verify.verdict import CaseResult, PrecisionGate, StageResult, Verdict
 from maskrcnn.cli import app as maskrcnn_app
 from maskrcnn.commands import console
 from runtime.predictor import Predictor
@@ -29,11 +29,15 @@ from runtime.predictor import Predictor
 ROOT = Path(__file__).parents[2]
 APPS = {"maskrcnn": maskrcnn_app, "maskrcnn-export": export_app}
 ALWAYS = {"command", "exit_code", "written", "warnings", "next"}
+REASON = "mask head: the mask of row 12 differs by 1.2e-01, its box by 3.8e-06 of the image"
 VERDICT = Verdict(
     reference="Keras",
     engine="ONNX Runtime",
-    stages=(),
-    cases=(CaseResult("photo", 7, 7, float("nan"), float("inf"), 0.0, True),),
+    stages=tuple(StageResult("detection", f"tensor_{number}", 1e-5, 1e-4, False) for number in range(6)),
+    cases=(
+        CaseResult("photo", 7, 7, float("nan"), float("inf"), 0.0, True, decisions=(REASON, REASON)),
+        CaseResult("other", 1, 1, 0.0, 0.0, 0.0, True),
+    ),
     score_threshold=0.5,
     nms_threshold=0.5,
 )
@@ -115,7 +119,7 @@ def quick(monkeypatch):
         monkeypatch.setitem(vars(export), name, says(VERDICT))
     monkeypatch.setattr("export.serving.tfserving.write_tfserving_model", says([Path("out/1")]))
     monkeypatch.setattr("export.doctor.examine.examine", lambda *_: [DoctorFinding("ok", "python", "3")])
-    monkeypatch.setattr("export.demo.run_demo", lambda folder, _, show: [show(VERDICT) or folder / "picture.png"])
+    monkeypatch.setattr("export.demo.run_demo", lambda folder, _, show: [show(VERDICT) or folder / "image.png"])
     monkeypatch.setattr("maskrcnn.commands.train.TrainJob.run", trained)
     monkeypatch.setattr("maskrcnn.commands.shared.load_network", says((model, None)))
     monkeypatch.setattr("maskrcnn.checkpoints.checkpoint.save_checkpoint", says(None))
@@ -126,10 +130,28 @@ def quick(monkeypatch):
     monkeypatch.setattr("maskrcnn.batch.results.write_row_results", says(totals))
 
 
+LOSSES = ("loss", "rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+LOGS = {f"{prefix}{name}": 0.123456 for prefix in ("", "val_") for name in (*LOSSES, "learning_rate")}
+LOGS |= {"val_segm_ap": 0.987654, "loss": float("nan")}
+
+
+def test_the_end_of_training_is_short_and_aligned(files, quick):
+    """With the names of the progress; all values are in the document."""
+    result = call("maskrcnn train", *LINES["maskrcnn train"].split())
+    assert result.stdout.splitlines()[1:5] == [
+        "training finished after 1 epoch",
+        "  last epoch  loss nan  rpn 0.123/0.123  class 0.123  box 0.123  mask 0.123",
+        "  validation  AP 0.988  loss 0.123",
+        "  best epoch  1, score 0.5",
+    ]
+    document = document_of(call("maskrcnn train", *LINES["maskrcnn train"].split(), "--json"))
+    assert set(document["last_epoch"]) == set(LOGS)
+
+
 def trained(job, **_):
     sys.stdout.write("a library speaks\n")
     folder = SimpleNamespace(path=job.output, last=ROOT / "README.md", best=ROOT / "LICENSE")
-    ended = SimpleNamespace(ended="finished", history=({"loss": float("nan")},), best_epoch=0, best_score=0.5)
+    ended = SimpleNamespace(ended="finished", history=(LOGS,), best_epoch=0, best_score=0.5)
     console.progress("training")
     console.useful_next(*job.useful_next(folder))
     return console.training(SimpleNamespace(folder=folder, signal=None, **vars(ended)))
@@ -184,6 +206,9 @@ def test_a_quiet_command_prints_its_result_alone(words, files, quick):
     assert re.match(r"(?s)((\.\.\. |next: |warning: )[^\n]*\n)*$", loud.stderr)
     lines = result.stdout.splitlines()
     assert lines
+    wide = [line for line in lines if len(line) > 80 and not re.search(r"(^|[\s'])/|://|[0-9a-f]{32}", line)]
+    assert wide == [] or words == "maskrcnn data check"  # whose lines begin with a relative path
+    assert not re.search(r"(?<![\d.])1 (?!class)[a-z]+[^s\W]s\b|(?i:picture)", "\n".join(lines) + loud.stderr)
     assert len(lines) == len(loud.stdout.splitlines())
 
 

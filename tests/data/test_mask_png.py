@@ -81,7 +81,7 @@ def test_the_other_names_and_pictures_without_masks(tmp_path):
     assert dataset.class_names == ("BG", "cell")
     assert [len(masks(dataset, index)) for index in range(len(dataset))] == [2, 0]
     (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-mask-file"]
-    assert note.message == "1 images have no mask file and are left out, first c"
+    assert note.message == "left out for want of a mask file: 1 image, first c"
 
 
 def test_a_file_for_each_object(tmp_path):

@@ -101,7 +101,7 @@ def test_the_decision_is_told_with_its_numbers():
     other["detected_boxes"][1, 3] += 2.0**-18
     other["masks"][1, 3, 0] += 0.125
     assert explain_masks(run, other, other, IMAGE_SIZE) == [
-        "mask head: the mask of row 1 differs by 1.2e-01, its box by 3.8e-06 of the picture"
+        "mask head: the mask of row 1 differs by 1.2e-01, its box by 3.8e-06 of the image"
     ]
 
 

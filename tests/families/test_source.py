@@ -305,7 +305,7 @@ def test_an_artifact_without_a_verdict_is_compared(file, tmp_path, monkeypatch):
     write_onnx(packaged.read_bytes(), tmp_path / "x.onnx", metadata)
     monkeypatch.setenv(PYTHON, str(stand_in(tmp_path, NOTHING)))
     found = source.compare_written(tmp_path / "x.onnx", metadata, file, None)
-    assert [case["image"] for case in found["cases"]] == ["demo picture", "portrait cut", "strip"]
+    assert [case["image"] for case in found["cases"]] == ["demo image", "portrait cut", "strip"]
     assert [case["expected"] for case in found["cases"]] == [0, 0, 0]
     assert found["cases"][0]["found"] > 3
     assert not found["passed"]

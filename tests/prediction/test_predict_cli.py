@@ -141,7 +141,7 @@ def test_all_outputs_and_options(onnx_artifact, picture, tmp_path):
         drawn = read_image(tmp_path / "out" / kind / "a.png")
         assert drawn.shape == picture.shape
         assert (drawn != picture).any()
-    assert "1 images" in both.stdout
+    assert "1 image," in both.stdout
     (image,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["images"]
     assert (image["file_name"], image["device"]) == ("a.png", "cpu")
     options = ("--class", "circle", "--score-threshold", 0.2, "--nms-threshold", 0.9)
@@ -188,7 +188,7 @@ def test_onnx_needs_its_engine_alone(onnx_artifact, picture, tmp_path, pytestcon
     command += ["--splash", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "1 images" in done.stdout
+    assert "1 image," in done.stdout
     (tmp_path / "b.mp4").write_bytes(b"")
     command[command.index(str(tmp_path / "a.png"))] = str(tmp_path)
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)

@@ -120,8 +120,8 @@ def test_a_shortened_warmup_is_said_for_each_phase():
     stages = (StageConfig("heads", 1), StageConfig("all", 4), StageConfig("all", 2))
     found = list(short_phases(TrainingConfig(warmup_steps=60, steps_per_epoch=25, stages=stages)))
     assert found == [
-        "training phase 1 has 25 steps, no more than warmup_steps (60): it warms up for 2",
-        "training phase 3 has 50 steps, no more than warmup_steps (60): it warms up for 5",
+        "training phase 1 has 25 steps, no more than warmup_steps (60): it warms up for 2 steps",
+        "training phase 3 has 50 steps, no more than warmup_steps (60): it warms up for 5 steps",
     ]
     assert list(short_phases(TrainingConfig(stages=stages))) == []
 

@@ -345,7 +345,7 @@ def test_a_warmup_that_is_too_long_is_said(tmp_path):
     messages = []
     config = small(stages=(StageConfig("mrcnn_mask", 1),), steps_per_epoch=2, warmup_steps=100, validation_steps=0)
     assert run(tmp_path / "run", config, progress=messages.append).ended == "finished"
-    assert messages[0] == "training phase 1 has 2 steps, no more than warmup_steps (100): it warms up for 0"
+    assert messages[0] == "training phase 1 has 2 steps, no more than warmup_steps (100): it warms up for no step"
 
 
 def test_starts_from_a_checkpoint(whole, tmp_path):

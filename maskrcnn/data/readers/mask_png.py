@@ -24,6 +24,7 @@ from maskrcnn.data.readers.picture_rows import BACKGROUND, DEFAULT_CLASS, NamedO
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.masks.paste import crop_of
 from runtime.masks.rle import encode_crop
+from runtime.one_line import count_of
 
 _NOBODY = 255
 # VOC draws a void outline of 5 pixels around every object; only wider void areas hide objects.
@@ -113,7 +114,7 @@ class _Maps:
             self._rows.findings.add("warning", "binary-masks", self._masks.name, message)
         bare = set(files) - {picture.stem for picture, _ in pairs}
         if bare:
-            message = f"{len(bare)} images have no mask file and are left out, first {min(bare)}"
+            message = f"left out for want of a mask file: {count_of(len(bare), 'image')}, first {min(bare)}"
             self._rows.findings.add("info", "no-mask-file", self._pictures.name, message)
         if self._names is None and not self._colored:
             return self._rows.scan((BACKGROUND, *map(_numbered, range(1, self._highest + 1))))

@@ -18,6 +18,7 @@ from maskrcnn.data.readers.outlines import rectangle
 from maskrcnn.data.readers.picture_files import list_pictures, picture_size
 from maskrcnn.data.readers.picture_rows import BACKGROUND, PictureRows
 from maskrcnn.errors import DatasetError, DatasetFormatError
+from runtime.one_line import count_of
 
 _YAML = (".yaml", ".yml")
 _SPLITS = ("train", "val", "valid", "test")
@@ -100,7 +101,7 @@ def scan_yolo(folder: YoloFolder, class_names: tuple[str, ...] | None, name: str
                 _read_labels(rows, stem, texts[stem], names, options)
     bare = [stem for stem in pictures if stem not in texts]
     if bare:
-        message = f"{len(bare)} images have no label file and count as images without objects, first {shown(bare[0])}"
+        message = f"no label file, and so no objects: {count_of(len(bare), 'image')}, first {shown(bare[0])}"
         rows.findings.add("info", "no-label-file", folder.images.name, message)
     for stem in texts.keys() - pictures.keys():
         message = f"there is no image {shown(stem)} in {folder.images}"

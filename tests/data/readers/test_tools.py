@@ -275,7 +275,7 @@ def test_yolo_images_without_labels_and_labels_without_images(tmp_path):
     (tmp_path / "labels" / "empty.txt").write_text("\n")
     assert [len(record.load_instances()) for record in open_dataset(tmp_path).records] == [2, 0, 0]
     (note,) = [item for item in check_dataset(tmp_path) if item.kind == "no-label-file"]
-    assert note.message.startswith("1 images have no label file and count as images without objects, first 'none'")
+    assert note.message.startswith("no label file, and so no objects: 1 image, first 'none'")
     (tmp_path / "labels" / "gone.txt").write_text(LINES)
     with pytest.raises(DatasetFormatError, match=r"labels/gone\.txt: there is no image 'gone'"):
         open_dataset(tmp_path)

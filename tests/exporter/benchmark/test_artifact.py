@@ -38,7 +38,7 @@ def test_every_case_has_its_times(measured):
         for values in timing.milliseconds.values():
             assert 0 < values["p50"] <= values["p90"] <= values["p99"]
         total = timing.milliseconds["total"]["p50"]
-        assert timing.pictures_per_second == pytest.approx(1000 * timing.batch / total)
+        assert timing.images_per_second == pytest.approx(1000 * timing.batch / total)
 
 
 def test_operators_and_machine(measured):
@@ -47,7 +47,7 @@ def test_operators_and_machine(measured):
     assert {"Conv", "RoiAlign", "NonMaxSuppression"} <= set(measured.operators)
     assert measured.peak_memory > 50
     assert {"onnxruntime", "cores", "date"} <= set(measured.machine)
-    assert measured.picture == {"picture": [360, 480], "input": [256, 256]}
+    assert measured.image == {"image": [360, 480], "input": [256, 256]}
     json.dumps(measured.to_dict(), allow_nan=False)
 
 
@@ -64,7 +64,7 @@ def test_percentiles_are_those_of_the_samples():
     rows = np.array([[1.0, 10.0, 0.1, 11.1], [3.0, 30.0, 0.3, 33.3], [2.0, 20.0, 0.2, 22.2]])
     timing = module._timing(4, 7, rows)
     assert timing.milliseconds["model"] == pytest.approx({"p50": 20, "p90": 28, "p99": 29.8})
-    assert timing.pictures_per_second == pytest.approx(4 / 0.0222)
+    assert timing.images_per_second == pytest.approx(4 / 0.0222)
 
 
 def test_as_it_is_typed(savedmodel_artifact, picture, tmp_path):

@@ -60,14 +60,14 @@ def test_the_whole_table(two_ways, tmp_path, monkeypatch):
     for each in ran:
         assert list(each.milliseconds) == ["pre", "model", "post", "total"]
         assert each.milliseconds["total"] == pytest.approx(np.median(each.rounds))
-        assert each.pictures_per_second == pytest.approx(1000 / each.milliseconds["total"])
+        assert each.images_per_second == pytest.approx(1000 / each.milliseconds["total"])
         assert len(each.rounds) == 2
         assert 30 < each.memory < ballast.nbytes / 1e6
         assert (each.drop, each.precision, each.megabytes) == (0, "fp32", DEMO.stat().st_size / 1e6)
         assert each.average_precision > 0.8
     assert "CUDA" in absent.reason
     assert (absent.rounds, absent.memory, absent.average_precision) == ([], None, None)
-    assert (found.against, found.pictures, found.objects, found.timed) == ("annotations", 1, 7, 1)
+    assert (found.against, found.images, found.objects, found.timed) == ("annotations", 1, 7, 1)
 
     done = subprocess.run(
         [sys.executable, "-c", f"{found.rows[found.best].python}; print(predictor('demo.jpg'), predictor.device)"],
@@ -192,7 +192,7 @@ def test_a_failure_of_every_score_is_an_error_with_the_reasons(faked):
 def test_another_float32_artifact_stands_for_one_that_fails(faked):
     found = faked(detect=["a.onnx"])
     assert [(row.artifact, row.reason) for row in found.rows] == [("b.onnx", ""), ("a.onnx", "a.onnx cannot detect")]
-    assert (found.against, found.pictures) == ("float32 detections", 1)
+    assert (found.against, found.images) == ("float32 detections", 1)
 
 
 @pytest.mark.parametrize("task", ["open", "time", "memory", "detect", "score"])
@@ -294,7 +294,7 @@ def test_a_precision_of_the_engine_is_for_float32_artifacts(monkeypatch):
 
 def test_the_command_that_judges_the_best_is_named(capsys):
     best = replace(row([1.0], 0.5, "bf16"), judged=False, device="openvino", milliseconds={"total": 1.0})
-    best = replace(best, pictures_per_second=1.0)
+    best = replace(best, images_per_second=1.0)
     found = Comparison([best], 0, [], 0.005, "annotations", 1, 1, 1, 1, {})
     comparison(found)
     assert "verify a.onnx --device openvino --precision bf16 --truth" in capsys.readouterr().out
