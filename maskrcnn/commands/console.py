@@ -277,7 +277,7 @@ def pretrained(rows: "Sequence[Mapping[str, Any]]") -> None:
     """Print a line for each name of pretrained weights, and where the files are or are to be kept."""
     lines = [f"{'name':<19}  {'network':<24}  {'classes':>7}  {'size':>7}  license"]
     for row in rows:
-        size = f"{'~' if row['bytes'] is None else ''}{row['megabytes'] or '?'} MB"
+        size = f"{'~' if row['bytes'] is None else ''}{'?' if row['megabytes'] is None else row['megabytes']} MB"
         lines.append(f"{row['name']:<19}  {row['network']:<24}  {row['classes']:>7}  {size:>7}  {row['license']}")
         place = "in the package" if row["url"] is None else "in the cache" if row["cached"] else "would be kept"
         lines.append(f"  {place}: {row['path']}")
