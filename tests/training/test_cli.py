@@ -129,8 +129,8 @@ def test_via_with_classes(tmp_path):
     via = {"a.png1": {"filename": "a.png", "size": 1, "regions": regions, "file_attributes": {}}}
     (tmp_path / "via.json").write_text(json.dumps(via), encoding="utf-8")
     printed = succeeded("data", "check", tmp_path / "via.json", "--class-attribute", "kind", "--all")
-    assert "class 'cat': 1 objects" in printed
-    assert "class 'dog': 1 objects" in printed
+    assert "class 'cat': 1 object in 1 image" in printed
+    assert "class 'dog': 1 object in 1 image" in printed
     assert call("data", "check", tmp_path / "via.json", "--format", "csv").exit_code == USAGE
 
 
@@ -138,7 +138,7 @@ def test_via_with_classes(tmp_path):
     ("code", "arguments", "expected"),
     [
         (UNUSABLE, ("--config", "nowhere.json"), "nowhere.json"),
-        (UNUSABLE, (), "--config"),
+        (USAGE, (), "--config"),
         (USAGE, ("--config", "demo", "--set", "training.nonsense=1"), "nonsense"),
         (USAGE, ("--config", "demo", "--set", "run.nonsense=1"), "run.nonsense"),
         (USAGE, ("--config", "demo", "--set", "training.batch_size=0"), "batch_size"),
