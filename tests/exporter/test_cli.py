@@ -272,12 +272,12 @@ def test_demo(tiny, tmp_path, monkeypatch):
         "demo.onnx.verdict.json",
         "demo_savedmodel",
         "demo_savedmodel.verdict.json",
+        "image.png",
         "overlay_demo.png",
         "overlay_demo_savedmodel.png",
-        "picture.png",
     ]
     assert all(Path(path).exists() for path in written)
-    with Image.open(tmp_path / "out" / "picture.png") as picture:
+    with Image.open(tmp_path / "out" / "image.png") as picture:
         before = np.asarray(picture)
     for name in ("overlay_demo.png", "overlay_demo_savedmodel.png"):
         with Image.open(tmp_path / "out" / name) as overlay:

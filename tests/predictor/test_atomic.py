@@ -83,7 +83,7 @@ def test_path_may_be_text_and_relative(tmp_path, monkeypatch):
 def test_existing_output_is_refused(tmp_path, directory, old_is_folder):
     path = tmp_path / "model"
     put(path, OLD, old_is_folder)
-    with pytest.raises(OutputError, match=r"already exists.*--force"):
+    with pytest.raises(OutputError, match="already exists.*overwrite=True"):
         atomic_write(path, overwrite=False, directory=directory).__enter__()
     assert read(path) == OLD
     assert names_in(tmp_path) == ["model"]
