@@ -93,6 +93,18 @@ def test_no_text_is_cut_or_covered(folder, size, visit, request):
     assert covered == []
 
 
+# Resolves when the page has stopped scrolling.
+STILL = """() => new Promise(done => {
+  let last = -1, frames = 0
+  const look = () => {
+    frames = scrollY === last ? frames + 1 : 0
+    last = scrollY
+    frames > 10 ? done() : requestAnimationFrame(look)
+  }
+  look()
+})"""
+
+
 @pytest.mark.parametrize("size", [*SIZES, (1900, 1000)])
 def test_the_navigation_stays_and_says_where_it_is(size, visit, crowded_folder):
     page = visit(crowded_folder, size)
@@ -103,6 +115,7 @@ def test_the_navigation_stays_and_says_where_it_is(size, visit, crowded_folder):
     for key, title in (("masks", "3 Masks"), ("result", "Result"), ("data", "Data")):
         page.locator(f'nav a[href="#{key}"]').click()
         page.wait_for_function("title => document.querySelector('nav [aria-current]').textContent === title", arg=title)
+        page.evaluate(STILL)
         bar, heading, link = (
             page.locator(each).bounding_box() for each in (".bar", f"#{key} h2", "nav [aria-current]")
         )
