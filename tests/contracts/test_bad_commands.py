@@ -284,8 +284,8 @@ def test_there_are_enough():
         (["maskrcnn", "predict", "missing.onnx", f"a{ESCAPE}", "-o", "out"], PICTURE),
         (["maskrcnn", "data", "check", f"b{ESCAPE}"], FINDINGS),
         (["maskrcnn", "train", f"c{ESCAPE}", "-o", "out"], UNUSABLE),
-        (["export", "inspect", f"d{ESCAPE}"], UNUSABLE),
-        (["export", "inspect", os.fsdecode(b"\xff\xfe.onnx")], UNUSABLE),
+        (["export", "show", f"d{ESCAPE}"], UNUSABLE),
+        (["export", "show", os.fsdecode(b"\xff\xfe.onnx")], UNUSABLE),
     ],
     ids=["predict", "check", "train", "inspect", "inspect-bytes"],
 )

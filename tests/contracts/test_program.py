@@ -20,10 +20,10 @@ COMMANDS = {
     "maskrcnn fly": (USAGE, False),
     "maskrcnn predict missing.onnx good.png -o out": (5, False),
     "maskrcnn data check missing.json": (FINDINGS, True),
-    "export inspect fruit.onnx": (0, True),
-    "export inspect missing.onnx": (UNUSABLE, False),
+    "export show fruit.onnx": (0, True),
+    "export show missing.onnx": (UNUSABLE, False),
 }
-SOME = ("maskrcnn predict missing.onnx good.png -o out", "export inspect fruit.onnx")
+SOME = ("maskrcnn predict missing.onnx good.png -o out", "export show fruit.onnx")
 STREAMS = {
     "no input": "<&-",
     "no output": ">&-",
@@ -81,7 +81,7 @@ def test_a_prediction_without_streams_is_the_same(shell, onnx_artifact, tmp_path
 
 
 def test_a_reader_that_has_enough(shell):
-    done = shell('"$PY" -m export inspect fruit.onnx | head -n 1')
+    done = shell('"$PY" -m export show fruit.onnx | head -n 1')
     assert done.stdout.startswith(b"fruit.onnx: onnx")
     assert done.stderr == b""
 
@@ -92,7 +92,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def test_a_locale_without_letters(shell, tmp_path):
     """Names of files and classes are no reason to fail."""
     (tmp_path / "fruit.onnx").rename(tmp_path / "\N{GREEN APPLE}.onnx")
-    done = shell('"$PY" -m export inspect *.onnx', **ASCII)
+    done = shell('"$PY" -m export show *.onnx', **ASCII)
     assert done.returncode == 0
     assert b"\xf0\x9f\x8d\x8f" in done.stdout or b"\\U0001f34f" in done.stdout
     name = "\N{GREEN APPLE}"
