@@ -83,7 +83,7 @@ def test_path_may_be_text_and_relative(tmp_path, monkeypatch):
 def test_existing_output_is_refused(tmp_path, directory, old_is_folder):
     path = tmp_path / "model"
     put(path, OLD, old_is_folder)
-    with pytest.raises(OutputError, match="already exists.*overwrite=True"):
+    with pytest.raises(OutputError, match=r"already exists.*overwrite=True"):
         atomic_write(path, overwrite=False, directory=directory).__enter__()
     assert read(path) == OLD
     assert names_in(tmp_path) == ["model"]
@@ -213,7 +213,7 @@ def test_what_killed_writers_left_is_removed(tmp_path, name, directory):
 @KINDS
 def test_what_came_back_is_not_replaced_unasked(tmp_path, directory):
     leftover(tmp_path / "model", OLD, directory, aside=True)
-    with pytest.raises(OutputError, match="already exists"):
+    with pytest.raises(OutputError, match=r"already exists"):
         atomic_write(tmp_path / "model", overwrite=False, directory=directory).__enter__()
     assert read(tmp_path / "model") == OLD
     assert names_in(tmp_path) == ["model"]
@@ -303,7 +303,7 @@ def test_of_two_writers_of_a_new_path_the_second_is_refused(tmp_path, monkeypatc
                 slow.rmdir()
             put(slow, OLD, directory)
 
-    with pytest.raises(OutputError, match="already exists"):
+    with pytest.raises(OutputError, match=r"already exists"):
         both()
     assert read(path) == NEW
     assert names_in(tmp_path) == ["model"]

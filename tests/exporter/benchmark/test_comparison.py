@@ -87,7 +87,7 @@ def test_as_it_is_typed(two_ways, tmp_path):
     result = call("demo", ROOT / "maskrcnn" / "demo.jpg", "--all", "--runs", 1, "-o", tmp_path)
     assert result.exit_code == 0, result.output
     for words in (
-        "against float32 detections: 7 objects in 1 images",
+        "against float32 detections: 7 objects in 1 image",
         "1.0000",
         "not run: ",
         "import EngineOptions",
@@ -300,7 +300,7 @@ def test_the_command_that_judges_the_best_is_named(capsys):
     assert "verify a.onnx --device openvino --precision bf16 --truth" in capsys.readouterr().out
     comparison(replace(found, rows=[replace(best, artifact="my models/$a's.onnx")]))
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("after '").partition(" --device")[0]
-    assert shlex.split(command) == ["maskrcnn-export", "verify", "my models/$a's.onnx"]
+    assert shlex.split(command) == ["maskrcnn", "verify", "my models/$a's.onnx"]
     comparison(replace(found, rows=[replace(best, judged=True)]))
     assert "verify" not in capsys.readouterr().out
 
