@@ -51,7 +51,7 @@ MISSING = {
 # A line of each command that needs a package, and one of those that need none.
 NEEDS = {
     "data check": "data.json",
-    "train": "data.json -o out",
+    "train": "data.json --config small -o out",
     "evaluate": "demo data.json -o out",
     "inspect": "demo -o out",
     "predict": "demo demo.jpg -o out",

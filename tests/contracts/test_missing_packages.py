@@ -274,7 +274,7 @@ def test_an_artifact_is_timed_described_and_edited_on_a_lean_install(tmp_path):
         ("export", ["demo"], None, "export"),
         ("maskrcnn", ["export", "onnx", "demo", "-o", "m.onnx"], None, "export"),
         ("maskrcnn", ["evaluate", "demo", "data.json", "-o", "out"], None, "train"),
-        ("maskrcnn", ["train", "data.json", "-o", "out"], None, "train"),
+        ("maskrcnn", ["train", "data.json", "--config", "small", "-o", "out"], None, "train"),
         ("maskrcnn", ["inspect", "demo", "-o", "out"], None, "inspect"),
         ("maskrcnn", ["data", "check", "data.json"], "pycocotools", "train"),
     ],

@@ -167,10 +167,12 @@ def wheel_requirements(extras):
 
 
 def test_readme_names_the_combinations():
-    """Each extra in README's table is resolved above, and each alone."""
+    """Each extra in README's two tables is resolved above, and each alone."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("| to use | extra |")[2].partition("\n\n")[0]
-    named = {word for row in table.splitlines()[2:] for word in re.findall(r"`([a-z][a-z0-9-]+)`", row.split("|")[2])}
+    heads = ("| to use | extra |", "| to use a GPU for | extra |")
+    tables = [readme.partition(head)[2].partition("\n\n")[0] for head in heads]
+    rows = [row for table in tables for row in table.splitlines()[2:]]
+    named = {word for row in rows for word in re.findall(r"`([a-z][a-z0-9-]+)`", row.split("|")[2])}
     assert named == set(PYPROJECT["optional-dependencies"])
 
 

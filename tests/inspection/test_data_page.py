@@ -368,7 +368,7 @@ CASES = {
     "no such configuration": (
         ["--dataset", "MIXED", "--config", "nothing", "-o", "page"],
         4,
-        "the configuration nothing",
+        "there is no configuration nothing",
     ),
     "option of a model": (["--dataset", "MIXED", "--layer", "conv1", "-o", "page"], 2, "--layer: for a model"),
     "options of a model": (

@@ -92,7 +92,7 @@ def test_numbers(comparison):
     assert numbers["ap"] == pytest.approx((1 / 3 + 2 / 15 + 9 * (1 / 3)) / 10)
 
 
-@pytest.mark.parametrize(("objects", "found", "expected"), [(0, 0, 1.0), (0, 1, 0.0), (1, 0, 0.0)])
+@pytest.mark.parametrize(("objects", "found", "expected"), [(0, 0, None), (0, 1, None), (1, 0, 0.0)])
 def test_no_objects_or_no_detections(objects, found, expected):
     truth = made_truth([1] * objects, filled(*[(0, 0, 10, 10)] * objects))
     comparison = compare(detected([(30, 20, 40, 30, 0.9, 1)] * found), truth)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -159,7 +160,7 @@ COMMANDS = {
         "train dataset.json --init {} -o out",
         "config from {}",
     ],
-    "export": ["onnx {} -o x.onnx", "savedmodel {} -o x", "verify x.onnx --against {}"],
+    "export": ["onnx {} -o x.onnx", "savedmodel {} -o x", "verify demo.onnx --against {}"],
 }
 LINES = [(package, line) for package, lines in COMMANDS.items() for line in lines]
 START = (
@@ -169,7 +170,8 @@ START = (
 
 
 def start(package, line, path, cwd):
-    """Run a command in an interpreter without TensorFlow."""
+    """Run a command in an interpreter without TensorFlow, beside an artifact."""
+    shutil.copy(ROOT / "maskrcnn" / "demo.onnx", cwd)
     command = [sys.executable, "-c", START.format(package), *(word.format(path) for word in line.split())]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
