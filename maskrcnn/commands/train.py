@@ -120,6 +120,13 @@ def train(  # noqa: PLR0913  (one argument per option)
             help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
         ),
     ] = None,
+    augment_with: Annotated[
+        str | None,
+        Option(
+            metavar="FILE.py:NAME|MODULE:NAME",
+            help="Function of your own that changes training images, their boxes and masks.",
+        ),
+    ] = None,
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     layers: Annotated[
@@ -164,6 +171,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             class_attribute=class_attribute,
             skip_bad=skip_bad,
             options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
+            augment_with=augment_with,
         )
         if ray is None:
             if workers is not None or max_failures is not None:

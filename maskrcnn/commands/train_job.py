@@ -17,6 +17,7 @@ from maskrcnn.tensorflow_import import import_tensorflow
 from maskrcnn.training.cluster import TF_CONFIG
 
 if TYPE_CHECKING:
+    from maskrcnn.data.augment_hook import AugmentHook
     from maskrcnn.data.records import Dataset
     from maskrcnn.training.run import RunFolder
 
@@ -42,6 +43,7 @@ class TrainJob:
     class_attribute: str | None
     skip_bad: bool
     options: ReadOptions
+    augment_with: str | None = None
 
     def absolute(self) -> "TrainJob":
         """Return the same job for processes in other folders."""
@@ -52,6 +54,9 @@ class TrainJob:
             if name == "init" and value and (value in shared.WORDS_OF_INIT or find_pretrained(value) is not None):
                 continue
             changed[name] = str(Path(value).absolute()) if value and Path(value).exists() else value
+        file, colon, function = (self.augment_with or "").rpartition(":")
+        if file.endswith(".py"):
+            changed["augment_with"] = f"{Path(file).absolute()}{colon}{function}"
         return replace(self, output=self.output.absolute(), **changed)
 
     def check(self) -> None:
@@ -84,7 +89,7 @@ class TrainJob:
                 opened = shared.open_start(self.init, choices)
                 start = opened if opened is not None else self.init
                 plan_config(self.config, start, None, self.layers, self.epochs, self.settings)
-            prepared = self._read_datasets()
+            prepared = self._read_data()
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
         from maskrcnn.training.progress import TrainingProgress  # noqa: PLC0415
@@ -98,11 +103,11 @@ class TrainJob:
             start = opened or (self.init if resumes else shared.open_start(self.init, choices))
             folder = self.output if resume else None
             plan = plan_run(self.config, start, folder, self.layers, self.epochs, self.settings, console.progress)
-            return start, plan, *(prepared or self._read_datasets())
+            return start, plan, *(prepared or self._read_data())
 
         strategy = find_strategy()
         with losses_named(strategy):
-            start, (chosen, options), training, validation = together(strategy, prepare)
+            start, (chosen, options), augment, training, validation = together(strategy, prepare)
         begun()
         console.datasets(training, validation)
         own_line = options.verbose == "auto" and worker_index(strategy) == 0
@@ -119,16 +124,19 @@ class TrainJob:
                 resume="auto" if resume else False,
                 strategy=strategy,
                 options=options,
+                augment=augment,
             )
         code = console.training(result)
         if code == 0:
             console.useful_next(*self.useful_next(result.folder))
         return code
 
-    def _read_datasets(self) -> "tuple[Dataset, Dataset | None]":
-        """Open the training data and, if there is any, the validation data."""
+    def _read_data(self) -> "tuple[AugmentHook | None, Dataset, Dataset | None]":
+        """Import the augmentation, and open the training data and, if there is any, the validation data."""
+        from maskrcnn.data.augment_hook import find_hook  # noqa: PLC0415
         from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
 
+        augment = None if self.augment_with is None else find_hook(self.augment_with)
         read = partial(
             open_datasets,
             format=self.format,
@@ -138,7 +146,7 @@ class TrainJob:
             report=console.dataset_report,
         )
         training, given = read(self.datasets, images=self.images or None), self.validation
-        return training, read(given, images=self.validation_images or None) if given else None
+        return augment, training, read(given, images=self.validation_images or None) if given else None
 
     def useful_next(self, folder: "RunFolder") -> list[str]:
         """Return the commands that measure and export what was trained."""

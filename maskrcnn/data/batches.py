@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from maskrcnn.configuration.model import Config
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.sample import load_sample, training_resize
@@ -67,15 +68,24 @@ class BatchPlan:
         batch_size: Images per step, over all devices.
         seed: Determines the order.
         shuffle: False keeps the order of the dataset.
+        hook: Changes the training images first.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        hook: AugmentHook | None = None,
+    ) -> None:
         if not len(dataset):
             raise DatasetError(f"{dataset.name} has no images: nothing to train on")
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.hook = hook
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> npt.NDArray[np.intp]:
@@ -112,7 +122,7 @@ def make_batch(
     first = step * plan.batch_size + place
     rngs = [np.random.default_rng([plan.seed, _PICTURE, first + i]) for i in range(size)]
     records = [plan.dataset.records[row] for row in plan.rows(step)[place : place + size]]
-    samples = [load_sample(record, config, rng, training) for record, rng in zip(records, rngs, strict=True)]
+    samples = [load_sample(record, config, rng, training, plan.hook) for record, rng in zip(records, rngs, strict=True)]
     height = max(sample.image.shape[0] for sample in samples)
     width = max(sample.image.shape[1] for sample in samples)
     rows = [sample_arrays(sample, config, rng, (height, width)) for sample, rng in zip(samples, rngs, strict=True)]

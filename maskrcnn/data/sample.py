@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.augment import augment
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.mask_crops import boxes_of, letterbox_crop
 from maskrcnn.data.records import Record
 from runtime.masks.paste import MaskCrop
@@ -38,12 +39,15 @@ class Sample:
     active: npt.NDArray[np.float32]
 
 
-def load_sample(record: Record, config: Config, rng: np.random.Generator, training: bool = True) -> Sample:
-    """Read, augment (if `training`) and letterbox an image and its objects.
+def load_sample(
+    record: Record, config: Config, rng: np.random.Generator, training: bool = True, hook: AugmentHook | None = None
+) -> Sample:
+    """Read, augment (if `training`, with `hook` first) and letterbox an image and its objects.
 
     Objects that lose all their pixels are dropped, so every box has an area.
 
     Raises:
+        TrainingError: `hook` failed.
         ImageError: The image cannot be read, or becomes too large.
         DatasetError: Its annotations cannot be read, or have another size than the image.
     """
@@ -51,6 +55,9 @@ def load_sample(record: Record, config: Config, rng: np.random.Generator, traini
     instances = record.instances_of_size(image.shape[:2])
     crops = [decode_crop(instance.mask) for instance in instances]
     class_ids = np.array([-i.class_id if i.crowd else i.class_id for i in instances], np.int32)
+    if training and hook is not None:
+        where = f"image {record.image_id!r}"
+        image, crops, class_ids = hook(image, crops, class_ids, rng, classes=config.model.num_classes, where=where)
     if training:
         image, crops = augment(image, crops, config.training.augmentation, rng)
     letterbox = _plan((image.shape[0], image.shape[1]), training_resize(config), rng)

@@ -28,12 +28,13 @@ def capture(run: Run) -> State:
 
 
 def run_facts(config: Config, plan: BatchPlan, validation: Dataset | None) -> dict[str, Any]:
-    """Return what must not change when a run is resumed: configuration, images, and batch size over all devices."""
+    """Return what must not change when a run is resumed: configuration, images, batch size, and augmentation."""
     datasets = {"training": plan.dataset, "validation": validation}
     return {
         "config": to_dict(config),
         "images": {name: _fingerprint(dataset) for name, dataset in datasets.items()},
-        "batch": plan.batch_size,
+        "batch": plan.batch_size,  # over all devices
+        "augmentation": None if plan.hook is None else plan.hook.name,
     }
 
 

@@ -1,7 +1,7 @@
 """`train`: turn a configuration and a dataset into a run folder with checkpoints, using `keras.Model.fit`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.checkpoints.open_weights import Weights
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import Precision
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine, require_objects
 from maskrcnn.errors import TrainingError
@@ -64,7 +65,7 @@ class TrainingResult:
     signal: int | None = None
 
 
-def train(
+def train(  # noqa: PLR0913
     config: Config,
     dataset: Dataset,
     validation: Dataset | None = None,
@@ -74,6 +75,7 @@ def train(
     resume: bool | Literal["auto"] = False,
     strategy: tf.distribute.Strategy | None = None,
     options: TrainOptions | None = None,
+    augment: Callable[..., Any] | None = None,
 ) -> TrainingResult:
     """Train a Mask R-CNN.
 
@@ -94,12 +96,19 @@ def train(
         strategy: Devices to train on; by default all GPUs of this machine, or the machines of `TF_CONFIG`. Each
             device takes `batch_size` images per step.
         options: How the run is monitored and saved.
+        augment: Called in training with (image, boxes, masks) or (image, boxes, masks, class_ids); returns the same,
+            changed. `image` is uint8 [H, W, C] as read; `boxes` float32 [N, 4] x1, y1, x2, y2 in image pixels;
+            `masks` bool [N, H, W]; `class_ids` int32 [N], negative for crowds. A parameter named `rng` gets a NumPy
+            generator that follows from the seed. All are copies. The image may have another size afterward, and an
+            object without a pixel in its mask is dropped. Boxes are only checked, and may be None: training takes those
+            of the masks. It is called from several threads, before `config.training.augmentation` is applied.
 
     Returns:
         The trained network and what the run wrote.
 
     Raises:
-        TrainingError: The run cannot start, or cannot be resumed with these arguments.
+        TrainingError: The run cannot start, or cannot be resumed with these arguments; or `augment` failed.
+        ArgumentError: `augment` cannot be called in this way.
         NonFiniteLossError: A loss became NaN or infinite.
         WorkerLostError: Another machine of the run is gone.
         DatasetError, ImageError: Annotations or an image cannot be used; the state saved last is kept.
@@ -110,6 +119,7 @@ def train(
     options = options or TrainOptions()
     strategy = strategy or find_strategy()
     folder = RunFolder(Path(output))
+    hook = augment if augment is None or isinstance(augment, AugmentHook) else AugmentHook(augment)
     names = _class_names(config, dataset)
     config = replace(config, model=replace(config.model, class_names=names))
     dataset = combine((dataset,), names)
@@ -121,7 +131,8 @@ def train(
     with losses_named(strategy), ExitStack() as stack:
         together(strategy, lambda: require_objects(dataset, *([] if validation is None else [validation])))
         state = together(strategy, lambda: _take_folder(folder, resume, stack, writes))
-        plan = BatchPlan(dataset, config.training.batch_size * strategy.num_replicas_in_sync, config.training.seed)
+        batch_size = config.training.batch_size * strategy.num_replicas_in_sync
+        plan = BatchPlan(dataset, batch_size, config.training.seed, hook=hook)
         several = worker_count(strategy) > 1
         if several:
             agree(strategy, _starting_facts(run_facts(config, plan, validation), folder, state))
@@ -183,6 +194,10 @@ def _starting_facts(facts: Mapping[str, Any], folder: RunFolder, state: State | 
         "configuration": Fact(
             json.dumps(facts["config"], sort_keys=True),
             "its configuration is not that of worker 0: start all workers with the same command",
+        ),
+        "augmentation": Fact(
+            json.dumps(facts["augmentation"]),
+            f"its augmentation ({facts['augmentation']}) is not that of worker 0: give all the same",
         ),
         "list of images": Fact(images, f"its images ({images}) are not those of worker 0: give all the same datasets"),
     }

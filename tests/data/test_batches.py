@@ -7,6 +7,7 @@ import pytest
 
 from maskrcnn.configuration.samples import DEMO
 from maskrcnn.configuration.training import AugmentationConfig, TrainingConfig
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.batches import BatchPlan, Share, make_batch, training_batches, validation_batches
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.synthetic.shapes import shapes_dataset
@@ -66,6 +67,20 @@ def test_an_image_is_augmented_differently_in_each_pass():
     plan = BatchPlan(shapes_dataset(1, 2), 1, seed=0)
     first, second = make_batch(CONFIG, plan, 0), make_batch(CONFIG, plan, 1)
     assert not np.array_equal(first["images"], second["images"])
+
+
+def test_own_augmentation_repeats_in_each_step_and_is_not_for_validation():
+    def noise(image, boxes, masks, rng):
+        return rng.integers(0, 256, image.shape, np.uint8), boxes, masks
+
+    plan = BatchPlan(DATASET, 2, seed=1, hook=AugmentHook(noise))
+    whole = list(training_batches(CONFIG, plan).take(3))  # by several threads
+    for step, batch in enumerate(whole):
+        equal(batch, make_batch(CONFIG, plan, step))
+    equal(next(iter(training_batches(CONFIG, plan, first_step=2))), whole[2])
+    assert not np.array_equal(whole[0]["images"], make_batch(CONFIG, BatchPlan(DATASET, 2, seed=1), 0)["images"])
+    fixed = BatchPlan(DATASET, 2, shuffle=False, hook=AugmentHook(noise))
+    equal(make_batch(CONFIG, fixed, 0, training=False), next(iter(validation_batches(CONFIG, DATASET, 2))))
 
 
 def test_validation_has_each_picture_once_as_it_is():

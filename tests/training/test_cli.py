@@ -76,6 +76,27 @@ def test_value_range_and_bands_travel_with_the_checkpoint(shapes):
     assert not (shapes / "no").exists()
 
 
+def test_own_augmentation_of_a_run(shapes, tmp_path):
+    """A run trains with a function of the user's and resumes with it alone; its errors name the image."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "def dark(image, boxes, masks, rng):\n    return image // 2, boxes, masks\n\n\n"
+        "def bad(image, boxes, masks):\n    raise KeyError('strength')\n",
+        encoding="utf-8",
+    )
+    train = (
+        "train", shapes / "shapes", "--config", shapes / "config.json", "--layers", "heads",
+        "--set", "run.tensorboard=false", "-o",
+    )  # fmt: skip
+    message = failed(UNUSABLE, *train, tmp_path / "bad", "--augment-with", f"{mine}:bad")
+    assert "mine:bad" in message
+    assert "raised KeyError: 'strength'" in message
+    assert message.startswith("error: image ")
+    succeeded(*train, tmp_path / "run", "--augment-with", f"{mine}:dark")
+    succeeded(*train, tmp_path / "run", "--augment-with", f"{mine}:dark", "--resume")
+    assert "with augmentation 'mine:dark (SHA-256 " in failed(UNUSABLE, *train, tmp_path / "run", "--resume")
+
+
 def test_a_run_says_what_it_did(run):
     folder, printed = run
     assert "training finished after 2 epochs" in printed
@@ -144,6 +165,7 @@ def test_via_with_classes(tmp_path):
         (USAGE, ("--config", "demo", "--set", "training.batch_size=0"), "batch_size"),
         (UNUSABLE, ("--config", "demo", "--layers", "mrcnn_nothing"), "mrcnn_nothing"),
         (UNUSABLE, ("--config", "demo", "--init", "nowhere.h5"), "nowhere.h5"),
+        (USAGE, ("--config", "demo", "--augment-with", "nowhere.py:mine"), "there is no file nowhere.py"),
     ],
 )
 def test_what_cannot_be_trained_is_said(shapes, tmp_path, code, arguments, expected):

@@ -57,7 +57,7 @@ def cheap(monkeypatch):
     monkeypatch.setattr(module, "Evaluator", Scores([0.1 * i for i in range(20)]))
 
 
-def run(folder, config=CONFIG, resume=False, init=None, validation=None, **options):
+def run(folder, config=CONFIG, resume=False, init=None, validation=None, augment=None, **options):
     settings = {"tensorboard": False, "verbose": 0, "build_backbone": backbone, **options}
     return train(
         config,
@@ -67,6 +67,7 @@ def run(folder, config=CONFIG, resume=False, init=None, validation=None, **optio
         init=init,
         resume=resume,
         options=TrainOptions(**settings),
+        augment=augment,
     )
 
 
@@ -311,6 +312,14 @@ def test_a_state_leaves_out_settings_that_its_version_did_not_know(whole, tmp_pa
     save_state(folder / "state.h5", state)
     with pytest.raises(TrainingError, match=r"config.training.smooth_l1_beta 0.5, but now it is 1.0"):
         run(folder, resume=True, validation=pictures(4, 1))
+
+
+def test_another_augmentation_is_noticed(whole):
+    def mine(image, boxes, masks):
+        return image, boxes, masks
+
+    with pytest.raises(TrainingError, match=r"with augmentation None, but now it is '.*mine'"):
+        run(whole[1], resume=True, validation=pictures(4, 1), augment=mine)
 
 
 def test_other_pictures_are_noticed(whole):
