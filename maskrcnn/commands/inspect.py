@@ -52,6 +52,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     family: shared.PyTorchFamily = None,
     class_names: shared.ClassNames = None,
     settings: shared.Settings = None,
+    augment_with: shared.AugmentWith = None,
     device: shared.Device = "auto",
     force: shared.Force = False,
     compare: Annotated[
@@ -93,8 +94,10 @@ def inspect(  # noqa: PLR0913  (one argument per option)
                 device=None if device == "auto" else device,
                 skip_bad=skip_bad or None,
             )
-            _inspect_data(dataset, config, settings or [], limit, output, force, reading)
+            _inspect_data(dataset, config, settings or [], limit, output, force, reading, augment_with)
             return
+        if augment_with is not None:
+            raise ArgumentError("--augment-with: for the page of a dataset alone, with --dataset and without a model")
         if model.suffix.lower() in PICTURE_SUFFIXES and not model.is_dir():
             raise ArgumentError(f"{model} is an image: name a model before the images")
         names = shared.check_model(model, choices)
@@ -147,8 +150,10 @@ def _inspect_data(
     output: Path | None,
     force: bool,
     reading: dict[str, Any],
+    augment_with: str | None,
 ) -> None:
     """Write the page of a dataset alone, without TensorFlow."""
+    from maskrcnn.data.augment_hook import find_hook  # noqa: PLC0415
     from maskrcnn.data.readers.check import check_scan  # noqa: PLC0415
     from maskrcnn.data.readers.open import scan_dataset  # noqa: PLC0415
     from maskrcnn.inspection.data_report import inspect_dataset  # noqa: PLC0415
@@ -161,6 +166,7 @@ def _inspect_data(
     chosen = override_by_user(Config() if config is None else find_config(config), settings)
     if any(split_setting(setting)[0] == "model.class_names" for setting in settings):
         raise ArgumentError("--set model.class_names: the classes are those of the dataset, if no model is named")
+    hook = None if augment_with is None else find_hook(augment_with)
     scan = scan_dataset(path, **reading)
     first = scan.first(MOST_PICTURES)
     _require_usable(path, first.dataset, first.findings)
@@ -178,6 +184,7 @@ def _inspect_data(
             limit=limit,
             title=f"Inside {path.name}",
             progress=console.progress,
+            hook=hook,
         )
         found.write(folder, overwrite=force or output is None)
     console.written(folder / PAGE)

@@ -155,6 +155,13 @@ MaskKinds = Annotated[
         show_default="detected",
     ),
 ]
+AugmentWith = Annotated[
+    str | None,
+    Option(
+        metavar="FILE.py:NAME",
+        help="Function of your own, also MODULE:NAME, that changes training images, their boxes and masks.",
+    ),
+]
 Encoding = Annotated[
     str | None,
     advanced(

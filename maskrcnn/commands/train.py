@@ -120,13 +120,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
         ),
     ] = None,
-    augment_with: Annotated[
-        str | None,
-        Option(
-            metavar="FILE.py:NAME|MODULE:NAME",
-            help="Function of your own that changes training images, their boxes and masks.",
-        ),
-    ] = None,
+    augment_with: shared.AugmentWith = None,
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     layers: Annotated[

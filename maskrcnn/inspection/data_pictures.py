@@ -9,6 +9,7 @@ from PIL import Image
 from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.configuration.model import Config
 from maskrcnn.configuration.training import AugmentationConfig
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.mask_crops import boxes_of, expand_mask, minimize_mask
 from maskrcnn.data.records import Record
 from maskrcnn.data.sample import Sample, load_sample
@@ -52,19 +53,23 @@ def truth_scene(run: PreparedImage, truth: Truth) -> Scene:
     return Scene("truth", "Annotated objects", caption, run.picture, shapes)
 
 
-def augmented_scenes(record: Record, config: Config, count: int = 6, seed: int = 0) -> list[Scene]:
+def augmented_scenes(
+    record: Record, config: Config, count: int = 6, seed: int = 0, hook: AugmentHook | None = None
+) -> list[Scene]:
     """Return `count` random augmentations of an image.
 
     Args:
-        config: Its augmentation is used; if it is off, mirror images are shown instead.
+        config: Its augmentation is used; if it is off, and there is no `hook`, mirror images are shown instead.
     """
     training, caption = config.training, "A random change, as the configuration asks for."
-    if training.augmentation == AugmentationConfig():
+    if hook is not None:
+        caption = f"A random change by {hook.name}, and then as the configuration asks for."
+    elif training.augmentation == AugmentationConfig():
         training = replace(training, augmentation=AugmentationConfig(flip_horizontal=0.5, flip_vertical=0.5))
         caption = "The configuration changes nothing; a random mirror image is shown instead."
     used, scenes = replace(config, training=training), []
     for number in range(count):
-        sample = load_sample(record, used, np.random.default_rng((seed, number)))
+        sample = load_sample(record, used, np.random.default_rng((seed, number)), hook=hook)
         shapes = _sample_shapes(sample, config.model.class_names)
         scenes.append(
             Scene(f"data/augmented_{number}", f"Augmentation {number + 1}", caption, shown(sample.image), shapes)

@@ -9,6 +9,7 @@ import numpy as np
 from maskrcnn.anchor_grids import anchor_grids
 from maskrcnn.callbacks import Say, say_nothing
 from maskrcnn.configuration.model import Config
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.readers.findings import DatasetFinding, summary
 from maskrcnn.data.records import Dataset, Record
 from maskrcnn.data.sample import Sample, load_sample, training_resize
@@ -40,7 +41,7 @@ _SECTIONS = (
 )
 
 
-def inspect_dataset(
+def inspect_dataset(  # noqa: PLR0913  (one argument per part of the page)
     dataset: Dataset,
     config: Config | None = None,
     *,
@@ -50,6 +51,7 @@ def inspect_dataset(
     limit: int = 4,
     title: str = "Inside a dataset",
     progress: Say = say_nothing,
+    hook: AugmentHook | None = None,
 ) -> Inspection:
     """Inspect a dataset without a model.
 
@@ -63,6 +65,7 @@ def inspect_dataset(
         limit: Number of images to show.
         title: Heading of the page.
         progress: Called with a sentence before each part.
+        hook: Changes the samples of augmentation first.
 
     Raises:
         ImageError: One of the images to show cannot be read.
@@ -86,7 +89,7 @@ def inspect_dataset(
         sample = load_sample(record, config, np.random.default_rng(0), training=False)
         read = shown(record.load_image(config.model.image_channels, config.pixels))
         prepared = PreparedImage(config, read, sample.letterbox, sample.image)
-        blocks, numbers = sample_blocks(prepared, truth_of(record, prepared), sample, record)
+        blocks, numbers = sample_blocks(prepared, truth_of(record, prepared), sample, record, hook)
         sections["samples"].of_picture[number] = blocks
         pictures.append({"name": names[-1], **numbers})
     figures = {
@@ -243,7 +246,11 @@ def _anchor_table(statistics: DatasetStatistics, config: Config) -> Table:
 
 
 def sample_blocks(
-    prepared: PreparedImage, truth: Truth | None, sample: Sample | None, record: Record
+    prepared: PreparedImage,
+    truth: Truth | None,
+    sample: Sample | None,
+    record: Record,
+    hook: AugmentHook | None = None,
 ) -> tuple[list[Block], dict[str, Any]]:
     """Describe the input of the network and how training prepares the objects; without annotations, the input alone."""
     size = prepared.image.shape[0], prepared.image.shape[1]
@@ -271,7 +278,7 @@ def sample_blocks(
             "IoU of the first and the last shows how much detail is lost."
         )
         blocks.append(Images("Mini masks", intro, images, wide=True))
-    blocks.append(Scenes("Augmentations of this image", augmented_scenes(record, config)))
+    blocks.append(Scenes("Augmentations of this image", augmented_scenes(record, config, hook=hook)))
     return blocks, figures
 
 

@@ -388,6 +388,12 @@ CASES = {
     "image without anything": (["photo.JPG", "-o", "page"], 2, "name a model before the images"),
     "image of another name": (["--dataset", "MIXED", "photo", "-o", "page"], 4, "there is no artifact at photo"),
     "setting": (["--dataset", "MIXED", "--set", "model.nothing=1", "-o", "page"], 2, "nothing"),
+    "no such augmentation": (["--dataset", "MIXED", "--augment-with", "a.py:b", "-o", "page"], 2, "no file a.py"),
+    "augmentation that fails": (
+        ["--dataset", "MIXED", "--augment-with", "json:dumps", "--limit", "1", "-o", "page"],
+        2,
+        "it takes (image, boxes, masks)",
+    ),
     "no images": (["--dataset", "EMPTY", "-o", "page"], 4, "has no image"),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from golden import REPOSITORY, VARIABLE
 
+from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.data.synthetic.shapes import shapes_dataset
@@ -90,6 +91,15 @@ def test_augmentation_that_is_switched_off_is_said(record, demo):
 
     off = replace(demo.config, training=replace(demo.config.training, augmentation=AugmentationConfig()))
     assert "changes nothing" in augmented_scenes(record, off, count=1)[0].caption
+
+
+def test_own_augmentation_is_shown(record, demo):
+    def dark(image, boxes, masks):
+        return image // 4, boxes, masks
+
+    scene = augmented_scenes(record, demo.config, count=1, hook=AugmentHook(dark))[0]
+    assert "dark" in scene.caption
+    assert scene.image.max() <= 255 // 4 < augmented_scenes(record, demo.config, count=1)[0].image.max()
 
 
 def test_mini_masks(sample, demo):
