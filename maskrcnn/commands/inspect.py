@@ -52,7 +52,6 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     family: shared.PyTorchFamily = None,
     class_names: shared.ClassNames = None,
     settings: shared.Settings = None,
-    augment_with: shared.AugmentWith = None,
     device: shared.Device = "auto",
     force: shared.Force = False,
     compare: Annotated[
@@ -63,6 +62,7 @@ def inspect(  # noqa: PLR0913  (one argument per option)
     ] = None,
     score_threshold: Annotated[float | None, advanced(**shared.SCORE, show_default="the model's")] = None,
     nms_threshold: Annotated[float | None, advanced(**shared.NMS, show_default="the model's")] = None,
+    augment_with: shared.AugmentWith = None,
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,

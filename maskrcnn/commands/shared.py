@@ -157,7 +157,8 @@ MaskKinds = Annotated[
 ]
 AugmentWith = Annotated[
     str | None,
-    Option(
+    advanced(
+        "--augment-with",
         metavar="FILE.py:NAME",
         help="Function of your own, also MODULE:NAME, that changes training images, their boxes and masks.",
     ),

@@ -120,7 +120,6 @@ def train(  # noqa: PLR0913  (one argument per option)
             help="Change a setting, such as training.learning_rate=0.01 or run.patience=10; may be repeated.",
         ),
     ] = None,
-    augment_with: shared.AugmentWith = None,
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     layers: Annotated[
@@ -133,6 +132,7 @@ def train(  # noqa: PLR0913  (one argument per option)
     epochs: Annotated[
         int | None, advanced(min=1, metavar="N", help="Epochs of the training phase, if there is only one.")
     ] = None,
+    augment_with: shared.AugmentWith = None,
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,
