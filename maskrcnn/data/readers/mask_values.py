@@ -1,6 +1,6 @@
 """Reading one mask image: its values, and what they can mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.data.readers.findings import RowError
-from maskrcnn.data.readers.mask_components import label_regions
+from maskrcnn.data.readers.mask_components import Bitmap, label_regions
 from maskrcnn.data.readers.picture_files import opened_row
 
 Map = npt.NDArray[np.int32]
@@ -16,6 +16,7 @@ Map = npt.NDArray[np.int32]
 # The largest value of each mode.
 _LARGEST = {"1": 1, "L": 255, "P": 255, "I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535}
 _COLORS = ("LA", "RGB", "RGBA")
+_NOBODY = 255
 _VOID_COLOR = 224 << 16 | 224 << 8 | 192  # value 255 in the palette of VOC
 _MOST_COLORS = 256
 _LOSSY = ("JPEG", "MPO")
@@ -28,15 +29,22 @@ class MaskMap:
 
     Attributes:
         values: int32 [H, W]: gray values, indices of a palette, or colors as 0xRRGGBB; 0 is background.
-        eight_bits: Whether 255 may be void.
+        void: bool [H, W], what may be void: the value 255 with 8 bits, or the color of it in the palette of VOC, whose
+            value is 0 here.
         binary: Whether there is no other value than 0 and the largest one.
         colored: Whether values are colors.
+        gray: Whether it is an image in color that has gray pixels only, whose values may be colors in other masks.
     """
 
     values: Map
-    eight_bits: bool
+    void: Bitmap
     binary: bool
-    colored: bool
+    colored: bool = False
+    gray: bool = False
+
+    def as_colors(self) -> "MaskMap":
+        """Return gray values as colors."""
+        return replace(self, values=self.values * 0x010101, void=np.zeros_like(self.void), colored=True, gray=False)
 
     def objects(self) -> Map:
         """Return the values, as object numbers.
@@ -62,8 +70,8 @@ class MaskMap:
         return self.values
 
 
-def read_map(path: Path, size: tuple[int, int]) -> MaskMap:
-    """Read a mask image of an image of `size` (height, width).
+def read_map(path: Path, size: tuple[int, int], *, palette: bool = False) -> MaskMap:
+    """Read a mask image of an image of `size` (height, width); with `palette`, the colors of a palette are the values.
 
     Raises:
         RowError: It has another size, is damaged, was compressed with loss, or has values without a meaning.
@@ -77,12 +85,14 @@ def read_map(path: Path, size: tuple[int, int]) -> MaskMap:
                 f"such as PNG",
             )
         mode = image.mode
+        if palette and mode == "P":
+            return _from_colors(image.convert("RGB"))
         if mode in _LARGEST:
             values = np.asarray(image).astype(np.int32)
             if values.min() < 0:
                 raise RowError("mask-mode", "the mask has a negative value")
             binary = bool(np.isin(values, (0, _LARGEST[mode])).all())
-            return MaskMap(values, mode in ("L", "P"), binary, colored=False)
+            return MaskMap(values, (values == _NOBODY) & (mode in ("L", "P")), binary)
         if mode not in _COLORS:
             raise RowError("mask-mode", f"the mask has mode {mode}; expected gray or palette values, or colors")
         return _from_colors(image)
@@ -96,10 +106,11 @@ def _from_colors(image: Image.Image) -> MaskMap:
     pixels = np.asarray(image.convert("RGB")).astype(np.int32)
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     if (red == green).all() and (green == blue).all():
-        return MaskMap(red, eight_bits=True, binary=bool(np.isin(red, (0, 255)).all()), colored=False)
+        return MaskMap(red, red == _NOBODY, binary=bool(np.isin(red, (0, 255)).all()), gray=True)
     values: Map = red << 16 | green << 8 | blue
-    values[values == _VOID_COLOR] = 0
-    return MaskMap(values, eight_bits=False, binary=False, colored=True)
+    void = values == _VOID_COLOR
+    values[void] = 0
+    return MaskMap(values, void, binary=False, colored=True)
 
 
 def _is_lossy_webp(path: Path) -> bool:

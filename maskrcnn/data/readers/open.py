@@ -26,7 +26,8 @@ Report = Callable[[str, Sequence[DatasetFinding]], None]
 
 _EXPECTED = (
     "expected a COCO JSON file, a VGG Image Annotator JSON or CSV file, a folder of labelme JSON files, a folder of "
-    "mask images (JPEGImages or images beside SegmentationObject or masks, or ID/images and ID/masks), or a folder of "
+    "mask images (JPEGImages or images beside SegmentationObject, SegmentationClass or masks, or ID/images and "
+    "ID/masks), or a folder of "
     "images and YOLO labels"
 )
 _TESTS: dict[DatasetFormat, Callable[[Any], bool]] = {"via": is_via, "labelme": is_labelme, "coco": is_coco}

@@ -18,8 +18,9 @@ class ReadOptions:
             one image of COCO rows with one file.
         boxes_as_masks: Take the box of a COCO or YOLO object without an outline as its mask.
         mask_values: What the values or colors of mask images are. "objects": each is an object; "parts": each connected
-            region of one value is an object; "classes": the same, and the value is its class. By default, "objects"
-            with 255 as void; "parts" if there is no other value than 0 and the largest one.
+            region (of pixels that share a side) of one value is an object; "classes": the same, and the value is its
+            class, with 255 as void. By default, "objects" with 255 as void; "parts" if there is no other value than 0
+            and the largest one; "classes" for a `SegmentationClass` alone.
         encoding: Encoding of annotation files that are not UTF-8, one of Python's names.
 
     Raises:

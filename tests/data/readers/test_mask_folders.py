@@ -6,7 +6,6 @@ from annotation_files import rectangle, write_map, write_picture
 from PIL import Image
 
 from maskrcnn.data.readers.check import check_dataset
-from maskrcnn.data.readers.mask_components import components, label_regions
 from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.errors import DatasetError, DatasetFormatError
@@ -181,14 +180,188 @@ def test_an_empty_mask_of_an_object_is_left_out(tmp_path):
     assert kinds(tmp_path) == ["empty-mask"]
 
 
-def test_regions_are_those_of_a_flood_fill():
-    rng = np.random.default_rng(3)
-    values = rng.integers(0, 3, (17, 23)).astype(np.int32)
-    labels = label_regions(values)
-    assert ((labels == 0) == (values == 0)).all()
-    for number in range(1, labels.max() + 1):
-        assert len(np.unique(values[labels == number])) == 1
-        assert len(components(labels == number)) == 1
-    for a, b in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        touching = (values[a] == values[b]) & (values[a] != 0)
-        assert (labels[a][touching] == labels[b][touching]).all()
+CLASS_MAP = np.uint8(2) * BOTH + np.uint8(1) * rectangle(30, 50, 20, 0, 25, 5)
+
+
+def classes_of(folder, **options):
+    """Names of the classes, and of each object of the first image."""
+    dataset = open_dataset(folder, options=ReadOptions(**options))
+    return dataset.class_names, [dataset.class_names[item.class_id] for item in dataset.records[0].load_instances()]
+
+
+def semantic(folder, mask, where="SegmentationClass", stem="a"):
+    write_picture(folder / "JPEGImages" / f"{stem}.jpg", 30, 50)
+    path = folder / where / f"{stem}.png"
+    path.parent.mkdir(exist_ok=True)
+    (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(path)
+    return folder
+
+
+def test_classes_without_objects_have_an_object_in_each_region(tmp_path):
+    semantic(tmp_path, CLASS_MAP)
+    assert classes_of(tmp_path) == (("BG", "class 1", "class 2"), ["class 2", "class 2", "class 1"])
+    assert classes_of(tmp_path) == classes_of(tmp_path, mask_values="classes")
+    assert kinds(tmp_path) == ["class-masks"]
+    assert classes_of(tmp_path, mask_values="parts")[1] == ["object"] * 3
+    assert classes_of(tmp_path, mask_values="objects")[1] == ["object"] * 2
+    semantic(tmp_path, np.uint8(1) * ONE + np.uint8(2) * TWO, "SegmentationObject")  # now the objects are known
+    assert kinds(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("classes.txt", "cat\ndog\n"),
+        ("classes.txt", "background\r\ncat\r\n\r\ndog\r\n"),
+        ("class_names.txt", "__ignore__\n_background_\ncat\ndog\n"),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:1,2,3::\ndog:9,9,9::\n"),
+        ("labelmap.txt", "cat:1,2,3\ndog: 9, 9, 9:tail:run\n"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["SegmentationClass", "masks"])
+def test_a_file_names_the_classes_of_values(tmp_path, name, content, layout):
+    semantic(tmp_path, CLASS_MAP, layout)
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert classes_of(tmp_path, mask_values="classes") == (("BG", "cat", "dog"), ["dog", "dog", "cat"])
+    assert [note for note in kinds(tmp_path) if note == "class-names"] == ["class-names"] * (layout == "masks")
+    assert open_dataset(tmp_path, class_names=["dog"], options=ReadOptions(mask_values="classes")).class_names[1:] == (
+        "dog",
+    )
+
+
+def test_a_value_without_a_name_is_an_error(tmp_path):
+    semantic(tmp_path, CLASS_MAP)
+    (tmp_path / "classes.txt").write_text("cat", encoding="utf-8")
+    with pytest.raises(DatasetFormatError, match=r"its class is 2, which classes.txt does not name"):
+        open_dataset(tmp_path)
+
+
+LABELMAP = "back ground:1,1,1::\nbackground:9,9,9::\ncar:128,128,128::\ncat:0,0,255::\ndog:64,0,0::\n"
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_colors_of_classes_have_the_names_of_a_labelmap(tmp_path, objects):
+    """As CVAT writes them: in color, with a background of its own, and gray and blue among the classes."""
+    (tmp_path / "labelmap.txt").write_text(LABELMAP, encoding="utf-8")
+    three = rectangle(30, 50, 20, 0, 25, 5)
+    pixels = colored(
+        (np.ones((30, 50), bool), (9, 9, 9)), (ONE, (0, 0, 255)), (TWO, (128, 128, 128)), (three, (64, 0, 0))
+    )
+    semantic(tmp_path, pixels)
+    gray = colored((np.ones((30, 50), bool), (9, 9, 9)), (TWO, (128, 128, 128)))
+    semantic(tmp_path, gray, stem="b")  # no pixel of it shows that it is an image of colors
+    if objects:
+        semantic(tmp_path, colored((ONE, (1, 0, 0)), (TWO, (0, 1, 0)), (three, (0, 0, 1))), "SegmentationObject")
+        semantic(tmp_path, np.uint8(1) * TWO, "SegmentationObject", "b")
+    names, found = classes_of(tmp_path)
+    assert names == ("BG", "back ground", "car", "cat", "dog")
+    assert sorted(found) == ["car", "cat", "dog"]
+    (item,) = open_dataset(tmp_path).records[1].load_instances()
+    assert names[item.class_id] == "car"
+    np.testing.assert_array_equal(decode(item.mask), TWO)
+    palette = Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    if not objects:
+        semantic(tmp_path, palette)
+        assert sorted(classes_of(tmp_path)[1]) == ["car", "cat", "dog"]
+    semantic(tmp_path, colored((BOTH | three, (0, 7, 255))))
+    with pytest.raises(DatasetFormatError, match=r"its color is 0, 7, 255, which labelmap.txt does not name"):
+        open_dataset(tmp_path)
+
+
+def test_gray_and_colored_classes_are_not_mixed_up(tmp_path):
+    for stem, color in (("a", (128, 128, 128)), ("b", (255, 0, 0)), ("c", (255, 255, 255))):
+        write(tmp_path, colored((ONE, color), (TWO, (128, 128, 128))), stem)
+    dataset = open_dataset(tmp_path, options=ReadOptions(mask_values="classes"))
+    assert dataset.class_names == ("BG", "#808080", "#ff0000", "#ffffff")
+    found = {record.image_id: {item.class_id for item in record.load_instances()} for record in dataset.records}
+    assert found == {"a": {1}, "b": {1, 2}, "c": {1, 3}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("classes.txt", ""),
+        ("classes.txt", "background"),
+        ("classes.txt", "cat\ncat"),
+        ("classes.txt", "BG\nbackground\ncat"),
+        ("labelmap.txt", "cat"),
+        ("labelmap.txt", "cat:1,2"),
+        ("labelmap.txt", "cat:1,2,256"),
+        ("labelmap.txt", ":1,2,3"),
+        ("labelmap.txt", "cat:1,2,3\ndog:1,2,3"),
+        ("labelmap.txt", "cat:0,0,0"),
+        ("classes.txt", b"\xff\x00\x81"),
+    ],
+)
+def test_names_that_cannot_be_read(tmp_path, name, content):
+    semantic(tmp_path, CLASS_MAP)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DatasetFormatError, match=name):
+        open_dataset(tmp_path)
+
+
+def test_void_of_classes_is_no_object_and_hides_what_is_there(tmp_path):
+    """255 in 8 bits, or its color in the palette of VOC: outlines are background, wide areas crowds."""
+    outline = rectangle(30, 50, 4, 9, 16, 21) & ~ONE
+    wide = rectangle(30, 50, 20, 30, 29, 45)
+    gray = np.where(outline | wide, 255, 3 * ONE + 1 * TWO).astype(np.uint8)
+    color = colored((ONE, (0, 128, 0)), (TWO, (128, 0, 0)), (outline | wide, (224, 224, 192)))
+    for folder, mask in ((tmp_path / "gray", gray), (tmp_path / "color", color)):
+        folder.mkdir()
+        semantic(folder, mask)
+        found = open_dataset(folder).records[0].load_instances()
+        assert [item.crowd for item in found] == [False, False, True]
+        np.testing.assert_array_equal([decode(item.mask) for item in found], [TWO, ONE, wide])
+
+
+@pytest.mark.parametrize("mode", ["gray", "16 bits", "palette"])
+def test_values_in_several_regions_are_said(tmp_path, mode):
+    """A mask of 0 and 1 may be binary, one of few values may have classes: the default reads objects, and says so."""
+    values = np.uint8(1) * BOTH
+    image = Image.fromarray(values.astype(np.uint16) if mode == "16 bits" else values)
+    if mode == "palette":
+        image.putpalette([0, 0, 0, 255, 0, 0])
+    write(tmp_path, image)
+    write(tmp_path, np.uint8(1) * ONE, "b")
+    (note,) = [item for item in check_dataset(tmp_path) if item.kind == "split-objects"]
+    assert (note.level, note.count) == ("warning", 1)
+    assert "1 value in 2 separate regions" in note.message
+    assert "--mask-values parts or classes" in note.message
+    np.testing.assert_array_equal(masks(tmp_path)[0], [BOTH])
+    np.testing.assert_array_equal(masks(tmp_path, mask_values="parts")[0], [TWO, ONE])
+
+
+def test_specks_are_objects_and_are_said(tmp_path):
+    mask = BOTH.copy()
+    mask[0, 0], mask[29, 40:49] = True, True  # 1 and 9 pixels
+    mask[20, 10:20] = True  # 10 pixels
+    write(tmp_path, np.uint8(255) * mask)
+    assert len(masks(tmp_path)[0]) == 5
+    (note,) = [item for item in check_dataset(tmp_path) if item.kind == "tiny-regions"]
+    assert note.level == "warning"
+    assert "2 regions of fewer than 10 pixels" in note.message
+
+
+def test_too_many_regions_are_refused(tmp_path):
+    write_picture(tmp_path / "images" / "a.png", 300, 300)
+    write_map(tmp_path / "masks" / "a.png", np.uint8(255) * (np.indices((300, 300)).sum(0) % 2 == 0))
+    with pytest.raises(DatasetFormatError, match=r"has 45000 objects; expected at most 10000: .* many specks"):
+        open_dataset(tmp_path)
+
+
+def test_touching_objects_become_one_and_corners_do_not_touch(tmp_path):
+    touching = rectangle(30, 50, 0, 0, 5, 5) | rectangle(30, 50, 2, 5, 9, 9)
+    corner = rectangle(30, 50, 20, 20, 24, 24) | rectangle(30, 50, 24, 24, 28, 28)
+    write(tmp_path, np.uint8(255) * (touching | corner))
+    found = masks(tmp_path)[0]
+    assert [int(mask.sum()) for mask in found] == [25 + 28, 16, 16]
+
+
+def test_a_file_for_each_object_may_have_several(tmp_path):
+    write_picture(tmp_path / "x" / "images" / "x.png", 30, 50)
+    write_map(tmp_path / "x" / "masks" / "1.png", np.uint8(255) * BOTH)
+    np.testing.assert_array_equal(masks(tmp_path)[0], [BOTH])
+    np.testing.assert_array_equal(masks(tmp_path, mask_values="objects")[0], [BOTH])
+    np.testing.assert_array_equal(masks(tmp_path, mask_values="parts")[0], [TWO, ONE])
+    with pytest.raises(DatasetError, match="has one mask for each object"):
+        masks(tmp_path, mask_values="classes")
