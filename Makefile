@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom wheel-check lowest cuda triton fuzz mutants clean
+.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom docs wheel-check lowest cuda triton fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -57,6 +57,11 @@ audit: $(VENV)/.dev
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tools.sbom sbom.cdx.json
 
+# Builds the documentation site from docs/ into build/site, and checks its links and pages. Needs no network.
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs . build/site
+	$(BIN)/python -m tools.check_site build/site
+
 # Builds sdist and wheel, checks the files in them, and detects with the wheel and `[onnx]` in a new environment.
 wheel-check: $(VENV)/.dev
 	$(BIN)/python -m tools.check_wheel
@@ -94,4 +99,4 @@ $(VENV)/.dev: $(VENV)/.export pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output sbom.cdx.json .fuzz .mutation .coverage*
+	rm -rf $(VENV) build demo-output sbom.cdx.json .fuzz .mutation .coverage*

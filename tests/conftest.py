@@ -139,12 +139,18 @@ def collect():
     gc.unfreeze()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium: Debian's package `chromium`, or the path in MASKRCNN_CHROMIUM."""
-    chromium = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
+@pytest.fixture(scope="session")
+def chromium():
+    """Path of Chromium: Debian's package `chromium`, or what MASKRCNN_CHROMIUM names."""
+    found = os.environ.get("MASKRCNN_CHROMIUM") or shutil.which("chromium")
+    if found is None:
         pytest.skip("no browser: install chromium, or name one in MASKRCNN_CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Chromium, started."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

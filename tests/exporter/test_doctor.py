@@ -43,7 +43,8 @@ RAY = {"ray": "2.60.0", "pyarrow": "26.0.1", "pydantic": "2.14.4"}
 SERVER = {"starlette": "1.10.0", "uvicorn": "0.54.0", "prometheus-client": "0.26.0"}
 PAGE = {"jinja2": "3.1.6", "matplotlib": "3.11.0"}
 EVERY_USE = {"av": "18.0.0", "openvino": "2026.4.1", "supervision": "0.31.2", "pandas": "3.1.1"}
-# What pip resolves for each combination of extras that README names, typed by hand from the wheels' metadata.
+# What pip resolves for each combination of extras that docs/installation.md names, typed by hand from the metadata of
+# the wheels.
 SOUND = {
     "onnx": ORT,
     "onnx-gpu": ORT_13 | CUDA_13,
@@ -166,11 +167,11 @@ def wheel_requirements(extras):
     return asked
 
 
-def test_readme_names_the_combinations():
-    """Each extra in README's two tables is resolved above, and each alone."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_installation_page_names_the_combinations():
+    """Each extra in the two tables of docs/installation.md is resolved above, and each alone."""
+    page = (Path(__file__).parents[2] / "docs" / "installation.md").read_text(encoding="utf-8")
     heads = ("| to use | extra |", "| to use a GPU for | extra |")
-    tables = [readme.partition(head)[2].partition("\n\n")[0] for head in heads]
+    tables = [page.partition(head)[2].partition("\n\n")[0] for head in heads]
     rows = [row for table in tables for row in table.splitlines()[2:]]
     named = {word for row in rows for word in re.findall(r"`([a-z][a-z0-9-]+)`", row.split("|")[2])}
     assert named == set(PYPROJECT["optional-dependencies"])
