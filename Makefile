@@ -38,6 +38,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-sort=name

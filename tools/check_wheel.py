@@ -1,13 +1,15 @@
 """Build the package and use it as its users do: `python -m tools.check_wheel`, or `make wheel-check`.
 
-The wheel, and the wheel that the sdist builds, must hold the tracked files of the packages and nothing else. The wheel
-is then installed outside the checkout with `[onnx]` alone, and must detect there what the checkout detects.
+The wheel, and the wheel that the sdist builds, must hold the tracked files of the packages and nothing else. An index
+must accept the metadata of all three, and the long description must have no relative link. The wheel is then
+installed outside the checkout with `[onnx]` alone, and must detect there what the checkout detects.
 
 Exit codes: 0 all of this holds; 1 something does not, with a line for each difference.
 """
 
 import configparser
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -38,6 +40,8 @@ def main() -> int:
         files = intended_files(ROOT)
         problems = wheel_problems(wheel, ROOT, files)
         problems += [f"built from the sdist: {problem}" for problem in wheel_problems(from_sdist, ROOT, files)]
+        packages = [str(path) for path in folder.glob("*/maskrcnn_export-*")]
+        run([sys.executable, "-m", "twine", "check", "--strict", *packages], folder)
         _say(f"{wheel.name}: {len(files)} files of the packages, {len(problems)} problems")
         problems = problems or _use(wheel, folder)
     for problem in problems:
@@ -78,6 +82,11 @@ def wheel_problems(wheel: Path, root: Path, files: set[str]) -> list[str]:
         f"{name} differs from the checkout"
         for name in sorted(files & set(held))
         if held[name] != (root / name).read_bytes()
+    ]
+    problems += [
+        f"the long description has the relative link {target}"
+        for target in re.findall(r"\]\(([^()\s]+)\)", held.get(f"{about}/METADATA", b"").decode())
+        if not re.match(r"[a-z]+:", target)
     ]
     return problems + _entry_point_problems(held, f"{about}/entry_points.txt", project["scripts"])
 

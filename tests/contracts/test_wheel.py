@@ -1,5 +1,6 @@
 """The checks of `make wheel-check` and `make lowest` notice what they are for."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,12 @@ def test_a_good_wheel_has_no_problems(problems):
         ("runtime/py.typed", None, "runtime/py.typed is missing from the wheel"),
         ("export/data/a.json", None, "export/data/a.json is missing from the wheel"),
         (f"{ABOUT}/licenses/LICENSE", None, f"{ABOUT}/licenses/LICENSE is missing from the wheel"),
+        (
+            f"{ABOUT}/METADATA",
+            b"[a](https://x/y)\n[b](docs/b.md)\n",
+            "the long description has the relative link docs/b.md",
+        ),
+        (f"{ABOUT}/METADATA", b"![a\nb](a.jpg)\n", "the long description has the relative link a.jpg"),
         ("runtime/draft.py", b"", "runtime/draft.py is in the wheel, but is not tracked"),
         ("tests/test_a.py", b"", "tests/test_a.py is in the wheel, but is not tracked"),
         ("runtime/__pycache__/a.pyc", b"", "runtime/__pycache__/a.pyc is in the wheel, but is not tracked"),
@@ -175,3 +182,59 @@ def test_programs_of_a_check_do_not_see_the_path_of_this_process(tmp_path, monke
     program = [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
     assert run(program, tmp_path) == "None\n"
     assert run(program, tmp_path, {"PYTHONPATH": "given"}) == "given\n"
+
+
+PAGE = """[a
+b](docs/a.md#b), `x`, [c](#c), [d](https://d/), | ![e](docs/e.jpg) |
+```bash
+echo [f](g)
+```
+[h](h.md)
+"""
+
+
+@pytest.mark.parametrize(
+    ("repository", "shown"),
+    [
+        ("", "a\nb, `x`, c, [d](https://d/), | e |\n```bash\necho [f](g)\n```\nh\n"),
+        (
+            "https://x/y/z",
+            (
+                "[a\nb](https://x/y/z/blob/HEAD/docs/a.md#b), `x`, [c](https://x/y/z/blob/HEAD/README.md#c), "
+                "[d](https://d/), | ![e](https://x/y/z/raw/HEAD/docs/e.jpg) |\n"
+                "```bash\necho [f](g)\n```\n[h](https://x/y/z/blob/HEAD/h.md)\n"
+            ),
+        ),
+    ],
+)
+def test_links_of_the_long_description(hook, tmp_path, repository, shown):
+    (tmp_path / "README.md").write_text(PAGE, encoding="utf-8")
+    metadata = {}
+    hook.ProjectMetadata(str(tmp_path), {"repository": repository}).update(metadata)
+    assert metadata["readme"] == {"content-type": "text/markdown", "text": shown}
+    assert set(metadata["urls"]) == ({"Source", "Documentation", "Changelog", "Issues"} if repository else set())
+    assert all(address.startswith(repository) for address in metadata["urls"].values())
+
+
+@pytest.mark.parametrize("repository", ["https://x/y/", "http://x/y", "x/y", "https://x"])
+def test_an_address_of_another_form_is_refused(hook, tmp_path, repository):
+    with pytest.raises(ValueError, match="expected https://HOST/OWNER/NAME"):
+        hook.ProjectMetadata(str(tmp_path), {"repository": repository}).update({})
+
+
+@pytest.mark.parametrize("repository", ["", "https://x/y/z"])
+def test_readme_has_no_relative_link_on_an_index(hook, pytestconfig, repository):
+    text = (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
+    shown = hook.long_description(text, repository)
+    assert not [link for link in re.findall(r"\]\(([^()\s]+)\)", shown) if not link.startswith("https://")]
+    assert not re.search(
+        r"<(?:a|img)\b|^\[[^\]]+\]:", shown, re.MULTILINE
+    )  # kinds of links that the hook does not know
+
+
+@pytest.fixture(scope="module")
+def hook():
+    pytest.importorskip("hatchling", reason="needs hatchling, which only building installs")
+    import hatch_build
+
+    return hatch_build
