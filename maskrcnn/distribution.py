@@ -48,6 +48,8 @@ EXTRAS = {
 # Every command of `maskrcnn`, with the extra that brings what it needs. `maskrcnn-export` leaves out the word `export`.
 COMMANDS = {
     "data check": "train",
+    "data split": "train",
+    "data convert": "train",
     "data shapes": "train",
     "train": "train",
     "evaluate": "train",

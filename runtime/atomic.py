@@ -65,7 +65,8 @@ def atomic_write(
                 temporary.mkdir()
             yield temporary
             for item in [temporary, *sorted(temporary.rglob("*"))] if temporary.is_dir() else [temporary]:
-                _flush(item)
+                if not item.is_symlink():  # it leads somewhere from its final place only
+                    _flush(item)
             _move_into_place(temporary, path, overwrite=overwrite)
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:

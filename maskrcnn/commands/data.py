@@ -1,7 +1,7 @@
-"""`maskrcnn data check` and `maskrcnn data shapes`."""
+"""`maskrcnn data`: check, split, convert, shapes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from typer import Argument, Exit, Option
 
@@ -16,12 +16,17 @@ from maskrcnn.commands.shared import (
     Encoding,
     Force,
     Format,
+    Group,
     Images,
     MaskKinds,
+    NewFolder,
+    SkipBad,
+    is_number,
 )
-from maskrcnn.data.readers.options import ReadOptions
+from maskrcnn.data.readers.options import ReadOptions, WrittenFormat
+from maskrcnn.errors import ArgumentError, DatasetError
 
-app = App(help="Check a dataset, or make a synthetic one.")
+app = App(help="Check, split or convert a dataset, or make a synthetic one.")
 
 
 @app.command()
@@ -45,6 +50,92 @@ def check(  # noqa: PLR0913  (one argument per option)
         found = check_dataset(dataset, images, format_, None, class_attribute, options=options)
         code = console.findings(dataset, found, rows)
     raise Exit(code)
+
+
+@app.command()
+def split(  # noqa: PLR0913  (one argument per option)
+    dataset: DatasetPath,
+    *,
+    output: NewFolder,
+    val: Annotated[
+        float, Option(metavar="SHARE", help="Share of the images for validation.", min=0, max=1, callback=is_number)
+    ] = 0.2,
+    test: Annotated[
+        float, Option(metavar="SHARE", help="Share of the images for a test.", min=0, max=1, callback=is_number)
+    ] = 0.0,
+    group: Group = None,
+    seed: Annotated[int, Option(min=0, metavar="N", help="Another seed gives another split.")] = 0,
+    images: Images = None,
+    force: Force = False,
+    format_: Format = None,
+    class_attribute: ClassAttribute = None,
+    skip_bad: SkipBad = False,
+    by_name: ByName = False,
+    boxes_as_masks: BoxesAsMasks = False,
+    mask_values: MaskKinds = None,
+    encoding: Encoding = None,
+) -> None:
+    """Split a dataset into COCO JSON files for training, validation and test; images are linked, not copied."""
+    with failures("data split"):
+        from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.split import SplitOptions, split_datasets  # noqa: PLC0415
+        from maskrcnn.data.writers.coco import write_coco  # noqa: PLC0415
+        from runtime.atomic import check_output  # noqa: PLC0415
+
+        try:
+            chosen = SplitOptions(val, test, seed, group)
+        except DatasetError as error:
+            raise ArgumentError(str(error)) from error
+        check_output(output, overwrite=force, directory=True, marker="train.json")
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        found = open_dataset(
+            dataset, images, format_, None, class_attribute, skip_bad=skip_bad, options=options,
+            report=console.dataset_report,
+        )  # fmt: skip
+        parts = split_datasets([found], chosen)
+        paths = write_coco({name: part for name, (part,) in parts.parts.items()}, output, overwrite=force)
+        console.show(parts.notes, images={name: len(part) for name, (part,) in parts.parts.items()}, seed=seed)
+        for line in parts.warnings:
+            console.warning(line)
+        console.written(*paths)
+        console.useful_next(console.command("maskrcnn", "train", output, config="small"))
+
+
+@app.command()
+def convert(  # noqa: PLR0913  (one argument per option)
+    dataset: DatasetPath,
+    *,
+    output: NewFolder,
+    to: Annotated[
+        WrittenFormat, Option(metavar="|".join(get_args(WrittenFormat)), help="Format to write.", show_default=False)
+    ],
+    images: Images = None,
+    force: Force = False,
+    format_: Format = None,
+    class_attribute: ClassAttribute = None,
+    skip_bad: SkipBad = False,
+    by_name: ByName = False,
+    boxes_as_masks: BoxesAsMasks = False,
+    mask_values: MaskKinds = None,
+    encoding: Encoding = None,
+) -> None:
+    """Write a dataset in the format of another tool; images are linked, not copied."""
+    with failures("data convert"):
+        from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
+        from maskrcnn.data.writers.convert import CLASS_ATTRIBUTE, check_folder, convert_dataset  # noqa: PLC0415
+
+        check_folder(output, to, overwrite=force)
+        options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
+        found = open_dataset(
+            dataset, images, format_, None, class_attribute, skip_bad=skip_bad, options=options,
+            report=console.dataset_report,
+        )  # fmt: skip
+        for line in convert_dataset(found, output, to, overwrite=force):
+            console.warning(line)
+        console.show((), images=len(found), format=to)
+        console.written(output)
+        attribute = CLASS_ATTRIBUTE if to == "via" else None
+        console.useful_next(console.command("maskrcnn", "data", "check", output, class_attribute=attribute))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from maskrcnn.checkpoints.pretrained import PRETRAINED, Pretrained, find_pretrai
 from maskrcnn.commands.completion import words, words_or_files
 from maskrcnn.commands.console import command, progress, progress_bar, warning
 from maskrcnn.configuration.samples import SAMPLES
-from maskrcnn.data.readers.options import DatasetFormat, MaskValues
+from maskrcnn.data.readers.options import DatasetFormat, Grouping, MaskValues
 from maskrcnn.distribution import NAME, engine_versions, own_version
 from maskrcnn.errors import ArgumentError, CheckpointNotFoundError
 from maskrcnn.tensorflow_import import import_tensorflow
@@ -50,13 +50,14 @@ CHECKPOINT_KINDS = (
 MODEL_KINDS = f"An .onnx file, a SavedModel folder, or a checkpoint. {CHECKPOINT_KINDS}"
 
 
-def _is_number(value: float | None) -> float | None:
-    if value is not None and math.isnan(value):  # which is not outside of any range
+def is_number(value: float | None) -> float | None:
+    """Refuse the value nan, which is not outside of any range."""
+    if value is not None and math.isnan(value):
         raise BadParameter("nan is not in the range 0<=x<=1.")
     return value
 
 
-RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": _is_number}
+RANGE: dict[str, Any] = {"min": 0, "max": 1, "callback": is_number}
 SCORE = RANGE | {"metavar": "SCORE", "help": "Lowest score of a detection."}
 NMS = RANGE | {"metavar": "IOU", "help": "Largest IoU of two detections of one class."}
 
@@ -111,6 +112,15 @@ Device = Annotated[
         help="Device for an artifact: auto, cpu, cuda, cuda:N, tensorrt or openvino.",
     ),
 ]
+NewFolder = Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
+_GROUP: dict[str, Any] = {
+    "metavar": "|".join(get_args(Grouping)),
+    "help": "In a split, keep together the images of a folder, or the frames of a video, whose names differ by a "
+    "number at their end.",
+    "show_default": "each image on its own",
+}
+Group = Annotated[Grouping | None, Option(**_GROUP)]
+GroupOfValidation = Annotated[Grouping | None, advanced("--group", **_GROUP)]
 Force = Annotated[bool, Option("--force", help="Replace an existing output.")]
 Format = Annotated[
     DatasetFormat | None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -18,10 +18,13 @@ from maskrcnn.commands.failures import failures
 from maskrcnn.commands.shared import CONFIG_KINDS, DATASET_KINDS, advanced
 from maskrcnn.commands.train_job import TrainJob
 from maskrcnn.configuration.samples import SAMPLES
-from maskrcnn.data.readers.options import ReadOptions
-from maskrcnn.errors import ArgumentError
+from maskrcnn.data.readers.options import Grouping, ReadOptions
+from maskrcnn.errors import ArgumentError, DatasetError
 from maskrcnn.runs.default_folder import folders, new_folder
 from maskrcnn.training.cluster import TF_CONFIG, ClusterKind, join_cluster
+
+if TYPE_CHECKING:
+    from maskrcnn.data.split import SplitOptions
 
 _MACHINES = "Several machines"
 
@@ -41,7 +44,14 @@ def train(  # noqa: PLR0913  (one argument per option)
             show_default="runs/train",
         ),
     ] = None,
-    val: Annotated[list[Path] | None, Option(metavar="DATASET", help="Validation data; may be repeated.")] = None,
+    val: Annotated[
+        list[str] | None,
+        Option(
+            metavar="DATASET|SHARE",
+            help="Validation data, may be repeated; or the share of the images to set apart for it, such as 0.2.",
+            show_default="the part of DATASET called val, if it has one",
+        ),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         Option(
@@ -133,6 +143,10 @@ def train(  # noqa: PLR0913  (one argument per option)
         int | None, advanced(min=1, metavar="N", help="Epochs of the training phase, if there is only one.")
     ] = None,
     augment_with: shared.AugmentWith = None,
+    group: shared.GroupOfValidation = None,
+    val_seed: Annotated[
+        int | None, advanced(min=0, metavar="N", help="Seed of the split by --val SHARE.", show_default="0")
+    ] = None,
     format_: shared.Format = None,
     class_attribute: shared.ClassAttribute = None,
     skip_bad: shared.SkipBad = False,
@@ -147,12 +161,13 @@ def train(  # noqa: PLR0913  (one argument per option)
         f"pixels.{name}={json.dumps(value)}" for name, value in chosen_pixels.items() if value is not None
     ]
     with failures("train"), _run_folder(output, resume, several=cluster is not None) as (folder, begun):
+        data, validation, split = _validation(datasets, val or [], group, val_seed)
         job = TrainJob(
-            datasets=tuple(datasets),
+            datasets=data,
             output=folder,
-            validation=tuple(val or ()),
+            validation=validation,
             images=tuple(images or ()),
-            validation_images=tuple(val_images or ()),
+            validation_images=tuple(val_images or (images or () if validation and not val else ())),
             config=config,
             init=init,
             family=family,
@@ -166,6 +181,7 @@ def train(  # noqa: PLR0913  (one argument per option)
             skip_bad=skip_bad,
             options=ReadOptions(by_name, boxes_as_masks, mask_values, encoding),
             augment_with=augment_with,
+            split=split,
         )
         if ray is None:
             if workers is not None or max_failures is not None:
@@ -179,6 +195,42 @@ def train(  # noqa: PLR0913  (one argument per option)
             begun()
             code = _train_on_ray(job, ray, workers, 3 if max_failures is None else max_failures)
     raise Exit(code)
+
+
+def _validation(
+    datasets: list[Path], val: list[str], group: Grouping | None, seed: int | None
+) -> "tuple[tuple[Path, ...], tuple[Path, ...], SplitOptions | None]":
+    """Return the training data, the validation data, and how to split if that is to be set apart."""
+    from maskrcnn.data.readers.parts import dataset_parts  # noqa: PLC0415
+    from maskrcnn.data.split import TEST, TRAIN, VAL, SplitOptions  # noqa: PLC0415
+
+    share = _share(val[0]) if len(val) == 1 else None
+    if share is None and (group is not None or seed is not None):
+        raise ArgumentError("--group and --val-seed are for a split: add --val 0.2, or another share of the images")
+    parts = dataset_parts(datasets[0]) if len(datasets) == 1 else {}
+    if parts and val:
+        raise ArgumentError(
+            f"{datasets[0]} has a part for validation, {parts[VAL]}: leave out --val, or train on {parts[TRAIN]}"
+        )
+    if parts:
+        unused = f"; {parts[TEST]} is left for a test" if TEST in parts else ""
+        console.progress(f"training on {parts[TRAIN]}, validation on {parts[VAL]}{unused}")
+        return (parts[TRAIN],), (parts[VAL],), None
+    if share is None:
+        return tuple(datasets), tuple(map(Path, val)), None
+    try:
+        return tuple(datasets), (), SplitOptions(share, seed=seed or 0, group=group)
+    except DatasetError as error:
+        raise ArgumentError(f"--val {val[0]}: {error}") from error
+
+
+def _share(text: str) -> float | None:
+    """Return the share of images that --val is, or None if it is a dataset."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if os.path.lexists(text) and not 0 < number < 1 else number
 
 
 @contextmanager

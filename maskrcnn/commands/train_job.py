@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from maskrcnn.training.cluster import TF_CONFIG
 if TYPE_CHECKING:
     from maskrcnn.data.augment_hook import AugmentHook
     from maskrcnn.data.records import Dataset
+    from maskrcnn.data.split import SplitOptions
     from maskrcnn.training.run import RunFolder
 
 
@@ -44,6 +44,7 @@ class TrainJob:
     skip_bad: bool
     options: ReadOptions
     augment_with: str | None = None
+    split: "SplitOptions | None" = None  # how validation data are set apart
 
     def absolute(self) -> "TrainJob":
         """Return the same job for processes in other folders."""
@@ -115,6 +116,7 @@ class TrainJob:
             if shown is not None:
                 own = TrainingProgress(chosen.training, shown)
                 options = replace(options, verbose=0, callbacks=(*options.callbacks, own))
+            options = replace(options, record_validation=self.split is not None)
             result = run_training(
                 chosen,
                 training,
@@ -134,19 +136,23 @@ class TrainJob:
     def _read_data(self) -> "tuple[AugmentHook | None, Dataset, Dataset | None]":
         """Import the augmentation, and open the training data and, if there is any, the validation data."""
         from maskrcnn.data.augment_hook import find_hook  # noqa: PLC0415
-        from maskrcnn.data.readers.open import open_datasets  # noqa: PLC0415
+        from maskrcnn.data.readers.open import open_datasets, open_each  # noqa: PLC0415
+        from maskrcnn.data.records import combine  # noqa: PLC0415
+        from maskrcnn.data.split import TRAIN, VAL, split_datasets  # noqa: PLC0415
 
         augment = None if self.augment_with is None else find_hook(self.augment_with)
-        read = partial(
-            open_datasets,
-            format=self.format,
-            class_attribute=self.class_attribute,
-            skip_bad=self.skip_bad,
-            options=self.options,
-            report=console.dataset_report,
-        )
-        training, given = read(self.datasets, images=self.images or None), self.validation
-        return augment, training, read(given, images=self.validation_images or None) if given else None
+        read: dict[str, Any] = {"format": self.format, "class_attribute": self.class_attribute}
+        read |= {"skip_bad": self.skip_bad, "options": self.options, "report": console.dataset_report}
+        if self.split is not None:
+            found = split_datasets(open_each(self.datasets, images=self.images or None, **read), self.split)
+            for line in found.notes:
+                console.progress(line)
+            for line in found.warnings:
+                console.warning(line)
+            return augment, combine(found.parts[TRAIN]), combine(found.parts[VAL])
+        training, given = open_datasets(self.datasets, images=self.images or None, **read), self.validation
+        images = self.validation_images or None
+        return augment, training, open_datasets(given, images=images, **read) if given else None
 
     def useful_next(self, folder: "RunFolder") -> list[str]:
         """Return the commands that measure and export what was trained."""
@@ -155,6 +161,8 @@ class TrainJob:
         of_dataset |= {"by_name": self.options.by_name, "boxes_as_masks": self.options.boxes_as_masks}
         of_dataset |= {"mask_values": self.options.mask_values, "encoding": self.options.encoding}
         images = self.validation_images or (None,)
+        if self.split is not None:
+            return [console.command("maskrcnn", "evaluate", trained, folder.validation), shared.export_command(trained)]
         evaluations = [
             console.command("maskrcnn", "evaluate", trained, dataset, images=images[number % len(images)], **of_dataset)
             for number, dataset in enumerate(self.validation)

@@ -25,6 +25,7 @@ class TrainOptions:
         progress: Called with a message before each part of the work.
         callbacks: Additional Keras callbacks. They see the logs of an epoch with its scores, and their own state is
             not saved for resuming.
+        record_validation: Whether to write the validation images and their objects to the run folder, as a dataset.
         build_backbone: Makes the Keras backbone of a configuration with backbone "custom".
 
     Raises:
@@ -40,6 +41,7 @@ class TrainOptions:
     verbose: int | str = "auto"
     progress: Say = say_nothing
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    record_validation: bool = False
     build_backbone: Callable[[], keras.Model] | None = None
 
     def __post_init__(self) -> None:

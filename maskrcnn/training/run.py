@@ -30,6 +30,7 @@ class RunFolder:
         best: Checkpoint of the epoch with the highest score.
         history: Losses and scores of each epoch.
         tensorboard: Folder of the logs for TensorBoard.
+        validation: Folder of the validation data that were set apart from the training data, as a dataset.
     """
 
     path: Path
@@ -39,9 +40,10 @@ class RunFolder:
     best: Path = field(init=False)
     history: Path = field(init=False)
     tensorboard: Path = field(init=False)
+    validation: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        names = ("config.json", "state.h5", "last.weights.h5", "best.weights.h5", "history.json", "tensorboard")
+        names = ("config.json", "state.h5", "last.weights.h5", "best.weights.h5", "history.json", "tensorboard", "val")
         for each, name in zip(fields(self)[1:], names, strict=True):
             object.__setattr__(self, each.name, self.path / name)
 

@@ -17,6 +17,7 @@ from maskrcnn.configuration.training import Precision
 from maskrcnn.data.augment_hook import AugmentHook
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine, require_objects
+from maskrcnn.data.writers.coco import write_coco
 from maskrcnn.errors import TrainingError
 from maskrcnn.model import MaskRCNN
 from maskrcnn.runs.folder_lock import locked
@@ -155,6 +156,8 @@ def train(  # noqa: PLR0913
         elif run.writes:
             with atomic_write(folder.config, overwrite=True) as temporary:
                 temporary.write_text(config.to_json(), encoding="utf-8")
+            if options.record_validation and validation is not None:
+                write_coco({"annotations": validation}, folder.validation, overwrite=True)
         return _fit(run, state, options)
 
 

@@ -118,6 +118,14 @@ def _box_of_runs(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hei
     return left, int(top.min()), right, int(bottom.max()) + 1
 
 
+def edges(rle: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """Return where a scan, column by column, enters and leaves a mask: int64 [2 R], as `runtime.masks.edges` makes."""
+    starts, ends = _runs(_parse(rle)[1])
+    apart = starts[1:] != ends[:-1]
+    kept = np.concatenate([starts[:1], starts[1:][apart]]), np.concatenate([ends[:-1][apart], ends[-1:]])
+    return np.stack(kept, axis=1).ravel()
+
+
 def area(rle: Mapping[str, Any]) -> int:
     """Count the pixels of a mask without decoding it."""
     return int(_parse(rle)[1][1::2].sum())

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from runtime.arguments import file_path, shown
 from runtime.atomic import write_text
 from runtime.errors import InputError, OutputError
-from runtime.masks.polygons import join_polygons, short_polygons
+from runtime.masks.polygons import Ring, join_polygons, short_polygons
 
 if TYPE_CHECKING:
     from runtime.detections import Detections
@@ -26,7 +27,8 @@ def to_labelme(
 
     Polygons have as few corners as an IoU of 0.99 with the mask allows (see `runtime.masks.polygons.short_polygons`).
     Parts of one object share a `group_id`. labelme's polygons have no holes: a line leads from the outline to a hole,
-    and the same line leads back. Each shape has a `score` too, which labelme keeps. A mask without pixels is left out.
+    and the same line leads back. The score is in the description of each shape, which labelme shows, and in a field
+    `score`, which it keeps. A mask without pixels is left out.
 
     Args:
         detections: the detections in one image.
@@ -44,33 +46,45 @@ def to_labelme(
             "a labelme file names its image, and these detections know no path: give it, as in "
             "to_labelme('street.json', image_path='street.jpg')"
         )
+    rows = zip(detections.names, detections.polygons, detections.scores.tolist(), strict=True)
+    height, width = detections.image_size
+    write_text(target, labelme_text(rows, (height, width), _relative(image, target)))
+
+
+def labelme_text(
+    objects: Iterable[tuple[str, Sequence[Ring], float | None]], image_size: tuple[int, int], image_path: str
+) -> str:
+    """Return the content of a labelme file; see `to_labelme`.
+
+    Args:
+        objects: Label, rings of the mask (see `runtime.masks.polygons.trace_rings`) and score, or None, of each object.
+        image_size: (height, width) of the image in pixels.
+        image_path: The image as seen from the folder of the file, with slashes.
+    """
     shapes = []
-    rows = zip(detections.names, detections.scores.tolist(), detections.polygons, strict=True)
-    for row, (name, score, rings) in enumerate(rows):
-        polygons = short_polygons(rings)
+    for row, (name, rings, score) in enumerate(objects):
+        polygons = short_polygons(rings) if rings else []
         for polygon in polygons:
-            shape = {
+            shape: dict[str, Any] = {
                 "label": name,
                 "points": [[x, y] for x, y in zip(polygon[::2], polygon[1::2], strict=True)],
                 "group_id": row if len(polygons) > 1 else None,
-                "description": "",
+                "description": "" if score is None else f"score {score:.2f}",
                 "shape_type": "polygon",
                 "flags": {},
                 "mask": None,
-                "score": round(score, 4),
             }
-            shapes.append(shape)
-    height, width = (int(side) for side in detections.image_size)
+            shapes.append(shape if score is None else shape | {"score": round(score, 4)})
     content: dict[str, Any] = {
         "version": _LABELME_VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": _relative(image, target),
+        "imagePath": image_path,
         "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
+        "imageHeight": int(image_size[0]),
+        "imageWidth": int(image_size[1]),
     }
-    write_text(target, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
@@ -97,14 +111,23 @@ def to_yolo(detections: "Detections", path: str | PathLike[str]) -> None:
             f"detection {background[0]} has class id 0, the background, which has no number in YOLO labels: leave it "
             "out, or give its class another id"
         )
-    height, width = detections.image_size
-    lines = []
-    for class_id, rings in zip(detections.class_ids.tolist(), detections.polygons, strict=True):
-        if rings:
-            corners = join_polygons(short_polygons(rings))
-            shares = (f"{x / width:.6f} {y / height:.6f}" for x, y in zip(corners[::2], corners[1::2], strict=True))
-            lines.append(f"{class_id - 1} {' '.join(shares)}\n")
-    write_text(target, "".join(lines))
+    size = detections.image_size
+    rows = zip(detections.class_ids.tolist(), detections.polygons, strict=True)
+    write_text(target, "".join(yolo_line(class_id - 1, rings, size) for class_id, rings in rows if rings))
+
+
+def yolo_line(number: int, rings: Sequence[Ring], image_size: tuple[int, int]) -> str:
+    """Return the line of an object in a YOLO label file; see `to_yolo`.
+
+    Args:
+        number: Of the class, from 0.
+        rings: Of the mask; at least one.
+        image_size: (height, width) of the image in pixels.
+    """
+    height, width = image_size
+    corners = join_polygons(short_polygons(rings))
+    shares = (f"{x / width:.6f} {y / height:.6f}" for x, y in zip(corners[::2], corners[1::2], strict=True))
+    return f"{number} {' '.join(shares)}\n"
 
 
 def _target(path: str | PathLike[str], suffix: str, what: str) -> Path:

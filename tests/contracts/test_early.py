@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from maskrcnn.cli import app
 from maskrcnn.data.synthetic.shapes import write_shapes
+from maskrcnn.training.run import RunFolder
 from runtime.errors import DeviceError, ForeignArtifactError
 from runtime.predictor import Predictor
 
@@ -87,6 +88,22 @@ def test_a_folder_is_announced_once_the_inputs_can_be_used(code, line, files):
     assert not (files / "runs").exists()
 
 
+def test_the_parts_of_a_dataset_are_its_training_and_validation_data(files, monkeypatch):
+    CliRunner().invoke(app, ["data", "split", "shapes", "-o", "parts", "--val", "0.5"])
+    jobs = []
+    monkeypatch.setattr("maskrcnn.commands.train.TrainJob.run", lambda job, **_: jobs.append(job))
+    result = CliRunner().invoke(app, ["train", "parts", "--config", "shapes", "-o", "out"])
+    assert "... training on parts/train.json, validation on parts/val.json\n" in result.stderr
+    assert (jobs[0].datasets, jobs[0].validation) == ((Path("parts/train.json"),), (Path("parts/val.json"),))
+    assert jobs[0].useful_next(RunFolder(Path("out")))[0].endswith(" parts/val.json")
+    for val in ("0.2", "shapes"):
+        line = f"train parts --config shapes -o out --val {val}"
+        assert "has a part for validation, parts/val.json: leave out --val" in failed(USAGE, line)[-1]
+    CliRunner().invoke(app, ["train", "shapes", "--config", "shapes", "-o", "out", "--val", "0.5", "--group", "video"])
+    split = jobs[1].split
+    assert (split.val, split.seed, split.group, jobs[1].validation) == (0.5, 0, "video", ())
+
+
 OUTPUTS = {
     "export onnx demo -o good.png": "good.png already exists",
     "export onnx best.weights.h5": "best.onnx already exists",
@@ -100,6 +117,10 @@ OUTPUTS = {
     "verify kept.onnx --against demo -o good.png": "good.png already exists",
     "verify kept.onnx --against demo -o new.onnx": "new.onnx.verdict.json already exists",
     "edit kept.onnx --rename square=box -o new.onnx": "new.onnx.verdict.json already exists",
+    "data split data.json -o good.png": "good.png already exists",
+    "data split data.json -o shapes --force": "is never replaced",
+    "data convert data.json -o good.png --to via": "good.png already exists",
+    "data convert data.json -o shapes --to yolo --force": "is never replaced",
     "inspect demo -o good.png": "good.png already exists",
     "inspect demo -o shapes --force": "is never replaced",
 }

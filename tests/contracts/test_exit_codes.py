@@ -26,6 +26,8 @@ DONE, FINDINGS, USAGE, PACKAGE, UNUSABLE, IMAGE, OUTPUT = range(7)
 # A line of each command whose first input is missing, and its exit code.
 MISSING = {
     "data check": ("missing.json", FINDINGS),
+    "data split": ("missing.json -o out", UNUSABLE),
+    "data convert": ("missing.json -o out --to coco", UNUSABLE),
     "data shapes": ("data.json --count 1", OUTPUT),  # it reads nothing, and a file is where its folder would be
     "train": ("missing.json -o out", UNUSABLE),
     "evaluate": ("demo missing.json -o out", UNUSABLE),
@@ -51,6 +53,8 @@ MISSING = {
 # A line of each command that needs a package, and one of those that need none.
 NEEDS = {
     "data check": "data.json",
+    "data split": "data.json -o out",
+    "data convert": "data.json -o out --to yolo",
     "train": "data.json --config small -o out",
     "evaluate": "demo data.json -o out",
     "inspect": "demo -o out",

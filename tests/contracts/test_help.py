@@ -93,7 +93,7 @@ def test_the_commands_are_in_groups(monkeypatch):
 MEANT = [
     ("maskrcnn", "onnx x", "'maskrcnn export onnx'"),
     ("maskrcnn", "tfserving x", "'maskrcnn export tfserving'"),
-    ("maskrcnn", "convert x", "'maskrcnn weights convert'"),
+    ("maskrcnn", "convert x", "'maskrcnn data convert'"),
     ("maskrcnn", "evalute x", "'evaluate'"),
     ("maskrcnn", "onx x", "'maskrcnn export onnx'"),
     ("maskrcnn", "export verify x", "'maskrcnn verify'"),

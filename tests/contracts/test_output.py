@@ -65,6 +65,8 @@ LINES = {
     "maskrcnn inspect": "demo.onnx good.png -o out",
     "maskrcnn config from": "demo",
     "maskrcnn data check": "data.json",
+    "maskrcnn data split": "data.json -o out --val 0.5",
+    "maskrcnn data convert": "data.json -o out --to yolo",
     "maskrcnn data shapes": "out --count 1",
     "maskrcnn weights list": "",
     "maskrcnn weights fetch": "coco",

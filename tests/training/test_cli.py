@@ -14,6 +14,7 @@ from maskrcnn.checkpoints.checkpoint import load_checkpoint
 from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
 from maskrcnn.configuration.training import StageConfig
+from maskrcnn.data.readers.open import open_dataset
 from maskrcnn.data.synthetic.shapes import write_shapes
 
 FINDINGS, USAGE, UNUSABLE, OUTPUT = 1, 2, 4, 6
@@ -254,3 +255,19 @@ def test_shapes_are_written_once(tmp_path):
     assert (folder / "annotations.json").read_bytes() == kept
     succeeded("data", "shapes", folder, "--count", 1, "--force")
     assert len(list(Path(folder / "images").iterdir())) == 1
+
+
+def test_validation_data_are_set_apart_and_recorded(shapes):
+    line = ("train", shapes / "shapes", "--config", shapes / "config.json", "--layers", "heads", "--epochs", "1")
+    line = (*line, "-o", shapes / "apart", "--set", "run.tensorboard=false", "--val", "0.25")
+    result = call(*line)
+    assert result.exit_code == 0, result.output
+    assert "... val: 1 of 4 images" in result.stderr
+    kept = shapes / "apart" / "val"
+    assert f"next: maskrcnn evaluate {shapes / 'apart' / 'best.weights.h5'} {kept}\n" in result.stderr
+    (record,) = open_dataset(kept).records
+    source = {each.image_id: each for each in open_dataset(shapes / "shapes").records}
+    assert record.image.samefile(source[record.image_id].image)
+    assert [each.mask for each in record.instances] == [each.mask for each in source[record.image_id].instances]
+    for changed in ((*line[:-1], "0.5"), (*line, "--val-seed", "1")):
+        assert "the run was started with images.training '3 images, " in failed(UNUSABLE, *changed, "--resume")

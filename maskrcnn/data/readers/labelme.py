@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data.readers.findings import Row, RowError, Scan
-from maskrcnn.data.readers.json_rows import finite, get, get_name, get_text, note_encoding, read_json, shown, whole
+from maskrcnn.data.readers.json_rows import (
+    finite,
+    get,
+    get_name,
+    get_text,
+    note_encoding,
+    read_json,
+    read_text,
+    shown,
+    whole,
+)
 from maskrcnn.data.readers.options import ReadOptions
 from maskrcnn.data.readers.outlines import ellipse, rectangle
 from maskrcnn.data.readers.picture_files import picture_size, reason_of
@@ -25,6 +35,7 @@ from runtime.pictures.read import read_image
 _KEYS = {"imagePath", "shapes"}
 # Reserved labels of labelme's converters, which mark no object.
 _NO_OBJECT = ("__ignore__", "_background_")
+LABELS_FILE = "labels.txt"
 _POLYGONS = ("polygon", "rotation")  # "rotation" is how a program of the same format calls turned rectangles
 _SHAPES = "polygon, rectangle, circle, mask"
 
@@ -32,8 +43,9 @@ _SHAPES = "polygon, rectangle, circle, mask"
 def scan_labelme(path: Path, images: Path | None, name: str, options: ReadOptions) -> Scan:
     """Read a folder of labelme files or a single one, and note invalid rows.
 
-    Classes are the labels, sorted. Shapes with the same label and `group_id` are one object. A file without shapes is
-    an image without objects. The labels `__ignore__` and `_background_` are skipped, and so are other JSON files.
+    Classes are the labels: first those in `labels.txt` in the folder, in its order, then the others, sorted. Shapes
+    with the same label and `group_id` are one object. A file without shapes is an image without objects. The labels
+    `__ignore__` and `_background_` are skipped, and so are other JSON files.
 
     Args:
         path: The folder or the file.
@@ -64,7 +76,12 @@ def scan_labelme(path: Path, images: Path | None, name: str, options: ReadOption
                 continue
             image_id = _add_picture(rows, file, content, images, options, listings, notes)
             _add_shapes(rows, image_id, get(content, "shapes"), file.name)
-    return rows.scan()
+    return rows.scan(order=_labels(files[0].parent / LABELS_FILE, options))
+
+
+def _labels(file: Path, options: ReadOptions) -> list[str]:
+    """Return the labels of a file, in which labelme is told them; it may be missing."""
+    return [line.strip() for line in read_text(file, options.encoding)[0].splitlines()] if file.is_file() else []
 
 
 def is_labelme(content: Any) -> bool:

@@ -115,6 +115,24 @@ def open_datasets(
     Raises:
         DatasetError: As `open_dataset`; or there are no paths, one is given twice, or `images` are too many or too few.
     """
+    found = open_each(
+        paths, format, class_names, class_attribute, images=images, skip_bad=skip_bad, options=options, report=report
+    )
+    return combine(found, with_background(class_names))
+
+
+def open_each(
+    paths: Sequence[str | Path],
+    format: DatasetFormat | None = None,  # noqa: A002
+    class_names: Sequence[str] | None = None,
+    class_attribute: str | None = None,
+    *,
+    images: Sequence[str | Path] | None = None,
+    skip_bad: bool = False,
+    options: ReadOptions | None = None,
+    report: Report | None = None,
+) -> list[Dataset]:
+    """Open several datasets, with different names, for `combine`; see `open_datasets`."""
     names = with_background(class_names)
     if len({Path(path).resolve() for path in paths}) != len(paths):
         raise DatasetError(f"a dataset is given twice: {', '.join(map(str, paths))}")
@@ -132,7 +150,7 @@ def open_datasets(
     _check_known(names, found)
     if len({dataset.name for dataset in found}) != len(found):  # image ids start with the name
         found = [replace(dataset, name=str(path)) for dataset, path in zip(found, paths, strict=True)]
-    return combine(found, names)
+    return found
 
 
 def _opened(

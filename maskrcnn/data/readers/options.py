@@ -6,6 +6,8 @@ from typing import Literal, get_args
 from maskrcnn.errors import DatasetError
 
 DatasetFormat = Literal["coco", "via", "labelme", "masks", "yolo"]
+WrittenFormat = Literal["coco", "labelme", "via", "yolo"]
+Grouping = Literal["folder", "video"]
 MaskValues = Literal["objects", "parts", "classes"]
 
 

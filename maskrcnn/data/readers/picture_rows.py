@@ -75,15 +75,16 @@ class PictureRows:
         """Whether an object was added."""
         return bool(self._objects)
 
-    def scan(self, class_names: Sequence[str] | None = None) -> Scan:
+    def scan(self, class_names: Sequence[str] | None = None, order: Sequence[str] = ()) -> Scan:
         """Return the dataset and the findings.
 
-        `class_names` are in the order of class ids, background first; by default the names of all objects, sorted. An
-        object of another class becomes an error finding.
+        `class_names` are in the order of class ids, background first; by default the names of all objects, those in
+        `order` first, the others sorted. An object of another class becomes an error finding.
         """
         if class_names is None:
             used = {found.name for objects in self._objects.values() for found in objects}
-            class_names = (BACKGROUND, *sorted(used))
+            first = [name for name in dict.fromkeys(order) if name in used]
+            class_names = (BACKGROUND, *first, *sorted(used.difference(first)))
         ids = {name: index for index, name in enumerate(class_names)}
         records = []
         for image_id, image in self._images.items():

@@ -1,0 +1,1 @@
+"""Writers of annotation files that refer to the original images."""

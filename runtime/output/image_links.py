@@ -1,0 +1,60 @@
+"""Images beside their annotations without copies: names in one folder, and links."""
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_LONGEST = 180  # bytes of a name; file systems allow 255, and a temporary name is longer
+
+
+def flat_names(names: Sequence[str]) -> list[str]:
+    """Return names for files in one folder, whose stems differ also where capital letters do not count.
+
+    Folders become a part of the name: `plate/a.jpg` is `plate__a.jpg`. What would have the stem of another file, or is
+    too long, gets a mark that depends on its name alone.
+
+    Args:
+        names: Of image files, each once, with slashes between folders.
+    """
+    flat = [name.replace("/", "__") for name in names]
+    stems = Counter(_stem(name) for name in flat)
+    return [
+        each if stems[_stem(each)] == 1 and len(os.fsencode(each)) <= _LONGEST else _marked(each, name)
+        for each, name in zip(flat, names, strict=True)
+    ]
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0].casefold()  # noqa: PTH122  (a name, not a path)
+
+
+def _marked(flat: str, name: str) -> str:
+    stem, suffix = os.path.splitext(flat)  # noqa: PTH122
+    short = os.fsencode(stem)[:_LONGEST].decode("utf-8", "ignore")
+    return f"{short}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+
+
+def link_image(image: Path, link: Path, place: Path | None = None) -> None:
+    """Make a relative symbolic link to the file that an image is, and replace what is there.
+
+    Where the system has no such links, the image is linked as the same file, or else copied.
+
+    Args:
+        image: The image; links are followed.
+        link: The link to make; its folder exists.
+        place: Where it will be moved to before it is used; by default it stays.
+    """
+    real = os.path.realpath(image)
+    with suppress(FileNotFoundError):
+        link.unlink()
+    try:
+        link.symlink_to(os.path.relpath(real, os.path.realpath((place or link).parent)))
+    except (OSError, ValueError):  # no right to make links; another drive on Windows
+        try:
+            os.link(real, link)
+        except OSError:
+            shutil.copyfile(real, link)
