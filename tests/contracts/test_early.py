@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from annotation_files import coco, write_coco
@@ -12,7 +13,6 @@ from typer.testing import CliRunner
 
 from maskrcnn.cli import app
 from maskrcnn.data.synthetic.shapes import write_shapes
-from maskrcnn.training.run import RunFolder
 from runtime.errors import DeviceError, ForeignArtifactError
 from runtime.predictor import Predictor
 
@@ -95,7 +95,8 @@ def test_the_parts_of_a_dataset_are_its_training_and_validation_data(files, monk
     result = CliRunner().invoke(app, ["train", "parts", "--config", "shapes", "-o", "out"])
     assert "... training on parts/train.json, validation on parts/val.json\n" in result.stderr
     assert (jobs[0].datasets, jobs[0].validation) == ((Path("parts/train.json"),), (Path("parts/val.json"),))
-    assert jobs[0].useful_next(RunFolder(Path("out")))[0].endswith(" parts/val.json")
+    run = SimpleNamespace(best=Path("out/best.weights.h5"), last=Path("out/last.weights.h5"))
+    assert jobs[0].useful_next(run)[0].endswith(" parts/val.json")
     for val in ("0.2", "shapes"):
         line = f"train parts --config shapes -o out --val {val}"
         assert "has a part for validation, parts/val.json: leave out --val" in failed(USAGE, line)[-1]
