@@ -41,6 +41,7 @@ EXTRAS = {
     "tensorboard": _TRAIN,
     "tensorflow": _TENSORFLOW,
     "tf2onnx": _EXPORT,
+    "trackers": ("track", "all"),
     "typer": _COMMAND_LINE,
     "uvicorn": _SERVER,
     "yaml": _TENSORFLOW,

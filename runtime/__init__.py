@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from runtime.placement import Placement as Placement
     from runtime.predictor import Predictor as Predictor
+    from runtime.tracking import Tracker as Tracker
 
 __all__, __dir__, __getattr__ = lazy_names(
     __name__,
@@ -50,5 +51,6 @@ __all__, __dir__, __getattr__ = lazy_names(
         "MissingPackageError OutOfMemoryError OutputError RuntimeLibraryError ToolkitError",
         "runtime.placement": "Placement",
         "runtime.predictor": "Predictor",
+        "runtime.tracking": "Tracker",
     },
 )

@@ -55,6 +55,9 @@ def predict(  # noqa: PLR0913  (one argument per option)
         list[str] | None, Option("--class", metavar="NAME", help="Keep only this class; may be repeated.")
     ] = None,
     every: Annotated[int, Option(min=1, metavar="N", help="Predict every N-th video frame.")] = 1,
+    track: Annotated[
+        bool, Option("--track", help="Give each object an id that it keeps through a video; for videos only.")
+    ] = False,
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     config: shared.ModelConfig = None,
@@ -112,8 +115,9 @@ def predict(  # noqa: PLR0913  (one argument per option)
         shared.check_choices(chosen, choices)
         if ray is not None:
             refused = {
-                "--overlay": overlay, "--splash": splash, "--every": every != 1, "--format coco": file_format == "coco",
-                "--config": config is not None, "a checkpoint": shared.is_checkpoint(chosen),
+                "--overlay": overlay, "--splash": splash, "--every": every != 1, "--track": track,
+                "--format coco": file_format == "coco", "--config": config is not None,
+                "a checkpoint": shared.is_checkpoint(chosen),
             }  # fmt: skip
             _refuse(refused, "with --ray, which writes rows for images with an artifact: remove one of the two options")
             if output is None:
@@ -137,12 +141,13 @@ def predict(  # noqa: PLR0913  (one argument per option)
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(
-            views, tuple(classes or ()), batch_size, every, force=force, parquet=file_format == "parquet"
+            views, tuple(classes or ()), batch_size, every, force=force, parquet=file_format == "parquet", track=track
         )
         made: dict[str, Any] = {"model": str(model), "paths": paths, "overlay": overlay, "splash": splash}
         made |= {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "classes": classes, "every": every}
         made |= {"value_range": value_range, "bands": bands, "config": config, "family": family, "set": settings}
         made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
+        made |= {"track": track}
         opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
         with opened as folder, console.plain_warnings(), console.progress_bar() as progress:
             doing = "resuming" if (folder / RUN_FILE).exists() else "writing to"

@@ -42,6 +42,7 @@ class Job:
         stopped: Whether the run should end; called in any thread.
         progress: Called with "images", "views" or the name of a video.
         told: Called with each image that is done.
+        track: Give detections in videos ids.
     """
 
     predictor: PredictorSteps
@@ -54,6 +55,7 @@ class Job:
     stopped: Callable[[], bool]
     progress: Counted
     told: Told = tell_nothing
+    track: bool = False
 
     @property
     def max_pixels(self) -> int:

@@ -18,6 +18,7 @@ from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
 from maskrcnn.runs.interruption import Interruption
 from runtime.steps import PredictorSteps
+from runtime.tracking import require_tracker
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class PredictOptions:
         every: Predict every N-th video frame; at least 1.
         force: Replace results of other settings.
         parquet: Write `results.parquet` in place of `results.json` and `results.csv`.
+        track: Give the detections in videos ids that stay the same from frame to frame; there can be no images then.
 
     Raises:
         ConfigError: A number below 1.
@@ -42,6 +44,7 @@ class PredictOptions:
     every: int = 1
     force: bool = False
     parquet: bool = False
+    track: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "every"):
@@ -96,9 +99,11 @@ def predict_paths(
 
     Raises:
         ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
-        ArgumentError: The model does not have one of the classes, or a video is to be written to Parquet.
+        ArgumentError: The model does not have one of the classes, a video is to be written to Parquet, or there is an
+            image and `track` is set.
         OutputError: As for `open_output`, or a result cannot be written.
-        MissingPackageError: PyAV, which videos need, pyarrow, which Parquet needs, or filelock is not installed.
+        MissingPackageError: PyAV, which videos need, trackers, which tracking needs, pyarrow, which Parquet needs, or
+            filelock is not installed.
     """
     interruption = Interruption()
     sources, unreadable = find_sources(paths, ignored or output)
@@ -108,6 +113,14 @@ def predict_paths(
         require_utf8(sources, unreadable)
         if videos:
             raise ArgumentError(f"{videos[0].name!r} is a video, and Parquet has a row per image: leave out --format")
+    if options.track:
+        images = [source for source in sources if not source.is_video]
+        if images:
+            raise ArgumentError(
+                f"{images[0].name!r} is an image, and --track follows objects through videos: name only videos, "
+                "such as 'clips/*.mp4'"
+            )
+        require_tracker()
     if videos:
         require_video()
     predictor, model = open_model()
@@ -126,6 +139,7 @@ def predict_paths(
             stopped=lambda: interruption.signal is not None,
             progress=progress,
             told=told,
+            track=options.track,
         )
         folder.forget_results()
         return _run(job, settings, sources, unreadable, interruption, parquet=options.parquet)
@@ -171,4 +185,5 @@ def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) ->
         every=options.every,
         value_range=pixels_of(predictor).value_range,
         bands=pixels_of(predictor).bands,
+        track=options.track or None,
     )

@@ -62,7 +62,7 @@ def write_entries(
         coco = None if json_file is None else _CocoFile(json_file, waiting)
         table = None if csv_file is None else csv.writer(csv_file)  # ends lines with CR LF, so that it quotes either
         if table is not None:
-            table.writerow(COLUMNS)
+            table.writerow((*COLUMNS, "track_id") if settings.track else COLUMNS)
         number = count = frames = 0
         for number, (name, entry) in enumerate(entries, 1):
             image, frame = _image(number, name, entry), entry.get("frame")
@@ -77,7 +77,8 @@ def write_entries(
                 if table is not None:
                     where = (_cell(name), "" if frame is None else frame)
                     numbers = (f"{row['score']:.6f}", *row["box"], pixels)
-                    table.writerow((*where, row["class_id"], _cell(row["name"]), *numbers))
+                    track = (row["track_id"],) if settings.track else ()
+                    table.writerow((*where, row["class_id"], _cell(row["name"]), *numbers, *track))
         if coco is not None:
             coco.finish(settings)
     return Totals(number - frames, frames, count)
@@ -140,7 +141,7 @@ def _annotation(number: int, image_id: int, row: Row, pixels: int) -> dict[str, 
         "iscrowd": 0,
         "score": row["score"],
         "segmentation": row["mask"],
-    }
+    } | ({"track_id": row["track_id"]} if "track_id" in row else {})
 
 
 def _cell(text: str) -> str:

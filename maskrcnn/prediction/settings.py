@@ -22,6 +22,7 @@ class RunSettings:
         every: Predict every N-th video frame, beginning with the first.
         value_range: Sample values that become 0 and 255; None: no range.
         bands: Bands of TIFF files that are the channels; None: all.
+        track: Whether detections in videos have ids; None: no.
         version: Version of the documents.
     """
 
@@ -33,6 +34,7 @@ class RunSettings:
     every: int = 1
     value_range: tuple[float, ...] | None = None
     bands: tuple[int, ...] | None = None
+    track: bool | None = None
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +56,7 @@ class RunSettings:
             _all((made.model,), str) and _all(made.class_names, str) and _all(thresholds, int, float)
             and (made.classes is None or _all(made.classes, str)) and _all((made.every, made.version), int)
             and (made.value_range is None or _all(made.value_range, int, float))
-            and (made.bands is None or _all(made.bands, int))
+            and (made.bands is None or _all(made.bands, int)) and made.track in (None, True)
         )  # fmt: skip
         if not sound:
             raise TypeError("a setting has another type")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from maskrcnn.prediction.video_file import read_facts, read_frames, write_video
 from maskrcnn.prediction.views import draw_view
 from runtime.atomic import atomic_write
 from runtime.errors import ImageError
+from runtime.tracking import Tracker
 
 
 class _StoppedError(Exception):
@@ -59,6 +61,8 @@ class VideoRun:
     def _predict(self, source: Source) -> bool:
         """Predict the missing frames; return whether all are in the journal."""
         head = {"video": source.name, "source": stamp(source), "run": self._job.run}
+        if self._job.track:  # another version may give other ids
+            head["tracker"] = version("trackers")
         journal = Journal(self._job.folder.document(source), head)
         with closing(journal):
             if journal.frames is not None:
@@ -69,7 +73,11 @@ class VideoRun:
             return journal.frames is not None
 
     def _append_frames(self, source: Source, journal: Journal) -> None:
-        every, known = self._job.every, read_facts(source.path).frames
+        every, (rate, known) = self._job.every, read_facts(source.path)
+        tracker = Tracker(float(rate / every)) if self._job.track else None
+        if tracker is not None:  # as if it had not been interrupted
+            for line in read_journal(journal.path):
+                _set_ids(tracker, line["detections"])
         total = None if known is None else -(-known // every)
         seen = 0
 
@@ -89,6 +97,8 @@ class VideoRun:
                 if isinstance(found, Exception):
                     raise ImageError(f"frame {frame.number}: {type(found).__name__}: {found}") from found
                 del found[MILLISECONDS]
+                if tracker is not None:
+                    _set_ids(tracker, found["detections"])
                 journal.append({"frame": frame.number, "time": frame.time, "device": found["device"]} | found)
                 self.made += 1
                 self._job.progress(source.name, journal.written, total)
@@ -125,3 +135,10 @@ class VideoRun:
                 rows = upcoming["detections"]
                 upcoming = next(lines, None)
             yield draw_view(kind, frame.pixels, rows, by_class=True)
+
+
+def _set_ids(tracker: Tracker, rows: Sequence[Row]) -> None:
+    """Give the rows of the next frame their `track_id`; None for one without a track."""
+    boxes, scores, class_ids = ([row[name] for row in rows] for name in ("box", "score", "class_id"))
+    for row, number in zip(rows, tracker.update(boxes, scores, class_ids).tolist(), strict=True):
+        row["track_id"] = number or None

@@ -68,6 +68,7 @@ def end(extra, name, capsys):
         ("inspect", "jinja2", "inspect"),
         ("predict", "av", "video"),
         ("train", "av", "video"),
+        ("predict", "trackers", "track"),
         ("train", "matplotlib", "inspect"),
         ("export", "supervision", "supervision"),
         ("train", "onnxruntime", "train"),

@@ -43,6 +43,7 @@ RAY = {"ray": "2.60.0", "pyarrow": "26.0.1", "pydantic": "2.14.4"}
 SERVER = {"starlette": "1.10.0", "uvicorn": "0.54.0", "prometheus-client": "0.26.0"}
 PAGE = {"jinja2": "3.1.6", "matplotlib": "3.11.0"}
 EVERY_USE = {"av": "18.0.0", "openvino": "2026.4.1", "supervision": "0.31.2", "pandas": "3.1.1"}
+EVERY_USE |= {"trackers": "2.6.1"}
 # What pip resolves for each combination of extras that docs/installation.md names, typed by hand from the metadata of
 # the wheels.
 SOUND = {
@@ -66,6 +67,7 @@ SOUND = {
     "supervision": {"supervision": "0.31.2"},
     "pandas": {"pandas": "3.1.1"},
     "video": {"av": "18.0.0"},
+    "track": {"trackers": "2.6.1", "supervision": "0.31.2"},
     "batch": RAY,
     "serve": SERVER,
     "serve-ray": {"ray": "2.60.0"} | SERVER,

@@ -1,0 +1,86 @@
+"""Ids over frames. The package comes with the extra `track`; what is missing is named without it."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from runtime import Tracker
+from runtime.errors import InputError, MissingPackageError, RuntimeLibraryError
+
+
+@pytest.fixture
+def tracker():
+    pytest.importorskip("trackers", reason="needs the extra [track]")
+    return Tracker(25)
+
+
+def follow(tracker, frames):
+    """Ids of frames that are lists of (x, class id, score), boxes of 20 x 20 side by side."""
+    ids = []
+    for rows in frames:
+        boxes = [(x, 0, x + 20, 20) for x, _, _ in rows]
+        ids.append(tracker.update(boxes, [score for _, _, score in rows], [kind for _, kind, _ in rows]).tolist())
+    return ids
+
+
+def test_an_object_gets_its_id_in_its_second_frame_and_keeps_it(tracker):
+    frames = [[(n, 1, 0.9), (100 - n, 1, 0.8)] for n in range(6)] + [[(94, 1, 0.9), (6, 1, 0.8)]]
+    assert follow(tracker, frames) == [[0, 0], *[[1, 2]] * 5, [2, 1]]  # the order of the rows does not matter
+
+
+def test_ids_are_int64_in_the_order_of_the_detections(tracker):
+    tracker.update(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    ids = tracker.update([[0, 0, 9, 9]], np.array([0.9], np.float32), np.array([1], np.int32))
+    assert (ids.dtype, ids.shape, ids.tolist()) == (np.int64, (1,), [0])
+    assert tracker.update([], [], []).shape == (0,)
+
+
+def test_low_scores_continue_tracks_and_begin_none(tracker):
+    assert follow(tracker, [[(0, 1, 0.49)]] * 5) == [[0]] * 5
+    assert follow(tracker, [[(0, 1, 0.9)]] * 2 + [[(0, 1, 0.2)]] * 3)[1:] == [[1]] * 4
+
+
+@pytest.mark.parametrize(("hidden", "same"), [(1, True), (20, True), (40, False)])
+def test_a_hidden_object_keeps_its_id_for_a_second(tracker, hidden, same):
+    frames = [[(0, 1, 0.9)]] * 5 + [[]] * hidden + [[(0, 1, 0.9)]] * 3
+    assert follow(tracker, frames)[-1] == [1 if same else 2]
+
+
+def test_a_second_is_fewer_frames_at_a_lower_rate():
+    pytest.importorskip("trackers", reason="needs the extra [track]")
+    frames = [[(0, 1, 0.9)]] * 5 + [[]] * 20 + [[(0, 1, 0.9)]] * 3
+    assert follow(Tracker(10), frames)[-1] == [2]
+
+
+def test_trackers_do_not_share_ids(tracker):
+    frames = [[(0, 1, 0.9), (50, 2, 0.9)]] * 3
+    assert follow(tracker, frames) == follow(Tracker(25), frames) == [[0, 0], [1, 2], [1, 2]]
+
+
+def test_wrong_arguments(tracker):
+    for rate in (0, -1, float("nan"), float("inf"), "25", None, True):
+        with pytest.raises(InputError, match=r"frame_rate is .*: expected a number"):
+            Tracker(rate)
+    for boxes, scores, kinds in (([[0, 0, 1, 1]], [], []), ([[0, 0, 1]], [1], [1]), ([[0, 0, 1, 1]], [[1]], [1])):
+        with pytest.raises(InputError, match="expected"):
+            tracker.update(boxes, scores, kinds)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    with pytest.raises(MissingPackageError, match=r"tracking needs the package 'trackers'.*maskrcnn-export\[track\]"):
+        Tracker(25)
+
+
+def test_a_missing_system_library_is_named(monkeypatch):
+    broken = ModuleType("trackers")
+
+    def fail(name):
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    broken.__getattr__ = fail
+    monkeypatch.setitem(sys.modules, "trackers", broken)
+    with pytest.raises(RuntimeLibraryError, match=r"libGL.so.1: .*: install that library.* libgl1"):
+        Tracker(25)
