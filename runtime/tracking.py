@@ -1,5 +1,6 @@
 """Ids for the objects of a video, which stay the same from frame to frame."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,13 @@ import numpy.typing as npt
 
 from runtime.arguments import real
 from runtime.errors import InputError, MissingPackageError, RuntimeLibraryError
+from runtime.masks.paste import MaskCrop, shared_pixels
+from runtime.masks.rle import decode_crop
 
 # From this score on, a detection begins a track; one below can only continue one.
 _SCORE = 0.5
+# Two masks with a larger IoU are of the same object. Of masks of different objects, each pixel is in one only.
+_SAME = 0.5
 
 
 def require_tracker() -> Any:
@@ -36,9 +41,13 @@ def require_tracker() -> Any:
 class Tracker:
     """Gives the objects of one video ids that stay the same from frame to frame, with ByteTrack.
 
-    Boxes of one class are followed by their overlap with where each track should be. The same boxes always get the same
-    ids. An object gets its id in the second frame in a row in which it is found, so a detection in a single frame never
-    gets one. It keeps the id while it is hidden for at most a second. An object that changes its class gets a new id.
+    Objects are followed by the overlap of their boxes with where each track should be, whatever their class is: a
+    network often takes an object that is half hidden for one of another class. If two masks share more than half of
+    the pixels that they cover together, they are taken for the same object, and only the one with the better score is
+    followed.
+
+    The same detections always get the same ids. An object gets its id in the second frame in a row in which it is
+    found, so a detection in a single frame never gets one. It keeps the id while it is hidden for at most a second.
 
     Args:
         frame_rate: Frames per second that `update` is called with: those of the video, or fewer if frames are left out.
@@ -50,12 +59,13 @@ class Tracker:
     """
 
     def __init__(self, frame_rate: float = 25.0) -> None:
-        self._rate = real("frame_rate", frame_rate, 1e-6, 1e6, "0.000001 to 1000000")
-        self._make = require_tracker()
-        self._by_class: dict[int, Any] = {}
-        self._ids: dict[tuple[int, int], int] = {}
+        rate = real("frame_rate", frame_rate, 1e-6, 1e6, "0.000001 to 1000000")
+        make = require_tracker()
+        self._tracker = make(frame_rate=rate, track_activation_threshold=_SCORE, high_conf_det_threshold=_SCORE)
 
-    def update(self, boxes: npt.ArrayLike, scores: npt.ArrayLike, class_ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    def update(
+        self, boxes: npt.ArrayLike, scores: npt.ArrayLike, rles: Sequence[Mapping[str, Any]]
+    ) -> npt.NDArray[np.int64]:
         """Return the ids of the detections in the next frame.
 
         A detection with a score of 0.5 or more can begin a track; one below can only continue a track.
@@ -63,33 +73,48 @@ class Tracker:
         Args:
             boxes: [D, 4], x1, y1, x2, y2 in image pixels, as `Detections.boxes`.
             scores: [D], as `Detections.scores`.
-            class_ids: [D], as `Detections.class_ids`.
+            rles: D masks, as `Detections.rles`.
 
         Returns:
             int64 [D], in the order of the detections: ids from 1 in the order in which they begin; 0 for a detection
             without a track.
 
         Raises:
-            InputError: The shapes do not belong together.
+            InputError: The shapes do not belong together, or a mask is not a run-length encoding.
         """
         from supervision import Detections  # noqa: PLC0415  (what trackers takes)
 
         places, marks = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
-        classes = np.asarray(class_ids, np.int64)
         places = places if places.size else places.reshape(0, 4)
-        shapes = (places.shape, marks.shape, classes.shape)
-        if shapes != ((marks.size, 4), (marks.size,), (marks.size,)):
-            raise InputError(f"boxes, scores and class_ids have the shapes {shapes}: expected [D, 4], [D] and [D]")
+        if (places.shape, marks.shape) != ((len(rles), 4), (len(rles),)):
+            shapes = f"{places.shape}, {marks.shape} and ({len(rles)},)"
+            raise InputError(f"boxes, scores and rles have the shapes {shapes}: expected [D, 4], [D] and [D]")
+        rows = _one_per_object(places, marks, rles)
+        followed = self._tracker.update(Detections(places[rows], confidence=marks[rows], data={"row": rows}))
         ids = np.zeros(len(places), np.int64)
-        for class_id in sorted({*self._by_class, *classes.tolist()}):
-            if class_id not in self._by_class:
-                self._by_class[class_id] = self._make(
-                    frame_rate=self._rate, track_activation_threshold=_SCORE, high_conf_det_threshold=_SCORE
-                )
-            rows = np.flatnonzero(classes == class_id)
-            found = Detections(places[rows], confidence=marks[rows], data={"row": rows})
-            followed = self._by_class[class_id].update(found)
-            for row, track in zip(followed.data.get("row", ()), followed.tracker_id.tolist(), strict=True):
-                if track >= 0:
-                    ids[row] = self._ids.setdefault((class_id, track), len(self._ids) + 1)
+        ids[followed.data.get("row", rows[:0])] = followed.tracker_id + 1
         return ids
+
+
+def _one_per_object(
+    boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], rles: Sequence[Mapping[str, Any]]
+) -> npt.NDArray[np.intp]:
+    """Return the rows, in their order, whose mask is not nearly that of a row with a better score."""
+    crops: dict[int, MaskCrop] = {}
+    kept: list[int] = []
+
+    def crop(row: int) -> MaskCrop:
+        return crops[row] if row in crops else crops.setdefault(row, decode_crop(rles[row]))
+
+    for row in np.argsort(-scores, kind="stable").tolist():
+        corners = boxes[kept]
+        meet = (np.minimum(boxes[row, 2:], corners[:, 2:]) > np.maximum(boxes[row, :2], corners[:, :2])).all(axis=1)
+        near = [kept[place] for place in np.flatnonzero(meet).tolist()]
+        if not any(_iou(crop(row), crop(other)) > _SAME for other in near):
+            kept.append(row)
+    return np.array(sorted(kept), np.intp)
+
+
+def _iou(first: MaskCrop, second: MaskCrop) -> float:
+    shared = shared_pixels(first, second)
+    return shared / max(int(np.count_nonzero(first[0])) + int(np.count_nonzero(second[0])) - shared, 1)

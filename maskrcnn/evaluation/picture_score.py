@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from maskrcnn.data.records import Dataset, Instance
 from maskrcnn.evaluation.results import Result, ScoredResult, by_picture
-from runtime.masks.paste import MaskCrop
+from runtime.masks.paste import MaskCrop, shared_pixels
 from runtime.masks.rle import decode_crop
 
 # "ignored" is a crowd or a prediction inside one.
@@ -106,24 +105,13 @@ def score_picture(
 
 
 def _iou(first: MaskCrop, second: MaskCrop) -> float:
-    shared = _shared_pixels(first, second)
+    shared = shared_pixels(first, second)
     return shared / max(_pixels(first) + _pixels(second) - shared, 1)
 
 
 def _mostly_inside(crop: MaskCrop, crowd: MaskCrop) -> bool:
-    return 2 * _shared_pixels(crop, crowd) >= _pixels(crop) > 0
+    return 2 * shared_pixels(crop, crowd) >= _pixels(crop) > 0
 
 
 def _pixels(place: MaskCrop) -> int:
     return int(np.count_nonzero(place[0]))
-
-
-def _shared_pixels(first: MaskCrop, second: MaskCrop) -> int:
-    (crop, (y, x)), (other, (other_y, other_x)) = first, second
-    top, left = max(y, other_y), max(x, other_x)
-    bottom = min(y + crop.shape[0], other_y + other.shape[0])
-    right = min(x + crop.shape[1], other_x + other.shape[1])
-    if top >= bottom or left >= right:
-        return 0
-    part: npt.NDArray[np.bool_] = crop[top - y : bottom - y, left - x : right - x]
-    return int(np.count_nonzero(part & other[top - other_y : bottom - other_y, left - other_x : right - other_x]))

@@ -159,6 +159,18 @@ def place_crops(crops: Sequence[MaskCrop], image_size: tuple[int, int]) -> npt.N
     return masks
 
 
+def shared_pixels(first: MaskCrop, second: MaskCrop) -> int:
+    """Count the pixels that are in both masks."""
+    (crop, (y, x)), (other, (other_y, other_x)) = first, second
+    top, left = max(y, other_y), max(x, other_x)
+    bottom = min(y + crop.shape[0], other_y + other.shape[0])
+    right = min(x + crop.shape[1], other_x + other.shape[1])
+    if top >= bottom or left >= right:
+        return 0
+    part: npt.NDArray[np.bool_] = crop[top - y : bottom - y, left - x : right - x]
+    return int(np.count_nonzero(part & other[top - other_y : bottom - other_y, left - other_x : right - other_x]))
+
+
 def _place(mask: npt.NDArray[np.bool_], place: MaskCrop) -> None:
     crop, (y, x) = place
     mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
