@@ -15,7 +15,7 @@ from maskrcnn.configuration.require import require, require_choice
 from maskrcnn.configuration.training import TrainingConfig
 from runtime.masks.edges import PasteMode
 from runtime.pictures.letterbox import ResizePolicy
-from runtime.pictures.pixels import PLAIN, PixelPolicy, check_bands
+from runtime.pictures.pixels import PLAIN, PixelPolicy
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "custom"]
 BackbonePadding = Literal["same", "symmetric"]
@@ -369,7 +369,12 @@ class Config:
     pixels: PixelPolicy = PLAIN
 
     def __post_init__(self) -> None:
-        check_bands(self.pixels, self.model.image_channels)
+        bands, channels = self.pixels.bands, self.model.image_channels
+        require(
+            bands is None or len(bands) == channels,
+            f"bands is {bands}; expected {channels}, as many as model.image_channels: for another number, set that and "
+            "as many values of model.mean_pixel",
+        )
         for section, side in (("proposals", self.proposals.min_side), ("detection", self.detection.min_side)):
             require(
                 side is None or self.model.box_frame == "continuous",

@@ -15,14 +15,26 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from runtime.errors import ImageError
+from runtime.one_line import count_of
 from runtime.pictures.pixels import Samples
 
 _OTHER_ORDER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+_FLOATS = 3  # predictor
 _PNM_NUMBER = 3  # numbers in the header of P5 and P6
 
 # Compressions whose data does not depend on the number of bands, except for the predictor.
 _COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
-_BITS = {(8, 1): np.uint8, (16, 1): np.uint16, (32, 2): np.int32, (32, 3): np.float32}
+_PREDICTED = (5, 8, 32946, 50000)  # of those, the ones that a predictor goes with
+_BITS = {
+    (8, 1): np.uint8,
+    (16, 1): np.uint16,
+    (16, 2): np.int16,
+    (32, 1): np.uint32,
+    (32, 2): np.int32,
+    (32, 3): np.float32,
+}
+# How libtiff hands over samples, by the order in the file: it swaps bytes itself, and Pillow would swap them again.
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF", "I;32S": "I;32NS", "F;32F": "F;32NF"}
 _SHOWN_KINDS = {1: "unsigned", 2: "signed", 3: "float"}
 _LONG, _SHORT = 4, 3
 _WIDTH, _HEIGHT, _DEPTHS, _COMPRESSION, _PHOTOMETRIC, _BANDS, _PLANES, _PREDICTOR = (
@@ -71,6 +83,16 @@ def _swapped(arguments: Any) -> str:
 
 def _with_rawmode(arguments: Any, rawmode: str) -> Any:
     return (rawmode, *arguments[1:]) if isinstance(arguments, tuple) else rawmode
+
+
+def note_native_order(image: Any) -> None:
+    """Tell Pillow of an opened TIFF file that compressed samples will be in the order of this machine."""
+    image.tile = [
+        tile._replace(args=_with_rawmode(tile.args, _NATIVE[_rawmode(tile.args)]))
+        if tile.codec_name == "libtiff" and _rawmode(tile.args) in _NATIVE
+        else tile
+        for tile in image.tile
+    ]
 
 
 def read_pnm(data: bytes) -> tuple[Samples, int] | None:
@@ -126,9 +148,15 @@ class Bands:
         return int(self.tags.get(_ORIENTATION, 1))
 
     @property
+    def predictor(self) -> int:
+        """How samples are stored: 1 as they are, 2 as differences, 3 as differences of the bytes of floats."""
+        return int(self.tags.get(_PREDICTOR, 1)) if self.tags.get(_COMPRESSION, 1) in _PREDICTED else 1
+
+    @property
     def described(self) -> str:
         """The bands in words, for messages."""
-        return f"a TIFF file with {self.count} bands of {self.bits} bits ({_SHOWN_KINDS.get(self.kind, 'unknown')})"
+        kind = _SHOWN_KINDS.get(self.kind, "unknown")
+        return f"a TIFF file with {count_of(self.count, 'band')} of {self.bits} bits ({kind})"
 
 
 def tiff_bands(file: IO[bytes]) -> Bands | None:
@@ -162,11 +190,12 @@ def read_bands(data: bytes, found: Bands, wanted: Sequence[int] | None) -> Sampl
         Exception: What Pillow raises for damaged files.
     """
     dtype, tags = _BITS.get((found.bits, found.kind)), found.tags
-    compression, predictor = tags.get(_COMPRESSION, 1), tags.get(_PREDICTOR, 1)
-    if dtype is None or compression not in _COMPRESSIONS or predictor not in (1, 2):
+    compression, predictor = tags.get(_COMPRESSION, 1), found.predictor
+    known = predictor in (1, 2) or (predictor == _FLOATS and dtype is np.float32)
+    if dtype is None or compression not in _COMPRESSIONS or not known:
         raise ImageError(
             f"is {found.described}, compression {compression} and predictor {predictor}, which cannot be read band by "
-            "band: save it without compression in 8 or 16 bits"
+            "band: save it without compression in 8, 16 or 32 bits"
         )
     separate = tags.get(_PLANES, 1) == 2
     chosen = list(wanted or range(1, found.count + 1))
@@ -188,28 +217,44 @@ def _plane(data: bytes, found: Bands, dtype: Any, bands: int, plane: int) -> Sam
     places, sizes = (_several(tags[name]) for name in names)
     across, down = (int(tags[_TILE_WIDTH]), int(tags[_TILE_HEIGHT])) if tiled else (found.width, 0)
     rows = down if tiled else min(int(tags.get(_STRIP_ROWS, found.height)), found.height)
-    parts = -(-found.height // max(rows, 1)) * -(-found.width // max(across, 1))
+    columns = -(-found.width // max(across, 1))
+    width = columns * across  # with the padding of tiles, which predictors run through
+    parts = -(-found.height // max(rows, 1)) * columns
     part = slice(plane * parts, (plane + 1) * parts)
     relabeled = {
-        _WIDTH: [found.width * bands],
+        _WIDTH: [width * bands],
         _HEIGHT: [found.height],
         _DEPTHS: [found.bits],
         _COMPRESSION: [int(tags.get(_COMPRESSION, 1))],
         _PHOTOMETRIC: [1],
         _BANDS: [1],
-        _KINDS: [found.kind],
+        _KINDS: [2 if (found.bits, found.kind) == (32, 1) else found.kind],  # the same bits, and Pillow has a mode
         names[0]: [int(place) for place in places[part]],
         names[1]: [int(size) for size in sizes[part]],
     }
     relabeled |= {_TILE_WIDTH: [across * bands], _TILE_HEIGHT: [down]} if tiled else {_STRIP_ROWS: [rows]}
     with TiffImagePlugin.TiffImageFile(BytesIO(_with_directory(data, relabeled))) as image:
-        samples = np.array(image).reshape(found.height, found.width, bands)
+        note_native_order(image)
+        samples = np.array(image).reshape(found.height, width, bands)
     samples = samples.astype(dtype, copy=False)
-    if tags.get(_PREDICTOR, 1) == 2:  # each sample is stored as the difference to the one on its left
-        for left in range(0, found.width, across):
-            columns = samples[:, left : left + across]
-            np.cumsum(columns, axis=1, dtype=dtype, out=columns)
-    return samples
+    for left in range(0, width, across):
+        block = samples[:, left : left + across]
+        if found.predictor == 2:  # each sample is stored as the difference to the one on its left
+            bits = block.view(f"u{block.itemsize}")  # of floats, too
+            np.cumsum(bits, axis=1, dtype=bits.dtype, out=bits)
+        elif found.predictor == _FLOATS:
+            block[:] = _joined_floats(block, swapped=data[:2] == b"MM")
+    return samples[:, : found.width]
+
+
+def _joined_floats(stored: Samples, *, swapped: bool) -> Samples:
+    """Undo the predictor of floats, float32 [H, W, C]: in a row, first bytes come first, each as a difference."""
+    height, width, bands = stored.shape
+    order = ">f4" if swapped else "<f4"  # libtiff has taken the bytes for floats in the order of the file
+    differences = np.ascontiguousarray(stored).astype(order).view(np.uint8).reshape(height, -1, bands)
+    planes = np.cumsum(differences, axis=1, dtype=np.uint8).reshape(height, 4, width * bands)
+    floats = np.ascontiguousarray(planes.swapaxes(1, 2)).view(">f4")
+    return floats.astype(np.float32).reshape(height, width, bands)
 
 
 def _with_directory(data: bytes, tags: dict[int, list[int]]) -> bytes:

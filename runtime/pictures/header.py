@@ -31,7 +31,7 @@ from PIL import (  # noqa: F401  (each plugin registers its reader)
 from runtime.arguments import shown
 from runtime.errors import ImageError
 from runtime.pictures.amplifiers import check_structure, webp_size, weight
-from runtime.pictures.deep import Bands, tiff_bands
+from runtime.pictures.deep import Bands, note_native_order, tiff_bands
 
 # Pillow reads some forty formats; the rare ones are little tested, and one of them starts Ghostscript.
 # "JPEG" covers MPO, the JPEGs with previews that phones and stereo cameras write. Pillow's wheels have AVIF; some other
@@ -59,18 +59,21 @@ PICTURE_SUFFIXES = (
 # 100 megapixels leave room for the largest cameras.
 MAX_PIXELS = 100_000_000
 
+_MOST_SAMPLES = 6  # of a pixel; Pillow would log an error of its own for more
 _PREFIX = 32  # bytes by which readers recognize their format, and that have the size of a WebP image
 _LONGEST_PATH = 300
 _FOREIGN = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's readers raise for files of other formats
 
 
 class BandsError(ImageError):
-    """A TIFF file has more bands than an image of Pillow; `bands` describes them."""
+    """A TIFF file has more bands than an image of Pillow, or other samples; `bands` describes them."""
 
     def __init__(self, name: str, bands: Bands) -> None:
         super().__init__(
             f"{name} is {bands.described}: choose the bands that are the channels of the image, "
             "as in bands=(3, 2, 1) or --bands 3,2,1"
+            if bands.count > 1
+            else f"{name} is {bands.described}, which cannot be read here: save it in 8 or 16 bits"
         )
         self.bands = bands
 
@@ -145,13 +148,19 @@ def _read_header(file: IO[bytes], name: str, formats: Sequence[str], max_pixels:
         check_structure(file, kind, name)
         if kind == "WEBP" and (found := webp_size(prefix)) is not None:
             check_pixels(found[0], max_pixels, name, kind, animated=found[1])
+        bands = tiff_bands(file) if kind == "TIFF" else None
+        if bands is not None and bands.count > _MOST_SAMPLES:
+            raise BandsError(name, bands)
         file.seek(0)
         try:
-            return factory(file, "")
+            image = factory(file, "")
         except _FOREIGN:
-            bands = tiff_bands(file) if kind == "TIFF" else None
-            if bands is not None and bands.count > 1:
+            if bands is not None:
                 raise BandsError(name, bands) from None
+        else:
+            if kind == "TIFF":
+                note_native_order(image)
+            return image
     raise ImageError(f"{name} is empty or not an image in a known format ({', '.join(formats)})") from (
         UnidentifiedImageError(f"it begins with {prefix!r}")
     )

@@ -21,7 +21,7 @@ from runtime.arguments import shown
 from runtime.errors import ImageError, InputError
 from runtime.one_line import one_line
 from runtime.pictures import header
-from runtime.pictures.deep import deep_color, read_bands, read_deep_color, read_pnm, tiff_bands
+from runtime.pictures.deep import deep_color, note_native_order, read_bands, read_deep_color, read_pnm, tiff_bands
 from runtime.pictures.header import BandsError, check_pixels, opened, shown_path
 from runtime.pictures.pixels import PLAIN, PixelPolicy, Samples, choose_bands, note_levels, to_uint8, value_limits
 
@@ -259,7 +259,7 @@ class _Reader:
                     check_pixels(image.size, self.max_pixels, name, image.format or "", animated=several)
                     picture, several = self._from_opened(image, source, name, several)
             except BandsError as error:
-                if self.pixels.bands is None and error.bands.count != self.channels:
+                if self.pixels.bands is None and error.bands.count not in (1, self.channels):
                     raise
                 picture, several = self._from_bands(source, name), False
         if several:
@@ -323,6 +323,7 @@ class _Reader:
             raise ImageError(f"{name} has {count} pages; band {max(bands)} was asked for: choose from 1 to {count}")
         for band in bands:
             image.seek(band - 1)
+            note_native_order(image)
             check_pixels(image.size, self.max_pixels, name)
             pages.append(np.array(image))
             if pages[-1].shape != pages[0].shape or pages[-1].dtype != pages[0].dtype:

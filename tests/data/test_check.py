@@ -8,12 +8,16 @@ from functools import partial
 import numpy as np
 import pytest
 from annotation_files import coco, write_coco, write_picture
+from bad_pictures import tiff_of_samples
 from PIL import Image
 
+from maskrcnn.configuration.model import Config, ModelConfig
 from maskrcnn.data.readers.check import check_dataset
 from maskrcnn.data.readers.findings import has_errors, summary, table_rows
 from maskrcnn.data.readers.open import open_dataset
+from maskrcnn.data.sample import load_sample
 from maskrcnn.errors import DatasetFormatError
+from runtime.pictures.pixels import PixelPolicy
 
 read_coco = partial(open_dataset, format="coco")
 
@@ -216,6 +220,46 @@ def test_a_broken_picture(tmp_path, damage):
     assert "b.png" in error.message
     assert len(read_coco(path)) == 2  # opened in training only
     assert len(read_coco(path, skip_bad=True)) == 1
+
+
+SAMPLES = np.arange(40 * 60 * 5, dtype=np.uint16).reshape(40, 60, 5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "policy", "channels", "option"),
+    [
+        (SAMPLES, PixelPolicy((0, 12_000), (5, 1, 2)), 3, "--bands 3,2,1"),
+        (SAMPLES[:, :, :4].astype(np.uint8), PixelPolicy(bands=(4, 3, 2, 1)), 4, "--bands 3,2,1"),
+        (SAMPLES[:, :, :2].astype(np.float32), PixelPolicy((0, 12_000), (2,)), 1, "--bands"),
+        (SAMPLES[:, :, :1].astype(np.float32), PixelPolicy((0, 12_000)), 3, "--value-range"),
+        (SAMPLES[:, :, :1].astype(np.int16), PixelPolicy((0, 12_000)), 3, "--value-range"),
+    ],
+)
+def test_bands_and_ranges_belong_to_the_model_and_are_no_errors(tmp_path, samples, policy, channels, option):
+    """A dataset cannot say them: its check decodes all bands, and says which option training needs."""
+    path = write_coco(tmp_path)
+    (tmp_path / "images" / "a.png").write_bytes(tiff_of_samples(samples, packed="tiff_lzw"))
+    (tmp_path / "images" / "b.png").write_bytes(tiff_of_samples(samples[:30, :50]))
+    found = [item for item in check_dataset(path) if item.level != "info"]
+    assert [(item.kind, item.level, item.count) for item in found] == [("pixels", "warning", 2)]
+    assert option in found[0].message
+    records = open_dataset(path, skip_bad=True).records
+    assert len(records) == 2
+    model = ModelConfig(class_names=("BG", "cat", "dog"), image_channels=channels, mean_pixel=(9.0,) * channels)
+    sample = load_sample(records[0], Config(model=model, pixels=policy), np.random.default_rng(0))
+    assert sample.image.shape[2] == channels
+    assert sample.image.any()
+
+
+def test_damaged_bands_are_errors(tmp_path):
+    path = write_coco(tmp_path)
+    (tmp_path / "images" / "a.png").write_bytes(tiff_of_samples(SAMPLES.astype(np.float64)))
+    (tmp_path / "images" / "b.png").write_bytes(tiff_of_samples(SAMPLES[:30, :50])[:-9000])
+    assert [item.kind for item in check_dataset(path) if item.level == "error"] == ["broken-image"] * 2
+    (tmp_path / "images" / "a.png").write_bytes(tiff_of_samples(np.full((40, 60, 1), np.nan, np.float32)))
+    assert "not finite" in next(item.message for item in check_dataset(path) if item.level == "error")
+    (tmp_path / "images" / "a.png").write_bytes(tiff_of_samples(SAMPLES[:39]))
+    assert "image-size" in {item.kind for item in check_dataset(path) if item.level == "error"}
 
 
 def test_nothing_is_left(tmp_path):

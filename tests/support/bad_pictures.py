@@ -39,7 +39,10 @@ def png(width, height, depth=8, color=2, data=b"", extra=()):
 
 
 def tiff_of_samples(samples, *, order="<", separate=False, rows=None, tile=None, packed=False, predictor=1, more=()):
-    """A TIFF of samples [H, W, C] of any type, with tags as GDAL and tifffile write them; Pillow does not."""
+    """A TIFF of samples [H, W, C] of any type, with tags as GDAL and tifffile write them; Pillow does not.
+
+    `packed` is True for deflate, or the name that Pillow has for another compression.
+    """
     height, width, count = samples.shape
     kind = samples.dtype.newbyteorder(order)
     planes = [samples[:, :, band : band + 1] for band in range(count)] if separate else [samples]
@@ -52,13 +55,21 @@ def tiff_of_samples(samples, *, order="<", separate=False, rows=None, tile=None,
                 if tile is not None:
                     part = np.pad(part, [(0, step[0] - part.shape[0]), (0, step[1] - part.shape[1]), (0, 0)])
                 if predictor == 2:
-                    part = np.diff(part, axis=1, prepend=part.dtype.type(0))
-                data = part.astype(kind).tobytes()
-                parts.append(zlib.compress(data) if packed else data)
+                    bits = part.view(f"u{part.itemsize}")
+                    part = np.diff(bits, axis=1, prepend=bits.dtype.type(0)).view(part.dtype)
+                data = part.astype(kind).tobytes() if predictor != 3 else _float_differences(part)
+                parts.append(_packed(data, packed, part.shape[0]))
     places = [8 + sum(map(len, parts[:index])) for index in range(len(parts))]
     names = (273, 279) if tile is None else (324, 325)
     bits, sample_kind = samples.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
-    tags = {256: [width], 257: [height], 258: [bits] * count, 259: [8 if packed else 1], 262: [1], 277: [count]}
+    tags = {
+        256: [width],
+        257: [height],
+        258: [bits] * count,
+        259: [{False: 1, True: 8, "tiff_lzw": 5, "packbits": 32773}[packed]],
+        262: [1],
+        277: [count],
+    }
     tags |= {284: [2 if separate else 1], 317: [predictor], 339: [sample_kind] * count, names[0]: places}
     tags |= {names[1]: [len(part) for part in parts]} | dict(more)
     tags |= {278: [step[0]]} if tile is None else {322: [step[1]], 323: [step[0]]}
@@ -72,6 +83,26 @@ def tiff_of_samples(samples, *, order="<", separate=False, rows=None, tile=None,
         entries += struct.pack(f"{order}HHI", tag, 3 if short else 4, len(numbers)) + body.ljust(4, b"\0")
     header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, at)
     return header + b"".join(parts) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + values
+
+
+def _float_differences(part):
+    """The bytes of floats, most significant ones first in each row, as differences: predictor 3."""
+    rows, columns, count = part.shape
+    planes = part.astype(">f4").view(np.uint8).reshape(rows, columns * count, 4).swapaxes(1, 2)
+    return np.diff(planes.reshape(rows, -1, count), axis=1, prepend=np.uint8(0)).tobytes()
+
+
+def _packed(data, packed, rows):
+    if packed is True:
+        return zlib.compress(data)
+    if not packed:
+        return data
+    file = encode(
+        Image.fromarray(np.frombuffer(data, np.uint8).reshape(rows, -1)), "TIFF", compression=packed, strip_size=2**30
+    )
+    with Image.open(BytesIO(file)) as image:
+        (place,), (size,) = image.tag_v2[273], image.tag_v2[279]
+    return file[place : place + size]
 
 
 def tiff(tags, following=0):

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from maskrcnn.data.readers.findings import CLASS_COUNT, Findings, Level, Scan
 from maskrcnn.data.readers.json_rows import shown
-from maskrcnn.data.records import Dataset, Record
+from maskrcnn.data.records import Dataset, Image, Record
 from maskrcnn.errors import DatasetError, DatasetFormatError
 from runtime.errors import ImageError
 from runtime.one_line import count_of
+from runtime.pictures.header import BandsError
+from runtime.pictures.pixels import PixelPolicy
 
 _SHOWN = 5
+_POLICY = "pixels"  # images that need bands or a value range, which the model has and a dataset has not
+_ANY_RANGE = PixelPolicy((0, 1))
 _THREADS = 4  # decoding releases the GIL; more threads wait for each other
 
 
@@ -107,9 +111,11 @@ def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) ->
         faults = pool.map(lambda record: _fault(record, scan.sizes.get(record.image_id)), records)
         try:
             for count, (record, fault) in enumerate(zip(records, faults, strict=True), 1):
-                if fault is not None:
+                where = f"{scan.dataset.name} image {shown(record.image_id)}"
+                if fault is not None and fault[0] == _POLICY:
+                    scan.findings.converted(_POLICY, where, fault[1], "warning")
+                elif fault is not None:
                     bad.add(record.image_id)
-                    where = f"{scan.dataset.name} image {shown(record.image_id)}"
                     scan.findings.add("error", fault[0], where, fault[1])
                 if progress is not None:
                     progress(count)
@@ -119,11 +125,28 @@ def check_pictures(scan: Scan, progress: Callable[[int], None] | None = None) ->
     return bad
 
 
+def _load_anyhow(record: Record, error: ImageError) -> Image:
+    """Decode an image that cannot be read without bands or a value range: all its bands, with any range.
+
+    Raises:
+        ImageError: It cannot be read either.
+    """
+    count = error.bands.count if isinstance(error, BandsError) else 1
+    return record.load_image(count if count > 1 else 3, _ANY_RANGE)
+
+
 def _fault(record: Record, size: tuple[int, int] | None) -> tuple[str, str] | None:
-    """Return kind and message of what is wrong with an image or its objects."""
+    """Return kind and message of what is wrong with an image or its objects, or of what training has to be told."""
+    needed = None
     try:
         found = record.load_image().shape[:2]
-    except (ImageError, DatasetError) as error:
+    except ImageError as error:
+        needed = _POLICY, str(error)
+        try:
+            found = _load_anyhow(record, error).shape[:2]
+        except ImageError as still:
+            return "broken-image", str(still)
+    except DatasetError as error:
         return "broken-image", str(error)
     try:
         sizes = [tuple(instance.mask["size"]) for instance in record.load_instances()]
@@ -131,7 +154,7 @@ def _fault(record: Record, size: tuple[int, int] | None) -> tuple[str, str] | No
         return "bad-masks", str(error)
     expected = size or (sizes[0] if sizes else found)
     if found == expected:
-        return None
+        return needed
     turned = "; do the annotations ignore its EXIF orientation?" if found[::-1] == expected else ""
     return "image-size", (
         f"the image has {found[1]} x {found[0]} pixels (width x height), its annotations say {expected[1]} x "

@@ -1,5 +1,6 @@
 """Samples of more than 8 bits, and more than three bands: what becomes of them, and what is said."""
 
+import itertools
 import struct
 import zlib
 
@@ -152,6 +153,10 @@ LAYOUTS = [
     {"packed": True, "predictor": 2, "tile": (32, 16)},
     {"separate": True, "rows": 8},
     {"separate": True, "tile": (16, 16), "packed": True, "predictor": 2},
+    {"packed": "tiff_lzw", "rows": 10},
+    {"packed": "tiff_lzw", "predictor": 2, "tile": (16, 32)},
+    {"packed": "tiff_lzw", "separate": True, "predictor": 2, "rows": 9},
+    {"packed": "packbits", "tile": (16, 32)},
 ]
 
 
@@ -169,6 +174,66 @@ def test_bands_are_chosen(order, layout, count, deep):
         np.testing.assert_array_equal(
             read_image(file, len(bands), pixels=policy), scaled(expected) if deep else expected
         )
+
+
+DEEP_LAYOUTS = [
+    {"rows": 5},
+    {"packed": True, "tile": (16, 32)},
+    {"packed": "tiff_lzw", "rows": 10},
+    {"packed": "tiff_lzw", "predictor": 2, "tile": (32, 16)},
+    {"packed": "packbits", "separate": True},
+    {"packed": "tiff_lzw", "predictor": 3, "rows": 10},
+    {"packed": True, "predictor": 3, "tile": (16, 32), "separate": True},
+    {"packed": "tiff_lzw", "predictor": 3, "tile": (32, 16)},
+]
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        (layout, kind)
+        for layout in DEEP_LAYOUTS
+        for kind in ((np.float32,) if layout.get("predictor") == 3 else (np.int16, np.uint32, np.int32, np.float32))
+    ],
+    ids=str,
+)
+def test_samples_of_satellites(layout, kind):
+    """Signed, 32 bits and floats, in both orders: libtiff swaps the bytes of compressed samples itself."""
+    for order, count in itertools.product("<>", (1, 3)):
+        samples = (SIX[:20, :35, :count].astype(np.int64) * 16 - (0 if kind is np.uint32 else 300)).astype(kind)
+        samples = samples + kind(0.5) if kind is np.float32 else samples
+        file = tiff_of_samples(samples, order=order, **layout)
+        for bands in {(count,), tuple(range(count, 0, -1))}:
+            found = read_image(file, len(bands), pixels=PixelPolicy((-200, 3000), bands))
+            np.testing.assert_array_equal(found, scaled(samples[:, :, [band - 1 for band in bands]], -200, 3000))
+        if count == 1:  # read as an ordinary image, mostly by Pillow alone
+            found = read_image(file, 1, pixels=PixelPolicy((-200, 3000)))
+            np.testing.assert_array_equal(found, scaled(samples, -200, 3000))
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(np.float64, 64), (np.float16, 16), (np.uint64, 64)])
+@pytest.mark.parametrize("count", [1, 5])
+def test_samples_that_cannot_be_read_are_named(kind, bits, count):
+    for policy in (PixelPolicy(), PixelPolicy((0, 255), (1,))):
+        with pytest.raises(ImageError, match=rf"{count} bands? of {bits} bits") as caught:
+            read_image(tiff_of_samples(SIX[:, :, :count].astype(kind)), 1, pixels=policy)
+        if count == 1 or policy.bands:
+            assert "save it" in str(caught.value)
+
+
+def test_more_samples_than_pillow_has_are_bands(caplog):
+    eight = np.concatenate([SIX, SIX[:, :, :2]], axis=2)
+    file = tiff_of_samples(eight)
+    with pytest.raises(ImageError, match="8 bands of 8 bits"):
+        read_image(file)
+    np.testing.assert_array_equal(read_image(file, pixels=PixelPolicy(None, (8, 1, 7))), eight[:, :, [7, 0, 6]])
+    assert caplog.text == ""
+
+
+def test_a_predictor_without_a_compression_that_knows_it_is_none():
+    for packed in (False, "packbits"):
+        file = tiff_of_samples(SIX, packed=packed, more={317: [2]})
+        np.testing.assert_array_equal(read_image(file, pixels=PixelPolicy(None, (1, 2, 3))), SIX[:, :, :3])
 
 
 @pytest.mark.parametrize(
