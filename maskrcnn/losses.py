@@ -3,6 +3,7 @@
 Each is a sum and its number of terms, so that a batch spread over devices gives the mean over the whole batch.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -74,6 +75,7 @@ def mrcnn_class_loss(
     active: tf.Tensor,
     valid: tf.Tensor,
     original_bugs: bool = False,
+    class_weights: Sequence[float] | None = None,
 ) -> LossSum:
     """Cross-entropy over classes; a row predicted as a class that its image's source does not annotate is left out.
 
@@ -83,12 +85,15 @@ def mrcnn_class_loss(
         active: float32 [B, K], 1 for the classes that the source of the image annotates, and for the background.
         valid: bool [B, R], False for padding.
         original_bugs: Count padding as background, and use the first image's active classes for all images.
+        class_weights: K factors, by which a row counts in sum and number of terms according to its class.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits)
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
     weights = tf.gather(active[0], predicted) if original_bugs else tf.gather(active, predicted, batch_dims=1)
     if not original_bugs:
         weights *= tf.cast(valid, tf.float32)
+    if class_weights is not None:
+        weights *= tf.gather(tf.constant(class_weights, tf.float32), class_ids)
     return LossSum(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
 
 

@@ -43,8 +43,8 @@ class Stages(NamedTuple):
     scores: tf.Tensor  # [B, D]
     class_ids: tf.Tensor  # [B, D]
     num_detections: tf.Tensor  # [B]
-    mask_rois: tf.Tensor  # [R, 14, 14, C], for the rows in use or for all rows
-    masks: tf.Tensor  # [B, D, 28, 28]
+    mask_rois: tf.Tensor  # [R, S, S, C], for the rows in use or for all rows
+    masks: tf.Tensor  # [B, D, M, M]
 
 
 class MaskRCNN(keras.Model):
@@ -183,7 +183,7 @@ class MaskRCNN(keras.Model):
         return probs, tf.reshape(deltas, tf.stack([batch, -1, classes, 4]))
 
     def segment(self, rois: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-        """Return mask probabilities [R, 28, 28] of crops [R, ...] and their classes [R]."""
+        """Return mask probabilities [R, M, M] of crops [R, ...] and their classes [R]."""
         return masks_of_class(self.mask_head, rois, class_ids)
 
     def stages(
@@ -274,7 +274,7 @@ class MaskRCNN(keras.Model):
 
         Returns:
             `num_detections` int32 [B]; `boxes` float32 [B, D, 4] x1, y1, x2, y2 in input pixels;
-            `scores` float32 [B, D]; `class_ids` int32 [B, D]; `masks` float32 [B, D, 28, 28].
+            `scores` float32 [B, D]; `class_ids` int32 [B, D]; `masks` float32 [B, D, M, M].
             Rows from `num_detections` on are zero.
         """
         return self.contract(self.stages(images, windows, score_threshold, nms_threshold), images)

@@ -8,7 +8,7 @@ from typing import Any
 
 from maskrcnn.checkpoints.matterport_h5 import Shapes, read_shapes
 from maskrcnn.checkpoints.resnet_files import is_classifier
-from maskrcnn.configuration.model import Config, ModelConfig
+from maskrcnn.configuration.model import MASK_DECONVOLUTIONS, Config, ModelConfig
 from maskrcnn.errors import CheckpointMismatchError
 
 CONFIG = "maskrcnn_config"  # attribute that holds our configuration
@@ -69,6 +69,8 @@ def shown_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | No
     settings: dict[str, Any] = {"backbone": _BLOCKS.get((blocks, "res4a_branch2c" in plain), "custom")}
     settings |= {key: known[name][axis] for key, (name, axis) in _SHOWN.items() if len(known.get(name, ())) == 4}
     count = known[anchors][3] // 2
+    if f"{MASK_DECONVOLUTIONS[1]}/kernel" in shapes:
+        settings["mask_head_deconvolutions"] = 2
     settings["anchor_ratios"] = ModelConfig.anchor_ratios if count == 3 else tuple(map(float, range(1, count + 1)))
     settings["class_names"] = ("BG", *(f"class {number}" for number in range(1, known[logits][1])))
     return settings
@@ -77,7 +79,7 @@ def shown_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | No
 def described(settings: Mapping[str, Any]) -> str:
     """Say what `shown_settings` found, in words."""
     classes = len(settings["class_names"])
-    sizes = ", ".join(f"{key} {settings[key]}" for key in _SHOWN if key in settings)
+    sizes = ", ".join(f"{key} {settings[key]}" for key in (*_SHOWN, "mask_head_deconvolutions") if key in settings)
     return f"a Mask R-CNN on {_TITLES[settings['backbone']]} with {classes} classes, one of them background ({sizes})"
 
 

@@ -4,7 +4,7 @@ Our files use matterport's layout plus two root attributes: the configuration as
 configuration and weights, because HDF5 does not notice corrupted bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,11 +93,15 @@ def load_weights(
     return model, replace(load_family(model, opened.family, exclude_heads), origins=opened.report)
 
 
-def load_family(model: MaskRCNN, file: FamilyFile, exclude_heads: bool = False) -> LoadReport:
+def load_family(
+    model: MaskRCNN, file: FamilyFile, exclude_heads: bool = False, exclude: Collection[str] = ()
+) -> LoadReport:
     """Load the weights of a PyTorch checkpoint into a model of any configuration that they fit.
+
+    Layers in `exclude`, which the family does not have, keep their weights.
 
     Raises:
         CheckpointMismatchError: An array is missing, unexpected, of another shape, or not finite.
     """
     table = _TABLES[file.found.family](model.config.model, file.bgr)
-    return load_state(model, file.tensors, table, str(file.path), exclude_heads)
+    return load_state(model, file.tensors, table, str(file.path), exclude_heads, exclude)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.checkpoints.architecture import described, matched, shown_settings
 from maskrcnn.checkpoints.matterport_h5 import VARIABLES, Arrays
+from maskrcnn.configuration.model import MASK_DECONVOLUTIONS
 from maskrcnn.errors import CheckpointMismatchError
 from maskrcnn.model import MaskRCNN
 
@@ -91,6 +92,7 @@ def set_arrays(
     source: str,
     exclude_heads: bool = False,
     partial: bool = False,
+    exclude: Collection[str] = (),
 ) -> LoadReport:
     """Assign arrays to the variables of the same name: all of them, or none if anything does not fit.
 
@@ -100,6 +102,7 @@ def set_arrays(
         source: Where they come from, for messages.
         exclude_heads: Skip the layers that depend on the number of classes.
         partial: Accept missing and leftover arrays (for instance, a backbone alone) and report them.
+        exclude: Further layers to skip.
 
     Raises:
         CheckpointMismatchError: A shape differs, a value is not finite, or (unless `partial`) a name is missing, or
@@ -107,7 +110,8 @@ def set_arrays(
     """
     variables = named_variables(model)
     arrays = by_network_names(dict(arrays), variables)
-    excluded = {k for k in variables if k.split("/")[0] in HEAD_LAYERS} if exclude_heads else set()
+    skipped = {*exclude, *(HEAD_LAYERS if exclude_heads else ())}
+    excluded = {key for key in variables if key.split("/")[0] in skipped}
     wrong = [
         key for key in variables.keys() & arrays.keys() - excluded if tuple(variables[key].shape) != arrays[key].shape
     ]
@@ -137,7 +141,9 @@ def _structure_message(
         parts.append(f"{len(leftover)} of its arrays are not in the model (such as {leftover[0]})")
     shown = shown_settings({key: array.shape for key, array in arrays.items()})
     found = f"; it is {described(shown)}" if shown else ""
-    return f"{source} has another architecture: {' and '.join(parts)}{found}; check 'backbone' in the configuration"
+    other = {key.split("/")[0] for key in (*missing, *leftover)}
+    setting = "mask_head_deconvolutions" if other == {MASK_DECONVOLUTIONS[1]} else "backbone"
+    return f"{source} has another architecture: {' and '.join(parts)}{found}; check '{setting}' in the configuration"
 
 
 def _shape_message(

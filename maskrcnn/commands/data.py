@@ -143,12 +143,20 @@ def shapes(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder for the dataset.")],
     count: Annotated[int, Option(min=1, metavar="N", help="Number of images.")] = 1000,
     seed: Annotated[int, Option(min=0, metavar="N", help="Seed of the random numbers.")] = 0,
+    shares: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            metavar="SQUARES CIRCLES TRIANGLES",
+            help="Shares of the three classes, such as 49 50 1 for one that is rare.",
+            show_default="equal",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write a synthetic dataset of squares, circles and triangles as COCO JSON."""
     with failures("data shapes"):
         from maskrcnn.data.synthetic.shapes import write_shapes  # noqa: PLC0415
 
-        path = write_shapes(folder, count, seed, overwrite=force)
+        path = write_shapes(folder, count, seed, overwrite=force, shares=shares)
         console.show((), images=count, seed=seed)
         console.written(path)

@@ -88,9 +88,10 @@ class TrainJob:
             require_existing([*self.datasets, *self.validation])
             if not resume:
                 opened = shared.open_start(self.init, choices)
-                start = opened if opened is not None else self.init
-                plan_config(self.config, start, None, self.layers, self.epochs, self.settings)
+                chosen, _ = plan_config(self.config, opened or self.init, None, self.layers, self.epochs, self.settings)
             prepared = self._read_data()
+            if not resume:
+                chosen.training.weights_of(prepared[1].class_names)
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
         from maskrcnn.training.progress import TrainingProgress  # noqa: PLC0415

@@ -23,6 +23,9 @@ def switch(default: T) -> T:
 
     So files of configurations that do not use it stay as they were before the field existed.
     """
+    if isinstance(default, dict):
+        copy: Any = default.copy
+        return dataclasses.field(default_factory=copy, hash=False, metadata={_LEFT_OUT: True})
     return dataclasses.field(default=default, metadata={_LEFT_OUT: True})
 
 
@@ -35,11 +38,17 @@ def to_dict(value: Any, complete: bool = True) -> Any:
         return {
             f.name: to_dict(getattr(value, f.name), complete)
             for f in dataclasses.fields(value)
-            if complete or _LEFT_OUT not in f.metadata or getattr(value, f.name) != f.default
+            if complete or _LEFT_OUT not in f.metadata or getattr(value, f.name) != _default(f)
         }
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, tuple):
         return [to_dict(item, complete) for item in value]
     return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -114,11 +123,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{where} is {brief(value)}: expected one of {', '.join(map(repr, get_args(hint)))}")
         return value
-    if origin is tuple:
+    if origin in (tuple, Mapping):
+        return _convert_items(hint, value, where)
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_items(hint: Any, value: Any, where: str) -> Any:
+    """Convert the items of a list or of an object with any keys."""
+    if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is {brief(value)}: expected a list")
         return tuple(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    return _convert_scalar(hint, value, where)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {brief(value)}: expected an object")
+    return {key: _convert(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:

@@ -92,13 +92,17 @@ def _min_score(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     ours["detection"]["min_score"] = theirs["DETECTION_MIN_CONFIDENCE"] or 0.0  # None and 0 turn the threshold off
 
 
-def _mask_shape(_ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
-    expected = 2 * theirs.get("MASK_POOL_SIZE", 14)
-    if list(theirs["MASK_SHAPE"]) != [expected, expected]:
-        raise ConfigError(
-            f"MASK_SHAPE is {brief(theirs['MASK_SHAPE'])}: the mask head outputs {expected} x {expected}, "
-            "twice MASK_POOL_SIZE"
-        )
+def _mask_shape(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
+    pool = theirs.get("MASK_POOL_SIZE", 14)
+    for deconvolutions in (1, 2):
+        side = pool * 2**deconvolutions
+        if list(theirs["MASK_SHAPE"]) == [side, side]:
+            ours["model"]["mask_head_deconvolutions"] = deconvolutions
+            return
+    raise ConfigError(
+        f"MASK_SHAPE is {brief(theirs['MASK_SHAPE'])}: the mask head outputs {2 * pool} x {2 * pool}, twice "
+        f"MASK_POOL_SIZE, or {4 * pool} x {4 * pool} with a second transposed convolution"
+    )
 
 
 def _resize_mode(ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@ ClipArea = Literal["input", "window"]
 Candidates = Literal["best_class", "every_class"]
 
 MAX_IMAGE_CHANNELS = 6
+# Transposed convolutions of the mask head; a network has the first, or both.
+MASK_DECONVOLUTIONS = ("mrcnn_mask_deconv", "mrcnn_mask_deconv2")
 STRIDES = (4, 8, 16, 32, 64)
 # A size delta of 20 multiplies a side by 5e8. After clipping to the image, larger deltas would give the same box, and
 # limiting them avoids NaN from inf - inf.
@@ -58,7 +60,9 @@ class ModelConfig:
         box_head_channels: Size of the box head's fully connected layers.
         mask_head_channels: Filters of the mask head.
         box_pool_size: Side of the box head's crop.
-        mask_pool_size: Side of the mask head's crop; the masks are twice as large.
+        mask_pool_size: Side of the mask head's crop.
+        mask_head_deconvolutions: Number of transposed convolutions of the mask head, 1 or 2. Each doubles the side of
+            the masks: 28 or 56 from crops of 14.
         roi_sampling: "crop_and_resize" (one sample per bin, corners aligned; required by matterport's weights) or
             "roi_align" (2 x 2 samples per bin, half-pixel centers; Mask R-CNN, section 3).
         pixel_std: One value per channel, in the units of `mean_pixel`, by which the difference is divided; empty: 1.
@@ -111,6 +115,7 @@ class ModelConfig:
     mask_head_channels: int = 256
     box_pool_size: int = 7
     mask_pool_size: int = 14
+    mask_head_deconvolutions: int = switch(1)
     roi_sampling: RoiSampling = "crop_and_resize"
     pixel_std: tuple[float, ...] = switch(())
     padding: Padding = switch("black")
@@ -188,6 +193,10 @@ class ModelConfig:
             self.box_head_convolutions >= 0,
             f"box_head_convolutions is {self.box_head_convolutions}: expected 0 or more",
         )
+        require(
+            self.mask_head_deconvolutions in (1, 2),
+            f"mask_head_deconvolutions is {self.mask_head_deconvolutions}: expected 1 or 2",
+        )
         self._check_groups()
 
     def _check_groups(self) -> None:
@@ -239,8 +248,8 @@ class ModelConfig:
 
     @property
     def mask_size(self) -> int:
-        """Side of the predicted masks: twice `mask_pool_size`, because of the transposed convolution."""
-        return 2 * self.mask_pool_size
+        """Side of the predicted masks: each transposed convolution doubles that of the crops."""
+        return self.mask_pool_size * 2**self.mask_head_deconvolutions
 
 
 _POSITIVE_MODEL_FIELDS = (

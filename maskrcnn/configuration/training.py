@@ -1,9 +1,11 @@
 """Training configuration: batches, targets, losses, optimizer, schedule and augmentation."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maskrcnn.configuration.dataclass_json import switch
+from maskrcnn.configuration.dataclass_json import expected_name, switch
 from maskrcnn.configuration.require import require, require_choice
 from runtime.pictures.letterbox import ResizePolicy
 
@@ -91,6 +93,10 @@ class TrainingConfig:
         weight_decay: L2 factor; see `weight_decay_mode`.
         gradient_clip_norm: Upper bound of the global gradient norm.
         loss_weights: Factors of the five losses, in the order of `LOSS_NAMES`.
+        class_weights: Weights of the rows of a class in the class loss, by its name; "BG" is the background. Others
+            weigh 1. The loss is the weighted mean.
+        repeat_threshold: Balanced sampling: images with a class that fewer than this share of the images have, 0 to 1,
+            are used more often, by the repeat factor of LVIS, sqrt(threshold / share). 0: all equally often.
         anchors_per_image: Anchors that enter the RPN's losses.
         rois_per_image: Proposals that enter the heads' losses.
         roi_positive_ratio: Share of those proposals that match an object.
@@ -133,6 +139,8 @@ class TrainingConfig:
     weight_decay: float = 0.0001
     gradient_clip_norm: float = 5.0
     loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    class_weights: Mapping[str, float] = switch({})
+    repeat_threshold: float = switch(0.0)
     anchors_per_image: int = 256
     rois_per_image: int = 200
     roi_positive_ratio: float = 0.33
@@ -176,6 +184,9 @@ class TrainingConfig:
         )
         for name, choices in _CHOICES.items():
             require_choice(name, getattr(self, name), choices)
+        for name, weight in self.class_weights.items():
+            require(0 <= weight < math.inf, f"class_weights[{name!r}] is {weight}: expected a number, 0 or more")
+        require(0 <= self.repeat_threshold <= 1, f"repeat_threshold is {self.repeat_threshold}: expected 0 to 1")
         require(0 < self.roi_positive_ratio <= 1, f"roi_positive_ratio is {self.roi_positive_ratio}: expected 0 to 1")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}: expected 0 to 1")
         require(
@@ -187,6 +198,24 @@ class TrainingConfig:
             f"schedule_steps is {self.schedule_steps}: expected increasing fractions between 0 and 1",
         )
         require(len(self.stages) >= 1, "stages is empty: expected at least one")
+
+    def weights_of(self, class_names: Sequence[str]) -> tuple[float, ...] | None:
+        """Return the weight of each class in the class loss; None if `class_weights` is empty.
+
+        Raises:
+            ConfigError: `class_weights` names a class that is not among `class_names`, or all weights are 0.
+        """
+        if not self.class_weights:
+            return None
+        for name in self.class_weights:
+            require(
+                name in class_names,
+                f"training.class_weights has the class {name!r}, which the data does not have: "
+                f"{expected_name(name, class_names)}",
+            )
+        weights = tuple(self.class_weights.get(name, 1.0) for name in class_names)
+        require(max(weights) > 0, "training.class_weights are 0 for all classes: expected one above 0")
+        return weights
 
 
 _CHOICES = {

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from maskrcnn.configuration.model import Config
 from maskrcnn.data.augment_hook import AugmentHook
+from maskrcnn.data.balance import FACTOR_UNIT, repeat_factors
 from maskrcnn.data.batch_errors import BatchErrors
 from maskrcnn.data.records import Dataset
 from maskrcnn.data.sample import load_sample, training_resize
@@ -60,8 +61,8 @@ ALONE = Share(0, 1, 1)
 class BatchPlan:
     """Assigns images to training steps.
 
-    Every pass over the dataset visits each image once, in a new order. Passes follow each other without a gap, so a
-    batch can span two of them.
+    Every pass over the dataset visits each image once, or as often as `repeats` says, in a new order. Passes follow
+    each other without a gap, so a batch can span two of them.
 
     Args:
         dataset: Refused with a DatasetError if it has no images.
@@ -69,6 +70,12 @@ class BatchPlan:
         seed: Determines the order.
         shuffle: False keeps the order of the dataset.
         hook: Changes the training images first.
+        repeat_threshold: As in `TrainingConfig`; above 0, all annotations are read at once. Needs `shuffle`.
+
+    Attributes:
+        class_factors: Repeat factor by class id, for classes with objects; empty without a threshold.
+        repeats: Mean number of visits per pass by image, int64 [N] thousandths; a pass visits an image that often,
+            rounded down or up at random. None: each once.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class BatchPlan:
         seed: int = 0,
         shuffle: bool = True,
         hook: AugmentHook | None = None,
+        repeat_threshold: float = 0.0,
     ) -> None:
         if not len(dataset):
             raise DatasetError(f"{dataset.name} has no images: nothing to train on")
@@ -86,18 +94,36 @@ class BatchPlan:
         self.seed = seed
         self.shuffle = shuffle
         self.hook = hook
+        self.class_factors: dict[int, float] = {}
+        self.repeats: npt.NDArray[np.int64] | None = None
+        if repeat_threshold:
+            self.class_factors, self.repeats = repeat_factors(dataset, repeat_threshold)
+        # Of a pass, in thousandths.
+        self._length = FACTOR_UNIT * len(dataset) if self.repeats is None else int(self.repeats.sum())
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> npt.NDArray[np.intp]:
         if not self.shuffle:
             return np.arange(len(self.dataset))
-        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
+        rng = np.random.default_rng([self.seed, _ORDER, epoch])
+        order = rng.permutation(len(self.dataset))
+        if self.repeats is None:
+            return order
+        # The images lie end to end, in random order and each as long as its factor, and every whole number is a visit.
+        # So each pass begins where the one before ended, to the thousandth, and its first place is known without it.
+        begin = epoch * self._length
+        ends = (begin + np.cumsum(self.repeats[order])) // FACTOR_UNIT
+        return rng.permutation(np.repeat(order, np.diff(ends, prepend=begin // FACTOR_UNIT)))
+
+    def _row(self, place: int) -> int:
+        """Return the image at a place in the sequence of all passes."""
+        epoch = ((place + 1) * FACTOR_UNIT - 1) // self._length
+        return int(self._order(epoch)[place - epoch * self._length // FACTOR_UNIT])
 
     def rows(self, step: int) -> list[int]:
         """Return the indices into `dataset.records` for a step."""
         first = step * self.batch_size
-        places = (divmod(place, len(self.dataset)) for place in range(first, first + self.batch_size))
-        return [int(self._order(epoch)[row]) for epoch, row in places]
+        return [self._row(place) for place in range(first, first + self.batch_size)]
 
     def image_ids(self, step: int) -> list[int | str]:
         """Return the ids of the images of a step."""

@@ -3,7 +3,8 @@
 Kernels are normal with standard deviation sqrt(2 / fan in) before a ReLU (He et al., arXiv 1502.01852) and
 sqrt(1 / fan in) elsewhere. The last layers of the heads start near zero (0.01 and 0.001, as in Detectron), so the
 first boxes are the anchors and the first losses are those of guessing. The class bias starts at the shares in which
-proposals are sampled, mostly background: otherwise the first steps would learn nothing else.
+proposals are sampled, mostly background: otherwise the first steps would learn nothing else. The second transposed
+convolution of a mask head starts by repeating each cell, so that masks are at first those of a head with one.
 """
 
 import math
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.backbone import BASIC_BACKBONES
 from maskrcnn.checkpoints.named_weights import named_variables
-from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.model import MASK_DECONVOLUTIONS, Config
 from maskrcnn.model import MaskRCNN
 
 _SMALL = {
@@ -48,6 +49,8 @@ def fresh_weights(network: MaskRCNN, seed: int) -> None:
 
 def _fresh_weight(key: str, shape: tuple[int, ...], seed: int, config: Config) -> NDArray[np.float32]:
     layer, variable = key.split("/")
+    if key == f"{MASK_DECONVOLUTIONS[1]}/kernel":
+        return np.broadcast_to(np.eye(*shape[2:], dtype=np.float32), shape)
     if variable == "kernel":
         generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(key.encode())]))
         return (generator.standard_normal(shape) * _deviation(layer, shape)).astype(np.float32)

@@ -20,7 +20,7 @@ from maskrcnn.checkpoints.open_weights import Weights, open_weights
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.checkpoints.pytorch.state_dict import is_state_file
 from maskrcnn.checkpoints.resnet_files import is_classifier, to_backbone
-from maskrcnn.configuration.model import Config
+from maskrcnn.configuration.model import MASK_DECONVOLUTIONS, Config
 from maskrcnn.demo import demo_checkpoint
 from maskrcnn.errors import CheckpointMismatchError, TrainingError
 from maskrcnn.model import MaskRCNN
@@ -42,7 +42,9 @@ def initialize(
             demo model, the name of pretrained weights, such as "coco", or None or "none" for random weights only.
         seed: Seed of the random weights.
         exclude_heads: Whether to leave the layers that depend on the number of classes random; None does so if the
-            file has other classes or another number of them. Ignored for classifiers, which have no such layers.
+            file has other classes or another number of them. Ignored for classifiers, which have no such layers. A
+            second transposed convolution of the mask head that the file lacks keeps its initial weights, with which the
+            masks are at first those of the file.
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the network.
@@ -70,13 +72,14 @@ def initialize(
         exclude_heads = _other_classes(network, arrays) or (
             stored is not None and Config.from_json(stored).model.class_names != network.config.model.class_names
         )
-    return set_arrays(network, arrays, str(path), exclude_heads)
+    has_second = any(key.startswith(f"{MASK_DECONVOLUTIONS[1]}/") for key in arrays)
+    return set_arrays(network, arrays, str(path), exclude_heads, exclude=() if has_second else MASK_DECONVOLUTIONS[1:])
 
 
 def _load_family(network: MaskRCNN, opened: Weights, file: FamilyFile, exclude_heads: bool | None) -> LoadReport:
     if exclude_heads is None:
         exclude_heads = opened.config.model.class_names != network.config.model.class_names
-    return load_family(network, file, exclude_heads)
+    return load_family(network, file, exclude_heads, exclude=MASK_DECONVOLUTIONS[1:])
 
 
 def _other_classes(network: MaskRCNN, arrays: Arrays) -> bool:

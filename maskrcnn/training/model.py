@@ -52,6 +52,7 @@ class TrainingModel(keras.Model):
         # Boxes and targets are float32 whatever the precision of the layers.
         super().__init__(name="training", dtype="float32")
         self.network = network
+        self._class_weights = network.config.training.weights_of(network.config.model.class_names)
         names = ("loss", *LOSS_NAMES, "l2_loss", "gradient_norm")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
@@ -137,7 +138,9 @@ class TrainingModel(keras.Model):
         box_options = training.smooth_l1_beta, training.box_loss_average
         masks = tf.gather(tf.reshape(targets.masks, [-1, side, side]), heads.mask_rows)
         return [
-            mrcnn_class_loss(targets.class_ids, heads.logits, active, targets.valid, training.original_bugs),
+            mrcnn_class_loss(
+                targets.class_ids, heads.logits, active, targets.valid, training.original_bugs, self._class_weights
+            ),
             mrcnn_bbox_loss(targets.deltas, targets.class_ids, heads.deltas, targets.valid, *box_options),
             mrcnn_mask_loss(masks, heads.masks, heads.mask_used),
         ]

@@ -30,9 +30,12 @@ def capture(run: Run) -> State:
 def run_facts(config: Config, plan: BatchPlan, validation: Dataset | None) -> dict[str, Any]:
     """Return what must not change when a run is resumed: configuration, images, batch size, and augmentation."""
     datasets = {"training": plan.dataset, "validation": validation}
+    images = {name: _fingerprint(dataset) for name, dataset in datasets.items()}
+    if plan.repeats is not None:  # they follow from the annotations, which may have changed
+        images["training"] += f", visits {hashlib.sha256(plan.repeats.astype('<i8').tobytes()).hexdigest()[:16]}"
     return {
         "config": to_dict(config),
-        "images": {name: _fingerprint(dataset) for name, dataset in datasets.items()},
+        "images": images,
         "batch": plan.batch_size,  # over all devices
         "augmentation": None if plan.hook is None else plan.hook.name,
     }
@@ -99,7 +102,7 @@ def _fingerprint(dataset: Dataset | None) -> str:
 
 def _check_same(stored: Mapping[str, Any], present: Mapping[str, Any]) -> None:
     # Other versions leave out settings, or do not know them: these have their defaults.
-    known = {**stored, "config": to_dict(Config.from_dict(stored["config"]))}
+    known = {key: stored.get(key) for key in present} | {"config": to_dict(Config.from_dict(stored["config"]))}
     for where, old, new in _differences(known, present, ""):
         raise TrainingError(
             f"the run was started with {where} {old!r}, but now it is {new!r}: resume with the original, or start "
@@ -109,7 +112,7 @@ def _check_same(stored: Mapping[str, Any], present: Mapping[str, Any]) -> None:
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in new:
-            yield from _differences(old.get(key), new[key], f"{where}.{key}" if where else key)
+        for key in {**new, **old}:
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif old != new and not (isinstance(old, list | tuple) and list(old) == list(new)):
         yield where, old, new

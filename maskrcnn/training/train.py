@@ -13,8 +13,9 @@ import tensorflow as tf
 from maskrcnn.checkpoints.named_weights import get_arrays
 from maskrcnn.checkpoints.open_weights import Weights
 from maskrcnn.configuration.model import Config
-from maskrcnn.configuration.training import Precision
+from maskrcnn.configuration.training import Precision, TrainingConfig
 from maskrcnn.data.augment_hook import AugmentHook
+from maskrcnn.data.balance import FACTOR_UNIT
 from maskrcnn.data.batches import BatchPlan
 from maskrcnn.data.records import Dataset, combine, require_objects
 from maskrcnn.data.writers.coco import write_coco
@@ -123,6 +124,7 @@ def train(  # noqa: PLR0913
     hook = augment if augment is None or isinstance(augment, AugmentHook) else AugmentHook(augment)
     names = _class_names(config, dataset)
     config = replace(config, model=replace(config.model, class_names=names))
+    config.training.weights_of(names)
     dataset = combine((dataset,), names)
     _say_left_out(names, validation, options)
     validation = None if validation is None else combine((validation,), names)
@@ -132,8 +134,9 @@ def train(  # noqa: PLR0913
     with losses_named(strategy), ExitStack() as stack:
         together(strategy, lambda: require_objects(dataset, *([] if validation is None else [validation])))
         state = together(strategy, lambda: _take_folder(folder, resume, stack, writes))
-        batch_size = config.training.batch_size * strategy.num_replicas_in_sync
-        plan = BatchPlan(dataset, batch_size, config.training.seed, hook=hook)
+        plan = together(strategy, lambda: _plan_batches(config.training, dataset, strategy, hook))
+        _say_repeats(plan, options)
+        _say_coarse(config, options)
         several = worker_count(strategy) > 1
         if several:
             agree(strategy, _starting_facts(run_facts(config, plan, validation), folder, state))
@@ -159,6 +162,37 @@ def train(  # noqa: PLR0913
             if options.record_validation and validation is not None:
                 write_coco({"annotations": validation}, folder.validation, overwrite=True)
         return _fit(run, state, options)
+
+
+def _plan_batches(
+    training: TrainingConfig, dataset: Dataset, strategy: tf.distribute.Strategy, hook: AugmentHook | None
+) -> BatchPlan:
+    size = training.batch_size * strategy.num_replicas_in_sync
+    return BatchPlan(dataset, size, training.seed, hook=hook, repeat_threshold=training.repeat_threshold)
+
+
+def _say_repeats(plan: BatchPlan, options: TrainOptions) -> None:
+    """Say how much more often the images with rare classes are used."""
+    if plan.repeats is None:
+        return
+    names = plan.dataset.class_names
+    rare = [f"{names[i]} {factor:.3g} times" for i, factor in plan.class_factors.items() if factor > 1]
+    options.progress(
+        f"balanced sampling: {', '.join(rare)} as often, "
+        f"{plan.repeats.sum() / FACTOR_UNIT:.0f} images per pass instead of {len(plan.dataset)}"
+        if rare
+        else "balanced sampling: no class is rare enough to be repeated"
+    )
+
+
+def _say_coarse(config: Config, options: TrainOptions) -> None:
+    """Say if the masks in memory are too coarse for the targets of a mask head with two transposed convolutions."""
+    side, mini = config.model.mask_size, config.training.mini_mask_size
+    if config.model.mask_head_deconvolutions == 2 and mini is not None and min(mini) < 2 * side:
+        options.progress(
+            f"objects are held as masks of {mini[0]} x {mini[1]}, coarse for targets of {side} x {side}: "
+            f"training.mini_mask_size=[{2 * side},{2 * side}] keeps their detail"
+        )
 
 
 def _take_folder(folder: RunFolder, resume: bool | Literal["auto"], stack: ExitStack, writes: bool) -> State | None:

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -62,6 +64,7 @@ OTHER = Config(
         max_log_size=4.25,
         anchor_rounding=True,
         anchor_step="fitted",
+        mask_head_deconvolutions=2,
     ),
     proposals=ProposalConfig(7, 8, 9, 0.125, 10, True, 0.001, "window"),
     detection=DetectionConfig(3, 0.0, 1.0, True, "aligned", "every_class", 0.01),
@@ -76,6 +79,8 @@ OTHER = Config(
         weight_decay=0.0,
         gradient_clip_norm=1.0,
         loss_weights=(1, 2, 3, 4, 5),
+        class_weights={"a": 0.5, "BG": 2.0},
+        repeat_threshold=0.25,
         anchors_per_image=6,
         rois_per_image=7,
         roi_positive_ratio=0.75,
@@ -262,6 +267,14 @@ REFUSED = [
     (TrainingConfig, {"rois_per_image": 0}, "rois_per_image is 0"),
     (TrainingConfig, {"max_instances": 0}, "max_instances is 0"),
     (TrainingConfig, {"loss_weights": (1.0,)}, "loss_weights has 1 values: expected 5"),
+    (TrainingConfig, {"class_weights": {"a": -1.0}}, r"class_weights\['a'\] is -1.0: expected a number, 0 or more"),
+    (TrainingConfig, {"class_weights": {"a": math.nan}}, r"class_weights\['a'\] is nan: expected a number, 0 or more"),
+    (TrainingConfig, {"class_weights": {"a": math.inf}}, r"class_weights\['a'\] is inf: expected a number, 0 or more"),
+    (TrainingConfig, {"repeat_threshold": -0.1}, "repeat_threshold is -0.1: expected 0 to 1"),
+    (TrainingConfig, {"repeat_threshold": 1.01}, "repeat_threshold is 1.01: expected 0 to 1"),
+    (TrainingConfig, {"repeat_threshold": math.nan}, "repeat_threshold is nan: expected 0 to 1"),
+    (ModelConfig, {"mask_head_deconvolutions": 0}, "mask_head_deconvolutions is 0: expected 1 or 2"),
+    (ModelConfig, {"mask_head_deconvolutions": 3}, "mask_head_deconvolutions is 3: expected 1 or 2"),
     (TrainingConfig, {"mini_mask_size": (56,)}, r"mini_mask_size is \(56,\)"),
     (Config, {"resize": ResizePolicy("crop", 64)}, "resize mode 'crop' discards most of an image"),
     (Config, {"resize": ResizePolicy("square", 800, 1000)}, "resize to 1000 pixels .* multiple of 64"),
@@ -293,6 +306,54 @@ def test_a_value_out_of_range_is_refused(section, values, message):
 def test_the_ends_of_the_ranges_are_accepted(section, values):
     built = section(**values)
     assert all(getattr(built, name) == value for name, value in values.items())
+
+
+NAMES = ("BG", "square", "circle")
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [({}, None), ({"circle": 5}, (1, 1, 5)), ({"BG": 0.5, "square": 0}, (0.5, 0, 1))],
+)
+def test_class_weights_are_by_name_and_others_are_1(weights, expected):
+    assert TrainingConfig(class_weights=weights).weights_of(NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"circel": 2.0}, "has the class 'circel', which the data does not have: did you mean 'circle'?"),
+        ({"BG": 0.0, "square": 0.0, "circle": 0.0}, "are 0 for all classes: expected one above 0"),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_classes_are_refused(weights, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        TrainingConfig(class_weights=weights).weights_of(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [("training.class_weights.circle=2", {"circle": 2.0}), ('training.class_weights={"a b": 0.5}', {"a b": 0.5})],
+)
+def test_class_weights_on_the_command_line(setting, found):
+    assert override(Config(), [setting]).training.class_weights == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"training": {"class_weights": [1, 2]}}', r"training.class_weights is \[1, 2\]: expected an object"),
+        ('{"training": {"class_weights": {"a": "2"}}}', "training.class_weights.a is '2': expected float"),
+        ('{"training": {"class_weights": {"a": NaN}}}', "training.class_weights.a is nan: expected float"),
+    ],
+)
+def test_class_weights_of_another_type_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_json(text)
+
+
+def test_configurations_have_a_hash():
+    assert hash(override(Config(), ["training.class_weights.a=2"])) == hash(Config())
 
 
 def test_sections_are_frozen():

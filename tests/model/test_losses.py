@@ -94,6 +94,26 @@ def test_class_loss_uses_each_images_own_active_classes_and_no_padding():
     assert float(original.count) == 3.0
 
 
+def test_class_weights_make_the_class_loss_a_weighted_mean():
+    rng = np.random.default_rng(3)
+    logits, class_ids = rng.normal(size=(2, 5, 3)).astype(np.float32), rng.integers(0, 3, (2, 5))
+    valid = rng.random((2, 5)) < 0.7
+    weights = np.array([0.5, 0.0, 4.0])
+    losses_of_rows = np.log(np.exp(logits).sum(axis=2)) - np.take_along_axis(logits, class_ids[..., None], 2)[..., 0]
+    rows = weights[class_ids] * valid
+    arguments = [tf.constant(each) for each in (class_ids.astype(np.int32), logits, np.ones((2, 3), np.float32), valid)]
+    found = losses.mrcnn_class_loss(*arguments, class_weights=weights.tolist())
+    assert float(found.count) == pytest.approx(rows.sum())
+    assert float(found.mean()) == pytest.approx((rows * losses_of_rows).sum() / rows.sum(), rel=1e-5)
+    for bugs in (False, True):
+        ones = losses.mrcnn_class_loss(*arguments, original_bugs=bugs, class_weights=[1, 1, 1])
+        plain = losses.mrcnn_class_loss(*arguments, original_bugs=bugs)
+        assert [float(part) for part in ones] == [float(part) for part in plain]
+    one = tf.ones([1, 1], tf.int32)
+    only = losses.mrcnn_class_loss(one, arguments[1][:1, :1], arguments[2][:1], one > 0, class_weights=[1, 0, 1])
+    assert float(only.mean()) == 0.0
+
+
 def test_losses_are_torchvisions():
     """The expected values are those of torchvision 0.29: `RegionProposalNetwork.compute_loss`, `fastrcnn_loss`."""
     rng = np.random.RandomState(7)

@@ -161,8 +161,11 @@ def test_every_field_is_read_and_written(name):
 def test_pool_and_mask_size_belong_together():
     config = from_matterport({"MASK_POOL_SIZE": 7, "MASK_SHAPE": [14, 14]})
     assert config.model.mask_size == 14
-    with pytest.raises(ConfigError, match=r"MASK_SHAPE is \[28, 28\]: the mask head outputs 14 x 14"):
-        from_matterport({"MASK_POOL_SIZE": 7, "MASK_SHAPE": [28, 28]})
+    config = from_matterport({"MASK_SHAPE": [56, 56]})
+    assert (config.model.mask_head_deconvolutions, config.model.mask_size) == (2, 56)
+    message = r"MASK_SHAPE is \[56, 56\]: the mask head outputs 14 x 14, twice MASK_POOL_SIZE, or 28 x 28 with a second"
+    with pytest.raises(ConfigError, match=message):
+        from_matterport({"MASK_POOL_SIZE": 7, "MASK_SHAPE": [56, 56]})
 
 
 def test_the_golden_runs_configuration():

@@ -291,6 +291,8 @@ def test_resuming_needs_a_run(tmp_path):
         ({"learning_rate": 0.02}, "config.training.learning_rate 0.01, but now it is 0.02"),
         ({"ema_momentum": None}, "config.training.ema_momentum 0.8"),
         ({"batch_size": 3}, "config.training.batch_size 2"),
+        ({"class_weights": {"circle": 2.0}}, "config.training.class_weights.circle None, but now it is 2.0"),
+        ({"repeat_threshold": 0.5}, "config.training.repeat_threshold 0.0, but now it is 0.5"),
         ({"stages": STAGES[:1]}, "config.training.stages"),
     ],
 )

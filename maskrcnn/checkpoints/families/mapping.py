@@ -58,7 +58,14 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
 
 
-def load_state(model: MaskRCNN, state: State, table: Table, source: str, exclude_heads: bool = False) -> LoadReport:
+def load_state(
+    model: MaskRCNN,
+    state: State,
+    table: Table,
+    source: str,
+    exclude_heads: bool = False,
+    exclude: Collection[str] = (),
+) -> LoadReport:
     """Load the weights of another program into a model: all of them, or none if anything does not fit.
 
     Args:
@@ -67,14 +74,19 @@ def load_state(model: MaskRCNN, state: State, table: Table, source: str, exclude
         table: Of the family, made with the configuration of the model.
         source: Where the arrays come from, for messages.
         exclude_heads: Skip the layers that depend on the number of classes.
+        exclude: Layers of the model that the family does not have, and that are skipped.
 
     Raises:
         CheckpointMismatchError: An array is missing, unexpected, of another shape, or not finite, or the model has a
             layer that the family does not have.
     """
-    shapes = {key: tuple(variable.shape) for key, variable in named_variables(model).items()}
+    shapes = {
+        key: tuple(variable.shape)
+        for key, variable in named_variables(model).items()
+        if key.split("/")[0] not in exclude
+    }
     arrays = to_arrays(state, table, shapes, source, HEAD_LAYERS if exclude_heads else ())
-    return set_arrays(model, arrays, source, exclude_heads)
+    return set_arrays(model, arrays, source, exclude_heads, exclude=exclude)
 
 
 def state_of(model: MaskRCNN, table: Table) -> dict[str, NDArray[np.float32]]:

@@ -27,13 +27,16 @@ _PLACES_TRIED = 12
 _CONTRAST = 110.0
 
 
-def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> tuple[Image, list[Mask], list[int]]:
+def draw_shapes(
+    seed: int, index: int, size: tuple[int, int] | None = None, shares: tuple[float, ...] | None = None
+) -> tuple[Image, list[Mask], list[int]]:
     """Draw one image of the dataset; the result depends only on the arguments.
 
     Args:
         seed: Seed of the dataset, at least 0.
         index: Index of the image, at least 0.
         size: (height, width) in pixels; by default, random sides from 160 to 256.
+        shares: Share of each class in the shapes, in the order of their ids and in any unit; by default, all are equal.
 
     Returns:
         The image, uint8 [height, width, 3]; the visible part of each of 0 to 7 shapes, bool [height, width]; and their
@@ -55,7 +58,7 @@ def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> t
     whole: list[int] = []  # pixels of each shape, hidden or not
     count = 0 if rng.random() < _EMPTY_PICTURES else int(rng.integers(1, _MOST_SHAPES + 1))
     for _ in range(count):
-        class_id = int(rng.integers(1, len(CLASS_NAMES)))
+        class_id = _class_id(rng, shares)
         placed = _place(rng, class_id, masks, whole, (height, width))
         if placed is None:
             continue
@@ -69,6 +72,12 @@ def draw_shapes(seed: int, index: int, size: tuple[int, int] | None = None) -> t
         whole.append(area)
     pixels += sensor_noise(rng, (height, width))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), masks, class_ids
+
+
+def _class_id(rng: np.random.Generator, shares: tuple[float, ...] | None) -> int:
+    if shares is None:
+        return int(rng.integers(1, len(CLASS_NAMES)))
+    return 1 + int(rng.choice(len(shares), p=np.divide(shares, sum(shares))))
 
 
 def _place(

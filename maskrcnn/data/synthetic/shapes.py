@@ -1,6 +1,7 @@
 """The synthetic dataset of shapes, in memory or as COCO files."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ ANNOTATIONS = "annotations.json"
 _MARKER = "shapes.txt"
 
 
-def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int, int] | None = None) -> Dataset:
+def shapes_dataset(
+    count: int,
+    seed: int,
+    name: str = "shapes",
+    size: tuple[int, int] | None = None,
+    shares: tuple[float, ...] | None = None,
+) -> Dataset:
     """Return a dataset of synthetic images, which are drawn when they are read.
 
     Args:
@@ -26,21 +33,34 @@ def shapes_dataset(count: int, seed: int, name: str = "shapes", size: tuple[int,
         seed: Determines the images.
         name: Used in messages and reports.
         size: (height, width) in pixels, at least 32; by default, random sides from 160 to 256.
+        shares: Share of squares, circles and triangles among the shapes, in any unit; by default, all are equal.
 
     Raises:
-        DatasetError: `count` is less than 1, or `seed` less than 0.
+        DatasetError: `count` is less than 1, or `seed` less than 0, or `shares` are not three numbers, 0 or more, with
+            one above 0.
     """
     if count < 1 or seed < 0:
         raise DatasetError(f"shapes: count is {count} and seed {seed}: expected at least 1 and at least 0")
+    if shares is not None and (
+        len(shares) != len(CLASS_NAMES) - 1 or min(shares) < 0 or not 0 < sum(shares) < math.inf
+    ):
+        raise DatasetError(
+            f"shapes: shares are {shares}: expected those of {', '.join(CLASS_NAMES[1:])}, 0 or more and not all 0"
+        )
     records = (
-        Record(index, partial(_image, seed, index, size), partial(_instances, seed, index, size))
+        Record(index, partial(_image, seed, index, size, shares), partial(_instances, seed, index, size, shares))
         for index in range(count)
     )
     return Dataset(name, CLASS_NAMES, tuple(records), {i: i for i in range(1, len(CLASS_NAMES))})
 
 
 def write_shapes(
-    folder: str | Path, count: int, seed: int, overwrite: bool = False, size: tuple[int, int] | None = None
+    folder: str | Path,
+    count: int,
+    seed: int,
+    overwrite: bool = False,
+    size: tuple[int, int] | None = None,
+    shares: tuple[float, ...] | None = None,
 ) -> Path:
     """Write the images of `shapes_dataset` as COCO files: `annotations.json` with RLE masks, and PNGs in `images`.
 
@@ -54,8 +74,10 @@ def write_shapes(
         OutputError: Something else exists at `folder`, or it cannot be written.
     """
     folder = Path(folder)
-    dataset = shapes_dataset(count, seed, size=size)
+    dataset = shapes_dataset(count, seed, size=size, shares=shares)
     description = f"Synthetic shapes: {count} images, seed {seed}"
+    if shares is not None:
+        description += f", shares {' '.join(format(share, 'g') for share in shares)}"
     content: dict[str, Any] = {
         "info": {"description": description},
         "images": [],
@@ -67,7 +89,7 @@ def write_shapes(
     with atomic_write(folder, overwrite=overwrite, directory=True, marker=_MARKER) as temporary:
         (temporary / "images").mkdir()
         for index in range(count):
-            image, instances = _draw_record(seed, index, size)
+            image, instances = _draw_record(seed, index, size, shares)
             height, width = image.shape[:2]
             file_name = f"{index:06d}.png"
             PIL.Image.fromarray(image).save(temporary / "images" / file_name)
@@ -79,16 +101,20 @@ def write_shapes(
     return folder / ANNOTATIONS
 
 
-def _image(seed: int, index: int, size: tuple[int, int] | None) -> Image:
-    return draw_shapes(seed, index, size)[0]
+def _image(seed: int, index: int, size: tuple[int, int] | None, shares: tuple[float, ...] | None) -> Image:
+    return draw_shapes(seed, index, size, shares)[0]
 
 
-def _instances(seed: int, index: int, size: tuple[int, int] | None) -> tuple[Instance, ...]:
-    return _draw_record(seed, index, size)[1]
+def _instances(
+    seed: int, index: int, size: tuple[int, int] | None, shares: tuple[float, ...] | None
+) -> tuple[Instance, ...]:
+    return _draw_record(seed, index, size, shares)[1]
 
 
-def _draw_record(seed: int, index: int, size: tuple[int, int] | None) -> tuple[Image, tuple[Instance, ...]]:
-    image, masks, class_ids = draw_shapes(seed, index, size)
+def _draw_record(
+    seed: int, index: int, size: tuple[int, int] | None, shares: tuple[float, ...] | None
+) -> tuple[Image, tuple[Instance, ...]]:
+    image, masks, class_ids = draw_shapes(seed, index, size, shares)
     height, width = image.shape[:2]
     instances = (
         Instance(class_id, rle.encode_crop(mask, (0, 0), (height, width)))
