@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, get_args
 
-from typer import Argument, Exit, Option
+from typer import Argument, BadParameter, Exit, Option
 
 from maskrcnn.commands import console
 from maskrcnn.commands.app import App
@@ -138,6 +138,16 @@ def convert(  # noqa: PLR0913  (one argument per option)
         console.useful_next(console.command("maskrcnn", "data", "check", output, class_attribute=attribute))
 
 
+def _are_shares(value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    from maskrcnn.data.synthetic.shapes import check_shares  # noqa: PLC0415
+
+    try:
+        check_shares(value)
+    except DatasetError as error:
+        raise BadParameter(str(error)) from error
+    return value
+
+
 @app.command()
 def shapes(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder for the dataset.")],
@@ -146,6 +156,7 @@ def shapes(
     shares: Annotated[
         tuple[float, float, float] | None,
         Option(
+            callback=_are_shares,
             metavar="SQUARES CIRCLES TRIANGLES",
             help="Shares of the three classes, such as 49 50 1 for one that is rare.",
             show_default="equal",

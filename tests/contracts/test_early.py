@@ -238,6 +238,10 @@ TRAIN = {
         USAGE,
         "error: 'train.learning_rate=3': there is no 'train': did you mean 'training'?",
     ),
+    "train data.json --config small --set training.class_weights.zebra=2": (
+        UNUSABLE,
+        "error: training.class_weights has the class 'zebra', which the data does not have: ",
+    ),
     "train data.json --config small --set run.pacience=3": (
         USAGE,
         "error: there is no setting run.pacience: did you mean 'run.patience'?",

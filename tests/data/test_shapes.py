@@ -1,6 +1,7 @@
 """The synthetic dataset in memory and as COCO files."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -39,6 +40,22 @@ def test_senseless_sets_are_refused(count, seed, tmp_path):
     with pytest.raises(DatasetError, match=f"count is {count} and seed {seed}"):
         write_shapes(tmp_path / "a", count, seed)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shares_make_a_class_rare_and_do_not_change_the_set_without_them(tmp_path):
+    dataset = shapes_dataset(40, 7, size=(48, 48), shares=(50, 50, 0))
+    found = {instance.class_id for record in dataset.records for instance in record.load_instances()}
+    assert found == {1, 2}
+    drawn = [class_id for index in range(100) for class_id in draw_shapes(7, index, (64, 64), (1, 1, 8))[2]]
+    assert drawn.count(3) / len(drawn) == pytest.approx(0.8, abs=0.07)
+    path = write_shapes(tmp_path / "a", 3, 7, size=(48, 48), shares=(0, 1, 0))
+    assert {i.class_id for record in open_dataset(path).records for i in record.load_instances()} == {2}
+
+
+@pytest.mark.parametrize("shares", [(0, 0, 0), (1, -1, 1), (1, 1), (1, 1, math.nan), (1, 1, math.inf)])
+def test_senseless_shares_are_refused(shares):
+    with pytest.raises(DatasetError, match=r"shares are .*: expected those of square, circle, triangle, 0 or more"):
+        shapes_dataset(1, 0, shares=shares)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Box and mask head against NumPy in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,19 +68,24 @@ def convolve_3x3(x, kernel, bias):
     )
 
 
-def test_mask_head_is_four_convolutions_a_doubling_and_a_sigmoid():
-    head, x = seeded(build_mask_head(CONFIG)), crops(4)
+@pytest.mark.parametrize("deconvolutions", [("mrcnn_mask_deconv",), ("mrcnn_mask_deconv", "mrcnn_mask_deconv2")])
+def test_mask_head_is_four_convolutions_doublings_and_a_sigmoid(deconvolutions):
+    config = replace(CONFIG, mask_head_deconvolutions=len(deconvolutions))
+    head, x = seeded(build_mask_head(config)), crops(4)
     y = x.astype(np.float64)
     for index in range(1, 5):
         y = convolve_3x3(y, *weights_of(head, f"mrcnn_mask_conv{index}"))
         y = np.maximum(batch_norm(head, f"mrcnn_mask_bn{index}", y), 0)
-    kernel, bias = weights_of(head, "mrcnn_mask_deconv")  # [2, 2, out, in]
-    doubled = np.empty((CROPS, 8, 8, CONFIG.mask_head_channels))
-    for dy in range(2):
-        for dx in range(2):
-            doubled[:, dy::2, dx::2] = np.maximum(y @ kernel[dy, dx].T + bias, 0)
+    for layer in deconvolutions:
+        kernel, bias = weights_of(head, layer)  # [2, 2, out, in]
+        doubled = np.empty((CROPS, 2 * y.shape[1], 2 * y.shape[2], CONFIG.mask_head_channels))
+        for dy in range(2):
+            for dx in range(2):
+                doubled[:, dy::2, dx::2] = np.maximum(y @ kernel[dy, dx].T + bias, 0)
+        y = doubled
+    assert y.shape[1] == config.mask_size == 4 * 2 ** len(deconvolutions)
     kernel, bias = weights_of(head, "mrcnn_mask")
-    expected = 1 / (1 + np.exp(-(doubled @ kernel[0, 0] + bias)))
+    expected = 1 / (1 + np.exp(-(y @ kernel[0, 0] + bias)))
     masks = head(tf.constant(x)).numpy()
     np.testing.assert_allclose(masks, expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 0.1

@@ -67,10 +67,11 @@ def demo_pair(artifact_format, request):
 
 
 def narrow_model():
-    """ResNet-50 with an eighth of the channels."""
+    """ResNet-50 with an eighth of the channels, and masks of 56 x 56."""
     config = from_matterport(golden.config_values(golden.load("infer_small_seed0")))
     widths = {"fpn_channels": 32, "rpn_channels": 32, "box_head_channels": 64, "mask_head_channels": 32}
-    model = MaskRCNN(replace(config, name="narrow", model=replace(config.model, backbone_width=8, **widths)))
+    changed = replace(config.model, backbone_width=8, mask_head_deconvolutions=2, **widths)
+    model = MaskRCNN(replace(config, name="narrow", model=changed))
     seed_weights(model, 0)
     return model
 

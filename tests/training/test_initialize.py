@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import training_runs
 
-from maskrcnn.checkpoints.checkpoint import save_checkpoint, save_matterport
+from maskrcnn.checkpoints.architecture import described, shown_settings
+from maskrcnn.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_matterport
 from maskrcnn.checkpoints.named_weights import HEAD_LAYERS, get_arrays
 from maskrcnn.configuration.samples import sample_config
 from maskrcnn.errors import CheckpointMismatchError, CheckpointNotFoundError, TrainingError
@@ -138,6 +139,31 @@ def test_the_demo_starts_a_small_network():
     expected = get_arrays(models.demo())
     for key, array in get_arrays(other).items():
         assert is_head(key) or np.array_equal(array, expected[key])
+
+
+@pytest.mark.parametrize("save", [save_checkpoint, save_matterport])
+def test_a_second_transposed_convolution_starts_with_the_masks_of_the_file(network, tmp_path, save):
+    save(network, tmp_path / "a.weights.h5")
+    finer = build(mask_head_deconvolutions=2)
+    report = initialize(finer, tmp_path / "a.weights.h5", seed=1)
+    assert report.excluded == ("mrcnn_mask_deconv2/bias", "mrcnn_mask_deconv2/kernel")
+    crops = np.random.default_rng(0).normal(size=(3, 14, 14, 16)).astype(np.float32)
+    coarse, fine = network.mask_head(crops).numpy(), finer.mask_head(crops).numpy()
+    assert fine.shape == (3, 56, 56, 4)
+    np.testing.assert_allclose(fine, coarse.repeat(2, axis=1).repeat(2, axis=2), rtol=0, atol=1e-6)
+    variable = finer.mask_head.get_layer("mrcnn_mask_deconv2").bias
+    variable.assign(np.arange(16.0))
+    save(finer, tmp_path / "b.weights.h5")
+    again = build(mask_head_deconvolutions=2)
+    assert initialize(again, tmp_path / "b.weights.h5").excluded == ()  # a file that has the layer gives it
+    assert_equal_arrays(again, finer)
+    with pytest.raises(CheckpointMismatchError, match=r"2 of its arrays are not .*check 'mask_head_deconvolutions' in"):
+        initialize(build(), tmp_path / "b.weights.h5")
+    with pytest.raises(CheckpointMismatchError, match=r"2 arrays of the .*check 'mask_head_deconvolutions' in the con"):
+        load_checkpoint(tmp_path / "a.weights.h5", finer.config)
+    settings = shown_settings({key: array.shape for key, array in get_arrays(finer).items()})
+    assert settings["mask_head_deconvolutions"] == 2
+    assert described(settings).endswith("mask_head_deconvolutions 2)")
 
 
 def test_another_architecture_is_refused(network, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -283,6 +284,35 @@ def test_resuming_needs_a_run(tmp_path):
     with pytest.raises(TrainingError, match="no run to resume"):
         run(tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_balanced_sampling_and_coarse_masks_are_said_and_annotations_belong_to_the_run(tmp_path):
+    said = []
+    config = small(stages=(StageConfig("mrcnn_mask", 1),), steps_per_epoch=2, repeat_threshold=1.0)
+    config = replace(config, model=replace(config.model, mask_head_deconvolutions=2))
+    run(tmp_path / "run", config, progress=said.append)
+    assert any(
+        re.fullmatch(r"balanced sampling: .* times as often, \d+ images per pass instead of 6", line) for line in said
+    )
+    assert any(
+        "masks of 56 x 56, coarse for targets of 56 x 56: training.mini_mask_size=[112,112]" in line for line in said
+    )
+    other = replace(
+        pictures(), records=tuple(replace(each, instances=each.load_instances()[:1]) for each in pictures().records)
+    )
+    with pytest.raises(TrainingError, match=r"the run was started with images\.training '6 images, .*, visits "):
+        train(config, other, output=tmp_path / "run", resume=True, options=TrainOptions(build_backbone=backbone))
+
+
+def test_a_class_weight_that_was_taken_away_is_named(whole, tmp_path):
+    """Also what only the stored configuration has is compared."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole[1], folder)
+    state = load_state(folder / "state.h5")
+    state.facts["config"]["training"]["class_weights"] = {"circle": 2.0}
+    save_state(folder / "state.h5", state)
+    with pytest.raises(TrainingError, match=r"config\.training\.class_weights\.circle 2\.0, but now it is None"):
+        run(folder, resume=True, validation=pictures(4, 1))
 
 
 @pytest.mark.parametrize(

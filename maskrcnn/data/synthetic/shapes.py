@@ -41,17 +41,22 @@ def shapes_dataset(
     """
     if count < 1 or seed < 0:
         raise DatasetError(f"shapes: count is {count} and seed {seed}: expected at least 1 and at least 0")
-    if shares is not None and (
-        len(shares) != len(CLASS_NAMES) - 1 or min(shares) < 0 or not 0 < sum(shares) < math.inf
-    ):
-        raise DatasetError(
-            f"shapes: shares are {shares}: expected those of {', '.join(CLASS_NAMES[1:])}, 0 or more and not all 0"
-        )
+    check_shares(shares)
     records = (
         Record(index, partial(_image, seed, index, size, shares), partial(_instances, seed, index, size, shares))
         for index in range(count)
     )
     return Dataset(name, CLASS_NAMES, tuple(records), {i: i for i in range(1, len(CLASS_NAMES))})
+
+
+def check_shares(shares: tuple[float, ...] | None) -> None:
+    """Raise DatasetError unless `shares` are as for `shapes_dataset`."""
+    if shares is None:
+        return
+    if len(shares) != len(CLASS_NAMES) - 1 or not min(shares) >= 0 or not 0 < sum(shares) < math.inf:
+        raise DatasetError(
+            f"shapes: shares are {shares}: expected those of {', '.join(CLASS_NAMES[1:])}, 0 or more and not all 0"
+        )
 
 
 def write_shapes(
