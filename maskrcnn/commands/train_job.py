@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn.checkpoints.families.choices import Choices
 from maskrcnn.checkpoints.families.recognize import Family
 from maskrcnn.checkpoints.pretrained import find_pretrained
 from maskrcnn.commands import console, shared
@@ -80,18 +81,9 @@ class TrainJob:
                 pass
         settings_of_model = [setting for setting in self.settings if not setting.startswith(shared.RUN_PREFIX)]
         choices = shared.choose(self.config, self.family, self.class_names, settings_of_model)
-        from maskrcnn.data.readers.open import require_existing  # noqa: PLC0415
-        from maskrcnn.training.plan import plan_config, plan_run  # noqa: PLC0415
+        from maskrcnn.training.plan import plan_run  # noqa: PLC0415
 
-        opened = prepared = None
-        if not several:
-            require_existing([*self.datasets, *self.validation])
-            if not resume:
-                opened = shared.open_start(self.init, choices)
-                chosen, _ = plan_config(self.config, opened or self.init, None, self.layers, self.epochs, self.settings)
-            prepared = self._read_data()
-            if not resume:
-                chosen.training.weights_of(prepared[1].class_names)
+        opened, prepared = (None, None) if several else self._prepare(choices, resume)
         console.progress("loading TensorFlow")
         import_tensorflow(touch_devices=not several)
         from maskrcnn.training.progress import TrainingProgress  # noqa: PLC0415
@@ -133,6 +125,20 @@ class TrainJob:
         if code == 0:
             console.useful_next(*self.useful_next(result.folder))
         return code
+
+    def _prepare(self, choices: Choices, resume: bool) -> Any:
+        """Refuse what cannot be used, without TensorFlow; return the opened initial weights and the data."""
+        from maskrcnn.data.readers.open import require_existing  # noqa: PLC0415
+        from maskrcnn.training.plan import plan_config  # noqa: PLC0415
+
+        require_existing([*self.datasets, *self.validation])
+        if resume:
+            return None, self._read_data()
+        opened = shared.open_start(self.init, choices)
+        chosen, _ = plan_config(self.config, opened or self.init, None, self.layers, self.epochs, self.settings)
+        data = self._read_data()
+        chosen.training.weights_of(data[1].class_names)
+        return opened, data
 
     def _read_data(self) -> "tuple[AugmentHook | None, Dataset, Dataset | None]":
         """Import the augmentation, and open the training data and, if there is any, the validation data."""
