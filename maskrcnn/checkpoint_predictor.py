@@ -12,7 +12,7 @@ from maskrcnn.model import MaskRCNN
 from runtime.arguments import count, flag, real
 from runtime.artifact import IMAGES, NMS_THRESHOLD, SCORE_THRESHOLD, WINDOWS
 from runtime.detections import Detections
-from runtime.pictures.letterbox import Letterbox, Pixels
+from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy
 from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
 from runtime.steps import letterbox_picture, to_detections
@@ -100,6 +100,16 @@ class CheckpointPredictor:
     @max_pixels.setter
     def max_pixels(self, value: int | None) -> None:
         self._max_pixels = MAX_PIXELS if value is None else count("max_pixels", value)
+
+    @property
+    def image_channels(self) -> int:
+        """The number of channels of an image."""
+        return self.model.config.model.image_channels
+
+    @property
+    def resize(self) -> ResizePolicy:
+        """How an image becomes the network's input."""
+        return self.model.config.resize
 
     @property
     def class_names(self) -> tuple[str, ...]:

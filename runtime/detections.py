@@ -1,7 +1,7 @@
 """The objects that a model detected in one image."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from runtime.arguments import real
 from runtime.errors import ImageError, InputError
 from runtime.masks.edges import Edges, PasteMode, box_spans, mask_edges
-from runtime.masks.paste import MaskCrop, check_boxes, check_paste_mode, mask_runs, paste_masks
+from runtime.masks.paste import MaskCrop, MaskRuns, check_boxes, check_paste_mode, mask_runs, paste_masks, place_crops
 from runtime.masks.polygons import Ring, trace_rings
+from runtime.masks.regions import EdgeRuns
 from runtime.masks.rle import RLE, encode_edges
 from runtime.output import formats
 from runtime.pictures.read import ImageSource
@@ -58,6 +59,9 @@ class Detections:
         device: where the graph ran: "cpu", "cuda:N", "tensorrt:N", "openvino" or "openvino:GPU"; None if
             unknown.
         remembered: how the image is found again; None if that was not wanted, or is not known.
+        edges: of an image predicted in tiles, the masks themselves, per mask int64 [2 R] (see
+            `runtime.masks.edges.mask_edges`); `mask_probabilities` are then a coarse form of them. None: the masks are
+            `mask_probabilities`, pasted.
 
     Raises:
         InputError: a field has the wrong type, dtype, shape or range.
@@ -72,6 +76,7 @@ class Detections:
     paste_mode: PasteMode = "matterport"
     device: str | None = None
     remembered: RememberedImage | None = None
+    edges: tuple[Edges, ...] | None = None
 
     def __post_init__(self) -> None:
         self._freeze_arrays()
@@ -92,6 +97,18 @@ class Detections:
         masks = self.mask_probabilities
         if len(self) and not (masks.min() >= 0 and masks.max() <= 1):
             raise InputError("mask_probabilities has a value outside 0..1")
+        if self.edges is not None:
+            self._check_edges()
+
+    def _check_edges(self) -> None:
+        edges, (height, width) = self.edges, self.image_size
+        sound = isinstance(edges, tuple) and len(edges) == len(self)
+        for each in edges or ():
+            sound = sound and isinstance(each, np.ndarray) and each.dtype == np.int64 and each.ndim == 1
+            sound = sound and len(each) % 2 == 0 and bool((np.diff(each) > 0).all())
+            sound = sound and (not len(each) or (each[0] >= 0 and each[-1] <= height * width))
+        if not sound:
+            raise InputError(f"edges are not those of {len(self)} masks in {height} x {width} pixels")
 
     def _freeze_arrays(self) -> None:
         count = len(self.boxes) if isinstance(self.boxes, np.ndarray) and self.boxes.ndim else 0
@@ -124,7 +141,10 @@ class Detections:
                 raise InputError("detections are indexed by an int, a slice, or a 1-D array of ints or bools")
             if index.dtype == np.bool_ and len(index) != len(self):
                 raise InputError(f"the bool index has length {len(index)}; there are {len(self)} detections")
-        return replace(self, **{name: getattr(self, name)[index] for name, _, _ in _ARRAYS})
+        kept = {name: getattr(self, name)[index] for name, _, _ in _ARRAYS}
+        if self.edges is not None:
+            kept["edges"] = tuple(self.edges[row] for row in np.arange(len(self))[index])
+        return replace(self, **kept)
 
     def __iter__(self) -> Iterator["Detections"]:
         return (self[row] for row in range(len(self)))
@@ -181,35 +201,46 @@ class Detections:
         """The boxes rounded half to even, int32 [N, 4]: where "matterport" masks are pasted."""
         return np.rint(self.boxes).astype(np.int32)
 
+    @property
+    def mask_runs(self) -> Sequence[MaskRuns | EdgeRuns]:
+        """The masks in a small form, whose `crop()` and `area` are made one at a time."""
+        if self.edges is not None:
+            return [EdgeRuns(edges, self.image_size[0]) for edges in self.edges]
+        return mask_runs(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
+
     @cached_property
     def mask_crops(self) -> tuple[MaskCrop, ...]:
         """Per detection a bool [h, w] and the (y, x) of its first pixel: the cheapest form of the masks."""
-        found = mask_runs(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
-        return tuple(runs.crop() for runs in found)
+        return tuple(runs.crop() for runs in self.mask_runs)
 
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
         """Full-size masks, bool [N, height, width], made when first asked for; they take N bytes per pixel."""
+        if self.edges is not None:
+            return place_crops(self.mask_crops, self.image_size)
         return paste_masks(self.mask_probabilities, self.boxes, self.image_size, self.paste_mode)
 
     @cached_property
     def rles(self) -> list[RLE]:
         """The masks as COCO run-length encodings, made when first asked for, without a bitmap."""
-        return [rle for batch in self._edge_batches() for rle in encode_edges(batch, self.image_size)]
+        return [rle for batch in self.edge_batches() for rle in encode_edges(batch, self.image_size)]
 
     @cached_property
     def polygons(self) -> list[list[Ring]]:
         """Per mask its outlines along the edges of pixels, rings of int32 [P, 2] x, y; see `runtime.masks.polygons`."""
-        batches = self._edge_batches()
+        batches = self.edge_batches()
         return [trace_rings(edges, self.image_size[0]) for batch in batches for edges in batch]
 
     @property
     def areas(self) -> npt.NDArray[np.int64]:
         """The number of pixels of each mask, int64 [N]."""
-        edges = (own for batch in self._edge_batches() for own in batch)
+        edges = (own for batch in self.edge_batches() for own in batch)
         return np.array([np.sum(own[1::2] - own[::2]) for own in edges], np.int64)
 
-    def _edge_batches(self) -> Iterator[list[Edges]]:
+    def edge_batches(self) -> Iterator[list[Edges]]:
+        """Yield the edges of the masks (see `runtime.masks.edges.mask_edges`), those of several masks at a time."""
+        if self.edges is not None:
+            return iter([list(self.edges)])
         masks, mode = self.mask_probabilities, self.paste_mode
         spans = box_spans(self.boxes, self.image_size, mode, masks.shape[2])
         return mask_edges(masks, *spans, self.image_size, mode)

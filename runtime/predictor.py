@@ -1,6 +1,7 @@
 """Predictor: image in, detections out."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,15 @@ from runtime.engines.opening import Opening
 from runtime.engines.options import EngineOptions
 from runtime.engines.protocol import Arrays
 from runtime.errors import ImageError
-from runtime.pictures.letterbox import Letterbox, Pixels
+from runtime.pictures.letterbox import Letterbox, Pixels, ResizePolicy
 from runtime.pictures.pixels import check_bands
 from runtime.pictures.read import MAX_PIXELS, ImageSource
+from runtime.pictures.remembered import Reading, RememberedImage
 from runtime.placement import Placement
 from runtime.steps import letterbox_picture, to_detections
 from runtime.stream import OnError, check_pictures, stream
+from runtime.tiles.predict import open_for, predict_tiles
+from runtime.tiles.tiling import OVERLAP, TILE, Tiling
 
 _DEFAULTS = EngineOptions()
 _SETTINGS = (
@@ -212,6 +216,16 @@ class Predictor:
         return self.pixels.bands
 
     @property
+    def image_channels(self) -> int:
+        """The number of channels of an image."""
+        return self.metadata.image_channels
+
+    @property
+    def resize(self) -> ResizePolicy:
+        """How an image becomes the network's input."""
+        return self.metadata.resize
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each class id; 0 is the background."""
         return self.metadata.class_names
@@ -331,6 +345,52 @@ class Predictor:
         self._engine.require_open()
         run = self._run_with(score_threshold, nms_threshold)
         return stream(self, images, batch_size, ahead, on_error=on_error, rles=rles, run=run)
+
+    def predict_tiled(
+        self,
+        image: ImageSource,
+        tile: int = TILE,
+        overlap: float = OVERLAP,
+        batch_size: int = 1,
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> Detections:
+        """Return the detections in a large image, which goes through the network in square tiles.
+
+        The tiles overlap, and what several tiles show of one object is merged. So an object is found complete even if
+        it is larger than a tile. An image that fits into one tile is predicted as by a call. Memory grows with the
+        image itself and with what is found, not with the number of tiles times their masks.
+
+        Args:
+            image: As for a call.
+            tile: Side of a tile in image pixels, at least 64: best the size of the images that the model was trained
+                on, so that objects reach the network in the size that it knows.
+            overlap: Share of the side that neighbors have in common at least, 0 to 0.9. Objects smaller than the
+                overlap are complete in one of the tiles. With 0, objects at the sides of tiles stay cut.
+            batch_size: Most tiles in a batch. The next tiles are cut and the last results merged while the engine
+                works.
+            score_threshold: As for a call.
+            nms_threshold: As for a call.
+
+        Returns:
+            Detections with `edges`, best score first; `max_detections` applies to each tile, not to the image.
+
+        Raises:
+            ImageError: The image cannot be used.
+            InputError: An argument is out of range, or the model cannot use tiles of this size.
+        """
+        tiling = Tiling(tile, overlap)
+        tiling.check(self.resize)
+        batch_size = count("batch_size", batch_size)
+        run = self._run_with(score_threshold, nms_threshold)
+        self._engine.require_open()
+        picture = open_for(self, image)
+        found = predict_tiles(self, picture, tiling, batch_size, run)
+        if self.remember_image:
+            reading = Reading(self.image_channels, self.max_pixels, self.pixels, tiling.checksums)
+            found = replace(found, remembered=RememberedImage(image, tiling.checksums(picture), reading))
+        return found
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch_size: int = 1) -> None:
         """Run a synthetic image of each size, so that the first real one does not wait for the engine to prepare.

@@ -33,6 +33,7 @@ from runtime.steps import PredictorSteps
 OnError = Literal["raise", "yield"]
 Result = Detections | ImageError
 Outputs = Mapping[str, npt.NDArray[Any]]
+Run = Callable[[Pixels, npt.NDArray[np.float32]], Outputs]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -51,7 +52,7 @@ class Work(Generic[T, R]):
     """
 
     prepare: Callable[[T], tuple[Letterbox, Pixels]]
-    run: Callable[[Pixels, npt.NDArray[np.float32]], Outputs]
+    run: Run
     finish: Callable[[Outputs, Letterbox], R]
     batch_size: int
     ahead: int
@@ -92,7 +93,7 @@ def stream(
     *,
     on_error: OnError,
     rles: bool,
-    run: Callable[[Pixels, npt.NDArray[np.float32]], Outputs] | None = None,
+    run: Run | None = None,
 ) -> Generator[Result]:
     """Predict images in order; see `runtime.Predictor.predict_stream`. Threads start with the first result.
 

@@ -15,6 +15,7 @@ from maskrcnn.commands.shared import advanced
 from maskrcnn.errors import ArgumentError
 from maskrcnn.runs.default_folder import not_input, resumed_or_new
 from runtime.pictures.read import MAX_PIXELS
+from runtime.tiles.tiling import LARGEST_OVERLAP, OVERLAP, SMALLEST_TILE, Tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,25 @@ def predict(  # noqa: PLR0913  (one argument per option)
     track: Annotated[
         bool, Option("--track", help="Give each object an id that it keeps through a video; for videos only.")
     ] = False,
+    tile: Annotated[
+        int | None,
+        Option(
+            min=SMALLEST_TILE,
+            metavar="N",
+            help="Predict large images in tiles of N pixels a side: best the size of the training images.",
+            show_default="whole images",
+        ),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        Option(
+            min=0,
+            max=LARGEST_OVERLAP,
+            metavar="X",
+            help="Share of a tile that its neighbors show too.",
+            show_default=f"{OVERLAP}",
+        ),
+    ] = None,
     value_range: shared.ValueRange = None,
     bands: shared.Bands = None,
     config: shared.ModelConfig = None,
@@ -110,13 +130,16 @@ def predict(  # noqa: PLR0913  (one argument per option)
     """
     channels = shared.band_numbers(bands)
     with failures("predict"):
+        if tile is None:
+            _refuse({"--overlap": overlap is not None}, "without --tile: add it, as in --tile 1024")
+        tiling = None if tile is None else Tiling(tile, OVERLAP if overlap is None else overlap)
         chosen = model if find_pretrained(model) is not None else shared.find_artifact(model)
         choices = shared.choose(config, family, class_names, settings)
         shared.check_choices(chosen, choices)
         if ray is not None:
             refused = {
                 "--overlay": overlay, "--splash": splash, "--every": every != 1, "--track": track,
-                "--format coco": file_format == "coco", "--config": config is not None,
+                "--tile": tile is not None, "--format coco": file_format == "coco", "--config": config is not None,
                 "a checkpoint": shared.is_checkpoint(chosen),
             }  # fmt: skip
             _refuse(refused, "with --ray, which writes rows for images with an artifact: remove one of the two options")
@@ -141,13 +164,21 @@ def predict(  # noqa: PLR0913  (one argument per option)
 
         views = ("overlay",) * overlay + ("splash",) * splash
         options = PredictOptions(
-            views, tuple(classes or ()), batch_size, every, force=force, parquet=file_format == "parquet", track=track
+            views,
+            tuple(classes or ()),
+            batch_size,
+            every,
+            force=force,
+            tiling=tiling,
+            parquet=file_format == "parquet",
+            track=track,
         )
         made: dict[str, Any] = {"model": str(model), "paths": paths, "overlay": overlay, "splash": splash}
         made |= {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "classes": classes, "every": every}
         made |= {"value_range": value_range, "bands": bands, "config": config, "family": family, "set": settings}
         made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
         made |= {"track": track}
+        made |= {} if tiling is None else {"tile": tiling.tile, "overlap": tiling.overlap}
         opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
         with opened as folder, console.plain_warnings(), console.progress_bar() as progress:
             doing = "resuming" if (folder / RUN_FILE).exists() else "writing to"

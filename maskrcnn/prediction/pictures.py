@@ -105,13 +105,20 @@ class PictureRun:
         before = total - len(pending)
         self._job.progress("images", before, total)
         writers = ThreadPoolExecutor(_WRITERS, "predict-write")
-        with writers, closing(self._job.predict(pending, self._image_of, self._note_content)) as results:
+        # Of images in tiles, which may be huge, one is drawn before the next is read.
+        ahead = _WRITERS if self._job.tiling is None else 0
+        predicted = self._job.predict(pending, self._image_of, self._note_content, self._tell_tiles)
+        with writers, closing(predicted) as results:
             saves = ((picture, found, writers.submit(self._save, picture, found)) for picture, found in results)
-            for number, (picture, found, save) in enumerate(_ahead(saves, _WRITERS), before + 1):
+            for number, (picture, found, save) in enumerate(_ahead(saves, ahead), before + 1):
                 if save.result() and not isinstance(found, Exception):
                     self.made += 1
                     self._job.told(picture.source.name, _facts(found))
                 self._job.progress("images", number, total)
+
+    def _tell_tiles(self, done: int, total: int) -> None:
+        if done < total:  # then the number of images follows
+            self._job.progress("tiles", done, total)
 
     def _note_content(self, picture: _Pending) -> None:
         """Read a picture again for its digest; one that has changed since it was read for the network has none."""
@@ -121,7 +128,7 @@ class PictureRun:
     def _image_of(self, picture: _Pending) -> ImageSource:
         """Return what to predict. For views, the picture is decoded here, once for both."""
         picture.before = _state(picture.source)
-        if not self._job.views:
+        if not self._job.views or self._job.tiling is not None:
             return picture.source.path
         if self._job.pixels.bands is not None:  # chosen bands must not be chosen again
             return picture.source.path

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from maskrcnn.callbacks import Counted, Told, tell_nothing
 from maskrcnn.configuration.require import require
@@ -19,6 +20,8 @@ from maskrcnn.prediction.videos import VideoRun
 from maskrcnn.runs.interruption import Interruption
 from runtime.steps import PredictorSteps
 from runtime.tracking import require_tracker
+from runtime.tiles.predict import TiledSteps
+from runtime.tiles.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class PredictOptions:
         batch_size: Most images of one input size that the network runs at a time; at least 1.
         every: Predict every N-th video frame; at least 1.
         force: Replace results of other settings.
+        tiling: The tiles of each image and frame; None: they are predicted whole.
         parquet: Write `results.parquet` in place of `results.json` and `results.csv`.
         track: Give the detections in videos ids that stay the same from frame to frame; there can be no images then.
 
@@ -43,6 +47,7 @@ class PredictOptions:
     batch_size: int = 1
     every: int = 1
     force: bool = False
+    tiling: Tiling | None = None
     parquet: bool = False
     track: bool = False
 
@@ -99,6 +104,7 @@ def predict_paths(
 
     Raises:
         ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
+        InputError: The model cannot use tiles of this size.
         ArgumentError: The model does not have one of the classes, a video is to be written to Parquet, or there is an
             image and `track` is set.
         OutputError: As for `open_output`, or a result cannot be written.
@@ -124,6 +130,8 @@ def predict_paths(
     if videos:
         require_video()
     predictor, model = open_model()
+    if options.tiling is not None:
+        options.tiling.check(cast("TiledSteps", predictor).resize)
     settings = _settings(predictor, model, options)
     begun()
     # Before there is anything to save, a signal ends the run at once.
@@ -140,6 +148,7 @@ def predict_paths(
             progress=progress,
             told=told,
             track=options.track,
+            tiling=options.tiling,
         )
         folder.forget_results()
         return _run(job, settings, sources, unreadable, interruption, parquet=options.parquet)
@@ -186,4 +195,6 @@ def _settings(predictor: PredictorSteps, model: str, options: PredictOptions) ->
         value_range=pixels_of(predictor).value_range,
         bands=pixels_of(predictor).bands,
         track=options.track or None,
+        tile=None if options.tiling is None else options.tiling.tile,
+        overlap=None if options.tiling is None else options.tiling.overlap,
     )

@@ -8,6 +8,9 @@ from typing import Any
 
 from runtime.errors import ArtifactError
 
+# Without a value they are not written, so that runs of older versions can be resumed.
+_LEFT_OUT = ("track", "tile", "overlap")
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -23,6 +26,8 @@ class RunSettings:
         value_range: Sample values that become 0 and 255; None: no range.
         bands: Bands of TIFF files that are the channels; None: all.
         track: Whether detections in videos have ids; None: no.
+        tile: Side of the tiles in pixels; None: images are predicted whole.
+        overlap: Share of the side that neighboring tiles have in common.
         version: Version of the documents.
     """
 
@@ -35,11 +40,13 @@ class RunSettings:
     value_range: tuple[float, ...] | None = None
     bands: tuple[int, ...] | None = None
     track: bool | None = None
+    tile: int | None = None
+    overlap: float | None = None
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if value is not None or name not in _LEFT_OUT}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -57,6 +64,8 @@ class RunSettings:
             and (made.classes is None or _all(made.classes, str)) and _all((made.every, made.version), int)
             and (made.value_range is None or _all(made.value_range, int, float))
             and (made.bands is None or _all(made.bands, int)) and made.track in (None, True)
+            and (made.tile is None or _all((made.tile,), int))
+            and (made.overlap is None or _all((made.overlap,), float, int))
         )  # fmt: skip
         if not sound:
             raise TypeError("a setting has another type")

@@ -176,7 +176,7 @@ def _batch_edges(
         y[few] = _decide_near(y[few].astype(np.int64), near, cells, rows, tall, mode, turned)
     # What is above or below the image moves to its border, where begin and end cancel.
     y = np.clip(y, rows.first[mask], rows.last[mask]).astype(np.int64)
-    places = _cancel_pairs(mask * stride + x[column] * height + y)
+    places = cancel_pairs(mask * stride + x[column] * height + y)
     # Masks are one image and one pixel apart, so the end of one is never the begin of the next.
     parts = np.split(places, np.searchsorted(places, np.arange(1, count) * stride))
     return [part - number * stride for number, part in enumerate(parts)]
@@ -288,7 +288,7 @@ def _outline_cells(values: npt.NDArray[np.float64]) -> _Cells:
     return _Cells(first, length, row, top, flat[corner + 1] - top, bottom, flat[corner + side + 1] - bottom)
 
 
-def _cancel_pairs(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def cancel_pairs(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Drop pairs of equal values: runs without a pixel, and breaks between columns inside a run."""
     starts = np.flatnonzero(np.diff(places, prepend=-1))
     odd = np.diff(starts, append=len(places)) % 2 == 1

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime.arguments import real
 from runtime.masks.edges import Edges
+from runtime.masks.regions import column_runs
 
 # int32 [P, 2], x, y in image pixels; the last corner is joined to the first.
 Ring = npt.NDArray[np.int32]
@@ -32,7 +33,7 @@ def trace_rings(edges: Edges, height: int) -> list[Ring]:
     """
     if not len(edges):
         return []
-    x, top, bottom = _columns_of_runs(edges, height)
+    x, top, bottom = column_runs(edges, height)
     # Every begin (1) and end (0) of a run in a column is a piece of horizontal boundary, 1 wide, with a left (0) and a
     # right (1) corner. Pieces of the same kind that meet form one line; where a begin meets an end, two corners remain.
     levels = 2 * (height + 1)
@@ -51,18 +52,6 @@ def trace_rings(edges: Edges, height: int) -> list[Ring]:
     # Top boundaries are followed to the right, bottom ones to the left: the mask is always on the right-hand side.
     starts = np.flatnonzero((level & 1) != right)
     return [points[np.stack([walk, across[walk]], axis=1).ravel()] for walk in _cycles(across ^ 1, starts)]
-
-
-def _columns_of_runs(edges: Edges, height: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """Cut runs at the bottom of each column: column, begin and end (exclusive) of every piece."""
-    begin, end = edges[::2], edges[1::2]
-    first, last = begin // height, (end - 1) // height
-    pieces = last - first + 1
-    run = np.repeat(np.arange(len(first)), pieces)
-    column = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces - first, pieces)
-    top = np.where(column == first[run], (begin - first * height)[run], 0)
-    bottom = np.where(column == last[run], (end - last * height)[run], height)
-    return column, top, bottom
 
 
 def _cycles(following: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
+from runtime.masks.regions import crop_runs, runs_box
 from runtime.masks.rle_string import read_counts, write_all_counts
 
 
@@ -83,22 +84,14 @@ def decode_crop(rle: Mapping[str, Any]) -> tuple[npt.NDArray[np.bool_], tuple[in
     """
     (height, _), counts = _parse(rle)
     starts, ends = _runs(counts)
-    if not len(starts):
-        return np.zeros((0, 0), np.bool_), (0, 0)
-    left, top, right, bottom = _box_of_runs(starts, ends, height)
-    # Two runs may touch if one without pixels was between them: an end and a begin are then equal.
-    steps = np.zeros((right - left) * height + 1, np.int8)
-    np.add.at(steps, starts - left * height, 1)
-    np.add.at(steps, ends - left * height, -1)
-    columns = np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_).reshape(right - left, height)
-    return np.ascontiguousarray(columns[:, top:bottom].T), (top, left)
+    return crop_runs(starts, ends, height)
 
 
 def mask_box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Return the bounding box x1, y1, x2, y2 of a mask, x2 and y2 exclusive, without decoding it; 0s if it is empty."""
     (height, _), counts = _parse(rle)
     starts, ends = _runs(counts)
-    return _box_of_runs(starts, ends, height) if len(starts) else (0, 0, 0, 0)
+    return runs_box(starts, ends, height) if len(starts) else (0, 0, 0, 0)
 
 
 def _runs(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -107,15 +100,6 @@ def _runs(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDA
     starts, ends = edges[:-1:2][: len(counts[1::2])], edges[1::2]
     filled = ends > starts
     return starts[filled], ends[filled]
-
-
-def _box_of_runs(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], height: int) -> tuple[int, int, int, int]:
-    first, top = np.divmod(starts, height)
-    last, bottom = np.divmod(ends - 1, height)
-    left, right = int(first[0]), int(last[-1]) + 1
-    if (first != last).any():  # a run over two columns has a pixel in the last row and one in the first
-        return left, 0, right, height
-    return left, int(top.min()), right, int(bottom.max()) + 1
 
 
 def edges(rle: Mapping[str, Any]) -> npt.NDArray[np.int64]:

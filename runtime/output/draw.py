@@ -9,7 +9,7 @@ from PIL import Image
 
 from runtime.arguments import flag, real, shown
 from runtime.errors import InputError
-from runtime.masks.paste import MaskCrop, MaskRuns, mask_runs
+from runtime.masks.paste import MaskCrop
 from runtime.output.labels import RGB, LabeledObject, readable_name, write_labels
 from runtime.output.splash import read_image_of
 from runtime.pictures.read import ImageSource
@@ -101,11 +101,7 @@ def draw_detections(
     if not isinstance(color_by, str) or color_by not in get_args(ColorBy):
         raise InputError(f"color_by is {shown(color_by)}: expected one of {', '.join(get_args(ColorBy))}")
     pixels = read_image_of(detections, image)
-    found: list[MaskRuns | None] = [None] * len(detections)
-    if masks:
-        found[:] = mask_runs(
-            detections.mask_probabilities, detections.boxes, detections.image_size, detections.paste_mode
-        )
+    found = detections.mask_runs if masks else [None] * len(detections)
     ids = detections.class_ids.tolist()
     rows = zip(found, detections.pixel_boxes.tolist(), ids, detections.names, detections.scores, strict=True)
     objects = [

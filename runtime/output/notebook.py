@@ -52,7 +52,7 @@ def _drawn(detections: "Detections") -> bytes:
     size = image.height, image.width
     factors = np.divide(size[::-1] * 2, detections.image_size[::-1] * 2)
     boxes = (detections.boxes * factors).astype(np.float32)
-    return small_png(draw_detections(image, replace(detections, boxes=boxes, image_size=size)))
+    return small_png(draw_detections(image, replace(detections, boxes=boxes, image_size=size, edges=None)))
 
 
 def _text(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from runtime.errors import ImageError, InputError
-from runtime.masks.paste import MaskCrop, mask_runs
+from runtime.masks.paste import MaskCrop
 from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource, read_image
 
@@ -31,8 +31,7 @@ def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
         InputError: its size is not `detections.image_size`.
     """
     pixels = read_image_of(detections, image)
-    found = detections.mask_probabilities, detections.boxes, detections.image_size, detections.paste_mode
-    return splash_crops(pixels, (runs.crop() for runs in mask_runs(*found)))  # one crop at a time is in memory
+    return splash_crops(pixels, (runs.crop() for runs in detections.mask_runs))  # one crop at a time is in memory
 
 
 def read_image_of(detections: "Detections", image: ImageSource) -> npt.NDArray[np.uint8]:
