@@ -18,7 +18,9 @@ FIELDS = ("boxes", "scores", "class_ids", "mask_probabilities")
 
 @pytest.fixture(scope="module")
 def predictor():
-    with Predictor(Path(__file__).parents[3] / "maskrcnn" / "demo.onnx", "cpu", engine=EngineOptions(threads=1)) as opened:
+    with Predictor(
+        Path(__file__).parents[3] / "maskrcnn" / "demo.onnx", "cpu", engine=EngineOptions(threads=1)
+    ) as opened:
         yield opened
 
 
