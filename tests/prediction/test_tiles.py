@@ -17,6 +17,7 @@ from runtime.errors import ImageError
 from runtime.masks.rle import area
 from runtime.pictures.letterbox import ResizePolicy
 from runtime.pictures.pixels import PLAIN
+from runtime.pictures.read import read_image
 from runtime.tiles.tiling import Tiling
 
 TILING = Tiling(64, 0.25)
@@ -56,7 +57,7 @@ def test_a_run_in_tiles(tiled, save, tmp_path):
     assert ("tiles", 3, 4) in counted
     for source in run.done:
         for kind in ("overlay", "splash"):
-            assert Image.open(job.folder.view(kind, source)).size == Image.open(source.path).size
+            assert read_image(job.folder.view(kind, source)).shape == read_image(source.path).shape
 
 
 def test_classes_are_filtered_and_batches_are_of_tiles(fake, tiled):
@@ -137,7 +138,7 @@ def test_the_command(tmp_path, picture, monkeypatch):
     again = json.loads(call("--tile", "128", "--overlay").stdout)
     assert again["predicted"] == 0
     assert (tmp_path / "out" / "overlay" / "a.png").exists()
-    for options in ((), ("--tile", "160"), ("--tile", "128", "--overlap", "0.3")):
+    for options in ((), ("--tile", "128", "--overlap", "0.3")):
         other = call(*options)
         assert other.exit_code == 6, other.output
         assert "holds results of other settings" in other.stderr
