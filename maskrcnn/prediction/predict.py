@@ -19,9 +19,9 @@ from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
 from maskrcnn.runs.interruption import Interruption
 from runtime.steps import PredictorSteps
-from runtime.tracking import require_tracker
 from runtime.tiles.predict import TiledSteps
 from runtime.tiles.tiling import Tiling
+from runtime.tracking import require_tracker
 
 
 @dataclass(frozen=True)
