@@ -78,13 +78,14 @@ def external_links(site: Path) -> list[str]:
 
 
 def browser_problems(site: Path, chromium: str, wait: float = 60) -> Iterator[str]:
-    """Open every page from the disk, and search, for at most `wait` seconds; yields a line for each problem."""
+    """Open every page from the disk, and search, with at most `wait` seconds for each; yields a line for each problem."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  (only where there is a browser)
 
     found: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(1000 * wait)
         page.on("console", lambda message: found.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: found.append(f"error: {error}"))
         page.on("request", lambda request: request.url.startswith(("file:", "data:")) or found.append(request.url))
@@ -97,7 +98,7 @@ def browser_problems(site: Path, chromium: str, wait: float = 60) -> Iterator[st
             found.clear()
         page.goto((site.resolve() / "search.html").as_uri() + f"?q={_QUERY}")
         try:
-            page.locator("#search-results li a").first.wait_for(timeout=1000 * wait)
+            page.locator("#search-results li a").first.wait_for()
         except Exception as error:  # noqa: BLE001  (whatever it is, the search does not work)
             found.append(str(error).splitlines()[0])
         yield from (f"search for {_QUERY}: {problem}" for problem in found)
