@@ -78,7 +78,7 @@ def external_links(site: Path) -> list[str]:
 
 
 def browser_problems(site: Path, chromium: str, wait: float = 60) -> Iterator[str]:
-    """Open every page from the disk, and search, with at most `wait` seconds for each; yields a line for each problem."""
+    """Open every page from the disk, and search, at most `wait` seconds each; yields a line for each problem."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  (only where there is a browser)
 
     found: list[str] = []
