@@ -102,7 +102,7 @@ def _plain(value: Any, notes: Row) -> Any:
     """
     if isinstance(value, str):
         value = _parsed(value, notes)
-    if value is None or value in ([], {}):
+    if value is None or value in ([], {}) or (isinstance(value, list) and all(part in ([], {}) for part in value)):
         return None
     if isinstance(value, Mapping):
         return value

@@ -126,7 +126,7 @@ def test_what_is_ambiguous_is_refused(tmp_path, wrong):
         open_dataset(write_coco(tmp_path, content))
 
 
-@pytest.mark.parametrize("segmentation", [..., None, [], {}])
+@pytest.mark.parametrize("segmentation", [..., None, [], {}, [[]], [[], []], "[[]]"])
 def test_boxes_are_masks_if_asked_for(tmp_path, segmentation):
     content = coco()
     first(segmentation=segmentation)(content)
