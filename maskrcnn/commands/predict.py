@@ -48,6 +48,9 @@ def predict(  # noqa: PLR0913  (one argument per option)
         bool, Option("--overlay", help="Also draw the detections: a PNG per image, an MP4 per video.")
     ] = False,
     splash: Annotated[bool, Option("--splash", help="Also write gray images with the objects in color.")] = False,
+    labelme: Annotated[
+        bool, Option("--labelme", help="Also write a labelme file per image: polygons to correct and to train on.")
+    ] = False,
     score_threshold: Annotated[
         float | None,
         Option(**shared.SCORE, show_default="the model's"),
@@ -138,7 +141,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
         shared.check_choices(chosen, choices)
         if ray is not None:
             refused = {
-                "--overlay": overlay, "--splash": splash, "--every": every != 1, "--track": track,
+                "--overlay": overlay, "--splash": splash, "--labelme": labelme, "--every": every != 1, "--track": track,
                 "--tile": tile is not None, "--format coco": file_format == "coco", "--config": config is not None,
                 "a checkpoint": shared.is_checkpoint(chosen),
             }  # fmt: skip
@@ -162,7 +165,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
             )
             return predictor, model_digest(file, shared.stated_config(predictor, chosen, choices))
 
-        views = ("overlay",) * overlay + ("splash",) * splash
+        views = ("overlay",) * overlay + ("splash",) * splash + ("labelme",) * labelme
         options = PredictOptions(
             views,
             tuple(classes or ()),
@@ -177,7 +180,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
         made |= {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "classes": classes, "every": every}
         made |= {"value_range": value_range, "bands": bands, "config": config, "family": family, "set": settings}
         made |= {"class_names": class_names, "format": file_format, "max_pixels": max_pixels}
-        made |= {"track": track}
+        made |= {"track": track, "labelme": labelme}
         made |= {} if tiling is None else {"tile": tiling.tile, "overlap": tiling.overlap}
         opened = nullcontext(Path(output)) if output else resumed_or_new("predict", made, is_finished, "predict")
         with opened as folder, console.plain_warnings(), console.progress_bar() as progress:

@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskrcnn.prediction.settings import RunSettings
@@ -18,14 +18,16 @@ RUN_FILE, RESULTS_FILE, TABLE_FILE, FAILURES_FILE = "run.json", "results.json", 
 ROWS_FILE = "results.parquet"
 # The names of images by path. The suffix keeps it out of `*.parquet`, the first letter out of what engines read.
 NAMES_FILE = "_names.arrow"
-VIEWS = ("overlay", "splash")
+DRAWN, LABELME = ("overlay", "splash"), "labelme"
+VIEWS = (*DRAWN, LABELME)
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """Paths below the folder of a run."""
+    """Paths below the folder of a run; `labelme_names` has the name of the link to each image by that of its source."""
 
     path: Path
+    labelme_names: Mapping[str, str] = field(default_factory=dict)
 
     def document(self, source: Source) -> Path:
         """Return the path of a document: JSON for a picture, JSON lines for a video."""
@@ -33,7 +35,13 @@ class OutputFolder:
 
     def view(self, kind: str, source: Source) -> Path:
         """Return the path of a view; `kind` is one of `VIEWS`."""
+        if kind == LABELME:
+            return self.labelme_image(source).with_suffix(".json")
         return self.path / kind / _in_utf8(source.view_name)
+
+    def labelme_image(self, source: Source) -> Path:
+        """Return the path of the link to an image beside its labelme file."""
+        return self.path / LABELME / _in_utf8(self.labelme_names[source.name])
 
     def forget(self, source: Source) -> None:
         """Remove the document of a source, then its views, so that no document is ever next to an outdated view."""
@@ -42,8 +50,11 @@ class OutputFolder:
 
     def forget_views(self, source: Source) -> None:
         """Remove the views of a source."""
-        for kind in VIEWS:
+        for kind in DRAWN:
             _unlink(self.view(kind, source))
+        if source.name in self.labelme_names:
+            _unlink(self.view(LABELME, source))
+            _unlink(self.labelme_image(source))
 
     def forget_results(self) -> None:
         """Remove the files that only a complete run writes."""
@@ -57,13 +68,16 @@ def is_finished(folder: Path) -> bool:
 
 
 @contextmanager
-def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator[OutputFolder]:
+def open_output(
+    folder: Path, settings: RunSettings, *, force: bool, labelme_names: Mapping[str, str] | None = None
+) -> Iterator[OutputFolder]:
     """Create or reopen the folder of a run, and lock it for the time of a block.
 
     Args:
         folder: Created if missing.
         settings: What the results depend on; stored in the folder.
         force: Accept a folder with results of other settings. Each document records the settings that it was made with.
+        labelme_names: See `OutputFolder`.
 
     Raises:
         OutputError: The folder holds results of other settings or unrelated files, cannot be written, or is in use.
@@ -76,7 +90,7 @@ def open_output(folder: Path, settings: RunSettings, *, force: bool) -> Iterator
         remove_abandoned_below(folder)
         with atomic_write(folder / RUN_FILE, overwrite=True) as path:
             path.write_text(json.dumps(settings.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        yield OutputFolder(folder)
+        yield OutputFolder(folder, labelme_names or {})
 
 
 def _check_contents(folder: Path, settings: RunSettings, force: bool) -> None:

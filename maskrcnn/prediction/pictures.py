@@ -15,8 +15,9 @@ from PIL import Image
 
 from maskrcnn.prediction.documents import Stamp, content_digest, read_document, stamp, write_document
 from maskrcnn.prediction.job import MILLISECONDS, Job
+from maskrcnn.prediction.output_folder import LABELME
 from maskrcnn.prediction.sources import Failure, Source
-from maskrcnn.prediction.views import write_picture_views
+from maskrcnn.prediction.views import write_labelme, write_picture_views
 from runtime.errors import ImageError
 from runtime.one_line import one_line, printable_path
 from runtime.pictures.read import ImageSource, read_image
@@ -55,6 +56,7 @@ class PictureRun:
         self.failures: list[Failure] = []
         self.unusable: dict[str, str | None] = {}
         self._job = job
+        self._drawn = tuple(kind for kind in job.views if kind != LABELME)
         self._decoded = 0
         self._decoded_lock = Lock()
 
@@ -96,8 +98,12 @@ class PictureRun:
         document = read_document(self._job.folder.document(source), stamp(source), self._job.run)
         if document is None:
             raise ImageError(f"{source.name!r} changed during the run: predict it again")
-        pixels = self._decode_again(source, document)
-        write_picture_views(self._job.folder, source, views, pixels, document["detections"])
+        drawn = [kind for kind in views if kind != LABELME]
+        if drawn:
+            pixels = self._decode_again(source, document)
+            write_picture_views(self._job.folder, source, drawn, pixels, document["detections"])
+        if LABELME in views:
+            write_labelme(self._job.folder, source, document["image_size"], document["detections"])
 
     def _predict(self, pending: Sequence[_Pending], total: int) -> None:
         if not pending or self._job.stopped():
@@ -128,7 +134,7 @@ class PictureRun:
     def _image_of(self, picture: _Pending) -> ImageSource:
         """Return what to predict. For views, the picture is decoded here, once for both."""
         picture.before = _state(picture.source)
-        if not self._job.views or self._job.tiling is not None:
+        if not self._drawn or self._job.tiling is not None:
             return picture.source.path
         if self._job.pixels.bands is not None:  # chosen bands must not be chosen again
             return picture.source.path
@@ -148,9 +154,11 @@ class PictureRun:
                 self._fail(source, found, picture.content)
                 return False
             folder.forget(source)
-            if self._job.views:
+            if self._drawn:
                 drawn = self._decode_again(source, found) if pixels is None else pixels
-                write_picture_views(folder, source, self._job.views, drawn, found["detections"])
+                write_picture_views(folder, source, self._drawn, drawn, found["detections"])
+            if LABELME in self._job.views:
+                write_labelme(folder, source, found["image_size"], found["detections"])
         except ImageError as error:
             self._fail(source, error, picture.content)
             return False

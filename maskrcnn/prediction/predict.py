@@ -9,7 +9,7 @@ from maskrcnn.callbacks import Counted, Told, tell_nothing
 from maskrcnn.configuration.require import require
 from maskrcnn.errors import ArgumentError
 from maskrcnn.prediction.job import Job, pixels_of
-from maskrcnn.prediction.output_folder import open_output
+from maskrcnn.prediction.output_folder import LABELME, open_output
 from maskrcnn.prediction.pictures import PictureRun
 from maskrcnn.prediction.results import Totals, write_failures, write_results
 from maskrcnn.prediction.rows import require_arrow, require_utf8, write_rows
@@ -18,6 +18,8 @@ from maskrcnn.prediction.sources import Failure, Source, find_sources
 from maskrcnn.prediction.video_file import require_video
 from maskrcnn.prediction.videos import VideoRun
 from maskrcnn.runs.interruption import Interruption
+from runtime.atomic import write_text
+from runtime.output.image_links import flat_names
 from runtime.steps import PredictorSteps
 from runtime.tiles.predict import TiledSteps
 from runtime.tiles.tiling import Tiling
@@ -29,7 +31,7 @@ class PredictOptions:
     """Options of a run.
 
     Attributes:
-        views: Kinds of views to draw: "overlay", "splash".
+        views: Kinds of views to draw, "overlay" and "splash", and "labelme" for files of that format.
         classes: Names of the classes to keep; empty keeps all.
         batch_size: Most images of one input size that the network runs at a time; at least 1.
         every: Predict every N-th video frame; at least 1.
@@ -105,8 +107,8 @@ def predict_paths(
     Raises:
         ImageError: A path does not exist or is not UTF-8 and Parquet is to be written, or there is nothing to predict.
         InputError: The model cannot use tiles of this size.
-        ArgumentError: The model does not have one of the classes, a video is to be written to Parquet, or there is an
-            image and `track` is set.
+        ArgumentError: The model does not have one of the classes, a video is to be written to Parquet or for labelme,
+            or there is an image and `track` is set.
         OutputError: As for `open_output`, or a result cannot be written.
         MissingPackageError: PyAV, which videos need, trackers, which tracking needs, pyarrow, which Parquet needs, or
             filelock is not installed.
@@ -127,6 +129,8 @@ def predict_paths(
                 "such as 'clips/*.mp4'"
             )
         require_tracker()
+    if LABELME in options.views and videos:
+        raise ArgumentError(f"{videos[0].name!r} is a video, and labelme files are for images: leave out --labelme")
     if videos:
         require_video()
     predictor, model = open_model()
@@ -134,8 +138,11 @@ def predict_paths(
         options.tiling.check(cast("TiledSteps", predictor).resize)
     settings = _settings(predictor, model, options)
     begun()
+    names = [source.name for source in sources if not source.is_video]
+    labelme_names = dict(zip(names, flat_names(names), strict=True))
     # Before there is anything to save, a signal ends the run at once.
-    with interruption.watched(), open_output(output, settings, force=options.force) as folder:
+    opened = open_output(output, settings, force=options.force, labelme_names=labelme_names)
+    with interruption.watched(), opened as folder:
         job = Job(
             predictor=predictor,
             folder=folder,
@@ -151,6 +158,8 @@ def predict_paths(
             tiling=options.tiling,
         )
         folder.forget_results()
+        if LABELME in options.views:
+            write_text(folder.path / LABELME / "labels.txt", "".join(f"{name}\n" for name in settings.class_names[1:]))
         return _run(job, settings, sources, unreadable, interruption, parquet=options.parquet)
 
 

@@ -1,4 +1,4 @@
-"""Overlays and splashes, drawn from the stored detections, so that those drawn later are identical."""
+"""Overlays, splashes and labelme files, made from the stored detections, so that those made later are identical."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,11 +8,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.prediction.documents import Row
-from maskrcnn.prediction.output_folder import OutputFolder
+from maskrcnn.prediction.output_folder import LABELME, OutputFolder
 from maskrcnn.prediction.sources import Source
-from runtime.atomic import atomic_write
+from runtime.atomic import atomic_write, write_text
+from runtime.errors import OutputError
+from runtime.masks.polygons import rle_rings
 from runtime.masks.rle import area, decode_crop
+from runtime.output.annotations import labelme_text
 from runtime.output.draw import DrawnObject, draw_objects, instance_color
+from runtime.output.image_links import link_image
 from runtime.output.labels import RGB, readable_name
 from runtime.output.splash import splash_crops
 
@@ -65,3 +69,23 @@ def write_picture_views(
     for kind in kinds:
         with atomic_write(folder.view(kind, source), overwrite=True) as path:
             draw_view(kind, pixels, rows).save(path, format="PNG")
+
+
+def write_labelme(folder: OutputFolder, source: Source, image_size: Sequence[int], rows: Sequence[Row]) -> None:
+    """Write a labelme file, with a link to its image beside it.
+
+    Args:
+        folder: The folder of the run.
+        source: The image.
+        image_size: [height, width] in pixels.
+        rows: Stored detections.
+    """
+    link = folder.labelme_image(source)
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link_image(source.path, link)
+    except OSError as error:
+        raise OutputError(f"cannot write {link}: {error.strerror}") from error
+    objects = ((row["name"], rle_rings(row["mask"]), row["score"]) for row in rows)
+    height, width = image_size
+    write_text(folder.view(LABELME, source), labelme_text(objects, (height, width), link.name))

@@ -12,12 +12,11 @@ from maskrcnn.data.writers.images import (
     WrittenImage,
     check_apart,
     place_images,
-    rings_of,
     write_plain,
     written_images,
 )
 from runtime.atomic import atomic_write, check_output
-from runtime.masks.polygons import coco_polygons, ring_area
+from runtime.masks.polygons import coco_polygons, ring_area, rle_rings
 from runtime.masks.rle import area, mask_box
 
 IMAGES, ANNOTATIONS = "images", "annotations.json"
@@ -100,7 +99,7 @@ def _annotation(
     x1, y1, x2, y2 = mask_box(instance.mask)
     segmentation: Any = instance.mask
     if polygons and not instance.crowd:
-        rings = rings_of(instance.mask)
+        rings = rle_rings(instance.mask)
         if all(ring_area(ring) > 0 for ring in rings):
             segmentation = coco_polygons(rings)
     return {

@@ -14,13 +14,12 @@ from maskrcnn.data.writers.images import (
     WrittenImage,
     check_apart,
     place_images,
-    rings_of,
     write_plain,
     written_images,
 )
 from maskrcnn.errors import DatasetError
 from runtime.atomic import atomic_write, check_output
-from runtime.masks.polygons import Ring, join_polygons, ring_area, short_polygons
+from runtime.masks.polygons import Ring, join_polygons, ring_area, rle_rings, short_polygons
 from runtime.output.annotations import labelme_text, yolo_line
 
 CLASS_ATTRIBUTE = "class"  # of regions in files of the VGG Image Annotator
@@ -125,7 +124,7 @@ def _outlines(image: WrittenImage, lost: Lost, *, one: bool = False) -> Iterator
         if instance.crowd:
             lost.add("crowd regions left out, because the format has none (they will train as background)")
             continue
-        rings = rings_of(instance.mask)
+        rings = rle_rings(instance.mask)
         if any(ring_area(ring) < 0 for ring in rings):
             lost.add("masks with holes, to which a line leads and back, because the format has no holes")
         if one and sum(ring_area(ring) > 0 for ring in rings) > 1:

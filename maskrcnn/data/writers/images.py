@@ -13,8 +13,6 @@ from maskrcnn.data.records import Dataset, Instance, Record
 from maskrcnn.data.split import relative_names
 from maskrcnn.errors import DatasetFormatError
 from runtime.errors import OutputError
-from runtime.masks.polygons import Ring, trace_rings
-from runtime.masks.rle import RLE, edges
 from runtime.output.image_links import flat_names, link_image
 
 
@@ -108,11 +106,6 @@ def check_apart(dataset: Dataset, place: Path) -> None:
     for record in dataset.records:
         if isinstance(record.image, Path) and record.image.resolve().is_relative_to(real):
             raise OutputError(f"{place} has the image {record.image.name}, which would be lost: choose another folder")
-
-
-def rings_of(mask: RLE) -> list[Ring]:
-    """Return the outline of a mask; see `runtime.masks.polygons.trace_rings`."""
-    return trace_rings(edges(mask), mask["size"][0])
 
 
 def write_plain(path: Path, text: str) -> None:
