@@ -20,7 +20,7 @@ from runtime.tiles.tiling import LARGEST_OVERLAP, OVERLAP, SMALLEST_TILE, Tiling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ON_RAY = "On many machines"
+_ON_RAY, _LARGE = "On many machines", "Videos and large images"
 
 
 def predict(  # noqa: PLR0913  (one argument per option)
@@ -58,9 +58,16 @@ def predict(  # noqa: PLR0913  (one argument per option)
     classes: Annotated[
         list[str] | None, Option("--class", metavar="NAME", help="Keep only this class; may be repeated.")
     ] = None,
-    every: Annotated[int, Option(min=1, metavar="N", help="Predict every N-th video frame.")] = 1,
+    every: Annotated[
+        int, Option(min=1, metavar="N", help="Predict every N-th video frame.", rich_help_panel=_LARGE)
+    ] = 1,
     track: Annotated[
-        bool, Option("--track", help="Give each object an id that it keeps through a video; for videos only.")
+        bool,
+        Option(
+            "--track",
+            help="Give each object an id that it keeps through a video; for videos only.",
+            rich_help_panel=_LARGE,
+        ),
     ] = False,
     tile: Annotated[
         int | None,
@@ -69,6 +76,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
             metavar="N",
             help="Predict large images in tiles of N pixels a side: best the size of the training images.",
             show_default="whole images",
+            rich_help_panel=_LARGE,
         ),
     ] = None,
     overlap: Annotated[
@@ -79,6 +87,7 @@ def predict(  # noqa: PLR0913  (one argument per option)
             metavar="X",
             help="Share of a tile that its neighbors show too.",
             show_default=f"{OVERLAP}",
+            rich_help_panel=_LARGE,
         ),
     ] = None,
     value_range: shared.ValueRange = None,
