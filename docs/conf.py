@@ -5,8 +5,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sphinx.ext.autodoc import ExceptionDocumenter
-
 _ROOT = Path(__file__).parents[1]
 
 project = "maskrcnn-export"
@@ -23,8 +21,6 @@ nb_execution_mode = "off"  # the tests run the notebook
 suppress_warnings = ["myst.header"]  # the changelog's headings below its versions
 default_role = "code"  # docstrings have single backticks around names
 autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
-ExceptionDocumenter.member_order = 50  # after classes and functions
-autodoc_member_order = "groupwise"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes that have a docstring of their own, too, are listed once
