@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from runtime.detections import Detections
 
 
+_STRIP_ROWS = 256
+
+
 def color_splash(image: ImageSource, detections: "Detections") -> Image.Image:
     """Make an image gray except inside the masks.
 
@@ -62,7 +65,10 @@ def splash_crops(pixels: npt.NDArray[np.uint8], crops: Iterable[MaskCrop]) -> Im
     inside = np.zeros(pixels.shape[:2], np.bool_)
     for crop, (y, x) in crops:
         inside[y : y + crop.shape[0], x : x + crop.shape[1]] |= crop
-    colored = Image.fromarray(pixels)
-    result = colored.convert("L").convert("RGB")
-    result.paste(colored, mask=Image.fromarray(inside))
+    result = Image.new("RGB", pixels.shape[1::-1], None)
+    for top in range(0, len(pixels), _STRIP_ROWS):  # of a huge image, copies of all of it would fill the memory
+        colored = Image.fromarray(pixels[top : top + _STRIP_ROWS])
+        strip = colored.convert("L").convert("RGB")
+        strip.paste(colored, mask=Image.fromarray(inside[top : top + _STRIP_ROWS]))
+        result.paste(strip, (0, top))
     return result
