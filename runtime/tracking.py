@@ -9,10 +9,8 @@ import numpy.typing as npt
 from runtime.arguments import real
 from runtime.errors import InputError, MissingPackageError, RuntimeLibraryError
 from runtime.masks.paste import MaskCrop, shared_pixels
-from runtime.masks.rle import decode_crop
+from runtime.masks.rle import decode_crop, mask_box
 
-# From this score on, a detection begins a track; one below can only continue one.
-_SCORE = 0.5
 # Two masks with a larger IoU are of the same object. Of masks of different objects, each pixel is in one only.
 _SAME = 0.5
 
@@ -41,10 +39,10 @@ def require_tracker() -> Any:
 class Tracker:
     """Gives the objects of one video ids that stay the same from frame to frame, with ByteTrack.
 
-    Objects are followed by the overlap of their boxes with where each track should be, whatever their class is: a
-    network often takes an object that is half hidden for one of another class. If two masks share more than half of
-    the pixels that they cover together, they are taken for the same object, and only the one with the better score is
-    followed.
+    Objects are followed by the overlap of the boxes around their masks with where each track should be, whatever their
+    class is: a network often takes an object that is half hidden for one of another class. If two masks share more than
+    half of the pixels that they cover together, they are taken for the same object, and only the one with the better
+    score is followed.
 
     The same detections always get the same ids. An object gets its id in the second frame in a row in which it is
     found, so a detection in a single frame never gets one. It keeps the id while it is hidden for at most a second.
@@ -60,18 +58,14 @@ class Tracker:
 
     def __init__(self, frame_rate: float = 25.0) -> None:
         rate = real("frame_rate", frame_rate, 1e-6, 1e6, "0.000001 to 1000000")
-        make = require_tracker()
-        self._tracker = make(frame_rate=rate, track_activation_threshold=_SCORE, high_conf_det_threshold=_SCORE)
+        self._tracker = require_tracker()(frame_rate=rate)
 
-    def update(
-        self, boxes: npt.ArrayLike, scores: npt.ArrayLike, rles: Sequence[Mapping[str, Any]]
-    ) -> npt.NDArray[np.int64]:
+    def update(self, scores: npt.ArrayLike, rles: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
         """Return the ids of the detections in the next frame.
 
-        A detection with a score of 0.5 or more can begin a track; one below can only continue a track.
+        A detection with a score of 0.7 or more can begin a track; one below can only continue a track.
 
         Args:
-            boxes: [D, 4], x1, y1, x2, y2 in image pixels, as `Detections.boxes`.
             scores: [D], as `Detections.scores`.
             rles: D masks, as `Detections.rles`.
 
@@ -80,18 +74,17 @@ class Tracker:
             without a track.
 
         Raises:
-            InputError: The shapes do not belong together, or a mask is not a run-length encoding.
+            InputError: There are more or fewer masks than scores, or a mask is not a run-length encoding.
         """
         from supervision import Detections  # noqa: PLC0415  (what trackers takes)
 
-        places, marks = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
-        places = places if places.size else places.reshape(0, 4)
-        if (places.shape, marks.shape) != ((len(rles), 4), (len(rles),)):
-            shapes = f"{places.shape}, {marks.shape} and ({len(rles)},)"
-            raise InputError(f"boxes, scores and rles have the shapes {shapes}: expected [D, 4], [D] and [D]")
-        rows = _one_per_object(places, marks, rles)
-        followed = self._tracker.update(Detections(places[rows], confidence=marks[rows], data={"row": rows}))
-        ids = np.zeros(len(places), np.int64)
+        marks = np.asarray(scores, np.float64)
+        if marks.shape != (len(rles),):
+            raise InputError(f"scores have the shape {marks.shape} and there are {len(rles)} masks: expected one each")
+        boxes = np.array([mask_box(rle) for rle in rles], np.float64).reshape(-1, 4)
+        rows = _one_per_object(boxes, marks, rles)
+        followed = self._tracker.update(Detections(boxes[rows], confidence=marks[rows], data={"row": rows}))
+        ids = np.zeros(len(marks), np.int64)
         ids[followed.data.get("row", rows[:0])] = followed.tracker_id + 1
         return ids
 
@@ -99,7 +92,7 @@ class Tracker:
 def _one_per_object(
     boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], rles: Sequence[Mapping[str, Any]]
 ) -> npt.NDArray[np.intp]:
-    """Return the rows, in their order, whose mask is not nearly that of a row with a better score."""
+    """Return the rows, in their order, whose mask is neither empty nor nearly that of a better row."""
     crops: dict[int, MaskCrop] = {}
     kept: list[int] = []
 
@@ -107,6 +100,8 @@ def _one_per_object(
         return crops[row] if row in crops else crops.setdefault(row, decode_crop(rles[row]))
 
     for row in np.argsort(-scores, kind="stable").tolist():
+        if boxes[row, 2] == boxes[row, 0]:
+            continue
         corners = boxes[kept]
         meet = (np.minimum(boxes[row, 2:], corners[:, 2:]) > np.maximum(boxes[row, :2], corners[:, :2])).all(axis=1)
         near = [kept[place] for place in np.flatnonzero(meet).tolist()]

@@ -139,6 +139,6 @@ class VideoRun:
 
 def _set_ids(tracker: Tracker, rows: Sequence[Row]) -> None:
     """Give the rows of the next frame their `track_id`; None for one without a track."""
-    boxes, scores, masks = ([row[name] for row in rows] for name in ("box", "score", "mask"))
-    for row, number in zip(rows, tracker.update(boxes, scores, masks).tolist(), strict=True):
+    ids = tracker.update([row["score"] for row in rows], [row["mask"] for row in rows])
+    for row, number in zip(rows, ids.tolist(), strict=True):
         row["track_id"] = number or None

@@ -22,11 +22,10 @@ def mask(x, y=0, side=20):
 
 
 def follow(tracker, frames):
-    """Ids of frames that are lists of (x, score), boxes of 20 x 20 side by side, full of their objects."""
+    """Ids of frames that are lists of (x, score), squares of 20 x 20."""
     ids = []
     for rows in frames:
-        boxes = [(x, 0, x + 20, 20) for x, _ in rows]
-        ids.append(tracker.update(boxes, [score for _, score in rows], [mask(x) for x, _ in rows]).tolist())
+        ids.append(tracker.update([score for _, score in rows], [mask(x) for x, _ in rows]).tolist())
     return ids
 
 
@@ -36,33 +35,33 @@ def test_an_object_gets_its_id_in_its_second_frame_and_keeps_it(tracker):
 
 
 def test_ids_are_int64_in_the_order_of_the_detections(tracker):
-    assert tracker.update([], [], []).shape == (0,)
-    ids = tracker.update(np.array([[0, 0, 20, 20]], np.float32), np.array([0.9], np.float32), [mask(0)])
+    assert tracker.update([], []).shape == (0,)
+    ids = tracker.update(np.array([0.9], np.float32), [mask(0)])
     assert (ids.dtype, ids.shape, ids.tolist()) == (np.int64, (1,), [0])
-    assert tracker.update(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), []).shape == (0,)
+    assert tracker.update(np.zeros(0, np.float32), []).shape == (0,)
 
 
 def test_low_scores_continue_tracks_and_begin_none(tracker):
-    assert follow(tracker, [[(0, 0.49)]] * 5) == [[0]] * 5
+    assert follow(tracker, [[(0, 0.69)]] * 5) == [[0]] * 5
     assert follow(tracker, [[(0, 0.9)]] * 2 + [[(0, 0.2)]] * 3)[1:] == [[1]] * 4
 
 
 def test_of_two_detections_of_an_object_the_better_one_is_followed(tracker):
-    frames = [[(0, 0.7), (2, 0.9), (60, 0.8)]] * 2 + [[(0, 0.9), (2, 0.7), (60, 0.8)]]
+    frames = [[(0, 0.75), (2, 0.9), (60, 0.8)]] * 2 + [[(0, 0.9), (2, 0.7), (60, 0.8)]]
     assert follow(tracker, frames) == [[0, 0, 0], [0, 1, 2], [1, 0, 2]]
 
 
-def test_objects_with_one_box_and_pixels_of_their_own_are_two(tracker):
+def test_objects_that_overlap_with_pixels_of_their_own_are_two(tracker):
     """A rider and a horse."""
-    upper, lower = (encode_crop(np.ones((10, 20), np.bool_), (y, 0), (60, 300)) for y in (0, 10))
-    boxes = [(0, 0, 20, 20), (0, 1, 20, 20)]
-    assert [tracker.update(boxes, [0.9, 0.8], [upper, lower]).tolist() for _ in range(3)] == [[0, 0], [1, 2], [1, 2]]
+    arch = np.ones((20, 20), np.bool_)
+    arch[4:, 4:16] = False
+    rles = [encode_crop(part, (0, 0), (60, 300)) for part in (arch, ~arch)]
+    assert [tracker.update([0.9, 0.8], rles).tolist() for _ in range(3)] == [[0, 0], [1, 2], [1, 2]]
 
 
-def test_an_empty_mask_is_of_no_other_object(tracker):
+def test_an_empty_mask_has_no_id(tracker):
     nothing = encode_crop(np.zeros((0, 0), np.bool_), (0, 0), (60, 300))
-    boxes = [(0, 0, 20, 20), (60, 0, 80, 20), (60, 30, 80, 50)]
-    assert [tracker.update(boxes, [0.9] * 3, [nothing] * 3).tolist() for _ in range(2)][1] == [1, 2, 3]
+    assert [tracker.update([0.9, 0.8, 0.9], [nothing, mask(0), nothing]).tolist() for _ in range(2)][1] == [0, 1, 0]
 
 
 @pytest.mark.parametrize(("hidden", "same"), [(1, True), (20, True), (40, False)])
@@ -85,15 +84,9 @@ def test_wrong_arguments(tracker):
     for rate in (0, -1, float("nan"), float("inf"), "25", None, True):
         with pytest.raises(InputError, match=r"frame_rate is .*: expected a number"):
             Tracker(rate)
-    good = [[0, 0, 20, 20]]
-    for boxes, scores, rles in (
-        (good, [], []),
-        ([[0, 0, 1]], [1], [mask(0)]),
-        (good, [[1]], [mask(0)]),
-        (good, [1], []),
-    ):
-        with pytest.raises(InputError, match=r"expected \[D, 4\], \[D\] and \[D\]"):
-            tracker.update(boxes, scores, rles)
+    for scores, rles in (([], [mask(0)]), ([1], []), ([[1]], [mask(0)])):
+        with pytest.raises(InputError, match="expected one each"):
+            tracker.update(scores, rles)
 
 
 def test_a_missing_package_is_named(monkeypatch):
