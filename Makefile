@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TARGET ?= picture
 MINUTES ?= 30
 
-.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom docs wheel-check lowest cuda triton fuzz mutants clean
+.PHONY: demo demo-onnx test slow quick check bench coverage audit sbom docs wheel-check lowest cuda triton notebook fuzz mutants clean
 
 demo: $(VENV)/.export
 	$(BIN)/maskrcnn-export demo -o demo-output
@@ -78,6 +78,10 @@ cuda: $(VENV)/.dev
 # tests/triton: a repository of `maskrcnn-export triton` in the real Triton server.
 triton: $(VENV)/.dev
 	$(BIN)/python -m tools.check_triton
+
+# Executes docs/tutorial.ipynb: trains, exports and predicts. `python -m tools.check_notebook --save` stores the outputs.
+notebook: $(VENV)/.dev
+	$(BIN)/python -m tools.check_notebook
 
 # Fuzzes one entry point for untrusted files (Linux): make fuzz TARGET=picture MINUTES=30
 fuzz: $(VENV)/.dev
