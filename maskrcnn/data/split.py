@@ -318,7 +318,8 @@ def _missed(
             lines.append(
                 f"{name}: class {names[worst]!r} has {shares[0]:.1%} of the objects, but {shares[1]:.1%} of all, more "
                 f"than {100 * MOST_APART:g} points apart: of {_counted(groups, options)}, one "
-                f"({groups[largest].name!r}) has {table[largest, 1 + worst]} of its {totals[1 + worst]} objects"
+                f"({groups[largest].name!r}) has {table[largest, 1 + worst]} of its "
+                f"{count_of(int(totals[1 + worst]), 'object')}"
             )
         lacking = [
             f"{each!r} ({count_of(int(np.count_nonzero(table[:, 1 + column])), what)})"

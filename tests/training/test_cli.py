@@ -15,6 +15,7 @@ from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.readers.open import open_dataset
+from maskrcnn.data.split import SplitOptions, split_datasets
 from maskrcnn.data.synthetic.shapes import write_shapes
 
 FINDINGS, USAGE, UNUSABLE, OUTPUT = 1, 2, 4, 6
@@ -262,12 +263,20 @@ def test_validation_data_are_set_apart_and_recorded(shapes):
     line = (*line, "-o", shapes / "apart", "--set", "run.tensorboard=false", "--val", "0.25")
     result = call(*line)
     assert result.exit_code == 0, result.output
-    assert "... val: 1 of 4 images" in result.stderr
     kept = shapes / "apart" / "val"
     assert f"next: maskrcnn evaluate {shapes / 'apart' / 'best.weights.h5'} {kept}\n" in result.stderr
-    (record,) = open_dataset(kept).records
+    records = open_dataset(kept).records
+    assert f"... val: {len(records)} of 4 images, " in result.stderr
     source = {each.image_id: each for each in open_dataset(shapes / "shapes").records}
-    assert record.image.samefile(source[record.image_id].image)
-    assert [each.mask for each in record.instances] == [each.mask for each in source[record.image_id].instances]
-    for changed in ((*line[:-1], "0.5"), (*line, "--val-seed", "1")):
-        assert "the run was started with images.training '3 images, " in failed(UNUSABLE, *changed, "--resume")
+    for record in records:
+        assert record.image.samefile(source[record.image_id].image)
+        assert [each.mask for each in record.instances] == [each.mask for each in source[record.image_id].instances]
+
+    def split(seed):
+        (data,) = split_datasets([open_dataset(shapes / "shapes")], SplitOptions(0.25, seed=seed)).parts["val"]
+        return [record.image_id for record in data.records]
+
+    assert split(0) == [record.image_id for record in records]
+    other = next(seed for seed in range(1, 50) if split(seed) != split(0))
+    for changed in ((*line[:-1], "0.9"), (*line, "--val-seed", other)):
+        assert "the run was started with images." in failed(UNUSABLE, *changed, "--resume")
