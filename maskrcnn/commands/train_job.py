@@ -109,7 +109,7 @@ class TrainJob:
             if shown is not None:
                 own = TrainingProgress(chosen.training, shown)
                 options = replace(options, verbose=0, callbacks=(*options.callbacks, own))
-            options = replace(options, record_validation=self.split is not None)
+            options = replace(options, split=None if self.split is None else str(self.split))
             result = run_training(
                 chosen,
                 training,

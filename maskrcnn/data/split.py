@@ -65,6 +65,9 @@ class SplitOptions:
         if self.group is not None and self.group not in get_args(Grouping):
             raise DatasetError(f"group is {self.group!r}; expected one of {', '.join(get_args(Grouping))}")
 
+    def __str__(self) -> str:
+        return f"val {self.val:g}, test {self.test:g}, seed {self.seed}, by {self.group or 'image'}"
+
     @property
     def shares(self) -> dict[str, Fraction]:
         """The share of each part; only of parts that are to have images."""

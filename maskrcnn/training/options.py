@@ -25,7 +25,8 @@ class TrainOptions:
         progress: Called with a message before each part of the work.
         callbacks: Additional Keras callbacks. They see the logs of an epoch with its scores, and their own state is
             not saved for resuming.
-        record_validation: Whether to write the validation images and their objects to the run folder, as a dataset.
+        split: How the validation images were set apart from the training images, if they were. They and their objects
+            are then written to the run folder, as a dataset, and a resumed run must have the same split.
         build_backbone: Makes the Keras backbone of a configuration with backbone "custom".
 
     Raises:
@@ -41,7 +42,7 @@ class TrainOptions:
     verbose: int | str = "auto"
     progress: Say = say_nothing
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    record_validation: bool = False
+    split: str | None = None
     build_backbone: Callable[[], keras.Model] | None = None
 
     def __post_init__(self) -> None:

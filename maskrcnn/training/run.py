@@ -106,6 +106,7 @@ class Run:
         average: Running mean of the weights, if the configuration asks for one.
         writes: Whether this process writes the files; with several workers, only one does.
         batch_errors: Errors raised while batches are made.
+        split: How the validation images were set apart, see `TrainOptions`.
     """
 
     config: Config
@@ -118,6 +119,7 @@ class Run:
     average: WeightAverage | None = None
     writes: bool = True
     batch_errors: BatchErrors = field(default_factory=BatchErrors)
+    split: str | None = None
 
     @contextmanager
     def final_weights(self) -> Iterator[None]:

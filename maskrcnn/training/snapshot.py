@@ -42,7 +42,7 @@ def run_facts(config: Config, plan: BatchPlan, validation: Dataset | None) -> di
 
 
 def _facts_of(run: Run) -> dict[str, Any]:
-    return run_facts(run.config, run.plan, run.validation)
+    return {"split": run.split, **run_facts(run.config, run.plan, run.validation)}
 
 
 def restore_weights(run: Run, state: State) -> None:

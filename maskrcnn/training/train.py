@@ -143,7 +143,7 @@ def train(  # noqa: PLR0913
         _make_repeatable(config.training.seed)
         with strategy.scope(), layer_precision(config.training.precision):
             run = _build(config, plan, validation, folder, options)
-            run.writes = writes
+            run.writes, run.split = writes, options.split
             if state is None:
                 report = together(strategy, lambda: initialize(run.network, init, config.training.seed))
                 options.progress(f"weights: {report if report.loaded else 'random'}")
@@ -159,7 +159,7 @@ def train(  # noqa: PLR0913
         elif run.writes:
             with atomic_write(folder.config, overwrite=True) as temporary:
                 temporary.write_text(config.to_json(), encoding="utf-8")
-            if options.record_validation and validation is not None:
+            if options.split is not None and validation is not None:
                 write_coco({"annotations": validation}, folder.validation, overwrite=True)
         return _fit(run, state, options)
 

@@ -15,7 +15,6 @@ from maskrcnn.checkpoints.matterport_h5 import read_arrays
 from maskrcnn.cli import app
 from maskrcnn.configuration.training import StageConfig
 from maskrcnn.data.readers.open import open_dataset
-from maskrcnn.data.split import SplitOptions, split_datasets
 from maskrcnn.data.synthetic.shapes import write_shapes
 
 FINDINGS, USAGE, UNUSABLE, OUTPUT = 1, 2, 4, 6
@@ -272,11 +271,9 @@ def test_validation_data_are_set_apart_and_recorded(shapes):
         assert record.image.samefile(source[record.image_id].image)
         assert [each.mask for each in record.instances] == [each.mask for each in source[record.image_id].instances]
 
-    def split(seed):
-        (data,) = split_datasets([open_dataset(shapes / "shapes")], SplitOptions(0.25, seed=seed)).parts["val"]
-        return [record.image_id for record in data.records]
-
-    assert split(0) == [record.image_id for record in records]
-    other = next(seed for seed in range(1, 50) if split(seed) != split(0))
-    for changed in ((*line[:-1], "0.9"), (*line, "--val-seed", other)):
-        assert "the run was started with images." in failed(UNUSABLE, *changed, "--resume")
+    before = "the run was started with split 'val 0.25, test 0, seed 0, by image', but now it is "
+    for changed, now in (
+        ((*line[:-1], "0.3"), "val 0.3, test 0, seed 0"),
+        ((*line, "--val-seed", 1), "val 0.25, test 0, seed 1"),
+    ):
+        assert f"{before}'{now}, by image'" in failed(UNUSABLE, *changed, "--resume")
