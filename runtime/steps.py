@@ -16,6 +16,9 @@ from runtime.pictures.pixels import PLAIN, PixelPolicy
 from runtime.pictures.read import MAX_PIXELS, ImageSource, open_picture
 from runtime.pictures.remembered import Reading, RememberedImage
 
+# More is no rounding of a sigmoid, in bfloat16 either.
+_ROUNDED_UP = 1.01
+
 
 @runtime_checkable
 class PredictorSteps(Protocol):
@@ -77,14 +80,21 @@ def to_detections(
     paste_mode: PasteMode,
     device: str | None = None,
 ) -> Detections:
-    """Map one image's outputs, without the batch axis, to the image; boxes without area are dropped."""
+    """Map one image's outputs, without the batch axis, to the image; boxes without area are dropped.
+
+    Mask probabilities that an engine rounds to more than 1 become 1: the sigmoid of ONNX Runtime on the CPU is
+    1 + 2**-23 for some inputs above 17.
+    """
     count = int(outputs[names.NUM_DETECTIONS])
+    probabilities = outputs[names.MASKS][:count]
+    if 1 < probabilities.max(initial=0) <= _ROUNDED_UP:
+        probabilities = np.minimum(probabilities, 1)
     boxes, kept = letterbox.detected_to_image(outputs[names.BOXES][:count])
     detections = Detections(
         boxes=boxes,
         scores=outputs[names.SCORES][:count],
         class_ids=outputs[names.CLASS_IDS][:count],
-        mask_probabilities=outputs[names.MASKS][:count],
+        mask_probabilities=probabilities,
         image_size=letterbox.image_size,
         class_names=class_names,
         paste_mode=paste_mode,

@@ -478,6 +478,24 @@ def test_to_detections_takes_the_rows_in_use_and_drops_boxes_without_area(predic
     assert (result.class_names, result.paste_mode) == (predictor.class_names, "aligned")
 
 
+@pytest.mark.parametrize("largest", [np.nextafter(np.float32(1), 2), 1 + 2**-10, 1 + 2**-7])
+def test_probabilities_that_an_engine_rounds_up_are_1(largest):
+    """ONNX Runtime's sigmoid of 17.844 is 1 + 2**-23; the others are one step of float16 and bfloat16."""
+    letterbox = plan_letterbox((640, 640), ResizePolicy("square", 320, 320, 0))
+    outputs = {
+        "num_detections": np.int32(1),
+        "boxes": np.array([[80, 0, 240, 320]], np.float32),
+        "scores": np.array([0.9], np.float32),
+        "class_ids": np.array([1], np.int32),
+        "masks": np.array([[[0.25, largest], [0.5, 1]]], np.float32),
+    }
+    (found,) = to_detections(outputs, letterbox, ("BG", "a"), "aligned").mask_probabilities
+    np.testing.assert_array_equal(found, np.array([[0.25, 1], [0.5, 1]], np.float32))
+    outputs["masks"] += np.float32(1.5)
+    with pytest.raises(InputError, match=r"outside 0\.\.1"):
+        to_detections(outputs, letterbox, ("BG", "a"), "aligned")
+
+
 def test_explain_on_the_cpu(artifact, picture):
     predictor = Predictor(artifact, "cpu")
     first = predictor.explain()
