@@ -135,7 +135,8 @@ def test_the_snippets_of_the_runtime_page_run(tmp_path, monkeypatch, capsys, onn
     """The camera has three frames, of which two are wanted."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_artifact, "mine.onnx")
-    Image.fromarray(picture).save("street.jpg")
+    for name in ("street.jpg", "field.tif"):
+        Image.fromarray(picture).save(name)
     text = (README.parent / "docs" / "runtime.md").read_text(encoding="utf-8")
     seen = []
     world = {"camera": lambda: iter([picture] * 3), "found_enough": lambda found: seen.append(found) or len(seen) == 2}
