@@ -35,6 +35,8 @@ _COVERED, _APART = 0.5, 0.1
 _SHORT, _SHORT_PIXELS = 0.05, 2
 # Other parts may reach beyond the tile that shows an object completely by this share of its area.
 _BEYOND = 0.1
+# Masks with this IoU share half of their pixels: such objects are two only if a tile that shows both finds both.
+_RIVALS = 1 / 3
 
 
 class Parts:
@@ -110,6 +112,12 @@ class _Views:
         """Return the area of a mask, without what its tile shows beyond the sides by which the other is cut off."""
         x1, y1, x2, y2 = self.reach[other].tolist()
         return area_within(self.edges[row], (x1, y1, x2, y2), self.height)
+
+    def shows(self, tile: int, row: int) -> bool:
+        """Return whether the tile of one detection shows all of another one, or nearly all."""
+        x1, y1, x2, y2 = self.tiles[tile].tolist()
+        shown = area_within(self.edges[row], (x1, y1, x2, y2), self.height)
+        return shown >= (1 - _BEYOND) * edges_area(self.edges[row])
 
     def choose(self, group: Sequence[int]) -> tuple[int, bool]:
         """Return the best detection of a group, and whether it shows the object completely."""
@@ -191,7 +199,28 @@ def _grouped(views: _Views, class_ids: npt.NDArray[np.int32]) -> list[list[int]]
         lonely = cover >= _COVERED and views.cut[part] and int(views.numbers[whole]) not in tiles_of(part)
         if lonely and are_apart(part, whole):
             join(part, whole)
-    return [sorted(group) for group in groups.values()]
+    denied = _denied(views, pairs, [groups[first] for first in group_of])
+    return [sorted(group) for first, group in groups.items() if first not in denied]
+
+
+def _denied(views: _Views, pairs: Sequence[_Pair], group_of: Sequence[Sequence[int]]) -> set[int]:
+    """Return detections of one tile that another tile, which shows them too, takes for a part of a better object."""
+
+    def rank(row: int) -> tuple[float, int]:
+        return max((float(views.scores[each]), -each) for each in group_of[row])
+
+    rivals = sorted(
+        (rank(row), row, other)
+        for pair in pairs
+        if pair.iou >= _RIVALS
+        for row, other in (pair[:2], pair[1::-1])
+        if len(group_of[row]) == 1 and rank(row) < rank(other) and views.shows(other, row)
+    )
+    denied: set[int] = set()
+    for _, row, other in reversed(rivals):  # what is denied itself denies nothing
+        if other not in denied:
+            denied.add(row)
+    return denied
 
 
 def _most_certain_first(pairs: Sequence[_Pair], views: _Views) -> list[_Pair]:

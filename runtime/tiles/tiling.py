@@ -15,6 +15,7 @@ from runtime.pictures.read import Picture
 
 TILE, OVERLAP = 1024, 0.2
 SMALLEST_TILE, LARGEST_OVERLAP = 64, 0.9
+_LARGEST_INPUT = LONGEST_SIDE // 64 * 64  # of a network, whatever it divides sides by
 _MOST_ENLARGED = 8  # times; beyond that, a network sees nothing but blur
 
 
@@ -51,11 +52,11 @@ class Tiling:
 
     def check(self, resize: ResizePolicy) -> None:
         """Raise InputError if a model cannot use tiles of this size, or would see little more than blur."""
-        side = min(self.tile, LONGEST_SIDE)
-        if resize.mode == "none" and side % resize.size_multiple:
+        if resize.mode == "none" and self.tile % resize.size_multiple:
             raise InputError(
                 f"tile is {self.tile}, and this model does not resize: give a multiple of {resize.size_multiple}"
             )
+        side = min(self.tile, _LARGEST_INPUT)
         scale = plan_letterbox((side, side), resize).scale
         if scale > _MOST_ENLARGED:
             least = -(-round(side * scale) // _MOST_ENLARGED)

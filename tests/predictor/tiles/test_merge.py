@@ -241,6 +241,19 @@ def test_two_objects_of_one_tile_stay_two():
     assert found == [((20, 20, 160, 60), 1, 0.75), ((30, 25, 100, 60), 1, 0.5)]
 
 
+def test_what_another_tile_takes_for_a_better_object_is_none():
+    """A tile that shows both masks would have found two objects; unless they share little, or have two classes."""
+    good, weak, apart = ((84, 20, 96, 60), 1, 0.9), ((84, 30, 96, 80), 1, 0.6), ((84, 50, 96, 90), 1, 0.6)
+    assert listed([good, weak], [good]) == listed([good], [good, weak]) == [good]
+    assert listed([good], [weak]) == listed([weak], [good]) == [good]
+    assert listed([good, weak], [good, weak]) == [good, weak]
+    assert listed([good, apart], [good]) == [good, apart]
+    other = ((84, 30, 96, 80), 2, 0.6)
+    assert listed([good, other], [good]) == [good, other]
+    mostly_hidden = ((50, 20, 96, 60), 1, 0.6)
+    assert listed([good, mostly_hidden], [good]) == [good, mostly_hidden]
+
+
 def test_a_sliver_whose_mask_is_wrong_is_not_an_object_of_its_own():
     found = listed([((60, 20, 84, 60), 1, 0.9)], [((80, 22, 86, 58), 1, 0.4)])
     assert found == [((60, 20, 84, 60), 1, 0.9)]

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.mask import iou
 
+from maskrcnn.data.records import Dataset, Instance, Record
+from maskrcnn.data.synthetic.clutter import clutter
 from maskrcnn.data.synthetic.shapes import draw_shapes
+from maskrcnn.evaluation.coco_ap import coco_average_precision
 from runtime import EngineOptions, Predictor
 from runtime.errors import ClosedError, ImageError, InputError
-from runtime.masks.rle import decode
+from runtime.masks.regions import move_edges
+from runtime.masks.rle import decode, edges, encode_crop, encode_edges
 
 FIELDS = ("boxes", "scores", "class_ids", "mask_probabilities")
 
@@ -75,6 +80,64 @@ def test_orientation_and_depth_are_those_of_the_whole(predictor, scene, found, t
     dark = scene.copy()
     dark[:150, :200] = np.rint(deep[:150, :200] / 16)
     assert_equal(predictor.predict_tiled(deep, 128, 0.25), predictor.predict_tiled(dark, 128, 0.25))
+
+
+SIDE, SCENES = 256, 4
+
+
+@pytest.fixture(scope="module")
+def mosaic():
+    """The shapes of 4 x 4 scenes on one background; the corners of many backgrounds would look like squares."""
+    size = (SIDE * SCENES, SIDE * SCENES)
+    image = clutter(np.random.default_rng(5), size).clip(0, 255).astype(np.uint8)
+    objects = []
+    for number in range(SCENES**2):
+        y, x = (SIDE * place for place in divmod(number, SCENES))
+        drawn, masks, class_ids = draw_shapes(5, number, size=(SIDE, SIDE))
+        for mask, class_id in zip(masks, class_ids, strict=True):
+            image[y : y + SIDE, x : x + SIDE][mask] = drawn[mask]
+            objects.append(Instance(class_id, encode_crop(mask, (y, x), size)))
+    return image, objects
+
+
+def scores(rows, objects, names):
+    """Mask AP, the objects that are found, and the number of duplicates: pairs of which one covers half of another."""
+    results = [
+        {"image_id": 0, "category_id": class_id, "bbox": [0, 0, 1, 1], "score": score, "segmentation": mask}
+        for class_id, score, mask in rows
+    ]
+    truth = Dataset("mosaic", names, (Record(0, None, tuple(objects)),), {i: i for i in range(1, len(names))})
+    precision = coco_average_precision(truth, results, 1000)["segm"]["AP"]
+    found, doubled = set(), 0
+    for class_id in range(1, len(names)):
+        wanted = [place for place, each in enumerate(objects) if each.class_id == class_id]
+        masks = [mask for each, _, mask in rows if each == class_id]
+        best = iou(masks, [objects[place].mask for place in wanted], [0] * len(wanted)).max(axis=0)
+        found |= {place for place, value in zip(wanted, best, strict=True) if value >= 0.5}
+        covered = iou(masks, masks, [1] * len(masks))  # the share of each that another covers
+        doubled += np.count_nonzero(np.triu(np.maximum(covered, covered.T) > 0.5, 1))
+    return precision, found, doubled
+
+
+def test_a_dense_image_in_tiles_has_what_its_parts_have(predictor, mosaic):
+    """Tiles do not fit the scenes, so they cut their shapes apart."""
+    image, objects = mosaic
+    alone = []
+    for y in range(0, len(image), SIDE):
+        for x in range(0, len(image), SIDE):
+            part = predictor(image[y : y + SIDE, x : x + SIDE])
+            moved = [move_edges(edges(rle), SIDE, (y, x), len(image)) for rle in part.rles]
+            masks = encode_edges(moved, image.shape[:2])
+            alone += zip(part.class_ids.tolist(), part.scores.tolist(), masks, strict=True)
+    whole = predictor.predict_tiled(image, SIDE)
+    tiled = list(zip(whole.class_ids.tolist(), whole.scores.tolist(), whole.rles, strict=True))
+    (precision, found, doubled), (expected, there, before) = (
+        scores(rows, objects, predictor.class_names) for rows in (tiled, alone)
+    )
+    assert len(there) > 50
+    assert len(found & there) >= 0.99 * len(there)
+    assert precision == pytest.approx(expected, abs=0.01)
+    assert doubled <= before + 1
 
 
 def test_thresholds_and_limits(predictor, scene, found):

@@ -81,3 +81,4 @@ def test_tiles_that_a_model_cannot_use(policy, tile, message):
 def test_tiles_that_fit(tile):
     Tiling(tile).check(ResizePolicy("square", 64, 64))
     Tiling(tile).check(ResizePolicy("pad64"))
+    Tiling(tile).check(ResizePolicy("none"))
