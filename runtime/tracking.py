@@ -13,6 +13,10 @@ from runtime.masks.rle import decode_crop, mask_box
 
 # Two masks with a larger IoU are of the same object. Of masks of different objects, each pixel is in one only.
 _SAME = 0.5
+# A track takes no detection whose box has a smaller IoU with where it should be. With ByteTrack's own 0.1, the track of
+# an object that was missed in a frame takes a neighbor: 52 switches in 10 scenes of 200 frames where 3 % of the masks
+# are missing and all are up to 2 pixels off; with 0.25, 9.
+_CONTINUES = 0.25
 
 
 def require_tracker() -> Any:
@@ -58,7 +62,7 @@ class Tracker:
 
     def __init__(self, frame_rate: float = 25.0) -> None:
         rate = real("frame_rate", frame_rate, 1e-6, 1e6, "0.000001 to 1000000")
-        self._tracker = require_tracker()(frame_rate=rate)
+        self._tracker = require_tracker()(frame_rate=rate, minimum_iou_threshold=_CONTINUES)
 
     def update(self, scores: npt.ArrayLike, rles: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
         """Return the ids of the detections in the next frame.
