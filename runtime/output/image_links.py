@@ -23,7 +23,7 @@ def flat_names(names: Sequence[str]) -> list[str]:
     flat = [name.replace("/", "__") for name in names]
     stems = Counter(_stem(name) for name in flat)
     return [
-        each if stems[_stem(each)] == 1 and len(os.fsencode(each)) <= _LONGEST else _marked(each, name)
+        each if stems[_stem(each)] == 1 and len(_bytes(each)) <= _LONGEST else _marked(each, name)
         for each, name in zip(flat, names, strict=True)
     ]
 
@@ -34,8 +34,12 @@ def _stem(name: str) -> str:
 
 def _marked(flat: str, name: str) -> str:
     stem, suffix = os.path.splitext(flat)  # noqa: PTH122
-    short = os.fsencode(stem)[:_LONGEST].decode("utf-8", "ignore")
-    return f"{short}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+    short = _bytes(stem)[:_LONGEST].decode("utf-8", "ignore")
+    return f"{short}~{hashlib.sha256(_bytes(name)).hexdigest()[:8]}{suffix}"
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")  # whatever the locale
 
 
 def link_image(image: Path, link: Path, place: Path | None = None) -> None:

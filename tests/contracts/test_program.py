@@ -107,11 +107,12 @@ def test_names_of_any_bytes(shell, onnx_artifact, tmp_path, pytestconfig, name, 
     artifact, picture, out = (os.fsdecode(name + end) for end in (b".onnx", b".jpg", b"-out"))
     shutil.copy(onnx_artifact, tmp_path / artifact)
     shutil.copy(pytestconfig.rootpath / "maskrcnn" / "demo.jpg", tmp_path / picture)
-    done = shell(f'"$PY" -m maskrcnn predict "{artifact}" "{picture}" --overlay -o "{out}"', **environment)
+    done = shell(f'"$PY" -m maskrcnn predict "{artifact}" "{picture}" --overlay --labelme -o "{out}"', **environment)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / out / "results.json").read_text(encoding="utf-8"))
     assert len(results["annotations"]) == 7
-    assert len(list((tmp_path / out / "overlay").iterdir())) == 1
+    for folder, files in (("overlay", 1), ("labelme", 3)):  # annotations, class names, and a link to the image
+        assert len(list((tmp_path / out / folder).iterdir())) == files
 
 
 INTERRUPTED_IN = """
