@@ -80,6 +80,7 @@ def split(  # noqa: PLR0913  (one argument per option)
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.data.split import SplitOptions, split_datasets  # noqa: PLC0415
         from maskrcnn.data.writers.coco import write_coco  # noqa: PLC0415
+        from maskrcnn.data.writers.images import check_source  # noqa: PLC0415
         from runtime.atomic import check_output  # noqa: PLC0415
 
         try:
@@ -87,6 +88,7 @@ def split(  # noqa: PLR0913  (one argument per option)
         except DatasetError as error:
             raise ArgumentError(str(error)) from error
         check_output(output, overwrite=force, directory=True, marker="train.json")
+        check_source(dataset, output)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
         found = open_dataset(
             dataset, images, format_, None, class_attribute, skip_bad=skip_bad, options=options,
@@ -123,8 +125,10 @@ def convert(  # noqa: PLR0913  (one argument per option)
     with failures("data convert"):
         from maskrcnn.data.readers.open import open_dataset  # noqa: PLC0415
         from maskrcnn.data.writers.convert import CLASS_ATTRIBUTE, check_folder, convert_dataset  # noqa: PLC0415
+        from maskrcnn.data.writers.images import check_source  # noqa: PLC0415
 
         check_folder(output, to, overwrite=force)
+        check_source(dataset, output)
         options = ReadOptions(by_name, boxes_as_masks, mask_values, encoding)
         found = open_dataset(
             dataset, images, format_, None, class_attribute, skip_bad=skip_bad, options=options,

@@ -59,8 +59,8 @@ class SplitOptions:
     def __post_init__(self) -> None:
         if not (0 < self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise DatasetError(
-                f"the share of images for val is {self.val:g}, for test {self.test:g}: expected shares such as 0.2 and "
-                "0.1 that leave images to train on"
+                f"the share of images for val is {self.val:g}{f', for test {self.test:g}' if self.test else ''}: "
+                "expected a share such as 0.2, above 0, that leaves images to train on"
             )
         if self.group is not None and self.group not in get_args(Grouping):
             raise DatasetError(f"group is {self.group!r}; expected one of {', '.join(get_args(Grouping))}")

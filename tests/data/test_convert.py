@@ -234,6 +234,23 @@ def test_the_commands(tmp_path, monkeypatch):
     assert [Path(path).exists() for path in document["written"]] == [True, True]
 
 
+def test_a_dataset_is_not_replaced_by_what_is_made_of_it(tmp_path, monkeypatch):
+    """Its images are elsewhere, so they would stay."""
+    monkeypatch.chdir(tmp_path)
+    write_coco(tmp_path)
+    assert CliRunner().invoke(app, ["data", "convert", "data.json", "-o", "made", "--to", "labelme"]).exit_code == 0
+    assert CliRunner().invoke(app, ["data", "split", "made", "-o", "parts", "--val", "0.5"]).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    for command in (
+        ["convert", "made", "-o", "made", "--to", "labelme"],
+        ["split", "parts/train.json", "-o", "parts"],
+    ):
+        result = CliRunner().invoke(app, ["data", *command, "--force"])
+        assert result.exit_code == 6
+        assert "has the dataset itself, which would be lost: choose another folder" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
 def test_labels_give_the_order_only(tmp_path):
     points = [[1, 1], [9, 1], [9, 9]]
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")

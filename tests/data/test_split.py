@@ -198,7 +198,7 @@ def test_a_group_less_than_parts():
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0), (0.2, -0.1), (float("nan"), 0)])
 def test_shares_out_of_range(val, test):
-    with pytest.raises(DatasetError, match="expected shares such as"):
+    with pytest.raises(DatasetError, match="expected a share such as"):
         SplitOptions(val, test)
 
 

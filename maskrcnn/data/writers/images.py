@@ -96,6 +96,16 @@ def place_images(images: Sequence[WrittenImage], folder: Path, place: Path, lost
             lost.add("images that were no files of their own, written as PNG")
 
 
+def check_source(source: Path, place: Path) -> None:
+    """Refuse a folder that has the annotations to be read, which replacing the folder would remove.
+
+    Raises:
+        OutputError: It has them.
+    """
+    if source.resolve().is_relative_to(place.resolve()):
+        raise OutputError(f"{place} has the dataset itself, which would be lost: choose another folder")
+
+
 def check_apart(dataset: Dataset, place: Path) -> None:
     """Refuse a folder that has the images of the dataset, which replacing the folder would remove.
 
