@@ -161,7 +161,8 @@ HOLDERS = {
     "training": {"training"},
     "augmentation": {"config"},
 }
-READ_AS = {"min_log_size": "log_sizes", "max_log_size": "log_sizes"}  # both together
+# Two sizes together, and weights in the order of the classes.
+READ_AS = {"min_log_size": "log_sizes", "max_log_size": "log_sizes", "class_weights": "weights_of"}
 
 
 def test_every_setting_is_read_outside_the_configuration(pytestconfig):

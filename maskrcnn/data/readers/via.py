@@ -30,8 +30,7 @@ def scan_via(
 
     Images without regions are kept. Polylines are closed. All regions have the class `class_name`, unless the region
     attribute `class_attribute` contains the class, as text, as an option, or as check boxes of which one is checked;
-    or is "@key", and the class is the name of the only attribute that the region has. Classes are in the order of the
-    attribute's options in a saved project, and then sorted.
+    or is "@key", and the class is the name of the only attribute that the region has.
 
     Raises:
         DatasetNotFoundError: `images` is not a folder.
@@ -60,10 +59,7 @@ def scan_via(
                     rows.add_outline(image_id, label, [outline], of_region)
     if class_attribute is None:
         _note_attributes(entries, path, rows.findings)
-    if class_attribute is None:
-        return rows.scan((BACKGROUND, class_name))
-    texts = (text for text in choices.get(class_attribute, {}).values() if isinstance(text, str))
-    return rows.scan(order=[text.strip() for text in texts])
+    return rows.scan((BACKGROUND, class_name) if class_attribute is None else None)
 
 
 def _note_attributes(entries: Entries, path: Path, findings: Findings) -> None:
