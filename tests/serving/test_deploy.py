@@ -244,8 +244,9 @@ def test_what_is_copied_is_what_the_build_needs():
         name for word, arguments in stages(DOCKERFILE)["source"][1] if word == "COPY" for name in arguments.split()[:-1]
     }
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    project = PROJECT["project"]
-    assert copied == {"pyproject.toml", project["readme"], *project["license-files"], *wheel}
+    assert "custom" in PROJECT["tool"]["hatch"]["metadata"]["hooks"]  # hatch_build.py, which reads README.md
+    read = {"pyproject.toml", "hatch_build.py", "README.md"}
+    assert copied == {*read, *PROJECT["project"]["license-files"], *wheel}
     assert all((ROOT / name).exists() for name in copied)
     ignored = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
