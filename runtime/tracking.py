@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.arguments import real
+from runtime.arguments import real, shown
 from runtime.errors import InputError, MissingPackageError, RuntimeLibraryError
 from runtime.masks.paste import MaskCrop, shared_pixels
 from runtime.masks.rle import decode_crop, mask_box
@@ -78,13 +78,19 @@ class Tracker:
             without a track.
 
         Raises:
-            InputError: There are more or fewer masks than scores, or a mask is not a run-length encoding.
+            InputError: There are more or fewer masks than scores, a score is not a finite number, or a mask is not a
+                run-length encoding.
         """
         from supervision import Detections  # noqa: PLC0415  (what trackers takes)
 
-        marks = np.asarray(scores, np.float64)
+        try:
+            marks = np.asarray(scores, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"scores are {shown(scores)}: expected a number for each mask") from error
         if marks.shape != (len(rles),):
             raise InputError(f"scores have the shape {marks.shape} and there are {len(rles)} masks: expected one each")
+        if not np.isfinite(marks).all():
+            raise InputError(f"scores are {shown(scores)}: expected finite numbers")
         boxes = np.array([mask_box(rle) for rle in rles], np.float64).reshape(-1, 4)
         rows = _one_per_object(boxes, marks, rles)
         followed = self._tracker.update(Detections(boxes[rows], confidence=marks[rows], data={"row": rows}))

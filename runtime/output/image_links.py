@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+_ANNOTATIONS = (".json", ".txt")  # suffixes of files beside the images
 _LONGEST = 180  # bytes of a name; file systems allow 255, and a temporary name is longer
 
 
 def flat_names(names: Sequence[str]) -> list[str]:
     """Return names for files in one folder, whose stems differ also where capital letters do not count.
 
-    Folders become a part of the name: `plate/a.jpg` is `plate__a.jpg`. What would have the stem of another file, or is
-    too long, gets a mark that depends on its name alone.
+    Folders become a part of the name: `plate/a.jpg` is `plate__a.jpg`. What would have the stem of another file, is too
+    long, or has a suffix of annotations, gets a mark that depends on its name alone; the last is then called .png.
 
     Args:
         names: Of image files, each once, with slashes between folders.
@@ -23,9 +24,13 @@ def flat_names(names: Sequence[str]) -> list[str]:
     flat = [name.replace("/", "__") for name in names]
     stems = Counter(_stem(name) for name in flat)
     return [
-        each if stems[_stem(each)] == 1 and len(_bytes(each)) <= _LONGEST else _marked(each, name)
+        _marked(each, name) if stems[_stem(each)] > 1 or len(_bytes(each)) > _LONGEST or _is_text(each) else each
         for each, name in zip(flat, names, strict=True)
     ]
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(_ANNOTATIONS)
 
 
 def _stem(name: str) -> str:
@@ -35,7 +40,8 @@ def _stem(name: str) -> str:
 def _marked(flat: str, name: str) -> str:
     stem, suffix = os.path.splitext(flat)  # noqa: PTH122
     short = _bytes(stem)[:_LONGEST].decode("utf-8", "ignore")
-    return f"{short}~{hashlib.sha256(_bytes(name)).hexdigest()[:8]}{suffix}"
+    mark = hashlib.sha256(_bytes(name)).hexdigest()[:8]
+    return f"{short}~{mark}{'.png' if _is_text(flat) else suffix}"
 
 
 def _bytes(name: str) -> bytes:

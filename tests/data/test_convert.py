@@ -172,10 +172,10 @@ def test_chains_of_formats_lose_nothing(dataset, tmp_path):
 
 def test_images_with_one_stem(tmp_path):
     records = []
-    for name in ("a.png", "a.bmp", "A.tif", "b/a.png", "b__a.png"):
+    for name in ("a.png", "a.bmp", "A.tif", "b/a.png", "b__a.png", "c.json", "labels.txt"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20)).save(path)
+        Image.new("RGB", (20, 20)).save(path, format=None if path.suffix in Image.registered_extensions() else "PNG")
         records.append(Record(name, path, (Instance(1, encode_crop(np.ones((5, 5), np.bool_), (2, 2), (20, 20))),)))
     for to in FORMATS:
         convert_dataset(Dataset("d", ("BG", "a"), tuple(records)), tmp_path / to, to)

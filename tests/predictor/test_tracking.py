@@ -41,6 +41,12 @@ def test_ids_are_int64_in_the_order_of_the_detections(tracker):
     assert tracker.update(np.zeros(0, np.float32), []).shape == (0,)
 
 
+@pytest.mark.parametrize("scores", [["good"], [float("nan")], None, [0.9, 0.8]])
+def test_scores_that_are_none(tracker, scores):
+    with pytest.raises(InputError, match=r"^scores (are|have)"):
+        tracker.update(scores, [mask(0)])
+
+
 def test_low_scores_continue_tracks_and_begin_none(tracker):
     assert follow(tracker, [[(0, 0.69)]] * 5) == [[0]] * 5
     assert follow(tracker, [[(0, 0.9)]] * 2 + [[(0, 0.2)]] * 3)[1:] == [[1]] * 4
