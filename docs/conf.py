@@ -17,7 +17,7 @@ exclude_patterns = [".*", "README.md", "build", "dist"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"  # the tests run the notebook
+nb_execution_mode = "off"  # `make notebook` runs it
 suppress_warnings = ["myst.header"]  # the changelog's headings below its versions
 default_role = "code"  # docstrings have single backticks around names
 autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
