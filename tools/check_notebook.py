@@ -36,6 +36,7 @@ def main(*arguments: str) -> int:
     if "--save" in arguments:
         del notebook.cells[-1]
         for cell in notebook.cells:  # TensorFlow tells on stderr what it misses in this machine
+            cell.metadata.pop("execution", None)  # times, which differ in every run
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.get("outputs", ()):
