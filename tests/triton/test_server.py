@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from types import SimpleNamespace
@@ -42,7 +41,8 @@ def repository(artifact, tmp_path_factory):
 def server(start, repository):
     with start(repository) as (address, log):
         assert "Started HTTPService" in log.read_text(errors="replace"), log.read_text(errors="replace")
-        yield SimpleNamespace(address=address, log=log, client=_client(address))
+        with _client(address) as client:
+            yield SimpleNamespace(address=address, log=log, client=client)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,11 @@ def _batches(client):
 
 
 def test_images_from_several_clients_are_batched_and_give_the_results_of_predictor(server, predictor):
-    pictures, own = _pictures(64), threading.local()
+    pictures = _pictures(64)
 
     def ask(encoded):  # a client belongs to a thread
-        if not hasattr(own, "client"):
-            own.client = _client(server.address)
-        return _ask(own.client, encoded)
+        with _client(server.address) as client:
+            return _ask(client, encoded)
 
     with ThreadPoolExecutor(CALLERS) as pool:
         found = list(pool.map(ask, pictures))
@@ -161,7 +160,8 @@ def test_an_overloaded_server_refuses_what_it_cannot_queue(start, repository, pr
 
     def ask(address):
         try:
-            return [row["mask"] for row in _ask(_client(address), encoded)["detections"]]
+            with _client(address) as client:
+                return [row["mask"] for row in _ask(client, encoded)["detections"]]
         except InferenceServerException as error:
             return error.status()
 
@@ -184,7 +184,8 @@ def test_models_that_do_not_batch_refuse_what_they_cannot_queue(start, artifact,
 
     def ask(address, name):
         try:
-            return _network(_client(address), name, images, windows, 1)["num_detections"].ravel().tolist()
+            with _client(address) as client:
+                return _network(client, name, images, windows, 1)["num_detections"].ravel().tolist()
         except InferenceServerException as error:
             return error.status()
 
